@@ -1,0 +1,146 @@
+"""Folders that exist whole or not at all.
+
+Everything a stage makes is written to a temporary folder beside its place, described by a manifest, synced to disk and
+renamed. A folder without a valid manifest is never read.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "manifest.json"
+METRICS = "metrics.jsonl"
+"""A trained model's log, one JSON object a step: part of its artifact, and of the stage's folder in a run."""
+_DISK_REFUSES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+
+
+class BrokenArtifact(Exception):
+    """A published folder does not match its manifest. The message names the file and what is wrong with it."""
+
+
+def content_key(value: Any) -> str:
+    """A short hash of JSON data, the same for equal data."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_hash(folder: Path) -> str:
+    """One hash over the names and contents of all files below a folder; what was written about it is left out."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in (MANIFEST, METRICS))
+    return content_key([[p.relative_to(folder).as_posix(), file_hash(p)] for p in files])
+
+
+def publish(folder: Path, write: Callable[[Path], None], about: dict[str, Any]) -> None:
+    """Let `write` fill a temporary folder, then make it appear as `folder` with `about` in its manifest.
+
+    If `folder` is already there, it stays as it is. When `write` fails nothing is left behind. Raises whatever `write`
+    raises, and `OSError` when the disk is full (`disk_trouble` finds that out in either).
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp"
+    temporary.mkdir()
+    try:
+        write(temporary)
+        files = sorted(p for p in temporary.rglob("*") if p.is_file())
+        manifest = about | {
+            "files": {
+                p.relative_to(temporary).as_posix(): {"bytes": p.stat().st_size, "sha256": file_hash(p)} for p in files
+            }
+        }
+        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        folders = [p for p in temporary.rglob("*") if p.is_dir()]
+        for path in [*files, temporary / MANIFEST, *folders, temporary]:
+            _sync(path)
+        if not folder.exists():
+            temporary.rename(folder)
+            _sync(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_manifest(folder: Path, *, check_content: bool) -> dict[str, Any]:
+    """The manifest of a published folder. Raises `BrokenArtifact` if a file is missing or changed.
+
+    `check_content` compares every file's sha256, otherwise only the sizes.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+        files = manifest["files"].items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BrokenArtifact(f"{folder}: manifest unreadable ({type(error).__name__})") from error
+    for name, expected in files:
+        path = folder / name
+        if not path.is_file():
+            raise BrokenArtifact(f"{path}: missing")
+        if path.stat().st_size != expected["bytes"]:
+            raise BrokenArtifact(f"{path}: {path.stat().st_size} bytes, manifest says {expected['bytes']}")
+        if check_content and file_hash(path) != expected["sha256"]:
+            raise BrokenArtifact(f"{path}: content differs from its manifest")
+    return manifest
+
+
+def remove_leftovers(parent: Path) -> None:
+    """Delete what a killed process left half-made in `parent`."""
+    for path in parent.glob(".*.tmp"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a text file in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        _sync(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def point(link: Path, target: Path) -> None:
+    """Make `link` a symbolic link to `target`, in one step, whatever stood there; relative, so that a run can move."""
+    link.parent.mkdir(parents=True, exist_ok=True)
+    temporary = link.parent / f".{link.name}.{uuid.uuid4().hex[:8]}.tmp"
+    temporary.symlink_to(os.path.relpath(target, link.parent))
+    temporary.replace(link)
+
+
+def disk_trouble(error: BaseException) -> str | None:
+    """Why the disk took no more (full, over the quota, read-only), if that is what lies behind `error`, else `None`.
+
+    Writers in native code hide the system's error behind one of their own: torch behind a `RuntimeError` whose context
+    it is, safetensors in the text of its message.
+    """
+    while True:
+        hidden = re.search(r"\(os error (\d+)\)", str(error))
+        code = error.errno if isinstance(error, OSError) else int(hidden[1]) if hidden else None
+        if code in _DISK_REFUSES:
+            return os.strerror(code)
+        behind = error.__cause__ or error.__context__
+        if behind is None:
+            return None
+        error = behind
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,182 @@
+"""The command line: one command a verb.
+
+Exit status: 0 done, 2 the user's input is wrong (one line on stderr), 130 interrupted, 1 anything else (a traceback).
+Heavy libraries are imported inside the commands, so that help comes at once.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from smallwit import __version__
+from smallwit.errors import UserError
+from smallwit.nearest import hint
+
+# The words that may follow each other, for a message when one is mistyped.
+COMMANDS: dict[str, dict[str, dict[str, Any]]] = {"run": {}, "model": {"new": {}}, "report": {}, "doctor": {}}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status. Errors that are not the user's leave as exceptions."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        _check_command(words)
+        arguments, unknown = _parser().parse_known_args(words)
+        if unknown:
+            options = [word for word in arguments.options if word.startswith("--")]
+            raise UserError(f"unknown argument '{unknown[0]}'; {hint(unknown[0].split('=')[0], options, 'options')}")
+        return arguments.command(arguments)
+    except UserError as error:
+        print(f"smallwit: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("smallwit: interrupted; run the same command again to go on from here", file=sys.stderr)
+        return 130
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def _check_command(words: Sequence[str]) -> None:
+    expected: dict[str, Any] = COMMANDS
+    prog = "smallwit"
+    for word in words:
+        if not expected or word.startswith("-"):
+            return
+        if word not in expected:
+            raise UserError(f"{prog} has no command '{word}'; {hint(word, expected, 'commands')}")
+        expected, prog = expected[word], f"{prog} {word}"
+    if expected:
+        raise UserError(f"{prog} needs a command: {', '.join(expected)}; see {prog} --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="smallwit", description="Train and measure small reasoning models by one recipe.")
+    parser.add_argument("--version", action="version", version=f"smallwit {__version__}")
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    run = verbs.add_parser("run", help="run a recipe, or go on with it", description="Run a recipe, or go on with it.")
+    run.add_argument("recipe", metavar="RECIPE", type=Path, help="a YAML file")
+    run.add_argument("--run-dir", metavar="D", type=Path, help="folder of this run (runs/NAME)")
+    run.add_argument("--data-dir", metavar="D", type=Path, help="folder with benchmark files ($SMALLWIT_DATA_DIR)")
+    run.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="override, for example stages.rl.steps=10"
+    )
+    run.add_argument("--dry-run", action="store_true", help="print the recipe with every default filled in, and stop")
+    run.add_argument("--smoke", action="store_true", help="two steps of every stage, to see that it all fits")
+    run.add_argument("--offline", action="store_true", help="refuse every connection to another machine")
+    run.set_defaults(command=_run, options=_options(run))
+
+    model = verbs.add_parser("model", help="make model folders", description="Make model folders.")
+    new = model.add_subparsers(metavar="COMMAND", required=True).add_parser(
+        "new", help="a model with random weights", description="Make a model folder with random weights."
+    )
+    new.add_argument("out", metavar="OUT", type=Path, help="the new folder")
+    new.add_argument("--like", required=True, metavar="NAME", help="a published model's shape, as qwen2.5-0.5b")
+    new.add_argument("--tokenizer", required=True, metavar="DIR", type=Path, help="folder that holds its tokenizer")
+    new.add_argument("--vocabulary-rows", metavar="N", type=_positive, help="rows of the embedding (the shape's own)")
+    new.add_argument("--seed", metavar="S", type=int, default=0, help="of the random weights (0)")
+    new.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the weights (float32)")
+    new.set_defaults(command=_model_new, options=_options(new))
+
+    report = verbs.add_parser("report", help="write a run's report again", description="Write a run's report again.")
+    report.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="a run's folder, as runs/quickstart")
+    report.set_defaults(command=_report, options=_options(report))
+
+    about = "Show what of this machine will be used."
+    doctor = verbs.add_parser("doctor", help="show what of this machine will be used", description=about)
+    doctor.add_argument("--data-dir", metavar="D", type=Path, help="folder with benchmark files ($SMALLWIT_DATA_DIR)")
+    doctor.set_defaults(command=_doctor, options=_options(doctor))
+    return parser
+
+
+def _options(parser: argparse.ArgumentParser) -> list[str]:
+    return [option for action in parser._actions for option in action.option_strings]
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def data_dir_of(given: Path | None) -> Path | None:
+    """The data folder: the option, else SMALLWIT_DATA_DIR, else none. Raises `UserError` when it is no folder."""
+    source = "--data-dir"
+    if given is None and os.environ.get("SMALLWIT_DATA_DIR"):
+        given, source = Path(os.environ["SMALLWIT_DATA_DIR"]), "SMALLWIT_DATA_DIR"
+    if given is not None and not given.is_dir():
+        raise UserError(f"{source} {given}: there is no such folder; name one that holds benchmark files")
+    return given
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.offline:
+        # Before anything else: the Hugging Face libraries read their settings once, when they are imported.
+        from smallwit import offline
+
+        offline.enable()
+    from smallwit.recipe_file import check_recipe, dump_recipe, read_recipe
+
+    base = arguments.recipe.parent
+    data_dir = data_dir_of(arguments.data_dir)
+    recipe, lines = read_recipe(arguments.recipe, arguments.set)
+    check_recipe(recipe, base, data_dir, lines=lines, read_data=not arguments.dry_run)
+    if arguments.dry_run:
+        print(dump_recipe(recipe), end="")
+        return 0
+    run_dir = arguments.run_dir or Path("runs") / (f"{recipe.name}-smoke" if arguments.smoke else recipe.name)
+
+    from smallwit import pipeline
+
+    try:
+        pipeline.run(recipe, base=base, run_dir=run_dir, data_dir=data_dir, smoke=arguments.smoke)
+    except pipeline.StageFailed as error:
+        # The message holds the traceback of the stage's own process; ours would only hide it.
+        print(f"smallwit: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _model_new(arguments: argparse.Namespace) -> int:
+    from smallwit.models.build import new_like
+
+    parameters = new_like(
+        arguments.like,
+        arguments.tokenizer,
+        arguments.out,
+        vocabulary_rows=arguments.vocabulary_rows,
+        seed=arguments.seed,
+        dtype=arguments.dtype,
+    )
+    print(f"{arguments.out}: {parameters:,} parameters with random weights")
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    results = arguments.run_dir / "results.json"
+    if not results.is_file():
+        raise UserError(f"{arguments.run_dir}: holds no results.json; name the folder of a run that has ended")
+    import json
+
+    from rich.console import Console
+
+    from smallwit.report.html import write_report
+    from smallwit.report.table import print_summary
+
+    write_report(arguments.run_dir)
+    print_summary(json.loads(results.read_text(encoding="utf-8")), arguments.run_dir / "report.html", Console())
+    return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from smallwit.doctor import examine, show
+
+    show(examine(data_dir_of(arguments.data_dir)))
+    return 0

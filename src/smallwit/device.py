@@ -1,0 +1,32 @@
+"""Which device and number format a recipe's `auto` means on this machine.
+
+torch takes seconds to import, so it is imported only where the answer depends on the machine.
+"""
+
+from smallwit.errors import UserError
+
+
+def resolve_device(wish: str = "auto") -> str:
+    """`cuda`, `mps` or `cpu`: the wish, or the fastest there is. Raises `UserError` for one this machine lacks."""
+    if wish == "cpu":
+        return wish
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wish == "auto":
+        return next(device for device, is_there in there.items() if is_there)
+    if not there.get(wish, False):
+        usable = ", ".join(device for device, is_there in there.items() if is_there)
+        raise UserError(f"device {wish}: this machine has none that torch can use; usable: {usable}")
+    return wish
+
+
+def resolve_dtype(device: str, wish: str = "auto") -> str:
+    """`float32` or `bfloat16`: the wish, or bfloat16 where it is fast, which on CPUs it is not."""
+    if wish != "auto":
+        return wish
+    if device != "cuda":
+        return "float32"
+    import torch
+
+    return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"

@@ -1,0 +1,85 @@
+"""`smallwit doctor`: what of this machine will be used, one fact a line."""
+
+import os
+import platform
+import shutil
+import threading
+import urllib.error
+import urllib.request
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from smallwit import __version__, offline
+from smallwit.device import resolve_device, resolve_dtype
+from smallwit.verify.code import isolation_level
+
+HUB_SECONDS = 3.0
+
+
+def examine(data_dir: Path | None) -> dict[str, str]:
+    """The facts, by name, in the order they are shown. Asks the Hugging Face hub for one page, unless offline."""
+    device = resolve_device()
+    memory = psutil.virtual_memory()
+    disk = shutil.disk_usage(Path.cwd())
+    return {
+        "smallwit": __version__,
+        "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        "torch": torch.__version__,
+        "transformers": version("transformers"),
+        "device": f"cuda: {torch.cuda.get_device_name()}" if device == "cuda" else device,
+        "dtype": resolve_dtype(device),
+        "cores": f"{_usable_cores()}, torch uses {torch.get_num_threads()} threads",
+        "memory": f"{memory.total / 1e9:.1f} GB, {memory.available / 1e9:.1f} GB free",
+        "disk": f"{disk.free / 1e9:.1f} GB free here",
+        "isolation": f"{isolation_level()} (for running code that a model wrote)",
+        "hub": hub_state(),
+        "data folder": str(data_dir) if data_dir else "none; benchmarks come from the hub",
+    }
+
+
+def show(facts: dict[str, str]) -> None:
+    """Print the facts: a table on a terminal, plain lines into a pipe or file."""
+    console = Console()
+    if not console.is_terminal:
+        for name, fact in facts.items():
+            print(f"{name}: {fact}")
+        return
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, fact in facts.items():
+        table.add_row(name, fact)
+    console.print(table)
+
+
+def _usable_cores() -> int:
+    """Cores this process may run on: fewer than the machine's in a container or under taskset."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def hub_state(seconds: float = HUB_SECONDS) -> str:
+    """Whether the hub answers within `seconds`; the request is one HEAD, sent nowhere when offline."""
+    if offline.is_offline():
+        return "offline, as the environment asks"
+    url = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    answer: list[str] = []
+    # In a thread that is left behind: the time limit of a socket does not cover looking up the name.
+    asker = threading.Thread(target=lambda: answer.append(_ask(url, seconds)), daemon=True)
+    asker.start()
+    asker.join(seconds)
+    return answer[0] if answer else f"{url} not reachable (no answer in {seconds:.0f} s)"
+
+
+def _ask(url: str, seconds: float) -> str:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds):
+            return f"{url} reachable"
+    except urllib.error.HTTPError as error:
+        return f"{url} not usable (HTTP status {error.code})"
+    except (OSError, ValueError) as error:
+        return f"{url} not reachable ({getattr(error, 'reason', error)})"

@@ -1,0 +1,1 @@
+"""Models and tokenizers: Hugging Face in, Hugging Face out."""

@@ -1,0 +1,256 @@
+"""The conductor: runs what a recipe asks for and is not there yet, side by side where it can, and sums up."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from smallwit.artifacts import disk_trouble, read_manifest, write_atomically
+from smallwit.budget import declared_flops, paid_stages, remaining_flops
+from smallwit.device import resolve_device, resolve_dtype
+from smallwit.errors import UserError
+from smallwit.ledger import Entry, Ledger
+from smallwit.plan import Node, Plan, make_plan
+from smallwit.processes import MemoryWatch, Message, Running, fork_server, start, stop, terminable, wait_for_news
+from smallwit.progress import RunProgress
+from smallwit.recipe import Recipe, TrainStage
+from smallwit.recipe_file import dump_recipe
+from smallwit.report.format import human_seconds
+from smallwit.report.html import write_report
+from smallwit.report.table import print_summary
+from smallwit.results import summarise
+from smallwit.run_folder import RunFolder
+from smallwit.smoke import smoke_recipe
+from smallwit.stages.job import Job
+
+
+class StageFailed(Exception):
+    """A stage could not be finished. The message says which and why."""
+
+
+def run(
+    recipe: Recipe,
+    *,
+    base: Path,
+    run_dir: Path,
+    data_dir: Path | None,
+    smoke: bool = False,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Compute what is missing of a recipe, then write and show `results.json` and `report.html`; returns the results.
+
+    Raises `UserError` for what the user can mend, `StageFailed` when a stage fails or the disk is full, and
+    `KeyboardInterrupt` when stopped, by SIGTERM too: what is published by then stays, and a rerun goes on from there.
+    """
+    console = console or Console()
+    recipe = smoke_recipe(recipe) if smoke else recipe
+    folder = RunFolder(run_dir.resolve())
+    try:
+        with folder.occupy(), terminable():
+            device = resolve_device(recipe.device)
+            dtype = resolve_dtype(device, recipe.dtype)
+            threads = max(1, _cores() // recipe.workers)
+            plan = make_plan(recipe, base=base, data_dir=data_dir, device=device, dtype=dtype, threads=threads)
+            write_atomically(folder.path / "recipe.resolved.yaml", dump_recipe(recipe))
+            conductor = Conductor(plan, folder, base.resolve(), data_dir, device, dtype, console)
+            conductor.run()
+            results = conductor.finish()
+            write_report(folder.path)
+    except OSError as error:
+        trouble = disk_trouble(error)
+        if trouble is None:
+            raise
+        raise StageFailed(f"{folder.path}: {trouble}; free some space and run the same command again") from error
+    print_summary(results, folder.path / "report.html", console)
+    return results
+
+
+class Conductor:
+    """Runs the nodes of a plan, at most `recipe.workers` at a time, in the order of the recipe."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        folder: RunFolder,
+        base: Path,
+        data_dir: Path | None,
+        device: str,
+        dtype: str,
+        console: Console,
+    ) -> None:
+        self.plan, self.folder, self.base, self.data_dir = plan, folder, base, data_dir
+        self.device, self.dtype, self.console = device, dtype, console
+        self.manifests: dict[str, dict[str, Any]] = {}
+        self.computed: set[str] = set()
+        self.ledger = Ledger(folder.path / "ledger.json")
+        self.memory = MemoryWatch()
+
+    def run(self) -> None:
+        """Find what is there, compute the rest."""
+        self.folder.tidy(self.plan)
+        self.manifests = self.folder.find(self.plan, lambda text: self.console.print(text, markup=False))
+        for name in self.manifests:
+            self.folder.show(self.plan.nodes[name], self.plan)
+        waiting = [node for node in self.plan.nodes.values() if node.name not in self.manifests]
+        if not waiting:
+            return
+        self.folder.withdraw_results()
+        context = fork_server()
+        running: list[Running] = []
+        with RunProgress(self.console) as progress:
+            try:
+                while waiting or running:
+                    for node in self._ready(waiting)[: self.plan.recipe.workers - len(running)]:
+                        waiting.remove(node)
+                        progress.start(node.name)
+                        self.ledger.begin(node.key)
+                        running.append(start(self._job(node), node.name, context))
+                    wait_for_news(running, 0.25)
+                    self.memory.sample()
+                    running = [one for one in running if not self._listen(one, progress)]
+                    self.ledger.tick(self.memory.peak / 1e9, self._entries())
+                    progress.tick()
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt):
+                    progress.say("stopping, what is under way is saved first; Ctrl-C again stops at once")
+                stop(running)
+                raise
+
+    def _ready(self, waiting: list[Node]) -> list[Node]:
+        return [node for node in waiting if all(need in self.manifests for need in node.needs)]
+
+    def _job(self, node: Node) -> Job:
+        recipe = self.plan.recipe
+        inputs = {name: self._origin(name) for name in node.inputs}
+        if recipe.tokenizer is not None:
+            inputs["tokenizer"] = self._origin("tokenizer")
+        return Job(
+            kind=node.kind,
+            name=node.target,
+            key=node.key,
+            recipe=recipe,
+            base=self.base,
+            data_dir=self.data_dir,
+            device=self.device,
+            dtype=self.dtype,
+            threads=node.threads,
+            folder=self.folder.artifact(node),
+            work=self.folder.work(node, self.plan),
+            inputs=inputs,
+            flops=self._budget(node),
+        )
+
+    def _origin(self, name: str) -> str:
+        """The folder (or hub id) of a model, a stage or the tokenizer."""
+        if name in self.plan.nodes:
+            return str(self.folder.artifact(self.plan.nodes[name]))
+        spec = self.plan.recipe.models[name]
+        if spec.folder is not None:
+            return str((self.base / Path(spec.folder).expanduser()).resolve())
+        return spec.hub or ""
+
+    def _budget(self, node: Node) -> float | None:
+        """A train stage's budget in FLOPs, if it has one."""
+        if node.kind != "train":
+            return None
+        stage = self.plan.stage(node.name)
+        assert isinstance(stage, TrainStage)
+        if stage.equal_compute is None:
+            return stage.flops
+        declared = declared_flops(self.plan.recipe, stage.equal_compute)
+        if declared is None:
+            return remaining_flops(stage, self.path_flops(stage.equal_compute), self.path_flops(stage.from_))
+        spent = declared_flops(self.plan.recipe, stage.from_)
+        return remaining_flops(stage, declared, self.path_flops(stage.from_) if spent is None else spent)
+
+    def path_flops(self, name: str) -> float:
+        """Training FLOPs from random (or downloaded) weights to this stage, answers that it learned from included."""
+        paid = paid_stages(self.plan.recipe, name)
+        return sum(float(self.manifests[stage]["flops"]) for stage in paid if stage in self.manifests)
+
+    def _listen(self, running: Running, progress: RunProgress) -> bool:
+        """Read what a process has to say; true when it has done its work."""
+        for message in running.messages():
+            match message:
+                case "progress", share, text:
+                    progress.update(running.name, share, text)
+                case "say", text:
+                    progress.say(f"{running.name}: {text}")
+                case "done", info:
+                    self._done(running, info, progress)
+                    return True
+                case _:
+                    raise _end_of(running.name, message)
+        return False
+
+    def _done(self, running: Running, info: dict[str, Any], progress: RunProgress) -> None:
+        node = self.plan.nodes[running.name]
+        running.close()
+        self.manifests[node.name] = read_manifest(self.folder.artifact(node), check_content=False)
+        self.computed.add(node.name)
+        self.folder.show(node, self.plan)
+        self.ledger.note(self.memory.peak / 1e9)
+        self.ledger.write(self._entries())
+        progress.end(node.name, f"done in {human_seconds(info['seconds'])}")
+
+    def _entries(self) -> list[Entry]:
+        entries = []
+        for node in self.plan.nodes.values():
+            if node.kind not in ("train", "answers") or node.name not in self.manifests:
+                continue
+            manifest = self.manifests[node.name]
+            entries.append(
+                Entry(
+                    name=node.name,
+                    kind=node.kind,
+                    flops=manifest["flops"],
+                    cumulative_flops=self.path_flops(node.name),
+                    seconds=manifest["seconds"],
+                    peak_memory_gb=manifest.get("peak_memory_gb", 0.0),
+                    tokens=manifest["tokens"],
+                    teacher_tokens=manifest.get("teacher_tokens", 0),
+                    steps=manifest.get("steps", 0),
+                    cached=node.name not in self.computed,
+                )
+            )
+        return entries
+
+    def finish(self) -> dict[str, Any]:
+        """Write the ledger and `results.json`."""
+        self.ledger.write(self._entries())
+        seconds, memory = self.ledger.totals({node.key for node in self.plan.nodes.values()})
+        costs = {
+            name: {
+                "parameters": self.manifests[f"evaluate {name}"]["parameters"],
+                "training_flops": self.path_flops(name),
+                "seconds": self.manifests[name]["seconds"] if name in self.plan.nodes else 0.0,
+            }
+            for name in self.plan.measured
+        }
+        signatures = {name: self.manifests[f"evaluate {name}"]["signatures"] for name in self.plan.measured}
+        results = summarise(self.plan.recipe, self.folder.evaluation, costs, signatures) | {
+            "seconds": seconds,
+            "peak_memory_gb": memory,
+        }
+        write_atomically(self.folder.path / "results.json", json.dumps(results, indent=1))
+        return results
+
+
+def _end_of(name: str, message: Message) -> BaseException:
+    """What it means that a stage's process ended with this message and without its work done."""
+    match message:
+        case "failed", "UserError", str(text):
+            return UserError(text if text.startswith(f"stage {name}") else f"stage {name}: {text}")
+        case "failed", _, str(text):
+            return StageFailed(f"stage {name}: {text}")
+        case "ended", int(status):
+            why = "killed, perhaps for want of memory" if status == -9 else f"ended with status {status}"
+            return StageFailed(f"stage {name}: its process was {why}; run the same command again to go on from here")
+        case _:  # it was told to stop, by somebody else
+            return KeyboardInterrupt()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,167 @@
+"""From a recipe to the graph of what must be computed, each node with a key that says what it depends on."""
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from smallwit.artifacts import content_key, folder_hash
+from smallwit.budget import answers_of, declared_flops, remaining_flops
+from smallwit.errors import UserError
+from smallwit.recipe import AnswersStage, ForwardKL, Recipe, ReverseKL, TrainStage
+from smallwit.tasks import load_task, task_bytes
+
+LIBRARIES = ("torch", "transformers", "tokenizers", "math-verify", "sympy", "latex2sympy2_extended")
+# These read the recipe, conduct, and sum up; they cannot change what a stage with a given key computes.
+NOT_COMPUTING = (
+    "cli.py",
+    "doctor.py",
+    "evaluation/statistics.py",
+    "ledger.py",
+    "nearest.py",
+    "pipeline.py",
+    "plan.py",
+    "processes.py",
+    "progress.py",
+    "recipe_",
+    "report/",
+    "results.py",
+    "run_folder.py",
+    "smoke.py",
+)
+
+
+@dataclass(frozen=True)
+class Node:
+    """One artifact to be made. `needs` are names of other nodes; `inputs` names of models and stages it reads."""
+
+    name: str
+    kind: str
+    key: str
+    target: str
+    needs: tuple[str, ...]
+    inputs: tuple[str, ...]
+    threads: int
+
+
+@dataclass
+class Plan:
+    """The nodes in an order in which each comes after what it needs."""
+
+    recipe: Recipe
+    nodes: dict[str, Node] = field(default_factory=dict)
+
+    def stage(self, name: str) -> TrainStage | AnswersStage:
+        """The stage of this name."""
+        return next(stage for stage in self.recipe.stages if stage.name == name)
+
+    @property
+    def measured(self) -> list[str]:
+        """Models and stages that are evaluated, in the order in which they are shown."""
+        chosen = self.recipe.evaluation.stages
+        if chosen is not None:
+            return chosen
+        return [stage.name for stage in self.recipe.stages if isinstance(stage, TrainStage)]
+
+
+@cache
+def code_version() -> str:
+    """A hash over the package's own source, so that changed code does not find an old artifact."""
+    root = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        name = path.relative_to(root).as_posix()
+        if not name.startswith(NOT_COMPUTING):
+            digest.update(name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def make_plan(recipe: Recipe, *, base: Path, data_dir: Path | None, device: str, dtype: str, threads: int) -> Plan:
+    """Every node that the recipe asks for. Keys hold code, configuration, inputs, data, seed, number format, device.
+
+    Raises `UserError` for a stage at equal compute that has nothing left to spend, and for what the tasks refuse.
+    """
+    plan = Plan(recipe)
+    if "tokenizer" in [*recipe.models, *(stage.name for stage in recipe.stages)]:
+        raise UserError("recipe: 'tokenizer' is the name of what the section tokenizer makes; give the model another")
+    identities = {name: _task_identity(name, options, data_dir, base) for name, options in recipe.tasks.items()}
+    common = {
+        "code": code_version(),
+        "libraries": {name: version(name) for name in LIBRARIES},
+        "seed": recipe.seed,
+        "dtype": dtype,
+        "device": device,
+    }
+    models = {name: _model_identity(recipe, name, base) for name in recipe.models}
+
+    def add(name: str, kind: str, target: str, config: Any, needs: list[str], inputs: list[str], count: int) -> None:
+        keys = {need: plan.nodes[need].key for need in needs}
+        origins = {model: models[model] for model in inputs if model in models}
+        data = {"kind": kind, "name": target, "config": config, "needs": keys, "models": origins, "threads": count}
+        key = content_key(common | data)
+        plan.nodes[name] = Node(name, kind, key, target, tuple(needs), tuple(inputs), count)
+
+    def tokens(inputs: list[str]) -> list[str]:
+        fresh = any(name in recipe.models and recipe.models[name].new is not None for name in inputs)
+        return ["tokenizer"] if fresh else []
+
+    def tasks(names: list[str] | None) -> Any:
+        return {name: identities[name] for name in names or recipe.tasks}
+
+    if recipe.tokenizer is not None:
+        config = [recipe.tokenizer.model_dump(), tasks(None)]
+        add("tokenizer", "tokenizer", "tokenizer", config, [], [], threads)
+    for stage in recipe.stages:
+        count = stage.threads or threads
+        inputs = _inputs(stage)
+        needs = [name for name in inputs if name in plan.nodes] + tokens(inputs)
+        read = sorted({name for source in _sources(stage) for name in source.tasks or recipe.tasks})
+        config = [stage.model_dump(mode="json", exclude={"checkpoint_seconds"}), tasks(read)]
+        if isinstance(stage, AnswersStage):
+            config = [stage.model_dump(mode="json"), tasks(stage.tasks)]
+        elif stage.validation is not None:
+            # The part of the evaluation's settings that validation follows.
+            chosen = stage.validation.tasks or recipe.evaluation.tasks
+            config.append([recipe.evaluation.model_dump(include={"max_new_tokens", "batch"}), tasks(chosen)])
+        if isinstance(stage, TrainStage) and stage.equal_compute is not None:
+            target = declared_flops(recipe, stage.equal_compute)
+            config.append(target)
+            if target is None:
+                needs.append(stage.equal_compute)
+            else:
+                remaining_flops(stage, target, declared_flops(recipe, stage.from_) or 0.0)
+        add(stage.name, stage.kind, stage.name, config, needs, inputs, count)
+    protocol = recipe.evaluation.model_dump(mode="json", exclude={"stages"})
+    for name in plan.measured:
+        needs = ([name] if name in plan.nodes else []) + tokens([name])
+        config = [protocol, tasks(recipe.evaluation.tasks)]
+        add(f"evaluate {name}", "evaluate", name, config, needs, [name], threads)
+    return plan
+
+
+def _sources(stage: TrainStage | AnswersStage) -> list[Any]:
+    return list(stage.sources.values()) if isinstance(stage, TrainStage) else []
+
+
+def _inputs(stage: TrainStage | AnswersStage) -> list[str]:
+    """Names of the models and stages that a stage reads."""
+    if isinstance(stage, AnswersStage):
+        return [stage.model]
+    teachers = [o.teacher for o in stage.objectives if isinstance(o, ForwardKL | ReverseKL)]
+    return list(dict.fromkeys([stage.from_, *teachers, *answers_of(stage)]))
+
+
+def _task_identity(name: str, options: dict[str, Any], data_dir: Path | None, base: Path) -> Any:
+    """A task's options, the bytes of the user's own file, and the content of the data it reads."""
+    fingerprint = getattr(load_task(name, options, data_dir, base), "fingerprint", None)
+    own = hashlib.sha256(task_bytes(name, options, base)).hexdigest()
+    return [options, own, fingerprint() if fingerprint is not None else None]
+
+
+def _model_identity(recipe: Recipe, name: str, base: Path) -> Any:
+    spec = recipe.models[name]
+    if spec.folder is not None:
+        return folder_hash(base / Path(spec.folder).expanduser())
+    return spec.model_dump(mode="json")

@@ -1,0 +1,155 @@
+"""The processes that compute: started from a fork server, listened to, stopped together, their memory watched."""
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import forkserver, get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from types import FrameType
+from typing import Any
+
+import psutil
+
+from smallwit.stages import worker
+from smallwit.stages.job import Job
+
+STOP_SECONDS = 30.0
+LEAVE_SECONDS = 10.0
+
+Message = tuple[Any, ...]
+
+
+@dataclass
+class Running:
+    """A job's process and the pipe that it reports through. Closing `lifeline` ends the process."""
+
+    name: str
+    process: BaseProcess
+    pipe: Connection
+    lifeline: Connection
+
+    def messages(self) -> Iterator[Message]:
+        """What the process has said since the last look; ("ended", status) comes last when it is gone."""
+        alive = self.process.is_alive()
+        try:
+            while self.pipe.poll():
+                yield self.pipe.recv()
+        except (EOFError, OSError):
+            # A process that is killed while it speaks leaves half a message.
+            alive = False
+        if not alive:
+            self.close()
+            yield "ended", self.process.exitcode
+
+    def close(self) -> None:
+        """Let a process that has said its last word leave; it is not waited for long."""
+        self.process.join(LEAVE_SECONDS)
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+        self.lifeline.close()
+
+
+def start(job: Job, name: str, context: BaseContext) -> Running:
+    """Start the process of a job."""
+    here, there = context.Pipe(duplex=False)
+    lifeline_there, lifeline_here = context.Pipe(duplex=False)
+    process = context.Process(target=worker.main, args=(job, there, lifeline_there), name=name)  # type: ignore[attr-defined]
+    process.start()
+    there.close()
+    lifeline_there.close()
+    return Running(name, process, here, lifeline_here)
+
+
+def wait_for_news(running: Sequence[Running], seconds: float) -> None:
+    """Return when one of the processes says something or ends, or when the time is up."""
+    wait([one.pipe for one in running] + [one.process.sentinel for one in running], timeout=seconds)
+
+
+def stop(running: Sequence[Running]) -> None:
+    """Ask every process to save and stop; end those that do not in time, or at once on a second interrupt."""
+    try:
+        for one in running:
+            one.process.terminate()
+        deadline = time.monotonic() + STOP_SECONDS
+        while any(one.process.is_alive() for one in running) and time.monotonic() < deadline:
+            wait([one.process.sentinel for one in running if one.process.is_alive()], timeout=0.1)
+            for one in running:
+                _drain(one.pipe)
+    finally:
+        for one in running:
+            one.process.kill()
+            one.process.join()
+
+
+def _drain(pipe: Connection) -> None:
+    """Read what nobody wants to know any more, lest a full pipe keep a process from stopping."""
+    try:
+        while not pipe.closed and pipe.poll():
+            pipe.recv()
+    except (EOFError, OSError):
+        return
+
+
+def fork_server() -> BaseContext:
+    """A fork server that has imported the heavy libraries once; fresh processes on macOS, where that is not safe."""
+    if sys.platform == "darwin":
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(list(worker.MODULES.values()))
+    # Ctrl-C reaches every process of the terminal. Whether the others stop is for this one to say, so they are started
+    # deaf to it, and their own children with them: a verifier that it ends would fail in the middle of a step.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return context
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Within, SIGTERM is taken as Ctrl-C is: what runs is saved and can be resumed."""
+    if threading.current_thread() is not threading.main_thread():
+        # Only the main thread may set handlers; then it is the caller's business.
+        yield
+        return
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class MemoryWatch:
+    """The largest resident set, in bytes, that this process and its children had together whenever it was sampled."""
+
+    def __init__(self) -> None:
+        self.process = psutil.Process()
+        self.peak = 0
+        self.sampled = 0.0
+
+    def sample(self) -> None:
+        """Look, at most twice a second."""
+        now = time.monotonic()
+        if now - self.sampled < 0.5:
+            return
+        self.sampled = now
+        total = 0
+        for process in [self.process, *self.process.children(recursive=True)]:
+            try:
+                total += process.memory_info().rss
+            except psutil.NoSuchProcess:
+                # It ended between the listing and the look.
+                continue
+        self.peak = max(self.peak, total)

@@ -1,0 +1,83 @@
+"""How a run tells how far it is: bars with the time left on a terminal, heartbeat lines elsewhere."""
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from smallwit.report.format import human_seconds
+
+HEARTBEAT_SECONDS = 10.0
+
+
+class RunProgress:
+    """One line a node that is being computed. Use as a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.started = time.monotonic()
+        self.beat = self.started
+        self.running: dict[str, tuple[float, str]] = {}
+        self.lines: dict[str, TaskID] = {}
+        self.bars = Progress(
+            TextColumn("[bold]{task.fields[name]}"),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[text]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> "RunProgress":
+        self.bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bars.stop()
+
+    def start(self, name: str) -> None:
+        """A node begins."""
+        self.running[name] = (0.0, "starting")
+        self.lines[name] = self.bars.add_task("", total=1.0, name=name, text="starting")
+
+    def update(self, name: str, share: float, text: str) -> None:
+        """A node is `share` (0..1) done."""
+        self.running[name] = (share, text)
+        self.bars.update(self.lines[name], completed=share, text=text)
+
+    def end(self, name: str, outcome: str) -> None:
+        """A node is done; `outcome` is a short line that stays."""
+        del self.running[name]
+        self.bars.remove_task(self.lines.pop(name))
+        self.say(f"{name}: {outcome}")
+
+    def say(self, text: str) -> None:
+        """A line that stays, behind the time since the start."""
+        self.console.print(f"[{self._elapsed()}] {text}", highlight=False, markup=False, soft_wrap=True)
+
+    def tick(self) -> None:
+        """Called often: prints a heartbeat where there is no terminal."""
+        now = time.monotonic()
+        if self.console.is_terminal or now - self.beat < HEARTBEAT_SECONDS:
+            return
+        self.beat = now
+        if self.running:
+            self.say("; ".join(f"{name} {share:.0%} ({text})" for name, (share, text) in self.running.items()))
+
+    def _elapsed(self) -> str:
+        return human_seconds(time.monotonic() - self.started).rjust(7)

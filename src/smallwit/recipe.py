@@ -1,0 +1,244 @@
+"""The recipe: one typed file for the whole path. `recipe_file.py` reads it from YAML."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+
+class Section(BaseModel):
+    """A part of the recipe; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class NewModel(Section):
+    """Shape of a Qwen2 model made from scratch."""
+
+    hidden: PositiveInt
+    layers: PositiveInt
+    heads: PositiveInt
+    kv_heads: PositiveInt
+    intermediate: PositiveInt
+    max_length: PositiveInt = 1024
+
+
+class ModelSpec(Section):
+    """Where a model comes from: exactly one of `new`, `folder`, `hub`."""
+
+    new: NewModel | None = None
+    folder: str | None = None
+    hub: str | None = None
+    revision: str | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "ModelSpec":
+        given = [name for name in ("new", "folder", "hub") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"a model needs exactly one of new, folder, hub; got {', '.join(given) or 'none'}")
+        return self
+
+
+class TokenizerSpec(Section):
+    """A tokenizer trained on the tasks' training text. Only models made with `new` need one."""
+
+    vocabulary: PositiveInt = 512
+    documents: PositiveInt = 3000
+    """Problems of each task, and as many of its documents, that the tokenizer is trained on."""
+
+
+class Demonstrations(Section):
+    """Worked solutions: of the tasks' training splits, or the answers that an earlier stage collected."""
+
+    kind: Literal["demonstrations"]
+    tasks: list[str] | None = None
+    from_: str | None = Field(default=None, alias="from", description="name of an `answers` stage")
+    limit: PositiveInt | None = Field(default=None, description="problems of each task, from the start of the split")
+    batch: PositiveInt = Field(description="examples of one optimizer step")
+
+
+class Text(Section):
+    """Plain text for pretraining: the tasks' documents."""
+
+    kind: Literal["text"]
+    tasks: list[str] | None = None
+    batch: PositiveInt
+
+
+class Rollouts(Section):
+    """The student's own completions of training problems, graded by the tasks' verifiers."""
+
+    kind: Literal["rollouts"]
+    tasks: list[str] | None = None
+    prompts: PositiveInt
+    group: PositiveInt = 1
+    temperature: PositiveFloat = 1.0
+    max_new_tokens: PositiveInt = 256
+    skip: int = Field(default=0, ge=0, description="problems at the start of each training split that are left out")
+    reward: Literal["strict", "score", "length"] = "strict"
+
+
+Source = Annotated[Demonstrations | Text | Rollouts, Field(discriminator="kind")]
+
+
+class Objective(Section):
+    """What every objective has: the source whose tokens it reads, and its weight (lambda)."""
+
+    source: str
+    weight: PositiveFloat = 1.0
+
+
+class CrossEntropy(Objective):
+    kind: Literal["cross_entropy"]
+
+
+class ForwardKL(Objective):
+    kind: Literal["forward_kl"]
+    teacher: str
+    temperature: PositiveFloat = 1.0
+
+
+class ReverseKL(Objective):
+    kind: Literal["reverse_kl"]
+    teacher: str
+    temperature: PositiveFloat = 1.0
+
+
+class GRPO(Objective):
+    kind: Literal["grpo"]
+    clip: PositiveFloat = 0.2
+
+
+ObjectiveSpec = Annotated[CrossEntropy | ForwardKL | ReverseKL | GRPO, Field(discriminator="kind")]
+
+
+class Optimizer(Section):
+    """The optimizer and its schedule: a linear warmup, then `schedule` down to `final` times the peak rate.
+
+    `muon` updates the matrices of the layers by Muon, and tables, vectors and the head by AdamW.
+    """
+
+    kind: Literal["adamw", "muon"] = "adamw"
+    lr: PositiveFloat = 1e-3
+    matrix_lr: PositiveFloat | None = Field(default=None, description="rate of Muon's matrices; lr if absent")
+    warmup: float = Field(default=0.02, ge=0, le=1, description="share of the stage's steps or FLOPs")
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    final: float = Field(default=0.0, ge=0, le=1)
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip: PositiveFloat = 1.0
+
+
+class LoRA(Section):
+    """Low-rank adapters (peft) instead of full fine-tuning; merged when the stage hands over."""
+
+    rank: PositiveInt = 32
+    alpha: PositiveInt = 64
+
+
+class Selection(Section):
+    """Measure on the validation split along the way; `keep: best` hands over the best of those models."""
+
+    every: PositiveInt
+    tasks: list[str] | None = Field(default=None, description="those of the evaluation if absent")
+    problems: PositiveInt = Field(default=200, description="of each task, from the start of the split")
+    keep: Literal["best", "last"] = "best"
+
+
+class StageBase(Section):
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    threads: PositiveInt | None = None
+
+
+class TrainStage(StageBase):
+    """Train a model on a mixture of sources and objectives."""
+
+    kind: Literal["train"]
+    from_: str = Field(alias="from", description="a model of the recipe, or an earlier stage")
+    sources: dict[str, Source]
+    objectives: list[ObjectiveSpec] = Field(min_length=1)
+    steps: PositiveInt | None = None
+    flops: PositiveFloat | None = Field(default=None, description="training FLOPs of this stage")
+    equal_compute: str | None = Field(default=None, description="train until the path costs what that stage's costs")
+    optimizer: Optimizer = Optimizer()
+    lora: LoRA | None = None
+    gradient_checkpointing: bool = False
+    micro_tokens: PositiveInt = Field(default=16384, description="padded tokens of one forward and backward pass")
+    checkpoint_seconds: PositiveFloat = Field(default=60.0, description="seconds between checkpoints")
+    validation: Selection | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TrainStage":
+        budgets = [name for name in ("steps", "flops", "equal_compute") if getattr(self, name) is not None]
+        if len(budgets) != 1:
+            raise ValueError(f"give exactly one of steps, flops, equal_compute; got {', '.join(budgets) or 'none'}")
+        for objective in self.objectives:
+            source = self.sources.get(objective.source)
+            if source is None:
+                known = ", ".join(self.sources)
+                raise ValueError(f"objective {objective.kind} reads source '{objective.source}'; sources are: {known}")
+            if objective.kind == "grpo" and not isinstance(source, Rollouts):
+                raise ValueError(f"grpo needs a source of rollouts; '{objective.source}' is {source.kind}")
+            if objective.kind == "grpo" and isinstance(source, Rollouts) and source.group == 1:
+                raise ValueError(
+                    f"grpo compares completions of one problem; give source '{objective.source}' a group > 1"
+                )
+            if objective.kind == "cross_entropy" and isinstance(source, Rollouts):
+                raise ValueError("cross_entropy on the student's own rollouts teaches nothing; use demonstrations")
+        unread = set(self.sources) - {objective.source for objective in self.objectives}
+        if unread:
+            raise ValueError(f"no objective reads source {', '.join(sorted(unread))}")
+        return self
+
+
+class AnswersStage(StageBase):
+    """Let a model answer training problems and keep the answers that the verifier accepts."""
+
+    kind: Literal["answers"]
+    model: str = Field(description="a model of the recipe, or an earlier stage")
+    tasks: list[str] | None = None
+    problems: PositiveInt = Field(description="of each task, at most")
+    flops: PositiveFloat | None = Field(default=None, description="stop before the answers cost more than this")
+    skip: int = Field(default=0, ge=0, description="problems at the start of each training split that are left out")
+    samples: PositiveInt = 1
+    temperature: float = Field(default=0.0, ge=0)
+    max_new_tokens: PositiveInt = 256
+    batch: PositiveInt = 256
+    keep: Literal["correct", "all"] = "correct"
+
+
+Stage = Annotated[TrainStage | AnswersStage, Field(discriminator="kind")]
+
+
+class Evaluation(Section):
+    """The protocol by which every stage is measured."""
+
+    tasks: list[str] | None = None
+    split: Literal["test", "validation"] = "test"
+    problems: PositiveInt = Field(default=500, description="of each task, from the start of the split")
+    max_new_tokens: PositiveInt = 256
+    temperature: float = Field(default=0.0, ge=0)
+    batch: PositiveInt = 256
+    stages: list[str] | None = Field(
+        default=None, description="stages and models to measure; all train stages if absent"
+    )
+
+
+class Comparison(Section):
+    a: str
+    b: str
+
+
+class Recipe(Section):
+    """The whole path. `tasks` maps a name to its options; `class: file.py:ClassName` names a task of the user's own."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    workers: PositiveInt = Field(default=1, description="stages that may run side by side")
+    tasks: dict[str, dict[str, Any]] = Field(min_length=1)
+    tokenizer: TokenizerSpec | None = None
+    models: dict[str, ModelSpec] = Field(min_length=1)
+    stages: list[Stage] = Field(min_length=1)
+    evaluation: Evaluation = Evaluation()
+    comparisons: list[Comparison] = Field(default_factory=list)

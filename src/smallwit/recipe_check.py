@@ -1,0 +1,298 @@
+"""What the parts of a recipe say of each other, checked before anything runs."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from smallwit.budget import paid_stages
+from smallwit.errors import UserError
+from smallwit.nearest import hint
+from smallwit.recipe import (
+    AnswersStage,
+    Demonstrations,
+    ForwardKL,
+    ModelSpec,
+    NewModel,
+    Recipe,
+    ReverseKL,
+    Rollouts,
+    StageBase,
+    TrainStage,
+)
+from smallwit.recipe_yaml import Lines
+
+if TYPE_CHECKING:
+    from smallwit.tasks import Task
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
+# A task whose first problems have no worked solution is taken to have none.
+_LOOKED_AT = 100
+
+
+def check_recipe(
+    recipe: Recipe, base: Path, data_dir: Path | None, *, lines: Lines | None = None, read_data: bool = True
+) -> None:
+    """Refuse a recipe whose parts do not fit each other. Raises `UserError`, one line with the file and line.
+
+    `base` is the folder that paths in the recipe are relative to. `lines` comes from `read_recipe`; without it
+    messages name the recipe alone. `read_data=False` leaves out whether the tasks have the problems that the stages
+    ask of them, which may need the hub.
+    """
+    _Check(recipe, base, lines or Lines(f"recipe {recipe.name}")).all(data_dir, read_data)
+
+
+class _Check:
+    def __init__(self, recipe: Recipe, base: Path, lines: Lines) -> None:
+        self.recipe, self.base, self.lines = recipe, base, lines
+        self.stages = {stage.name: stage for stage in recipe.stages}
+        self.position = {stage.name: index for index, stage in enumerate(recipe.stages)}
+
+    def all(self, data_dir: Path | None, read_data: bool) -> None:
+        self.names()
+        for name, model in self.recipe.models.items():
+            self.model(name, model)
+        for index, stage in enumerate(self.recipe.stages):
+            if isinstance(stage, TrainStage):
+                self.train_stage(index, stage)
+            else:
+                self.model_before("model", stage.model, "stages", index, "model")
+                self.task_names(stage.tasks, "stages", index, "tasks")
+        for index, stage in enumerate(self.recipe.stages):
+            if isinstance(stage, TrainStage) and stage.equal_compute is not None:
+                self.equal_compute(index, stage, stage.equal_compute)
+        self.measured()
+        tasks = self.load_tasks(data_dir)
+        if read_data:
+            read: set[tuple[str, str, int]] = set()
+            for what, name, skip, place in self.needs():
+                if (what, name, skip) not in read:
+                    read.add((what, name, skip))
+                    self.has_problems(tasks[name], what, skip, place)
+
+    def refuse(self, what: str, *place: str | int) -> UserError:
+        return UserError(f"{self.lines.at(*place)}: {what}")
+
+    # ---- names
+
+    def names(self) -> None:
+        """Names become folders and files of the run, and each means one thing."""
+        for section, given in (("tasks", self.recipe.tasks), ("models", self.recipe.models)):
+            for name in given:
+                if not re.fullmatch(NAME, name):
+                    rule = "letters, digits, '.', '_' and '-', a letter or digit first"
+                    raise self.refuse(f"the name '{name}' in {section} must be made of {rule}", section, name)
+        seen: dict[str, str] = {name: f"model '{name}'" for name in self.recipe.models}
+        for index, stage in enumerate(self.recipe.stages):
+            if stage.name in seen:
+                what = f"stage '{stage.name}' has the name of {seen[stage.name]}; give it another"
+                raise self.refuse(what, "stages", index, "name")
+            seen[stage.name] = f"stages[{index}]"
+
+    def task_names(self, names: list[str] | None, *place: str | int) -> None:
+        if names is not None and not names:
+            raise self.refuse("tasks is empty; name a task, or leave the key out for all tasks", *place)
+        for index, name in enumerate(names or ()):
+            if name not in self.recipe.tasks:
+                raise self.refuse(f"unknown task '{name}'; {hint(name, self.recipe.tasks)}", *place, index)
+            if name in (names or ())[:index]:
+                raise self.refuse(f"task '{name}' is named twice; once is enough", *place, index)
+
+    def model_before(self, role: str, name: str, *place: str | int) -> None:
+        """`name` must be a model, or a train stage that comes before the stage at `place`."""
+        index = int(place[1])
+        if name in self.recipe.models:
+            return
+        stage = self.stages.get(name)
+        if stage is None:
+            known = [*self.recipe.models, *self.train_stages(self.recipe.stages[:index])]
+            raise self.refuse(f"{role} '{name}' is no model and no earlier stage; {hint(name, known)}", *place)
+        if isinstance(stage, AnswersStage):
+            what = f"{role} '{name}' is an answers stage, which makes no model; name a model or a train stage"
+            raise self.refuse(what, *place)
+        self.before(role, name, *place)
+
+    def before(self, role: str, name: str, *place: str | int) -> None:
+        index = int(place[1])
+        if self.position[name] == index:
+            raise self.refuse(f"{role} '{name}' is this stage itself; name an earlier one", *place)
+        if self.position[name] > index:
+            what = f"{role} '{name}' comes after '{self.recipe.stages[index].name}', which needs it; put it before"
+            raise self.refuse(what, *place)
+
+    @staticmethod
+    def train_stages(stages: Iterable[StageBase]) -> list[str]:
+        return [stage.name for stage in stages if isinstance(stage, TrainStage)]
+
+    # ---- models
+
+    def model(self, name: str, model: ModelSpec) -> None:
+        place = ("models", name)
+        if model.revision is not None and model.hub is None:
+            raise self.refuse(f"models.{name}: revision belongs to a hub model; leave it out", *place, "revision")
+        if model.folder is not None:
+            folder = self.base / Path(model.folder).expanduser()
+            if not (folder / "config.json").is_file():
+                problem = "holds no config.json" if folder.is_dir() else "is not there"
+                raise self.refuse(f"models.{name}: folder {folder} {problem}; name a model folder", *place, "folder")
+        if model.new is not None:
+            self.new_model(name, model.new)
+
+    def new_model(self, name: str, new: NewModel) -> None:
+        place = ("models", name, "new")
+        if self.recipe.tokenizer is None:
+            raise self.refuse(f"models.{name} is new, so the recipe needs a section 'tokenizer'; add one", *place)
+        if new.hidden % new.heads:
+            what = f"models.{name}: hidden {new.hidden} cannot be divided among {new.heads} heads"
+            raise self.refuse(f"{what}; make it a multiple", *place, "hidden")
+        if (new.hidden // new.heads) % 2:
+            what = f"models.{name}: a head is {new.hidden // new.heads} wide, rotary positions need an even width"
+            raise self.refuse(f"{what}; change hidden or heads", *place, "hidden")
+        if new.heads % new.kv_heads:
+            what = f"models.{name}: {new.heads} heads cannot be divided among {new.kv_heads} kv_heads"
+            raise self.refuse(f"{what}; heads must be a multiple of kv_heads", *place, "kv_heads")
+
+    # ---- stages
+
+    def train_stage(self, index: int, stage: TrainStage) -> None:
+        place = ("stages", index)
+        self.model_before("from", stage.from_, *place, "from")
+        for name, source in stage.sources.items():
+            self.task_names(source.tasks, *place, "sources", name, "tasks")
+            if isinstance(source, Demonstrations) and source.from_ is not None:
+                self.answers_before(source.from_, *place, "sources", name, "from")
+        if stage.validation is not None:
+            self.task_names(stage.validation.tasks, *place, "validation", "tasks")
+        for number, objective in enumerate(stage.objectives):
+            if isinstance(objective, ForwardKL | ReverseKL):
+                self.model_before("teacher", objective.teacher, *place, "objectives", number, "teacher")
+
+    def answers_before(self, name: str, *place: str | int) -> None:
+        stage = self.stages.get(name)
+        if not isinstance(stage, AnswersStage):
+            answers = [other.name for other in self.recipe.stages if isinstance(other, AnswersStage)]
+            what = "is a train stage, which collects no answers" if stage else "is no stage"
+            advice = hint(name, answers, "answers stages")
+            raise self.refuse(f"demonstrations from '{name}': it {what}; {advice}", *place)
+        self.before("demonstrations from", name, *place)
+
+    def equal_compute(self, index: int, stage: TrainStage, target: str) -> None:
+        """A stage can match the cost of an earlier one, or of a later one whose whole path has declared its FLOPs."""
+        place = ("stages", index, "equal_compute")
+        if not isinstance(self.stages.get(target), TrainStage):
+            others = [name for name in self.train_stages(self.recipe.stages) if name != stage.name]
+            raise self.refuse(f"equal_compute '{target}' is no train stage; {hint(target, others)}", *place)
+        if self.costs_depend(target, stage.name, set()):
+            what = f"equal_compute '{target}': the cost of '{target}' depends on '{stage.name}' itself"
+            raise self.refuse(f"{what}; name a stage of another path", *place)
+        if self.position[target] < index:
+            return
+        for name in paid_stages(self.recipe, target):
+            other = self.stages[name]
+            if other.flops is None:
+                what = f"equal_compute '{target}' comes later, and its cost is not known before it has run"
+                reason = f"'{name}', whose cost counts, has no budget in flops"
+                raise self.refuse(f"{what}: {reason}; put '{stage.name}' after '{target}'", *place)
+
+    def path(self, name: str) -> Iterator[TrainStage]:
+        """The train stages that lead to `name`, itself first."""
+        stage = self.stages.get(name)
+        while isinstance(stage, TrainStage):
+            yield stage
+            stage = self.stages.get(stage.from_)
+
+    def costs_depend(self, name: str, on: str, seen: set[str]) -> bool:
+        """Whether the cost of the path to `name` cannot be known before that of stage `on`."""
+        for stage in self.path(name):
+            if stage.name == on:
+                return True
+            if stage.equal_compute is not None and stage.name not in seen:
+                seen.add(stage.name)
+                if self.costs_depend(stage.equal_compute, on, seen):
+                    return True
+        return False
+
+    # ---- evaluation
+
+    def measured(self) -> None:
+        """Check what is measured, and that each comparison is between two of those."""
+        evaluation = self.recipe.evaluation
+        self.task_names(evaluation.tasks, "evaluation", "tasks")
+        trained = self.train_stages(self.recipe.stages)
+        known = [*self.recipe.models, *trained]
+        for index, name in enumerate(evaluation.stages or ()):
+            if name not in known:
+                what = f"evaluation.stages: '{name}' is no model and no train stage; {hint(name, known)}"
+                raise self.refuse(what, "evaluation", "stages", index)
+        measured = trained if evaluation.stages is None else evaluation.stages
+        for index, comparison in enumerate(self.recipe.comparisons):
+            sides: tuple[tuple[Literal["a", "b"], str], ...] = (("a", comparison.a), ("b", comparison.b))
+            for side, name in sides:
+                place = ("comparisons", index, side)
+                if name not in known:
+                    what = f"comparison with '{name}', which is no model and no train stage; {hint(name, known)}"
+                    raise self.refuse(what, *place)
+                if name not in measured:
+                    what = f"comparison with '{name}', which is not measured; add it to evaluation.stages"
+                    raise self.refuse(what, *place)
+            if comparison.a == comparison.b:
+                raise self.refuse(f"'{comparison.a}' is compared with itself; name two", "comparisons", index)
+
+    # ---- tasks
+
+    def load_tasks(self, data_dir: Path | None) -> "dict[str, Task]":
+        # Imported here: the shared nouns stand below the tasks.
+        from smallwit.tasks import load_task
+
+        tasks = {}
+        for name, options in self.recipe.tasks.items():
+            try:
+                tasks[name] = load_task(name, options, data_dir, self.base)
+            except UserError as error:
+                raise self.refuse(f"{error}{self.lines.changes('tasks', name)}", "tasks", name) from error
+        return tasks
+
+    def needs(self) -> Iterator[tuple[str, str, int, tuple[str | int, ...]]]:
+        """What the stages ask of each task: a split, `solutions` or `documents`; how many problems are passed over
+        first; and where that is asked."""
+        everything = list(self.recipe.tasks)
+        for index, stage in enumerate(self.recipe.stages):
+            place: tuple[str | int, ...] = ("stages", index)
+            if isinstance(stage, AnswersStage):
+                for task in stage.tasks or everything:
+                    yield "train", task, stage.skip, place
+                continue
+            for name, source in stage.sources.items():
+                if isinstance(source, Demonstrations) and source.from_ is not None:
+                    continue
+                what = {"demonstrations": "solutions", "text": "documents", "rollouts": "train"}[source.kind]
+                for task in source.tasks or everything:
+                    skip = source.skip if isinstance(source, Rollouts) else 0
+                    yield what, task, skip, (*place, "sources", name)
+            if stage.validation is not None:
+                for task in stage.validation.tasks or self.recipe.evaluation.tasks or everything:
+                    yield "validation", task, 0, (*place, "validation")
+        for task in self.recipe.evaluation.tasks or everything:
+            yield self.recipe.evaluation.split, task, 0, ("evaluation",)
+
+    def has_problems(self, task: "Task", what: str, skip: int, place: tuple[str | int, ...]) -> None:
+        """Read the first rows of a task: a missing file or split shows now and not after an hour of training."""
+        if what == "documents":
+            if next(iter(task.documents()), None) is None:
+                raise self.refuse(f"task {task.name} has no documents; leave it out of this text source", *place)
+            return
+        split = "train" if what == "solutions" else what
+        try:
+            problems = task.problems(split)
+            # A sequence is not walked through: its problems may be made when they are asked for.
+            span = (skip, skip + _LOOKED_AT)
+            first = problems[slice(*span)] if isinstance(problems, Sequence) else list(islice(problems, *span))
+        except UserError as error:
+            raise self.refuse(str(error), *place) from error
+        if not first:
+            behind = f" behind the first {skip}" if skip else ""
+            raise self.refuse(f"task {task.name} has no {split} problems{behind}; ask for a task that has", *place)
+        if what == "solutions" and all(problem.solution is None for problem in first):
+            remedy = "collect some by an answers stage, or leave the task out"
+            raise self.refuse(f"task {task.name} has no worked solutions to learn from; {remedy}", *place)

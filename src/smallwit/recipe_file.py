@@ -1,0 +1,266 @@
+"""Read a recipe from YAML and write it back; whatever is wrong is said in one line with the file and the line.
+
+    recipe = load_recipe(Path("recipes/quickstart.yaml"), ["stages.rl.steps=10"])
+    check_recipe(recipe, base=Path("recipes"), data_dir=None)
+
+`load_recipe` looks at each part by itself (keys, types, ranges); `check_recipe` at what the parts say of each other.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from smallwit.errors import UserError
+from smallwit.nearest import hint, nearest
+from smallwit.recipe import Recipe, Section
+from smallwit.recipe_check import check_recipe
+from smallwit.recipe_yaml import Lines, Place, read_yaml, write_yaml
+
+__all__ = ["check_recipe", "dump_recipe", "load_recipe", "read_recipe"]
+
+# pydantic's names of what it expected, in the words of somebody who writes YAML.
+_EXPECTED = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a section with keys",
+    "model_type": "a section with keys",
+}
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a YAML file, with `overrides` such as `stages.rl.steps=10` applied in order.
+
+    Raises `UserError` for a file that cannot be read, YAML that is none, unknown keys, wrong types and values.
+    """
+    return read_recipe(path, overrides)[0]
+
+
+def read_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, Lines]:
+    """`load_recipe`, and the lines the values stood in, so that `check_recipe` can name them."""
+    data, lines = read_yaml(_read_text(path), str(path))
+    if data is None:
+        raise UserError(f"{path}: is empty; a recipe has at least name, tasks, models and stages")
+    if isinstance(data, dict):
+        for override in overrides:
+            _apply(override, data, lines)
+    try:
+        # JSON mode is strict where it should be (no true for 1, no "10" for 10) and takes a list for a tuple.
+        return Recipe.model_validate_json(json.dumps(data), strict=True, by_alias=True, by_name=False), lines
+    except ValidationError as error:
+        raise UserError(_first_message(error.errors(include_url=False), lines)) from None
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML with every default filled in. `load_recipe` reads an equal recipe from it."""
+    return write_yaml(recipe.model_dump(mode="json", by_alias=True))
+
+
+def _read_text(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        here = sorted(str(other) for other in path.parent.glob("*.y*ml"))
+        advice = hint(str(path), here, "recipes there") if here else "name a recipe file"
+        raise UserError(f"{path}: there is no such file; {advice}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}; name a recipe file") from error
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}:{line}: is not UTF-8 text; save the recipe as UTF-8") from error
+
+
+# ---- overrides
+
+
+def _apply(override: str, data: dict[str, Any], lines: Lines) -> None:
+    """Set one value in the raw `data`. Keys that do not exist are refused later, by the schema, with this override's
+    name; names of tasks, models, sources and stages are refused here."""
+    dotted, equals, text = override.partition("=")
+    parts = dotted.strip().split(".")
+    if not equals or not all(parts):
+        raise UserError(f"--set {override}: give it as key=value, for example stages.rl.steps=10")
+    value, _ = read_yaml(text, f"--set {override}")
+    here: Any = data
+    place: Place = ()
+    while True:
+        key, parts = _step(override, here, place, parts)
+        place = (*place, key)
+        if not parts:
+            break
+        inner = here.get(key) if isinstance(here, dict) else here[key]
+        if inner is None:
+            inner = here[key] = {}
+            lines.overrides[place] = override
+        here = inner
+        if not isinstance(here, dict | list):
+            raise UserError(f"--set {override}: {_name(place)} is {_came(here)} and has no key '{parts[0]}'")
+    here[key] = value
+    _forget(lines, place)
+    lines.overrides[place] = override
+
+
+def _step(override: str, here: Any, place: Place, parts: list[str]) -> tuple[str | int, list[str]]:
+    """The key or index that the dotted `parts` begin with, and the parts that follow it. Names may hold dots."""
+    names: dict[str, str | int] = {}
+    if isinstance(here, list):
+        items = [(index, item) for index, item in enumerate(here) if isinstance(item, dict)]
+        names = {str(item["name"]): index for index, item in items if "name" in item}
+        if parts[0].isdecimal() and int(parts[0]) < len(here):
+            names.setdefault(parts[0], int(parts[0]))
+    else:
+        names = {key: key for key in here}
+    for count in range(len(parts), 0, -1):
+        key = names.get(".".join(parts[:count]))
+        if key is not None:
+            return key, parts[count:]
+    named_by_user = place in {("tasks",), ("models",)} or place[-1:] == ("sources",)
+    if isinstance(here, list) or named_by_user:
+        raise UserError(f"--set {override}: no '{parts[0]}' in {_name(place)}; {hint(parts[0], names)}")
+    return parts[0], parts[1:]
+
+
+def _forget(lines: Lines, place: Place) -> None:
+    """Drop the lines of what `place` held before."""
+    for known in (lines.numbers, lines.overrides):
+        for other in [other for other in known if other[: len(place)] == place]:
+            del known[other]
+
+
+# ---- messages
+
+
+def _first_message(errors: list[ErrorDetails], lines: Lines) -> str:
+    """One line for the error to mend first: unknown keys, for others may follow from them; then in the file's order."""
+    located = [(error, *_locate(error["loc"])) for error in errors]
+    located.sort(key=lambda found: (found[0]["type"] != "extra_forbidden", lines.order(found[1])))
+    error, place, section, kinds = located[0]
+    return _message(error, place, section, kinds, lines)
+
+
+def _locate(loc: Place) -> tuple[Place, type[Section] | None, tuple[Any, ...]]:
+    """Where pydantic's `loc` is in the file, the section it is a key of, and the types that are allowed there.
+
+    The two differ by the names of union members: `stages[0].train.steps` is `stages[0].steps` in the file.
+    """
+    kinds: tuple[Any, ...] = (Recipe,)
+    place: Place = ()
+    section: type[Section] | None = None
+    for part in loc:
+        sections = _sections(kinds)
+        if len(sections) > 1:
+            kinds = tuple(member for member in sections if part in get_args(member.model_fields["kind"].annotation))
+            continue
+        place = (*place, part)
+        section = sections[0] if sections else None
+        if section is not None:
+            fields = {field.alias or name: field.annotation for name, field in section.model_fields.items()}
+            kinds = _options(fields.get(str(part)))
+        else:
+            # of dict[key, value], list[item] and tuple[item, ...] the last argument is what lies inside
+            kinds = _options(get_args(kinds[0])[-1]) if kinds and get_args(kinds[0]) else ()
+    return place, section, kinds
+
+
+def _options(annotation: Any) -> tuple[Any, ...]:
+    """The types an annotation allows, `None` left out."""
+    if get_origin(annotation) is Annotated:
+        return _options(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return tuple(option for argument in get_args(annotation) for option in _options(argument))
+    return () if annotation in (None, NoneType) else (annotation,)
+
+
+def _sections(kinds: Sequence[Any]) -> list[type[Section]]:
+    return [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)]
+
+
+def _keys(section: type[Section]) -> list[str]:
+    return [field.alias or name for name, field in section.model_fields.items()]
+
+
+def _message(
+    error: ErrorDetails, place: Place, section: type[Section] | None, kinds: tuple[Any, ...], lines: Lines
+) -> str:
+    where, name, parent, came = lines.at(*place), _name(place), _name(place[:-1]), _came(error["input"])
+    context = error.get("ctx", {})
+    match error["type"]:
+        case "extra_forbidden" if section is not None:
+            return f"{where}: unknown key '{place[-1]}' in {parent}; {_key_hint(str(place[-1]), section)}"
+        case "missing" if isinstance(place[-1], str):
+            return f"{where}: {parent} needs a key '{place[-1]}'{_slip(place[-1], error['input'])}"
+        case "union_tag_not_found":
+            slip = _slip("kind", error["input"])
+            return f"{where}: {name} needs a key 'kind', one of {', '.join(_tags(kinds))}{slip}"
+        case "union_tag_invalid":
+            advice = hint(str(context["tag"]), _tags(kinds))
+            return f"{lines.at(*place, 'kind')}: unknown kind '{context['tag']}' in {name}; {advice}"
+        case "literal_error":
+            choices = [str(choice) for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
+            close = nearest(str(error["input"]), choices)
+            advice = f"; did you mean '{close}'?" if close else ""
+            return f"{where}: {name} must be one of {', '.join(choices)}; got {came}{advice}"
+        case "value_error":
+            return f"{where}: {name}: {context['error']}{lines.changes(*place)}"
+        case "string_pattern_mismatch":
+            rule = "letters, digits, '.', '_' and '-', a letter or digit first"
+            return f"{where}: {name} must be made of {rule}; got {came}"
+        case "too_short" | "too_long":
+            bound = (
+                f"at least {context['min_length']}" if "min_length" in context else f"at most {context['max_length']}"
+            )
+            return f"{where}: {name} must have {bound} items; got {len(error['input'])}"
+        case "missing":  # an item of a list of fixed length
+            return f"{where}: {parent} must have more items; got {len(error['input'])}"
+        case kind if kind in _EXPECTED:
+            return f"{where}: {name} must be {_EXPECTED[kind]}; got {came}"
+        case _:
+            return f"{where}: {name} {error['msg'].replace('Input should', 'must')}; got {came}"
+
+
+def _key_hint(key: str, section: type[Section]) -> str:
+    """What `key` may have meant in `section`: a key one section further down, or one nearly so called."""
+    for name, field in section.model_fields.items():
+        inner = _sections(_options(field.annotation))
+        if len(inner) == 1 and key in _keys(inner[0]):
+            return f"did you mean '{field.alias or name}.{key}'?"
+    return hint(key, _keys(section), "valid keys")
+
+
+def _slip(key: str, given: Any) -> str:
+    """A remark when the section has a key that is nearly the missing one."""
+    close = nearest(key, given) if isinstance(given, dict) else None
+    return f"; is '{close}' a slip of it?" if close else ""
+
+
+def _tags(kinds: tuple[Any, ...]) -> list[str]:
+    return [str(tag) for member in _sections(kinds) for tag in get_args(member.model_fields["kind"].annotation)]
+
+
+def _name(place: Place) -> str:
+    """`stages[2].optimizer`, or `the recipe` for the top."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+    return text.removeprefix(".") or "the recipe"
+
+
+def _came(value: Any) -> str:
+    """What the user gave, in a few words."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f"the text '{value[:60]}'"
+    if isinstance(value, int | float):
+        return f"the number {value}"
+    return "a list" if isinstance(value, list) else "a section with keys"

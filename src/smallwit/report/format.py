@@ -1,0 +1,172 @@
+"""How numbers, names and models read, the same in the terminal and in the HTML report."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+TEACHER = "teacher"
+BASELINE = "sft-equal-compute"
+
+_LABELS = {"base": "base", BASELINE: "SFT only, equal compute", TEACHER: "teacher"}
+_STEPS = {"sft": "SFT", "kd": "KD", "rl": "RL"}
+
+Model = Mapping[str, Any]
+Results = Mapping[str, Any]
+
+
+def display_order(results: Results) -> list[Model]:
+    """The models of a results.json: the pipeline's own in their order, then the baseline, then the teacher."""
+    last = {BASELINE: 1, TEACHER: 2}
+    return sorted(results["models"], key=lambda model: last.get(model["name"], 0))
+
+
+def labels(names: Iterable[str]) -> dict[str, str]:
+    """What each model is called in a table. A stage that continues from another is "+ KD", the first is "SFT"."""
+    found: dict[str, str] = {}
+    steps = 0
+    for name in names:
+        found[name] = _LABELS.get(name, name)
+        if name in _STEPS:
+            found[name] = ("+ " if steps else "") + _STEPS[name]
+            steps += 1
+    return found
+
+
+def task_names(results: Results) -> list[str]:
+    """Every task that any model was scored on, in the order they first appear."""
+    return list(dict.fromkeys(task for model in results["models"] for task in model["scores"]))
+
+
+def teacher_of(results: Results) -> Model | None:
+    """The model called `teacher`, if there is one."""
+    return next((model for model in results["models"] if model["name"] == TEACHER), None)
+
+
+def final_student(results: Results) -> Model | None:
+    """The last model of the pipeline itself: neither the teacher nor the baseline at equal compute."""
+    own = [model for model in results["models"] if model["name"] not in (TEACHER, BASELINE)]
+    return own[-1] if own else None
+
+
+def share_of_teacher(model: Model, teacher: Model | None) -> float | None:
+    """Per cent of the teacher's score, a plain mean over the tasks that both were scored on.
+
+    `None` without a teacher, without a common task, or where the teacher scored 0 on one of them.
+    """
+    if teacher is None:
+        return None
+    pairs = [(score["mean"], teacher["scores"].get(task)) for task, score in model["scores"].items()]
+    common = [(mean, other["mean"]) for mean, other in pairs if other is not None]
+    if not common or any(other == 0 for _, other in common):
+        return None
+    return 100 * sum(mean / other for mean, other in common) / len(common)
+
+
+def signature_lines(results: Results) -> list[str]:
+    """The protocol signatures behind the scores, in as few lines as say it all.
+
+    One line if every score has the same signature, else one a task; a task whose models were measured under
+    different protocols is called out, for its scores cannot be compared.
+    """
+    seen: dict[str, dict[str, list[str]]] = {}
+    for model in display_order(results):
+        for task, score in model["scores"].items():
+            seen.setdefault(task, {}).setdefault(score["signature"], []).append(model["name"])
+    every = {signature for by_signature in seen.values() for signature in by_signature}
+    if len(every) == 1:
+        return [f"signature: {every.pop()}"]
+    lines = []
+    for task, by_signature in seen.items():
+        if len(by_signature) == 1:
+            lines.append(f"signature, {task}: {next(iter(by_signature))}")
+        else:
+            parts = "; ".join(f"{signature} ({', '.join(names)})" for signature, names in by_signature.items())
+            lines.append(f"signatures differ, do not compare, {task}: {parts}")
+    return lines
+
+
+def strict_lines(results: Results) -> list[str]:
+    """Where the strict reading gives another score than the lenient one that the tables show; one line a model."""
+    names = labels(model["name"] for model in display_order(results))
+    lines = []
+    for model in display_order(results):
+        gaps = [
+            f"{task} {100 * score['strict']:.1f} ({100 * (score['strict'] - score['mean']):+.1f})"
+            for task, score in model["scores"].items()
+            if score["strict"] is not None and abs(score["strict"] - score["mean"]) >= 0.0005
+        ]
+        if gaps:
+            lines.append(f"strict reading, {names[model['name']]}: {', '.join(gaps)}")
+    return lines
+
+
+def sample_counts(results: Results, task: str) -> str:
+    """The number of problems behind a task's scores: "500", or "480 to 500" where the models differ."""
+    counts = sorted({model["scores"][task]["n"] for model in results["models"] if task in model["scores"]})
+    return f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+
+
+def human_count(value: float) -> str:
+    """65_310 -> "65.3k", 494_000_000 -> "494M"."""
+    return _scaled(value, ["", "k", "M", "B", "T"])
+
+
+def human_flops(value: float) -> str:
+    """1.23e12 -> "1.2 TFLOP"."""
+    text = _scaled(value, ["", " K", " M", " G", " T", " P", " E", " Z"])
+    return text + ("FLOP" if " " in text else " FLOP")
+
+
+def _scaled(value: float, units: list[str]) -> str:
+    """Three significant digits above 100 of a unit, one decimal below."""
+    step = 0
+    # 999.5 and up would print as 1000 of a unit: it is 1.0 of the next.
+    while value >= 999.5 and step < len(units) - 1:
+        value, step = value / 1000, step + 1
+    digits = 0 if value >= 99.95 or (step == 0 and float(value).is_integer()) else 1
+    return f"{value:.{digits}f}{units[step]}"
+
+
+def human_seconds(seconds: float) -> str:
+    """0.42 -> "0.4s", 41.3 -> "41s", 412 -> "6m 52s", 7_300 -> "2h 02m"."""
+    if seconds < 10:
+        return f"{seconds:.1f}s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+
+
+def human_bytes(count: float) -> str:
+    """1_234_567 -> "1.2 MB"; units of 1000."""
+    return _scaled(count, [" B", " kB", " MB", " GB", " TB"])
+
+
+def percent(share: float | None) -> str:
+    """A fraction as per cent with one decimal, without the sign: 0.924 -> "92.4"."""
+    return "—" if share is None or not math.isfinite(share) else f"{100 * share:.1f}"
+
+
+def points(difference: float) -> str:
+    """A signed difference of fractions in points: 0.123 -> "+12.3"; what rounds to nothing has no sign."""
+    text = f"{100 * difference:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text
+
+
+def p_value(p: float) -> str:
+    """ "p = 0.034", "p = 1e-12"; two digits down to 0.001, the power of ten below."""
+    if p < 1e-300:
+        return "p < 1e-300"
+    if p >= 0.001:
+        return f"p = {p:.2g}"
+    mantissa, exponent = f"{p:.0e}".split("e")
+    return f"p = {mantissa}e{int(exponent)}"
+
+
+def comparison_line(comparison: Mapping[str, Any]) -> str:
+    """One comparison of a results.json: "rl - sft, pooled: +12.3 points [9.8, 14.9], p = 1e-12"."""
+    low, high = (points(comparison[end]).lstrip("+") for end in ("low", "high"))
+    pair = f"{comparison['a']} - {comparison['b']}, {comparison['task']}"
+    return f"{pair}: {points(comparison['difference'])} points [{low}, {high}], {p_value(comparison['p'])}"

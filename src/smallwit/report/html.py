@@ -1,0 +1,148 @@
+"""The report of a run: one HTML file that opens offline, in light and dark, on a desk and on a phone."""
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from smallwit.artifacts import write_atomically
+from smallwit.evaluation.statistics import Interval, ratio_interval
+from smallwit.report import format as fmt
+from smallwit.report.charts import Chart, metric_charts, score_chart
+from smallwit.report.load import Row, Run, load_run
+from smallwit.report.samples import browser
+
+_HERE = Path(__file__).parent
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write `run_dir`/report.html from the run folder's other files and return its path.
+
+    The page asks nothing of the network, and says so to the browser. It is written whole or not at all; the same
+    run folder gives the same bytes. Raises `UserError` if the folder lacks results.json, ledger.json or
+    recipe.resolved.yaml.
+    """
+    page = render(load_run(run_dir))
+    # A lone surrogate in a name or a recipe has no encoding; it must not cost the user the report.
+    write_atomically(run_dir / "report.html", page.encode("utf-8", errors="replace").decode("utf-8"))
+    return run_dir / "report.html"
+
+
+def render(run: Run) -> str:
+    """The page as text."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for name in ("human_count", "human_flops", "human_seconds", "human_bytes", "percent", "points", "p_value"):
+        environment.filters[name] = getattr(fmt, name)
+    script = (_HERE / "page.js").read_text(encoding="utf-8")
+    results = run.results
+    models = fmt.display_order(results)
+    labels = fmt.labels([*(m["name"] for m in models), *(name for name in run.samples if name not in _names(models))])
+    return environment.get_template("page.html").render(
+        run=run,
+        results=results,
+        ledger=run.ledger,
+        models=models,
+        labels=labels,
+        tasks=fmt.task_names(results),
+        counts={task: fmt.sample_counts(results, task) for task in fmt.task_names(results)},
+        teacher=fmt.teacher_of(results),
+        shares={model["name"]: fmt.share_of_teacher(model, fmt.teacher_of(results)) for model in models},
+        tiles=_tiles(results),
+        signatures=fmt.signature_lines(results),
+        strict=fmt.strict_lines(results),
+        ratios=_ratios(run, [model["name"] for model in models]),
+        forest=_forest(results["comparisons"]),
+        score_charts=[score_chart(results, task) for task in fmt.task_names(results)],
+        stages=_stages(run),
+        absent=[stage.absent for stage in run.metrics if stage.absent],
+        browser=browser(run.samples, labels, fmt.task_names(results)),
+        style=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def _names(models: Sequence[fmt.Model]) -> set[str]:
+    return {model["name"] for model in models}
+
+
+def _tiles(results: fmt.Results) -> list[tuple[str, str]]:
+    """The few numbers a reader came for, as (number, what it is); only those that the results hold."""
+    tiles: list[tuple[str, str]] = []
+    student, teacher = fmt.final_student(results), fmt.teacher_of(results)
+    if student is not None and teacher is not None:
+        share = fmt.share_of_teacher(student, teacher)
+        if share is not None:
+            smaller = teacher["parameters"] / student["parameters"]
+            size = f", with 1/{smaller:.3g} of its parameters" if smaller > 1.05 else ""
+            tiles.append((f"{share:.1f} %", f"of the teacher’s score{size}"))
+    if student is not None:
+        for comparison in results["comparisons"]:
+            if (comparison["a"], comparison["b"], comparison["task"]) == (student["name"], fmt.BASELINE, "pooled"):
+                text = f"points over SFT alone at equal compute, {fmt.p_value(comparison['p']).replace('e-', 'e−')}"
+                tiles.append((fmt.points(comparison["difference"]).replace("-", "−"), text))
+        text = f"training compute of {fmt.human_count(student['parameters'])} parameters"
+        tiles.append((fmt.human_flops(student["training_flops"]), text))
+    tiles.append(
+        (fmt.human_seconds(results["seconds"]), f"the whole run, in {results['peak_memory_gb']:.2f} GB at most")
+    )
+    return tiles
+
+
+def _ratios(run: Run, names: Sequence[str]) -> dict[str, dict[str, Interval]]:
+    """Per cent of the teacher's score by model and task, over the problems for which both have a verdict."""
+    teacher = run.samples.get(fmt.TEACHER, {})
+    ratios: dict[str, dict[str, Interval]] = {}
+    for name in names:
+        if name == fmt.TEACHER:
+            continue
+        for task, rows in run.samples.get(name, {}).items():
+            pairs = _paired(rows, teacher.get(task, []))
+            if pairs and any(score for _, score in pairs):
+                own, other = zip(*pairs, strict=True)
+                ratios.setdefault(name, {})[task] = ratio_interval(own, other)
+    return ratios
+
+
+def _paired(rows: Sequence[Row], others: Sequence[Row]) -> list[tuple[float, float]]:
+    scores = {row["id"]: row["score"] for row in others}
+    pairs = [(row["score"], scores.get(row["id"])) for row in rows]
+    return [(own, other) for own, other in pairs if own is not None and other is not None]
+
+
+def _forest(comparisons: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The comparisons with the places (per cent of the width) of their bars on one common scale that holds zero."""
+    low = min((comparison["low"] for comparison in comparisons), default=0.0)
+    high = max((comparison["high"] for comparison in comparisons), default=0.0)
+    low, high = min(low, 0.0), max(high, 0.0)
+    span = (high - low) or 1.0
+
+    def place(value: float) -> float:
+        return round(100 * (value - low) / span, 2)
+
+    return [
+        {
+            **comparison,
+            "from": place(comparison["low"]),
+            "width": round(place(comparison["high"]) - place(comparison["low"]), 2),
+            "at": place(comparison["difference"]),
+            "zero": place(0.0),
+            "clear": comparison["low"] > 0 or comparison["high"] < 0,
+        }
+        for comparison in comparisons
+    ]
+
+
+def _stages(run: Run) -> list[tuple[str, int, list[Chart]]]:
+    """Name, number of logged steps and charts of every stage that logged any."""
+    return [(stage.name, len(stage.rows), metric_charts(stage.name, stage.rows)) for stage in run.metrics if stage.rows]

@@ -1,0 +1,102 @@
+"""Read a run folder into plain data for the report, and say what in it could not be read."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from smallwit.errors import UserError
+
+Row = dict[str, Any]
+
+
+@dataclass
+class StageMetrics:
+    """The metrics of one stage, one row a step, in step order. Empty `rows` come with the reason in `absent`."""
+
+    name: str
+    rows: list[Row]
+    absent: str = ""
+
+
+@dataclass
+class Run:
+    """What a run folder holds. `samples[model][task]` are the rows of evaluation/MODEL/TASK.jsonl, in file order."""
+
+    path: Path
+    results: Mapping[str, Any]
+    ledger: Mapping[str, Any]
+    recipe: str
+    metrics: list[StageMetrics] = field(default_factory=list)
+    samples: dict[str, dict[str, list[Row]]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def load_run(path: Path) -> Run:
+    """Read the run folder at `path`.
+
+    Raises `UserError` if results.json, ledger.json or recipe.resolved.yaml is missing or cannot be read. A stage
+    without metrics (cached, or only evaluated) and lines that are no JSON are stated in what comes back, not errors.
+    """
+    run = Run(path, _read_json(path / "results.json"), _read_json(path / "ledger.json"), _read_recipe(path))
+    folders = {folder.name.partition("-")[2] or folder.name: folder for folder in sorted(path.glob("stages/*"))}
+    cached = {stage["name"]: stage["cached"] for stage in run.ledger["stages"]}
+    for name in [*cached, *(name for name in folders if name not in cached)]:
+        run.metrics.append(_stage_metrics(name, folders.get(name), cached.get(name, False), run))
+    for file in sorted(path.glob("evaluation/*/*.jsonl")):
+        run.samples.setdefault(file.parent.name, {})[file.stem] = _read_jsonl(file, run, ("id", "score"))
+    return run
+
+
+def _stage_metrics(name: str, folder: Path | None, cached: bool, run: Run) -> StageMetrics:
+    file = folder / "metrics.jsonl" if folder is not None else None
+    if file is None or not file.exists():
+        reason = "taken from the cache, trained in an earlier run" if cached else "nothing was trained in it"
+        return StageMetrics(name, [], f"{name}: no metrics ({reason})")
+    # A resumed run may have logged a step twice: what it did the second time is what the weights remember.
+    by_step = {row["step"]: row for row in _read_jsonl(file, run, ("step",))}
+    rows = [by_step[step] for step in sorted(by_step)]
+    return StageMetrics(name, rows, "" if rows else f"{name}: metrics.jsonl holds no step")
+
+
+def _read_json(file: Path) -> Mapping[str, Any]:
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror}); a report needs a finished run") from error
+    except ValueError as error:
+        raise UserError(f"{file}: not JSON ({error}); run the recipe again to write it anew") from error
+    if not isinstance(value, dict) or value.get("schema") != 1:
+        raise UserError(f"{file}: not of schema 1, which is the one this version reads; run the recipe again")
+    return value
+
+
+def _read_recipe(path: Path) -> str:
+    file = path / "recipe.resolved.yaml"
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror}); a report needs a finished run") from error
+
+
+def _read_jsonl(file: Path, run: Run, needed: tuple[str, ...]) -> list[Row]:
+    """The rows of a JSONL file that are objects with the `needed` keys; any others are counted in `run.notes`."""
+    rows: list[Row] = []
+    broken: list[int] = []
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            if isinstance(row, dict) and all(key in row for key in needed):
+                rows.append(row)
+            else:
+                broken.append(number)
+    if broken:
+        what = f"{len(broken)} unreadable line{'s' if len(broken) > 1 else ''} left out, the first is line {broken[0]}"
+        run.notes.append(f"{file.relative_to(run.path)}: {what}")
+    return rows

@@ -1,0 +1,148 @@
+"""Choose the samples that a report carries, and pack them so that nothing in a model's output can leave its place."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean
+from typing import Any
+
+from markupsafe import Markup
+
+from smallwit.report.load import Row
+
+PER_CELL = 60  # samples of one model on one task
+_BUDGET = 1_200_000  # bytes of all samples together, so that the page stays under 2 MB with its drawings
+_TEXT_LIMIT = 6_000  # characters of one text; longer ones lose their middle
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """How the responses of one model on one task ended; counts of all samples, not only of the embedded ones."""
+
+    model: str
+    task: str
+    total: int
+    right: int
+    ungraded: int
+    no_answer: int
+    over_limit: int
+    truncated: int
+    tokens: float
+    embedded: int
+
+
+@dataclass(frozen=True)
+class Browser:
+    """The samples as JSON for the page's script tag, and what they were chosen from."""
+
+    data: Markup
+    outcomes: list[Outcomes]
+
+
+def browser(
+    samples: Mapping[str, Mapping[str, list[Row]]], labels: Mapping[str, str], task_order: Sequence[str]
+) -> Browser:
+    """Pack `samples[model][task]` (rows of evaluation/MODEL/TASK.jsonl).
+
+    Models come in the order of `labels`, tasks in `task_order` and then any others that have samples.
+    """
+    found = {task for by_task in samples.values() for task in by_task}
+    tasks = [*(task for task in task_order if task in found), *sorted(found.difference(task_order))]
+    problems: dict[str, list[list[Any]]] = {task: [] for task in tasks}
+    cells, outcomes = [], []
+    for task in tasks:
+        rows_of = {model: samples[model][task] for model in labels if samples.get(model, {}).get(task)}
+        if not rows_of:
+            continue
+        limit = _limit(list(rows_of.values()), _BUDGET / len(tasks))
+        places: dict[tuple[str, str], int] = {}
+        for model, rows in rows_of.items():
+            chosen = choose(rows, limit)
+            packed = [_pack(row, places, problems[task]) for row in chosen]
+            outcomes.append(_outcomes(model, task, rows, len(packed)))
+            right = outcomes[-1].right
+            cells.append({"model": model, "task": task, "total": len(rows), "right": right, "rows": packed})
+    models = [[name, labels[name]] for name in labels if any(cell["model"] == name for cell in cells)]
+    data = {"models": models, "tasks": tasks, "problems": problems, "cells": cells}
+    return Browser(script_json(data), outcomes)
+
+
+def choose(rows: Sequence[Row], limit: int) -> list[Row]:
+    """At most `limit` of `rows`, in their order: two thirds evenly spaced, so that models measured on the same
+    problems show the same ones, and the rest from the rarer verdict, so that there are both kinds to read.
+    """
+    if len(rows) <= limit:
+        return list(rows)
+    chosen = set(_spaced(range(len(rows)), limit * 2 // 3))
+    right = [i for i, row in enumerate(rows) if is_right(row)]
+    wrong = [i for i, row in enumerate(rows) if not is_right(row)]
+    for group in sorted((right, wrong), key=len):
+        chosen.update(_spaced([i for i in group if i not in chosen], limit - len(chosen)))
+    return [rows[i] for i in sorted(chosen)]
+
+
+def is_right(row: Row) -> bool:
+    """Whether a sample counts as right in the report: its full score, by the lenient reading."""
+    return row["score"] == 1
+
+
+def script_json(data: Any) -> Markup:
+    """JSON that is safe inside a script element: no `<`, `>` or `&` is left that could close it or open a comment.
+
+    Non-ASCII characters become escapes too, among them lone surrogates, which no encoding of the page could hold.
+    """
+    text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def _limit(cells: Sequence[Sequence[Row]], budget: float) -> int:
+    """How many samples each of a task's models may show for all of them to fit the budget (bytes)."""
+    responses = sum(mean(len(json.dumps(_clip(row.get("response")))) + 100 for row in rows) for rows in cells)
+    prompts = mean(len(json.dumps([_clip(row.get("prompt")), _clip(row.get("gold"))])) for row in cells[0])
+    # Twice the prompts: the samples that are added for their verdict bring problems of their own.
+    return max(1, min(PER_CELL, int(budget / (responses + 2 * prompts))))
+
+
+def _pack(row: Row, places: dict[tuple[str, str], int], problems: list[list[Any]]) -> list[Any]:
+    """One sample as a list; its prompt and gold are kept once for all models, by place in `problems`."""
+    key = (str(row["id"]), str(row.get("prompt")))
+    if key not in places:
+        places[key] = len(problems)
+        problems.append([str(row["id"]), _clip(row.get("prompt")), _clip(row.get("gold"))])
+    verdict = [row.get("score"), row.get("strict"), _clip(row.get("answer")), row.get("reason")]
+    return [places[key], *verdict, _clip(row.get("response")), row.get("tokens"), bool(row.get("truncated"))]
+
+
+def _clip(value: Any) -> str | None:
+    """`value` as text, without its middle if it is long. An answer stands at the end, so both ends are kept."""
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=1)
+    if len(text) <= _TEXT_LIMIT:
+        return text
+    half = _TEXT_LIMIT // 2
+    return f"{text[:half]}\n[… {len(text) - 2 * half:,} characters left out …]\n{text[-half:]}"
+
+
+def _spaced(items: Sequence[int], count: int) -> list[int]:
+    """`count` of `items`, evenly spaced (all of them if there are fewer)."""
+    if count >= len(items):
+        return list(items)
+    return [items[i * len(items) // count] for i in range(count)]
+
+
+def _outcomes(model: str, task: str, rows: Sequence[Row], embedded: int) -> Outcomes:
+    reasons = Counter(row.get("reason") for row in rows)
+    return Outcomes(
+        model=model,
+        task=task,
+        total=len(rows),
+        right=sum(is_right(row) for row in rows),
+        ungraded=sum(row["score"] is None for row in rows),
+        no_answer=reasons["no-answer"],
+        over_limit=reasons["limit"],
+        truncated=sum(bool(row.get("truncated")) for row in rows),
+        tokens=mean(row.get("tokens") or 0 for row in rows),
+        embedded=embedded,
+    )

@@ -1,0 +1,126 @@
+"""The terminal's view of a results.json: the table, the comparisons, what it cost and where the report is."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from smallwit.report.format import (
+    BASELINE,
+    TEACHER,
+    comparison_line,
+    display_order,
+    human_count,
+    human_flops,
+    human_seconds,
+    labels,
+    percent,
+    sample_counts,
+    share_of_teacher,
+    signature_lines,
+    strict_lines,
+    task_names,
+    teacher_of,
+)
+
+
+def render_table(results: Mapping[str, Any], compact: bool = False, tasks: Sequence[str] | None = None) -> Table:
+    """Models down, tasks across, then share of the teacher, parameters, training FLOPs and seconds.
+
+    A score is per cent with half the width of its 95 % interval. `results` is a results.json. `compact` saves the
+    columns that make three tasks fit in 80: the same numbers, units in the head instead of in the cells. `tasks`
+    are those to show (all of them by default).
+    """
+    models, teacher = display_order(results), teacher_of(results)
+    columns: dict[str, list[str]] = {}
+    for task in tasks or task_names(results):
+        columns[f"{task}\nn {sample_counts(results, task)}"] = [_score(m["scores"].get(task), compact) for m in models]
+    if teacher is not None:
+        shares = [share_of_teacher(model, teacher) for model in models]
+        columns["% of\nteacher"] = ["—" if share is None else f"{share:.1f}" for share in shares]
+    columns["params" if compact else "parameters"] = [human_count(model["parameters"]) for model in models]
+    flops = [human_flops(model["training_flops"]) for model in models]
+    if compact:
+        columns["training\nFLOP"] = [text.removesuffix("FLOP").strip() for text in flops]
+    else:
+        columns["training\ncompute"] = flops
+    columns["time"] = [human_seconds(model["seconds"]) for model in models]
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column(Text("model"), min_width=len("equal compute"))
+    for head, cells in columns.items():
+        # The least width is said outright: rich takes a column's longest word for it, and cells are several words.
+        width = max(len(line) for cell in (head, *cells) for line in cell.splitlines())
+        table.add_column(Text(head), justify="right", min_width=width)
+    names = labels(model["name"] for model in models)
+    for model, *row in zip(models, *columns.values(), strict=True):
+        if model["name"] in (BASELINE, TEACHER):
+            table.add_section()
+        table.add_row(Text(names[model["name"]], style="bold"), *map(Text, row))
+    return table
+
+
+def _score(score: Mapping[str, Any] | None, compact: bool) -> str:
+    if score is None:
+        return "—"
+    half = 100 * (score["high"] - score["low"]) / 2
+    return f"{percent(score['mean'])}{'' if compact else ' '}±{half:.1f}"
+
+
+def print_summary(results: Mapping[str, Any], report_path: Path, console: Console) -> None:
+    """Print the end of a run: the table, its comparisons, signature, time, memory and the report's path.
+
+    Colours and widths are the console's own affair: into a file or a pipe this is plain text.
+    """
+    console.print()
+    for table in _fitting_tables(results, console):
+        console.print(table)
+        console.print()
+    share = "; % of teacher: mean of tasks" if teacher_of(results) else ""
+    _line(console, f"Scores in per cent, ± half of the 95 % interval{share}.", "dim")
+    for line in strict_lines(results):
+        _line(console, line, "dim")
+    if results["comparisons"]:
+        console.print()
+    for comparison in results["comparisons"]:
+        _line(console, comparison_line(comparison), "bold" if comparison["task"] == "pooled" else "")
+    console.print()
+    for line in signature_lines(results):
+        _line(console, line, "red" if "differ" in line else "dim")
+    spent = f"{human_seconds(results['seconds'])} ({results['seconds']:.0f} s)"
+    _line(console, f"whole run: {spent}, peak memory {results['peak_memory_gb']:.2f} GB, seed {results['seed']}")
+    # Never wrapped: a path in two pieces cannot be clicked or copied.
+    console.print(Text(f"report: {report_path}"), soft_wrap=True)
+
+
+def _fitting_tables(results: Mapping[str, Any], console: Console) -> list[Table]:
+    """The table as wide as the console takes it: in full, compact, or a few tasks at a time.
+
+    rich itself would leave out the columns that do not fit.
+    """
+
+    def fits(table: Table) -> bool:
+        unbounded = console.options.update(max_width=10_000)
+        return Measurement.get(console, unbounded, table).minimum <= console.width
+
+    whole = [render_table(results), render_table(results, compact=True)]
+    for table in whole:
+        if fits(table):
+            return [table]
+    groups: list[list[str]] = []
+    for task in task_names(results):
+        if groups and fits(render_table(results, compact=True, tasks=[*groups[-1], task])):
+            groups[-1].append(task)
+        else:
+            groups.append([task])
+    return [render_table(results, compact=True, tasks=group) for group in groups]
+
+
+def _line(console: Console, text: str, style: str = "") -> None:
+    """Text as it is: task names and intervals hold brackets that rich would read as markup."""
+    console.print(Text(text, style=style))

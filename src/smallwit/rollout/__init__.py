@@ -1,0 +1,1 @@
+"""Rollout engines: where a model's own completions come from."""

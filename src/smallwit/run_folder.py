@@ -1,0 +1,123 @@
+"""The folder of a run: who may work in it, and what lies where."""
+
+import fcntl
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from smallwit.artifacts import METRICS, BrokenArtifact, point, read_manifest, remove_leftovers
+from smallwit.errors import UserError
+from smallwit.plan import Node, Plan
+
+FREE_BYTES = 200_000_000
+
+
+class RunFolder:
+    """`store/KEY` holds the artifacts; `stages/NN-name` and `evaluation/name` show them in the recipe's own terms."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.store = path / "store"
+        self.stages = path / "stages"
+        self.evaluation = path / "evaluation"
+
+    @contextmanager
+    def occupy(self) -> Iterator[None]:
+        """Make the folder and keep other processes out of it. The lock goes with the process, however it ends.
+
+        Raises `UserError` if it cannot be written, is nearly full, or another process has it.
+        """
+        try:
+            self.store.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / ".lock").open("w")
+        except OSError as error:
+            what = f"--run-dir {self.path}: cannot be written ({error.strerror})"
+            raise UserError(f"{what}; name a folder that you may write") from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                what = f"--run-dir {self.path}: another smallwit is at work there"
+                raise UserError(f"{what}; wait for it, or name another folder") from None
+            free = shutil.disk_usage(self.path).free
+            if free < FREE_BYTES:
+                raise UserError(f"--run-dir {self.path}: only {free // 10**6} MB are free there; free some space")
+            yield
+
+    def artifact(self, node: Node) -> Path:
+        """Where a node's artifact is, or will be."""
+        return self.store / node.key
+
+    def work(self, node: Node, plan: Plan) -> Path:
+        """The stage's own folder, numbered in the order of the recipe."""
+        return self.stages / f"{list(plan.nodes).index(node.name):02d}-{node.name}"
+
+    def find(self, plan: Plan, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
+        """The manifests of the artifacts that are there and whole, by node. A damaged one is renamed, which is said."""
+        remove_leftovers(self.path)
+        remove_leftovers(self.store)
+        nodes = [node for node in plan.nodes.values() if self.artifact(node).exists()]
+        with ThreadPoolExecutor() as pool:
+            checked = list(pool.map(_manifest_or_damage, map(self.artifact, nodes)))
+        found = {}
+        for node, manifest in zip(nodes, checked, strict=True):
+            if isinstance(manifest, dict):
+                found[node.name] = manifest
+                continue
+            folder = self.artifact(node)
+            folder.rename(folder.with_name(f"broken-{node.key}-{time.time_ns()}"))
+            say(f"{node.name}: its artifact is damaged and will be made again: {manifest}")
+        return found
+
+    def tidy(self, plan: Plan) -> None:
+        """Number the stages' folders as the recipe does now, and drop what shows stages that it no longer has.
+
+        A folder with checkpoints stays, for the stage may come back.
+        """
+        wanted = {node.name: self.work(node, plan) for node in plan.nodes.values() if node.kind != "evaluate"}
+        for folder in sorted(self.stages.glob("*-*")):
+            name = folder.name.partition("-")[2]
+            if name in wanted and not wanted[name].exists():
+                folder.rename(wanted[name])
+            elif folder != wanted.get(name) and not any(folder.glob("checkpoints/step_*")):
+                shutil.rmtree(folder)
+        for link in self.evaluation.glob("*"):
+            if link.is_symlink() and link.name not in plan.measured:
+                link.unlink()
+
+    def show(self, node: Node, plan: Plan) -> None:
+        """Let the run's folders point to a node's artifact."""
+        artifact = self.artifact(node)
+        if node.kind == "evaluate":
+            point(self.evaluation / node.target, artifact)
+            return
+        work = self.work(node, plan)
+        point(work / "artifact", artifact)
+        if node.kind == "train":
+            point(work / METRICS, artifact / METRICS)
+            self._drop_checkpoints(work / "checkpoints", node.key)
+
+    def _drop_checkpoints(self, folder: Path, key: str) -> None:
+        """Those on the way to an artifact that is there: a process killed just after publishing it leaves them."""
+        others = set()
+        for step in folder.glob("step_*"):
+            with suppress(BrokenArtifact):
+                others |= {read_manifest(step, check_content=False)["key"]} - {key}
+        if folder.exists() and not others:
+            shutil.rmtree(folder)
+
+    def withdraw_results(self) -> None:
+        """Take away the sums of an earlier recipe: what stands in the folder now is not what they were made of."""
+        for name in ("results.json", "report.html"):
+            (self.path / name).unlink(missing_ok=True)
+
+
+def _manifest_or_damage(folder: Path) -> dict[str, Any] | BrokenArtifact:
+    try:
+        return read_manifest(folder, check_content=True)
+    except BrokenArtifact as damage:
+        return damage

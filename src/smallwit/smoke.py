@@ -1,0 +1,34 @@
+"""`--smoke`: the whole recipe in two real steps a stage, to see that it fits before it costs anything."""
+
+from typing import Any
+
+from smallwit.recipe import Recipe
+
+STEPS = 2
+NEW_TOKENS = 8
+PROBLEMS = 2
+GROUP = 4
+"""Completions of a prompt: so many random texts are not all of one length, and a group of equals teaches nothing."""
+
+
+def smoke_recipe(recipe: Recipe) -> Recipe:
+    """The same stages, models and objectives with two optimizer steps each on two examples.
+
+    Rollouts are rewarded for length and every answer is kept, because a model with random weights gets nothing right.
+    """
+    data: dict[str, Any] = recipe.model_dump(mode="json", by_alias=True)
+    data["name"] = f"{recipe.name}-smoke"[:100]
+    for stage in data["stages"]:
+        if stage["kind"] == "answers":
+            stage |= {"problems": PROBLEMS, "samples": 1, "max_new_tokens": NEW_TOKENS, "keep": "all"}
+            continue
+        stage |= {"steps": STEPS, "flops": None, "equal_compute": None}
+        if stage["validation"] is not None:
+            stage["validation"] |= {"every": STEPS, "problems": PROBLEMS}
+        for source in stage["sources"].values():
+            if source["kind"] == "rollouts":
+                source |= {"prompts": 1, "group": GROUP, "max_new_tokens": NEW_TOKENS, "reward": "length"}
+            else:
+                source["batch"] = PROBLEMS
+    data["evaluation"] |= {"problems": PROBLEMS, "max_new_tokens": NEW_TOKENS}
+    return Recipe.model_validate(data)

@@ -1,0 +1,58 @@
+"""What stages share: models, tokenizers, engines and problems from the names of a recipe."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from smallwit.models.build import DTYPES, load_model, new_model
+from smallwit.models.tokenizer import load_tokenizer
+from smallwit.recipe import ModelSpec
+from smallwit.rollout.local import LocalEngine
+from smallwit.stages.job import Job
+from smallwit.tasks import load_task
+from smallwit.tasks.base import Task
+
+
+def tasks_of(job: Job, names: Sequence[str] | None) -> list[Task]:
+    """The tasks of these names, or all of the recipe's."""
+    options = job.recipe.tasks
+    return [load_task(name, options[name], job.data_dir, job.base) for name in names or options]
+
+
+def tokenizer_of(job: Job, name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer that the model or stage `name` uses."""
+    spec = job.recipe.models.get(name)
+    if spec is not None and spec.new is not None:
+        return load_tokenizer(job.inputs["tokenizer"])
+    return load_tokenizer(job.inputs[name], spec.revision if spec is not None else None)
+
+
+def model_of(job: Job, name: str, *, dtype: str | None = None) -> PreTrainedModel:
+    """The model or stage `name`, on the job's device. A model of the recipe's `new` kind has fresh weights."""
+    spec: ModelSpec | None = job.recipe.models.get(name)
+    if spec is not None and spec.new is not None:
+        tokenizer = load_tokenizer(job.inputs["tokenizer"])
+        shape = spec.new.model_dump()
+        seed = job.recipe.seed
+        model: Any = new_model(**shape, vocabulary_rows=len(tokenizer), tokenizer=tokenizer, seed=seed)
+        return model.to(job.device)
+    revision = spec.revision if spec is not None else None
+    return load_model(job.inputs[name], dtype=dtype or job.dtype, device=job.device, revision=revision)
+
+
+def engine_of(job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: int) -> LocalEngine:
+    """The local engine on this model's weights."""
+    pad = pad_token(tokenizer)
+    return LocalEngine(model, vocabulary=len(tokenizer), pad=pad, batch=batch, autocast=autocast_of(job))
+
+
+def autocast_of(job: Job) -> torch.dtype | None:
+    """The number format of mixed precision, or `None` for plain float32."""
+    return None if job.dtype == "float32" else DTYPES[job.dtype]
+
+
+def pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The padding id; the end token where there is none: padding is never attended to nor trained on."""
+    return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id

@@ -1,0 +1,234 @@
+"""Train one stage: sources and objectives of the recipe, the loop, and an ordinary model folder at the end."""
+
+import json
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from smallwit.artifacts import METRICS, point, publish, write_atomically
+from smallwit.errors import UserError
+from smallwit.evaluation.runner import mean_score, measure
+from smallwit.models.build import save_model
+from smallwit.models.flops import Cost
+from smallwit.recipe import Demonstrations, Rollouts, Source, Text, TrainStage
+from smallwit.stages.answers import read_answers
+from smallwit.stages.inputs import autocast_of, engine_of, model_of, pad_token, tasks_of, tokenizer_of
+from smallwit.stages.job import Info, Job, Reporter, Stopped
+from smallwit.stages.verdicts import require_verdicts
+from smallwit.tasks.base import Task
+from smallwit.training import sources
+from smallwit.training.checkpoint import Checkpoints
+from smallwit.training.loop import Budget, Teacher, Trainer
+from smallwit.training.lora import add_adapters, merge_adapters
+from smallwit.training.objectives import Objective, bind
+from smallwit.training.sources import DemonstrationSource, ProblemStream, RolloutSource, TaskProblems, TextSource
+
+DOCUMENTS = 50_000
+"""Plain documents that a text source reads from each task; the stream repeats after them."""
+
+
+def run(job: Job, reporter: Reporter) -> Info:
+    """Train, and publish the model. Raises `UserError` when there is nothing to learn from."""
+    stage = next(s for s in job.recipe.stages if s.name == job.name)
+    assert isinstance(stage, TrainStage)
+    tokenizer = tokenizer_of(job, stage.from_)
+    # Full fine-tuning keeps float32 weights under autocast; frozen weights may be half as wide.
+    model = model_of(job, stage.from_, dtype=job.dtype if stage.lora else "float32")
+    adapted = add_adapters(model, stage.lora, seed=job.recipe.seed) if stage.lora else None
+    if stage.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    model.train()
+    objectives = [bind(spec, stage.sources[spec.source]) for spec in stage.objectives]
+    trainer = Trainer(
+        model,
+        {name: _source(job, name, spec, tokenizer, model, objectives) for name, spec in stage.sources.items()},
+        objectives,
+        teachers=_teachers(job, objectives, tokenizer, reporter),
+        optimizer=stage.optimizer,
+        budget=Budget(steps=stage.steps, flops=job.flops),
+        vocabulary=len(tokenizer),
+        pad=pad_token(tokenizer),
+        micro_tokens=stage.micro_tokens,
+        seed=sources.stable_seed(job.recipe.seed, stage.name),
+        autocast=autocast_of(job),
+    )
+    checkpoints = Checkpoints(job.work / "checkpoints", job.key)
+    trainer.resume(checkpoints)
+    for complaint in checkpoints.complaints:
+        reporter.say(f"a checkpoint is damaged and left out: {complaint}")
+    log = _MetricsLog(checkpoints.log, trainer, reporter)
+    log.rewind(trainer.progress.step)
+    point(job.work / METRICS, log.path)
+
+    def on_step(metrics: dict[str, float]) -> None:
+        log.write(metrics)
+        if reporter.stopping() and trainer.budget.share(trainer.progress) < 1.0:
+            # A signal to the whole process group may have ended verifiers too: then the step is taken again.
+            if not any(key.endswith("unverified") and value for key, value in metrics.items()):
+                trainer.save(checkpoints)
+            raise Stopped
+
+    trainer.run(
+        checkpoints,
+        checkpoint_seconds=stage.checkpoint_seconds,
+        on_step=on_step,
+        validate=_validator(job, stage, model, tokenizer) if stage.validation else None,
+        validate_every=stage.validation.every if stage.validation else 0,
+    )
+    info = _info(trainer)
+    if stage.validation is not None and stage.validation.keep == "best":
+        assert trainer.best is not None  # the last step is always measured
+        trainer.restore(trainer.best)
+    whole = merge_adapters(adapted) if adapted is not None else model
+
+    def write(folder: Path) -> None:
+        save_model(whole, tokenizer, folder)
+        shutil.copyfile(log.path, folder / METRICS)
+
+    publish(job.folder, write, {"key": job.key, "name": stage.name} | info)
+    checkpoints.clear()
+    return info
+
+
+def _info(trainer: Trainer) -> Info:
+    progress = trainer.progress
+    if progress.step == 0 or progress.tokens == 0:
+        raise UserError("the stage trained on no token; its sources are empty, or no rollout ever earned a reward")
+    # Linux gives kilobytes, macOS bytes.
+    unit = 1024 if sys.platform.startswith("linux") else 1
+    return {
+        "flops": progress.flops,
+        "seconds": progress.seconds,
+        "steps": progress.step,
+        "tokens": progress.tokens,
+        "teacher_tokens": progress.teacher_tokens,
+        "skipped_steps": progress.skipped,
+        "no_signal_steps": progress.no_signal_steps,
+        "best_step": progress.best_step,
+        "parameters": trainer.model.num_parameters(),
+        "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9,
+    }
+
+
+def _source(
+    job: Job,
+    name: str,
+    spec: Source,
+    tokenizer: PreTrainedTokenizerBase,
+    model: PreTrainedModel,
+    objectives: Sequence[Objective],
+) -> sources.Source:
+    tasks = tasks_of(job, spec.tasks)
+    seed = sources.stable_seed(job.recipe.seed, job.name, name)
+    longest = model.config.max_position_embeddings
+    if isinstance(spec, Text):
+        documents = [document for task in tasks for document in islice(task.documents(), DOCUMENTS)]
+        if not documents:
+            raise UserError(f"stage {job.name}, source {name}: no task has documents to pretrain on")
+        return TextSource(documents, tokenizer, spec.batch, longest, seed)
+    if isinstance(spec, Demonstrations):
+        stream = ProblemStream(_demonstrations(job, spec, tasks), seed, name)
+        return DemonstrationSource(stream, tokenizer, spec.batch, longest)
+    assert isinstance(spec, Rollouts)
+    problems = [TaskProblems.of(task, "train", skip=spec.skip) for task in tasks]
+    graded = any(objective.needs_reward for objective in objectives if objective.source == name)
+    engine = engine_of(job, model, tokenizer, spec.prompts * spec.group)
+    stream = ProblemStream(problems, seed, name)
+    return RolloutSource(stream, tokenizer, engine, spec, Cost.of(model), seed=seed, graded=graded)
+
+
+def _demonstrations(job: Job, spec: Demonstrations, tasks: Sequence[Task]) -> list[TaskProblems]:
+    if spec.from_ is None:
+        return [TaskProblems.of(task, "train", limit=spec.limit) for task in tasks]
+    answers = read_answers(Path(job.inputs[spec.from_]))
+    named = [(task, answers.get(task.name, [])[: spec.limit]) for task in tasks]
+    return [TaskProblems(task, rows, 0, len(rows)) for task, rows in named if rows]
+
+
+def _teachers(
+    job: Job, objectives: Sequence[Objective], student: PreTrainedTokenizerBase, reporter: Reporter
+) -> dict[str, Teacher]:
+    teachers = {}
+    for name in {objective.teacher for objective in objectives if objective.teacher is not None}:
+        tokenizer = tokenizer_of(job, name)
+        if tokenizer.get_vocab() != student.get_vocab():
+            raise UserError(
+                f"stage {job.name}: teacher {name} has another tokenizer than the student; "
+                "distil its answers instead (an answers stage and cross_entropy)"
+            )
+        model = model_of(job, name).eval().requires_grad_(False)
+        rows = {"teacher": model.get_output_embeddings().weight.shape[0], "tokenizer": len(tokenizer)}
+        if rows["teacher"] != rows["tokenizer"]:
+            reporter.say(
+                f"{name} has {rows['teacher']:,} vocabulary rows; compared on the {rows['tokenizer']:,} tokens of the "
+                "tokenizer"
+            )
+        teachers[name] = Teacher(model, Cost.of(model))
+    return teachers
+
+
+def _validator(
+    job: Job, stage: TrainStage, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> Callable[[], dict[str, float]]:
+    assert stage.validation is not None
+    evaluation, count = job.recipe.evaluation, stage.validation.problems
+    tasks = tasks_of(job, stage.validation.tasks or evaluation.tasks)
+    problems = {task.name: sources.as_sequence(task.problems("validation"), count)[:count] for task in tasks}
+    engine = engine_of(job, model, tokenizer, evaluation.batch)
+
+    def validate() -> dict[str, float]:
+        scores = {}
+        for task in tasks:
+            rows = measure(
+                task,
+                problems[task.name],
+                engine,
+                tokenizer,
+                temperature=0.0,
+                max_new_tokens=evaluation.max_new_tokens,
+                batch=evaluation.batch,
+                seed=job.recipe.seed,
+            )
+            require_verdicts(rows, f"validation on {task.name}")
+            scores[f"validation/{task.name}"] = mean_score(rows)
+        return scores | {"validation": sum(scores.values()) / len(scores)}
+
+    return validate
+
+
+class _MetricsLog:
+    """The stage's metrics, one line a step, and the reporter's progress line."""
+
+    def __init__(self, path: Path, trainer: Trainer, reporter: Reporter) -> None:
+        self.path, self.trainer, self.reporter = path, trainer, reporter
+        self.reported = 0.0
+
+    def rewind(self, step: int) -> None:
+        """Drop what a killed attempt logged after the checkpoint at `step`."""
+        kept = []
+        if step and self.path.is_file():
+            lines = self.path.read_text().splitlines()
+            # A line that was cut short is of a step that came after the checkpoint.
+            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+        write_atomically(self.path, "".join(line + "\n" for line in kept))
+
+    def write(self, metrics: dict[str, Any]) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps({key: _short(value) for key, value in metrics.items()}) + "\n")
+        now = time.monotonic()
+        if now - self.reported >= 0.2:
+            self.reported = now
+            shown = [f"{key} {metrics[key]:.3g}" for key in ("loss", "reward", "validation") if key in metrics]
+            share = self.trainer.budget.share(self.trainer.progress)
+            self.reporter.progress(min(share, 1.0), f"step {metrics['step']}, {', '.join(shown)}")
+
+
+def _short(value: float) -> float:
+    return value if isinstance(value, int) else float(f"{value:.6g}")

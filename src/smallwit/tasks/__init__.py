@@ -1,0 +1,6 @@
+"""Tasks: problems, and verdicts for responses to them. One benchmark or problem family a file."""
+
+from smallwit.tasks.base import SPLITS, Problem, Task
+from smallwit.tasks.loading import TASKS, check_gold, load_task, task_bytes
+
+__all__ = ["SPLITS", "TASKS", "Problem", "Task", "check_gold", "load_task", "task_bytes"]

@@ -1,0 +1,52 @@
+"""A task: problems, and a verdict for a response to one of them."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from smallwit.verify import Verdict
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One problem of a task.
+
+    `prompt` is the user's message, the instruction on the answer's format included. `gold` is whatever the task's
+    `verify` compares with (JSON data). `solution` is a worked answer in the declared format, or `None` if the task
+    has only the gold answer.
+    """
+
+    id: str
+    prompt: str
+    gold: Any
+    solution: str | None = None
+
+
+class Task:
+    """Base class of tasks. Subclasses set `name` and define `problems` and `verify`."""
+
+    name: str
+    origin: str = ""
+    license: str = ""
+
+    def problems(self, split: str) -> Iterable[Problem]:
+        """The problems of `split` (one of `SPLITS`), always in the same order.
+
+        A sequence (with `len` and indexing) is best: training then reads only the rows it needs. Raises `UserError`
+        when the task has no such split or its data cannot be found.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines no problems()")
+
+    def verify(self, problem: Problem, response: str) -> Verdict:
+        """The verdict on one response (a model's whole text)."""
+        raise NotImplementedError(f"{type(self).__name__} defines no verify()")
+
+    def verify_batch(self, pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
+        """The verdicts on many responses, in order. Tasks that judge in parallel override this."""
+        return [self.verify(problem, response) for problem, response in pairs]
+
+    def documents(self) -> Iterator[str]:
+        """Plain text of the task's domain for pretraining, without worked solutions. Empty by default."""
+        return iter(())

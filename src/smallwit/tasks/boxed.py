@@ -1,0 +1,32 @@
+"""What tasks with a boxed answer share: the instruction, the grader and the form of a gold response."""
+
+from collections.abc import Sequence
+
+from smallwit.tasks.base import Problem
+from smallwit.tasks.dataset import DatasetTask
+from smallwit.verify import Verdict
+from smallwit.verify.math import grade_math, grade_math_batch
+
+INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
+"""The house protocol's instruction: Qwen's, as part of the user's message."""
+
+
+class BoxedTask(DatasetTask):
+    """A dataset whose gold answers are mathematics, graded by `smallwit.verify.math`. `Problem.gold` is a string."""
+
+    def verify(self, problem: Problem, response: str) -> Verdict:
+        """The verdict of the math grader."""
+        return grade_math(problem.gold, response)
+
+    def verify_batch(self, pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
+        """The verdicts on many responses, in order."""
+        return grade_math_batch([(problem.gold, response) for problem, response in pairs])
+
+    def gold_response(self, problem: Problem) -> str:
+        """The gold answer in a box."""
+        return f"\\boxed{{{problem.gold}}}"
+
+
+def ask(question: str) -> str:
+    """The user's message for a question."""
+    return f"{question.strip()}\n{INSTRUCTION}"

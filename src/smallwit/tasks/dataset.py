@@ -1,0 +1,128 @@
+"""Tasks whose problems are rows of a published dataset, in a folder of files or on the Hugging Face hub.
+
+Nothing is read before `problems()` is called. With `data_dir` (or the variable SMALLWIT_DATA_DIR) the rows come from
+the files there and from nowhere else; without it from the hub, at `revision` if one is given.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from smallwit.errors import UserError
+from smallwit.rows import Row, read_rows
+from smallwit.tasks.base import SPLITS, Problem, Task
+
+DATA_DIR_VARIABLE = "SMALLWIT_DATA_DIR"
+VALIDATION_SHARE = 20
+"""One in so many problems of a training set without a validation split of its own is held out for validation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where one set of rows is: `file` in the data folder, `hub` (repository, configurations, split) otherwise.
+
+    `configs` of a dataset that is split by subject are read one after the other.
+    """
+
+    file: str
+    repository: str
+    split: str
+    configs: tuple[str | None, ...] = (None,)
+
+
+class DatasetTask(Task):
+    """Base of such tasks. A subclass sets `name`, `license`, `sources` and `columns`, and defines `problem`.
+
+    `sources` says where the rows of `train` and `test` are. A `validation` split that `sources` does not name is cut
+    out of the training rows: those whose question hashes to 0 modulo `VALIDATION_SHARE`. It depends on the text alone,
+    so it is the same from files and from the hub, and two rows with one text are on the same side.
+    """
+
+    sources: ClassVar[Mapping[str, Source]]
+    columns: ClassVar[Mapping[str, type]]
+
+    def __init__(self, data_dir: Path | None = None, revision: str | None = None) -> None:
+        folder = data_dir or os.environ.get(DATA_DIR_VARIABLE) or None
+        self.data_dir = None if folder is None else Path(folder)
+        self.revision = revision
+        self._problems: dict[str, Sequence[Problem]] = {}
+
+    def problem(self, row: Row, index: int, split: str) -> Problem:
+        """The problem of row `index` of the rows that `sources` names for `split`."""
+        raise NotImplementedError(f"{type(self).__name__} defines no problem()")
+
+    def problems(self, split: str) -> Sequence[Problem]:
+        """The problems of `split`, read at the first call. Raises `UserError` where there is no such split or data."""
+        if split not in SPLITS:
+            raise UserError(f"task {self.name}: no split {split!r}, the splits are {', '.join(SPLITS)}")
+        if split not in self.sources and not (split == "validation" and "train" in self.sources):
+            raise UserError(f"task {self.name} has no {split} split; it has {', '.join(self.sources)}")
+        if split not in self._problems:
+            rows_of = split if split in self.sources else "train"
+            problems = [self.problem(row, index, rows_of) for index, row in enumerate(self._rows(rows_of))]
+            if rows_of == "train" and "validation" not in self.sources:
+                self._problems["validation"] = [problem for problem in problems if held_out(problem)]
+                problems = [problem for problem in problems if not held_out(problem)]
+            self._problems[rows_of] = problems
+        return self._problems[split]
+
+    def fingerprint(self) -> str:
+        """sha256 of every problem of every split, in order: two tasks with the same one train and measure alike."""
+        digest = hashlib.sha256()
+        for split in SPLITS:
+            if split in self.sources:
+                for problem in self.problems(split):
+                    digest.update(json.dumps([split, *astuple(problem)], sort_keys=True).encode())
+        return digest.hexdigest()
+
+    def gold_response(self, problem: Problem) -> str:
+        """A response in the declared format that holds the gold answer and nothing else."""
+        raise NotImplementedError(f"{type(self).__name__} defines no gold_response()")
+
+    def _file(self, source: Source) -> Path:
+        assert self.data_dir is not None
+        path = self.data_dir / source.file
+        if not path.is_file():
+            raise UserError(
+                f"task {self.name}: {path} is not there; put the file there, or leave out --data-dir and "
+                f"{DATA_DIR_VARIABLE} to read {source.repository} from the Hugging Face hub"
+            )
+        return path
+
+    def _rows(self, split: str) -> list[Row]:
+        source = self.sources[split]
+        if self.data_dir is None:
+            return self._hub_rows(source)
+        # A test set with a row missing is another test set: only training rows may be left out.
+        return read_rows(self._file(source), 0.001 if split == "train" else 0.0, self.columns)[0]
+
+    def _hub_rows(self, source: Source) -> list[Row]:
+        import datasets
+
+        rows: list[Row] = []
+        try:
+            for config in source.configs:
+                rows += datasets.load_dataset(source.repository, config, split=source.split, revision=self.revision)
+        except (OSError, ValueError) as error:
+            at = f" at revision {self.revision}" if self.revision else ""
+            raise UserError(
+                f"task {self.name}: cannot read {source.repository}{at} from the Hugging Face hub "
+                f"({_first_line(error)}); connect to it, or put {source.file} into a folder and name that folder by "
+                f"--data-dir or {DATA_DIR_VARIABLE}"
+            ) from error
+        return rows
+
+
+def held_out(problem: Problem) -> bool:
+    """Whether a problem of a training set belongs to the validation split cut out of it."""
+    digest = hashlib.sha256(problem.prompt.encode()).digest()
+    return int.from_bytes(digest[:8], "big") % VALIDATION_SHARE == 0
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).splitlines()
+    return lines[0][:160] if lines else type(error).__name__

@@ -1,0 +1,38 @@
+"""What tasks with a program as the answer share: the judge and the form of a gold response."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from smallwit.tasks.base import Problem
+from smallwit.tasks.dataset import DatasetTask
+from smallwit.verify import Verdict
+from smallwit.verify.code import CodeJob, judge_code
+
+
+class FencedTask(DatasetTask):
+    """A dataset whose responses are programs in a fenced block, judged by `smallwit.verify.code`.
+
+    `Problem.gold` holds what `CodeJob` needs: `prompt`, `entry_point`, `tests` and `setup`. The tests are the gold.
+    A program may use `cpu_seconds` of CPU time.
+    """
+
+    cpu_seconds: ClassVar[float] = 10.0
+
+    def verify(self, problem: Problem, response: str) -> Verdict:
+        """The verdict of the code judge."""
+        return self.verify_batch([(problem, response)])[0]
+
+    def verify_batch(self, pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
+        """The verdicts on many responses, in order; the programs run side by side, equal ones once."""
+        jobs = [CodeJob(response=response, **problem.gold) for problem, response in pairs]
+        return judge_code(jobs, cpu_seconds=self.cpu_seconds)
+
+    def gold_response(self, problem: Problem) -> str:
+        """The canonical solution in a fenced block."""
+        assert problem.solution is not None
+        return problem.solution
+
+
+def fenced(program: str) -> str:
+    """A program as a Markdown block."""
+    return f"```python\n{program.strip(chr(10))}\n```"

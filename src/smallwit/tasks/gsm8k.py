@@ -1,0 +1,34 @@
+"""GSM8K: grade-school word problems (Cobbe et al. 2021, arXiv 2110.14168)."""
+
+import re
+from typing import ClassVar
+
+from smallwit.errors import UserError
+from smallwit.rows import Row
+from smallwit.tasks.base import Problem
+from smallwit.tasks.boxed import BoxedTask, ask
+from smallwit.tasks.dataset import Source
+
+_CALCULATOR_MARK = re.compile(r"<<[^<>]*>>")
+
+
+class GSM8K(BoxedTask):
+    """7,473 training problems (a twentieth of them is the validation split) and 1,319 test problems."""
+
+    name = "gsm8k"
+    origin = "openai/gsm8k"
+    license = "MIT"
+    sources: ClassVar = {
+        split: Source(f"gsm8k/{split}.jsonl", "openai/gsm8k", split, ("main",)) for split in ("train", "test")
+    }
+    columns: ClassVar = {"question": str, "answer": str}
+
+    def problem(self, row: Row, index: int, split: str) -> Problem:
+        """The worked steps without their calculator marks, and the number after `####` as the answer in a box."""
+        steps, mark, gold = row["answer"].rpartition("####")
+        if not mark:
+            raise UserError(f"task gsm8k: row {index} of {split} has no line '#### answer'; the file is not GSM8K")
+        gold = gold.strip().replace(",", "")
+        steps = _CALCULATOR_MARK.sub("", steps).strip()
+        solution = f"{steps}\nThe answer is \\boxed{{{gold}}}."
+        return Problem(f"gsm8k-{split}-{index}", ask(row["question"]), gold, solution)

@@ -1,0 +1,1 @@
+"""Training: sources make batches, one loop takes steps, checkpoints are published whole."""

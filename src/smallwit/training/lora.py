@@ -1,0 +1,31 @@
+"""Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) by peft; the base model's weights stay frozen."""
+
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from smallwit.errors import UserError
+from smallwit.recipe import LoRA
+
+
+def add_adapters(model: PreTrainedModel, spec: LoRA, *, seed: int) -> Any:
+    """Put adapters into every linear layer of `model`, in place, and freeze the rest. Returns peft's wrapper."""
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise UserError("this recipe uses lora, which needs peft: pip install 'smallwit[lora]'") from error
+    config = LoraConfig(r=spec.rank, lora_alpha=spec.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        adapted = get_peft_model(model, config)
+    for parameter in model.parameters():
+        # Adapters learn in float32 whatever the frozen weights are kept in.
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return adapted
+
+
+def merge_adapters(adapted: Any) -> PreTrainedModel:
+    """The ordinary model with the adapters added into its weights."""
+    return adapted.merge_and_unload()

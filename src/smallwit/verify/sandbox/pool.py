@@ -1,0 +1,245 @@
+"""Fork servers and the calling process: starting them, restarting them, and handing them work.
+
+A pool belongs to the process that made it (`Pool.process`); see `smallwit.verify.code` for what happens at a fork.
+"""
+
+import contextlib
+import importlib.util
+import json
+import logging
+import math
+import os
+import queue
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from smallwit.verify.sandbox.codec import receive_frame
+from smallwit.verify.sandbox.server import REQUEST, START, STATUS, STOP
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_LOG = logging.getLogger(__name__)
+_START_SECONDS = 30.0
+_STOP_SECONDS = 10.0
+# No site, no bytecode, no user folder, nothing from the working directory. This is `-I` less `-E`: the environment is
+# ours and holds only these, a fixed hash seed among them, so that a program that depends on the order of a set gets the
+# same verdict every day.
+_PYTHON = (sys.executable, "-P", "-s", "-S", "-B")
+_ENVIRONMENT = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+
+class ServerLostError(Exception):
+    """A fork server did not start, or died."""
+
+
+class RefusedError(ServerLostError):
+    """The machine refuses this way of isolation."""
+
+
+class Server:
+    """One fork server. `kind` is "candidate" or "tester", `way` one of the ways of `isolation.enter`."""
+
+    def __init__(self, kind: str, way: str) -> None:
+        packages = _numpy_folder() if kind == "tester" else ""
+        self.scratch = tempfile.mkdtemp(prefix="smallwit-") if way == "none" else ""
+        if self.scratch:
+            os.chmod(self.scratch, 0o711)
+        self.control, theirs = socket.socketpair()
+        script = str(Path(__file__).with_name("start.py"))
+        with theirs:
+            try:
+                self.process = subprocess.Popen(
+                    [*_PYTHON, script, kind, way, packages, self.scratch],
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    env=_ENVIRONMENT,
+                    cwd="/",
+                    start_new_session=True,
+                )
+            except OSError as error:
+                self.control.close()
+                raise ServerLostError(f"the {kind} server does not start: {error}") from error
+        try:
+            hello = json.loads(receive_frame(self.control, 4096, time.monotonic() + _START_SECONDS))
+        except (OSError, EOFError) as error:
+            self.close()
+            raise ServerLostError(f"the {kind} server does not start (status {self.process.returncode})") from error
+        if "error" in hello:
+            self.close()
+            raise RefusedError(hello["error"])
+        self.level: str = hello["level"]
+
+    def start(self, sockets: Sequence[socket.socket], cpu_seconds: float, numpy: bool = False) -> None:
+        """Fork a child that holds `sockets` and dies after `cpu_seconds` (rounded up)."""
+        request = REQUEST.pack(START, numpy, math.ceil(cpu_seconds))
+        try:
+            self.control.settimeout(_STOP_SECONDS)
+            socket.send_fds(self.control, [request], [end.fileno() for end in sockets])
+        except OSError as error:
+            raise ServerLostError("the server is gone") from error
+
+    def stop(self) -> tuple[int, float]:
+        """Kill the child. How it ended (as `os.waitpid` says it) and the CPU seconds it used."""
+        try:
+            self.control.settimeout(_STOP_SECONDS)
+            self.control.sendall(REQUEST.pack(STOP, False, 0))
+            data = self.control.recv(STATUS.size, socket.MSG_WAITALL)
+        except OSError as error:
+            raise ServerLostError("the server is gone") from error
+        if len(data) < STATUS.size:
+            raise ServerLostError("the server is gone")
+        status, cpu_seconds = STATUS.unpack(data)
+        return status, cpu_seconds
+
+    def close(self) -> None:
+        """End the server and all that runs under it."""
+        self.hang_up()
+        try:
+            self.process.wait(2.0)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        if self.scratch:
+            shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def hang_up(self) -> None:
+        """Close the socket: the server then ends by itself. A thread that is waiting on it wakes up."""
+        with contextlib.suppress(OSError):  # it is closed already, on this side or the other
+            self.control.shutdown(socket.SHUT_RDWR)
+        self.control.close()
+
+    def forget(self) -> None:
+        """In a forked child: let go of a server that belongs to the parent."""
+        self.control.close()
+        self.process.returncode = 0  # not ours to wait for
+
+
+def _numpy_folder() -> str:
+    """The folder that holds numpy, which published tests import."""
+    spec = importlib.util.find_spec("numpy")
+    return str(Path(spec.origin).parent.parent) if spec is not None and spec.origin else ""
+
+
+class Worker:
+    """A server for candidates and, once it is needed, one for testers."""
+
+    def __init__(self) -> None:
+        self.servers: dict[str, Server] = {}
+        self.closed = False
+
+    def server(self, kind: str) -> Server:
+        """The running server of that kind. Raises `ServerLostError` when none can be started."""
+        if self.closed:
+            raise ServerLostError("the pool is closed")
+        if kind not in self.servers:
+            self.servers[kind] = _start(kind)
+        return self.servers[kind]
+
+    def restart(self) -> None:
+        """End the servers; the next job gets fresh ones."""
+        while self.servers:
+            self.servers.popitem()[1].close()
+
+    def close(self) -> None:
+        self.closed = True
+        self.restart()
+
+
+_ways: list[str] = ["root", "user", "none"] if os.geteuid() == 0 else ["user", "none"]
+_ways_lock = threading.Lock()
+
+
+def _start(kind: str) -> Server:
+    """A server with the best isolation that this machine offers.
+
+    What it refuses is tried once and said aloud; once a way has worked, nothing less is ever used.
+    """
+    with _ways_lock:
+        while len(_ways) > 1:
+            try:
+                server = Server(kind, _ways[0])
+            except RefusedError as error:
+                _LOG.warning("code runs with less isolation (namespaces as %s: %s)", _ways[0], error)
+                _ways.pop(0)
+            else:
+                del _ways[1:]
+                return server
+    return Server(kind, _ways[0])
+
+
+class Pool:
+    """Workers, each driven by a thread of the caller while there is work."""
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self.workers: list[Worker] = []
+
+    def worker(self) -> Worker:
+        """The first worker."""
+        if not self.workers:
+            self.workers.append(Worker())
+        return self.workers[0]
+
+    def map(self, function: Callable[[Worker, Item], Result], items: Sequence[Item], workers: int) -> list[Result]:
+        """`function(worker, item)` for every item, in order. An exception ends the work and is raised here."""
+        self.worker()
+        self.workers.extend(Worker() for _ in range(min(workers, len(items)) - len(self.workers)))
+        waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for index in range(len(items)):
+            waiting.put(index)
+        results: list[Any] = [None] * len(items)
+        errors: list[BaseException] = []
+
+        def work(worker: Worker) -> None:
+            while not errors:
+                try:
+                    index = waiting.get_nowait()
+                except queue.Empty:
+                    return
+                try:
+                    results[index] = function(worker, items[index])
+                except BaseException as error:  # noqa: BLE001 (it is raised in the caller's thread)
+                    errors.append(error)
+
+        threads = [threading.Thread(target=work, args=(worker,), daemon=True) for worker in self.workers[:workers]]
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        except BaseException as error:  # Ctrl-C: leave nothing running
+            errors.append(error)
+            self.close()
+            raise
+        if errors:
+            self.close()
+            raise errors[0]
+        return results
+
+    def close(self) -> None:
+        """End every server."""
+        workers = self.workers.copy()
+        self.workers.clear()
+        for worker in workers:
+            worker.closed = True
+            for server in worker.servers.values():
+                server.hang_up()
+        for worker in workers:
+            worker.close()
+
+    def forget(self) -> None:
+        """In a forked child: let go of the parent's servers."""
+        for worker in self.workers:
+            for server in worker.servers.values():
+                server.forget()
+        self.workers.clear()

@@ -1,0 +1,193 @@
+"""The fork server: a small, warm Python that forks one fresh, confined child for every program.
+
+It is asked on its standard input, a socket: "start" with the child's sockets, then "stop", which kills the child and
+tells how it ended and what CPU time it took. It never sees a program, a test or an expected value: those travel on
+the child's sockets, so that no child can inherit another job's data. The end of the input ends the server.
+"""
+
+import array
+import gc
+import importlib
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import struct
+import sys
+from typing import NoReturn
+
+from . import candidate, tester
+from .codec import send_frame
+from .isolation import Isolation, LayerError, confine, enter
+from .linux import CLONE_NEWPID, enter_pid_namespace, unshare
+
+START, STOP = b"S", b"E"
+REQUEST = struct.Struct("<c?xxI")  # what, numpy wanted, CPU seconds of the child
+STATUS = struct.Struct("<id")  # exit status as os.waitpid gives it, CPU seconds used
+MEMORY = {"candidate": 1 << 30, "tester": 4 << 30}
+_REHEARSE = {"candidate": candidate.rehearse, "tester": tester.rehearse}
+# Modules that programs like: loading them once here is cheaper than in every child.
+_WARM = (
+    "bisect cmath collections copy dataclasses datetime enum functools heapq itertools json math operator random re "
+    "string textwrap time typing"
+)
+# And these where the child may be a user who cannot read the library (a root's own Python, without namespaces).
+_WARM_WITHOUT_NAMESPACES = (
+    "array ast base64 calendar contextlib csv decimal difflib fractions hashlib inspect io numbers pprint queue "
+    "statistics threading types unicodedata urllib.parse uuid zlib"
+)
+
+
+class _Server:
+    def __init__(self, kind: str, isolation: Isolation, scratch: str, control: socket.socket) -> None:
+        self.kind = kind
+        self.isolation = isolation
+        self.scratch = scratch
+        self.control = control
+        self.forked = False
+        self.child = 0
+
+    def fork(self) -> int:
+        """A child that is the first of its pid namespace, where there are namespaces."""
+        if self.isolation.namespaces:
+            if self.forked:
+                enter_pid_namespace(self.isolation.pid_namespace)
+            unshare(CLONE_NEWPID)
+            self.forked = True
+        return os.fork()
+
+    def folder(self) -> str:
+        """An empty folder for the next child (the confinement makes its own where there are namespaces)."""
+        if self.isolation.namespaces:
+            return ""
+        folder = os.path.join(self.scratch, "work")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.makedirs(folder, mode=0o777, exist_ok=True)
+        os.chmod(folder, 0o777)
+        return folder
+
+    def probe(self) -> str | None:
+        """Try the isolation on a child. The name of the layer that the machine refuses, `None` when all hold."""
+        read, write = os.pipe()
+        folder = self.folder()
+        child = self.fork()
+        if not child:
+            try:
+                confine(self.isolation, 1, MEMORY[self.kind], folder)
+            except LayerError as error:
+                os.write(write, f"{error.args[0]}: {error.args[1]}".encode())
+            finally:
+                os._exit(0)
+        os.close(write)
+        with open(read, "rb") as file:
+            refused = file.read().decode()
+        os.waitpid(child, 0)
+        return refused or None
+
+    def serve(self) -> None:
+        while True:
+            message, descriptors = _receive(self.control)
+            if len(message) < REQUEST.size:
+                break
+            what, numpy, cpu_seconds = REQUEST.unpack(message)
+            if what == START:
+                self.start(descriptors, numpy, cpu_seconds)
+            else:
+                self.control.sendall(STATUS.pack(*self.stop()))
+            for descriptor in descriptors:
+                os.close(descriptor)
+        self.stop()
+
+    def start(self, descriptors: list[int], numpy: bool, cpu_seconds: int) -> None:
+        if numpy and "numpy" not in sys.modules:
+            importlib.import_module("numpy")
+        folder = self.folder()
+        self.child = self.fork()
+        if not self.child:
+            self.become(descriptors, cpu_seconds, folder)
+
+    def become(self, descriptors: list[int], cpu_seconds: int, folder: str) -> NoReturn:
+        """The child's whole life."""
+        try:
+            self.control.detach()
+            sockets = _only(descriptors)
+            confine(self.isolation, cpu_seconds, MEMORY[self.kind], folder)
+            random.seed(0)
+            if self.kind == "candidate":
+                candidate.serve(*sockets)
+            else:
+                tester.serve(*sockets)
+        finally:
+            os._exit(0)
+
+    def stop(self) -> tuple[int, float]:
+        """Kill the child and what it has started."""
+        if not self.child:
+            return 0, 0.0
+        child, self.child = self.child, 0
+        if not self.isolation.namespaces:
+            _kill_group(child)
+        os.kill(child, signal.SIGKILL)
+        _, status, usage = os.wait4(child, 0)
+        return status, usage.ru_utime + usage.ru_stime
+
+
+def _kill_group(leader: int) -> None:
+    try:
+        os.killpg(leader, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):  # it has not become a leader yet, or is a zombie (macOS)
+        return
+
+
+def _only(descriptors: list[int]) -> list[socket.socket]:
+    """The sockets at descriptors 3, 4, ...; the standard three on /dev/null; nothing else open."""
+    null = os.open("/dev/null", os.O_RDWR)
+    moved = [os.dup(descriptor) for descriptor in descriptors]
+    top = max([null, *moved]) + 1
+    high = [os.dup2(descriptor, top + index, inheritable=False) for index, descriptor in enumerate(moved)]
+    for standard in (0, 1, 2):
+        os.dup2(null, standard)
+    for index, descriptor in enumerate(high):
+        os.dup2(descriptor, 3 + index, inheritable=False)
+    os.closerange(3 + len(high), top + len(high) + 64)
+    return [socket.socket(fileno=3 + index) for index in range(len(high))]
+
+
+def _receive(control: socket.socket) -> tuple[bytes, list[int]]:
+    descriptors = array.array("i")
+    message, ancillary, _, _ = control.recvmsg(REQUEST.size, socket.CMSG_SPACE(2 * descriptors.itemsize))
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
+    return message, list(descriptors)
+
+
+def main(arguments: list[str]) -> None:
+    """Serve. Arguments: the kind, the way of isolation, a folder of packages to read, a scratch folder."""
+    kind, way, packages, scratch = arguments
+    control = socket.socket(fileno=0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if packages:
+        sys.path.append(packages)
+    try:
+        isolation = enter(way, packages)
+    except OSError as error:
+        send_frame(control, json.dumps({"error": str(error)}).encode())
+        return
+    for name in f"{_WARM} {'' if isolation.namespaces else _WARM_WITHOUT_NAMESPACES}".split():
+        importlib.import_module(name)
+    os.environ.clear()
+    server = _Server(kind, isolation, scratch, control)
+    while (refused := server.probe()) is not None:
+        if not isolation.without(refused.partition(":")[0]):
+            send_frame(control, json.dumps({"error": refused}).encode())
+            return
+    _REHEARSE[kind]()
+    for name in [name for name in sys.modules if name.startswith("_sandbox")]:
+        del sys.modules[name]  # no program needs to find us by name
+    gc.collect()
+    gc.freeze()
+    send_frame(control, json.dumps({"level": isolation.level()}).encode())
+    server.serve()

@@ -1,0 +1,226 @@
+"""The same seed gives the same weights, bit for bit, whether or not training was interrupted."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from smallwit.artifacts import MANIFEST
+from smallwit.models.flops import Cost
+from smallwit.objectives.divergence import ForwardKL
+from smallwit.recipe import LoRA, Optimizer, Rollouts
+from smallwit.rollout.local import LocalEngine
+from smallwit.tasks.wordmath import WordMath
+from smallwit.training.checkpoint import KEPT, Checkpoints
+from smallwit.training.loop import Budget, Progress, Teacher, Trainer
+from smallwit.training.lora import add_adapters
+from smallwit.training.objectives import CrossEntropyObjective, DivergenceObjective, GRPOObjective
+from smallwit.training.sources import DemonstrationSource, ProblemStream, RolloutSource, TaskProblems
+from tiny import same_bits, tiny_model, tokenizer, weights
+
+STEPS = 5
+ROLLOUTS = Rollouts(kind="rollouts", prompts=2, group=3, max_new_tokens=6, reward="length")
+
+
+def joint_trainer(*, seed: int = 0, optimizer: str = "muon", lora: bool = False) -> Trainer:
+    """SFT, KD and RL in one step, from the same fresh model each time; random weights are paid for length."""
+    words = tokenizer()
+    model, teacher = tiny_model(rows=len(words), seed=3), tiny_model(rows=len(words), seed=4)
+    if lora:
+        add_adapters(model, LoRA(rank=2, alpha=4), seed=0)
+    stream = ProblemStream([TaskProblems.of(WordMath(train=50), "train")], seed, "problems")
+    engine = LocalEngine(model, vocabulary=len(words), pad=0)
+    return Trainer(
+        model,
+        {
+            "demonstrations": DemonstrationSource(stream, words, batch=2, max_length=256),
+            "rollouts": RolloutSource(stream, words, engine, ROLLOUTS, Cost.of(model), seed=seed, graded=True),
+        },
+        [
+            CrossEntropyObjective("cross_entropy", "demonstrations", 1.0),
+            DivergenceObjective("forward_kl", "demonstrations", 0.5, "teacher", ForwardKL),
+            GRPOObjective("grpo", "rollouts", 1.0),
+        ],
+        teachers={"teacher": Teacher(teacher, Cost.of(teacher))},
+        optimizer=Optimizer.model_validate({"kind": optimizer, "lr": 0.01, "weight_decay": 0.01}),
+        budget=Budget(steps=STEPS),
+        vocabulary=len(words),
+        pad=0,
+        micro_tokens=300,
+        seed=seed,
+    )
+
+
+class Killed(Exception):
+    """What the tests interrupt training with."""
+
+
+def run(trainer: Trainer, folder: Path, *, kill_after: int | None = None, key: str = "key") -> list[dict[str, float]]:
+    """Resume and run on, with a checkpoint at every step; raises `Killed` after the step `kill_after`."""
+    log: list[dict[str, float]] = []
+
+    def on_step(metrics: dict[str, float]) -> None:
+        log.append({name: value for name, value in metrics.items() if name != "seconds"})
+        if metrics["step"] == kill_after:
+            raise Killed
+
+    def validate() -> dict[str, float]:
+        return {"validation": {2: 0.9}.get(trainer.progress.step, 0.1)}
+
+    checkpoints = Checkpoints(folder, key)
+    trainer.resume(checkpoints)
+    trainer.run(checkpoints, checkpoint_seconds=1e-9, on_step=on_step, validate=validate, validate_every=1)
+    return log
+
+
+def run_killed(folder: Path, kill_after: int, make: Callable[[], Trainer] = joint_trainer) -> None:
+    with pytest.raises(Killed):
+        run(make(), folder, kill_after=kill_after)
+
+
+def state_of(trainer: Trainer) -> Progress:
+    trainer.progress.seconds = 0.0
+    return trainer.progress
+
+
+def test_equal_seeds_give_equal_weights_bit_for_bit(tmp_path: Path) -> None:
+    first, second, other = joint_trainer(), joint_trainer(), joint_trainer(seed=1)
+    assert run(first, tmp_path / "a") == run(second, tmp_path / "b")
+    run(other, tmp_path / "c")
+    assert same_bits(weights(first.model), weights(second.model))
+    assert not same_bits(weights(first.model), weights(other.model))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("kill_after", [1, STEPS - 1])
+def test_resumed_training_ends_with_the_weights_of_an_uninterrupted_run(
+    tmp_path: Path, optimizer: str, kill_after: int
+) -> None:
+    def make() -> Trainer:
+        return joint_trainer(optimizer=optimizer)
+
+    whole = make()
+    whole_log = run(whole, tmp_path / "whole")
+    run_killed(tmp_path / "killed", kill_after, make)
+    resumed = make()
+    assert run(resumed, tmp_path / "killed") == whole_log[kill_after:]
+    assert same_bits(weights(resumed.model), weights(whole.model))
+    assert state_of(resumed) == state_of(whole)
+
+
+def test_best_weights_survive_an_interruption(tmp_path: Path) -> None:
+    whole, resumed = joint_trainer(), joint_trainer()
+    run(whole, tmp_path / "whole")
+    run_killed(tmp_path / "killed", 3)
+    run(resumed, tmp_path / "killed")
+    assert whole.best is not None
+    assert resumed.best is not None
+    assert resumed.progress.best_step == 2
+    assert same_bits(resumed.best, whole.best)
+    assert not same_bits(resumed.best, weights(resumed.model))
+
+
+def test_best_weights_can_be_put_back(tmp_path: Path) -> None:
+    trainer = joint_trainer()
+    run(trainer, tmp_path)
+    assert trainer.best is not None
+    trainer.restore(trainer.best)
+    assert same_bits(weights(trainer.model), trainer.best)
+
+
+def test_adapters_resume_on_their_base(tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="peft is not installed: pip install 'smallwit[lora]'")
+
+    def make() -> Trainer:
+        return joint_trainer(lora=True)
+
+    whole, resumed = make(), make()
+    run(whole, tmp_path / "whole")
+    run_killed(tmp_path / "killed", 2, make)
+    saved = torch.load(sorted((tmp_path / "killed").glob("step_*"))[-1] / "tensors.pt", weights_only=True)
+    assert all("lora_" in name for name in saved["model"])
+    run(resumed, tmp_path / "killed")
+    assert same_bits(weights(resumed.model), weights(whole.model))
+
+
+def newest(folder: Path) -> Path:
+    return sorted(folder.glob("step_*"))[-1]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "no manifest", "missing file"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(tmp_path: Path, damage: str) -> None:
+    whole, resumed = joint_trainer(), joint_trainer()
+    run(whole, tmp_path / "whole")
+    folder = tmp_path / "killed"
+    run_killed(folder, 3)
+    broken = newest(folder)
+    tensors = broken / "tensors.pt"
+    content = bytearray(tensors.read_bytes())
+    if damage == "cut":
+        tensors.write_bytes(content[:-100])
+    elif damage == "flipped":
+        content[len(content) // 2] ^= 1
+        tensors.write_bytes(content)
+    else:
+        (broken / MANIFEST if damage == "no manifest" else tensors).unlink()
+    complaints = resumed.resume(Checkpoints(folder, "key"))
+    assert len(complaints) == 1
+    assert str(broken) in complaints[0]
+    assert not broken.exists()
+    assert resumed.progress.step == 2
+    run(resumed, folder)
+    assert same_bits(weights(resumed.model), weights(whole.model))
+
+
+def test_a_half_written_checkpoint_is_swept_away(tmp_path: Path) -> None:
+    run_killed(tmp_path, 2)
+    leftover = tmp_path / ".step_00000003.0123abcd.tmp"
+    shutil.copytree(newest(tmp_path), leftover)
+    resumed = joint_trainer()
+    assert resumed.resume(Checkpoints(tmp_path, "key")) == []
+    assert resumed.progress.step == 2
+    assert not leftover.exists()
+
+
+def test_checkpoints_of_another_configuration_are_dropped(tmp_path: Path) -> None:
+    run_killed(tmp_path, 2)
+    trainer = joint_trainer()
+    assert trainer.resume(Checkpoints(tmp_path, "another key")) == []
+    assert trainer.progress == Progress()
+    assert not list(tmp_path.glob("step_*"))
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
+    run_killed(tmp_path, 4)
+    kept = [path.name for path in sorted(tmp_path.glob("step_*"))]
+    assert kept == ["step_00000003", "step_00000004"][-KEPT:]
+
+
+def test_saving_a_step_again_changes_nothing(tmp_path: Path) -> None:
+    trainer, checkpoints = joint_trainer(), Checkpoints(tmp_path, "key")
+    trainer.step()
+    trainer.save(checkpoints)
+    manifest = (newest(tmp_path) / MANIFEST).read_text()
+    trainer.save(checkpoints)
+    assert (newest(tmp_path) / MANIFEST).read_text() == manifest
+
+
+def test_cleared_checkpoints_start_from_nothing(tmp_path: Path) -> None:
+    run_killed(tmp_path, 2)
+    Checkpoints(tmp_path, "key").clear()
+    trainer = joint_trainer()
+    trainer.resume(Checkpoints(tmp_path, "key"))
+    assert trainer.progress.step == 0
+
+
+def test_the_random_stream_of_a_step_does_not_depend_on_the_past() -> None:
+    """Dropout and the like: each step starts its generator anew."""
+    states = []
+    for noise in (0, 3):
+        trainer = joint_trainer()
+        torch.rand(noise)
+        trainer.step()
+        states.append(torch.get_rng_state())
+    assert torch.equal(*states)

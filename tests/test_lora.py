@@ -1,0 +1,107 @@
+"""LoRA: the base stays frozen, the adapters learn, and what is handed over is an ordinary model with their effect."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from smallwit.recipe import LoRA, Optimizer
+from smallwit.training.loop import Trainer
+from smallwit.training.lora import add_adapters, merge_adapters
+from test_training import CrossEntropyObjective, Prepared, demonstrations, make_trainer
+from tiny import same_bits, tiny_model, weights
+
+pytest.importorskip("peft", reason="peft is not installed: pip install 'smallwit[lora]'")
+
+SPEC = LoRA(rank=4, alpha=8)
+TOKENS = torch.arange(12).view(2, 6)
+
+
+def frozen(model: PreTrainedModel) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
+
+
+def adapted_trainer(model: PreTrainedModel) -> Trainer:
+    return make_trainer(
+        model,
+        {"s": Prepared(demonstrations())},
+        [CrossEntropyObjective("cross_entropy", "s", 1.0)],
+        optimizer=Optimizer(lr=0.03, weight_decay=0.1),
+    )
+
+
+def logits(model: PreTrainedModel) -> Tensor:
+    with torch.no_grad():
+        return model(input_ids=TOKENS).logits
+
+
+def test_fresh_adapters_change_no_output() -> None:
+    model = tiny_model()
+    before = logits(model)
+    add_adapters(model, SPEC, seed=0)
+    torch.testing.assert_close(logits(model), before)
+
+
+def test_only_adapters_learn() -> None:
+    model = tiny_model()
+    add_adapters(model, SPEC, seed=0)
+    trainer = adapted_trainer(model)
+    base, adapters = frozen(model), {name: p.detach().clone() for name, p in trainer.trained_tensors().items()}
+    assert all("lora_" in name for name in adapters)
+    losses = [trainer.step()["loss"] for _ in range(5)]
+    assert same_bits(frozen(model), base)
+    assert all(not torch.equal(p, adapters[name]) for name, p in trainer.trained_tensors().items())
+    assert losses[-1] < losses[0]
+
+
+def test_adapters_sit_in_every_linear_layer_but_the_head() -> None:
+    model = tiny_model()
+    linear = [m for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and name != "lm_head"]
+    add_adapters(model, SPEC, seed=0)
+    assert sum(p.requires_grad for p in model.parameters()) == 2 * len(linear)
+
+
+def test_merged_model_is_an_ordinary_one_with_the_adapted_outputs() -> None:
+    model = tiny_model()
+    names = set(weights(model))
+    adapted = add_adapters(model, SPEC, seed=0)
+    before = logits(model)
+    trainer = adapted_trainer(model)
+    for _ in range(5):
+        trainer.step()
+    trained = logits(model.eval())
+    merged = merge_adapters(adapted)
+    assert set(weights(merged)) == names
+    torch.testing.assert_close(logits(merged), trained, rtol=1e-5, atol=1e-5)
+    assert (trained - before).abs().max() > 0.1
+
+
+def test_gradient_checkpointing_does_not_change_the_adapters_gradients() -> None:
+    plain = tiny_model()
+    add_adapters(plain, SPEC, seed=0)
+    thrifty = deepcopy(plain)
+    thrifty.activation_checkpointing_enable()
+    thrifty.train()
+    for model in (plain, thrifty):
+        adapted_trainer(model).step()
+    for (name, one), other in zip(plain.named_parameters(), thrifty.parameters(), strict=True):
+        torch.testing.assert_close(one, other, msg=name)
+
+
+def test_adapters_are_a_function_of_the_seed() -> None:
+    made = []
+    for seed in (1, 1, 2):
+        model = tiny_model()
+        add_adapters(model, SPEC, seed=seed)
+        made.append(weights(model))
+    assert same_bits(made[0], made[1])
+    assert not same_bits(made[0], made[2])
+
+
+def test_adapters_of_a_half_precision_model_learn_in_float32() -> None:
+    model: PreTrainedModel = tiny_model().to(torch.bfloat16)  # type: ignore[arg-type]
+    add_adapters(model, SPEC, seed=0)
+    assert {(p.requires_grad, p.dtype) for p in model.parameters()} == {(True, torch.float32), (False, torch.bfloat16)}
+    assert adapted_trainer(model).step()["loss"] > 0

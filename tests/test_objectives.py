@@ -1,0 +1,370 @@
+"""The chunked head and every objective against plain float64 arithmetic on full logits."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from smallwit.objectives.divergence import ForwardKL, ReverseKL, TeacherHead
+from smallwit.objectives.head import Entropy, LogProb, View, token_statistics
+from smallwit.objectives.policy_gradient import clipped_surrogate, group_advantages
+from tiny import relative_error
+
+# The student has 97 rows and the teacher 128, of which both use the first 90: the rest is padding.
+ROWS, TEACHER_ROWS, VOCABULARY = 97, 128, 90
+LENGTHS = (1, 9, 4, 2, 7)
+TOKENS = sum(LENGTHS)
+CHUNK = 5 * ROWS
+
+
+@dataclass
+class Inputs:
+    """Random inputs of one step: `weights` holds m >= 0, some of them zero; sequences are of different lengths."""
+
+    hidden: Tensor
+    weight: Tensor
+    labels: Tensor
+    teacher: TeacherHead
+    weights: Tensor
+    old_log_probs: Tensor
+    advantages: Tensor
+
+    def teacher_logits(self) -> Tensor:
+        return self.teacher.hidden.double() @ self.teacher.weight.double()[:VOCABULARY].T
+
+
+def random_inputs(seed: int) -> Inputs:
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    weights = torch.rand(TOKENS, generator=generator) * (torch.arange(TOKENS) % 3 > 0)
+    labels = torch.randint(VOCABULARY, (TOKENS,), generator=generator)
+    hidden, weight = normal(TOKENS, 16), normal(ROWS, 16) / 2
+    log_probs = torch.log_softmax(hidden @ weight.T, 1).gather(1, labels[:, None]).squeeze(1)
+    return Inputs(
+        hidden,
+        weight,
+        labels,
+        TeacherHead(normal(TOKENS, 24), normal(TEACHER_ROWS, 24) / 3, VOCABULARY),
+        weights,
+        old_log_probs=log_probs + 0.4 * normal(TOKENS),
+        advantages=normal(len(LENGTHS))[torch.repeat_interleave(torch.arange(len(LENGTHS)), torch.tensor(LENGTHS))],
+    )
+
+
+Loss = Callable[[Tensor, Inputs], Tensor]
+
+
+@dataclass
+class Case:
+    """An objective as smallwit has it (a view and the loss on its values), and the same on full logits `[N, V]`."""
+
+    view: Callable[[Inputs], View]
+    loss: Loss
+    reference: Loss
+
+
+def reference_log_prob(logits: Tensor, inputs: Inputs, temperature: float = 1.0) -> Tensor:
+    return torch.log_softmax(logits / temperature, 1)[torch.arange(len(logits)), inputs.labels]
+
+
+def reference_divergence(logits: Tensor, inputs: Inputs, temperature: float, forward: bool) -> Tensor:
+    p = torch.softmax(logits[:, :VOCABULARY] / temperature, 1)
+    q = torch.softmax(inputs.teacher_logits() / temperature, 1)
+    return (q * (q.log() - p.log())).sum(1) if forward else (p * (p.log() - q.log())).sum(1)
+
+
+def reference_surrogate(logits: Tensor, inputs: Inputs) -> Tensor:
+    ratio = (reference_log_prob(logits, inputs) - inputs.old_log_probs.double()).exp()
+    advantages = inputs.advantages.double()
+    return -torch.minimum(ratio * advantages, ratio.clamp(0.8, 1.2) * advantages)
+
+
+def reference_entropy(logits: Tensor, inputs: Inputs) -> Tensor:
+    p = torch.softmax(logits / 0.8, 1)
+    return -(p * p.log()).sum(1)
+
+
+CASES = {
+    "cross-entropy": Case(
+        lambda x: LogProb(x.labels),
+        lambda values, x: -values,
+        lambda z, x: -reference_log_prob(z, x),
+    ),
+    "log-prob-at-temperature": Case(
+        lambda x: LogProb(x.labels, 0.7),
+        lambda values, x: values,
+        lambda z, x: reference_log_prob(z, x, 0.7),
+    ),
+    "entropy": Case(lambda x: Entropy(0.8), lambda values, x: values, reference_entropy),
+    "forward-kl": Case(
+        lambda x: ForwardKL(x.teacher),
+        lambda values, x: values,
+        lambda z, x: reference_divergence(z, x, 1.0, forward=True),
+    ),
+    "forward-kl-at-temperature": Case(
+        lambda x: ForwardKL(x.teacher, 2.0),
+        lambda values, x: values,
+        lambda z, x: reference_divergence(z, x, 2.0, forward=True),
+    ),
+    "reverse-kl": Case(
+        lambda x: ReverseKL(x.teacher),
+        lambda values, x: values,
+        lambda z, x: reference_divergence(z, x, 1.0, forward=False),
+    ),
+    "reverse-kl-at-temperature": Case(
+        lambda x: ReverseKL(x.teacher, 1.5),
+        lambda values, x: values,
+        lambda z, x: reference_divergence(z, x, 1.5, forward=False),
+    ),
+    "grpo": Case(
+        lambda x: LogProb(x.labels),
+        lambda values, x: clipped_surrogate(values, x.old_log_probs, x.advantages, 0.2),
+        reference_surrogate,
+    ),
+}
+
+
+@pytest.fixture(params=list(CASES.values()), ids=list(CASES))
+def case(request: pytest.FixtureRequest) -> Case:
+    return request.param
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_values_equal_float64_on_full_logits(case: Case, seed: int) -> None:
+    x = random_inputs(seed)
+    (values,) = token_statistics(x.hidden, x.weight, [case.view(x)], chunk_elements=CHUNK)
+    reference = case.reference(x.hidden.double() @ x.weight.double().T, x)
+    assert values.dtype == torch.float32
+    torch.testing.assert_close(case.loss(values, x).double(), reference, rtol=1e-5, atol=1e-6)
+    assert relative_error((case.loss(values, x) * x.weights).sum(), (reference * x.weights).sum()) < 1e-5
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_gradients_equal_float64_on_full_logits(case: Case, seed: int) -> None:
+    x = random_inputs(seed)
+    leaves = [x.hidden.requires_grad_(), x.weight.requires_grad_()]
+    (values,) = token_statistics(x.hidden, x.weight, [case.view(x)], chunk_elements=CHUNK)
+    ours = torch.autograd.grad((case.loss(values, x) * x.weights).sum(), leaves)
+
+    exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    loss = (case.reference(exact[0] @ exact[1].T, x) * x.weights).sum()
+    for mine, reference in zip(ours, torch.autograd.grad(loss, exact), strict=True):
+        assert relative_error(mine, reference) < 1e-4
+
+
+def test_inputs_try_both_sides_of_the_clip() -> None:
+    x = random_inputs(0)
+    log_probs = reference_log_prob(x.hidden @ x.weight.T, x)
+    ratio = (log_probs - x.old_log_probs).exp()
+    for sign in (-1, 1):
+        mine = ratio[x.advantages * sign > 0]
+        assert (mine > 1.2).any()
+        assert (mine < 0.8).any()
+        assert ((mine > 0.8) & (mine < 1.2)).any()
+
+
+def test_analytic_gradients_pass_gradcheck(case: Case) -> None:
+    x = random_inputs(0)
+    teacher = TeacherHead(x.teacher.hidden[:3].double(), x.teacher.weight.double(), VOCABULARY)
+    small = Inputs(x.hidden, x.weight, x.labels[:3], teacher, x.weights, x.old_log_probs[:3], x.advantages[:3])
+    hidden, weight = x.hidden[:3, :2].double(), x.weight[:, :2].double()
+
+    def statistic(hidden: Tensor, weight: Tensor) -> Tensor:
+        return token_statistics(hidden, weight, [case.view(small)], chunk_elements=2 * ROWS)[0]
+
+    assert torch.autograd.gradcheck(statistic, (hidden.requires_grad_(), weight.requires_grad_()))
+
+
+def test_several_views_in_one_pass_equal_each_alone() -> None:
+    x = random_inputs(1)
+    x.hidden.requires_grad_()
+    views = [case.view(x) for case in CASES.values()]
+    together = token_statistics(x.hidden, x.weight, views, chunk_elements=CHUNK)
+    alone = [token_statistics(x.hidden, x.weight, [view], chunk_elements=CHUNK)[0] for view in views]
+    for one, other in zip(together, alone, strict=True):
+        assert torch.equal(one, other)
+    (gradient,) = torch.autograd.grad((torch.stack(together) * x.weights).sum(), x.hidden)
+    (expected,) = torch.autograd.grad((torch.stack(alone) * x.weights).sum(), x.hidden)
+    assert relative_error(gradient, expected) < 1e-5
+
+
+def test_a_view_that_no_loss_uses_adds_no_gradient() -> None:
+    x = random_inputs(1)
+    x.hidden.requires_grad_()
+    log_prob, _entropy = token_statistics(x.hidden, x.weight, [LogProb(x.labels), Entropy(0.5)])
+    (alone,) = token_statistics(x.hidden, x.weight, [LogProb(x.labels)])
+    assert torch.equal(*(torch.autograd.grad(values.sum(), x.hidden)[0] for values in (log_prob, alone)))
+
+
+@pytest.mark.parametrize("rows", [1, 7, TOKENS - 1, TOKENS, 10 * TOKENS])
+def test_size_of_the_chunks_does_not_matter(case: Case, rows: int) -> None:
+    x = random_inputs(2)
+    (values,) = token_statistics(x.hidden, x.weight, [case.view(x)], chunk_elements=rows * ROWS)
+    (expected,) = token_statistics(x.hidden, x.weight, [case.view(x)])
+    torch.testing.assert_close(values, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_tokens_of_weight_zero_get_no_gradient(case: Case) -> None:
+    x = random_inputs(0)
+    x.hidden.requires_grad_()
+    (values,) = token_statistics(x.hidden, x.weight, [case.view(x)], chunk_elements=CHUNK)
+    (gradient,) = torch.autograd.grad((case.loss(values, x) * x.weights).sum(), x.hidden)
+    assert (x.weights == 0).any()
+    assert not gradient[x.weights == 0].any()
+
+
+@pytest.mark.parametrize("kind", [ForwardKL, ReverseKL])
+def test_padded_rows_take_no_part_in_a_divergence(kind: type[ForwardKL] | type[ReverseKL]) -> None:
+    x = random_inputs(0)
+    other_teacher = x.teacher.weight.clone()
+    other_teacher[VOCABULARY:] = 50.0
+    other_student = x.weight.clone()
+    other_student[VOCABULARY:] = 50.0
+    (values,) = token_statistics(x.hidden, x.weight, [kind(x.teacher)])
+    (same,) = token_statistics(
+        x.hidden, other_student.requires_grad_(), [kind(TeacherHead(x.teacher.hidden, other_teacher, VOCABULARY))]
+    )
+    torch.testing.assert_close(same, values, rtol=1e-4, atol=1e-5)
+    (gradient,) = torch.autograd.grad(same.sum(), other_student)
+    assert not gradient[VOCABULARY:].any()
+    assert gradient[:VOCABULARY].any()
+
+
+@pytest.mark.parametrize("kind", [ForwardKL, ReverseKL])
+def test_divergence_is_zero_to_oneself_and_positive_to_others(kind: type[ForwardKL] | type[ReverseKL]) -> None:
+    x = random_inputs(0)
+    oneself = TeacherHead(x.hidden.clone(), x.weight.clone(), ROWS)
+    to_oneself, to_another = token_statistics(x.hidden, x.weight, [kind(oneself), kind(x.teacher)])
+    assert to_oneself.abs().max() < 1e-6
+    assert (to_another > 0).all()
+
+
+class LargestTensor(TorchDispatchMode):
+    """Records the most elements that a tensor made in its scope has."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        made = result if isinstance(result, tuple | list) else [result]
+        self.largest = max([self.largest, *(each.numel() for each in made if isinstance(each, Tensor))])
+        return result
+
+
+def test_no_tensor_is_larger_than_a_chunk_of_logits(case: Case) -> None:
+    x = random_inputs(0)
+    chunk = 4 * ROWS
+    hidden, weight = x.hidden[:, :2].clone().requires_grad_(), x.weight[:, :2].clone().requires_grad_()
+    small_teacher = TeacherHead(x.teacher.hidden[:, :2].clone(), x.teacher.weight[:, :2].clone(), VOCABULARY)
+    x.teacher = small_teacher
+    assert max(hidden.numel(), weight.numel(), small_teacher.weight.numel()) < chunk < TOKENS * ROWS / 4
+    with LargestTensor() as mode:
+        (values,) = token_statistics(hidden, weight, [case.view(x)], chunk_elements=chunk)
+        (case.loss(values, x) * x.weights).sum().backward()
+    assert mode.largest == chunk
+
+
+def test_forward_keeps_nothing_but_its_inputs(case: Case) -> None:
+    x = random_inputs(0)
+    kept: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    leaves = x.hidden.requires_grad_(), x.weight.requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        token_statistics(*leaves, [case.view(x)], chunk_elements=CHUNK)
+    assert {tensor.data_ptr() for tensor in kept} == {leaf.data_ptr() for leaf in leaves}
+
+
+def test_frozen_head_gets_no_gradient_and_changes_none() -> None:
+    x = random_inputs(0)
+    x.hidden.requires_grad_()
+    (values,) = token_statistics(x.hidden, x.weight, [LogProb(x.labels)])
+    (frozen,) = torch.autograd.grad(values.sum(), x.hidden)
+    x.weight.requires_grad_()
+    (values,) = token_statistics(x.hidden, x.weight, [LogProb(x.labels)])
+    trained, _ = torch.autograd.grad(values.sum(), [x.hidden, x.weight])
+    assert torch.equal(frozen, trained)
+
+
+def test_statistics_of_half_precision_states_are_float32() -> None:
+    x = random_inputs(0)
+    hidden, weight = x.hidden.bfloat16(), x.weight.bfloat16()
+    (values,) = token_statistics(hidden, weight, [LogProb(x.labels)])
+    assert values.dtype == torch.float32
+    reference = reference_log_prob(hidden.double() @ weight.double().T, x)
+    assert relative_error(values, reference) < 1e-2
+
+
+def test_no_tokens_at_all_are_fine() -> None:
+    hidden, weight = torch.zeros(0, 4, requires_grad=True), torch.randn(9, 4, requires_grad=True)
+    (values,) = token_statistics(hidden, weight, [LogProb(torch.zeros(0, dtype=torch.long))])
+    values.sum().backward()
+    assert values.shape == (0,)
+    assert weight.grad is not None
+    assert not weight.grad.any()
+
+
+def test_shapes_that_do_not_fit_are_refused_with_both_shapes() -> None:
+    with pytest.raises(ValueError, match=r"\[3, 4\] and \[9, 5\]"):
+        token_statistics(torch.zeros(3, 4), torch.zeros(9, 5), [Entropy()])
+
+
+def reference_advantages(rewards: np.ndarray, epsilon: float = 1e-4) -> np.ndarray:
+    result = np.zeros_like(rewards)
+    for group, row in enumerate(rewards):
+        known = ~np.isnan(row)
+        if known.sum() > 1 and len(set(row[known])) > 1:
+            result[group, known] = (row[known] - row[known].mean()) / (row[known].std(ddof=1) + epsilon)
+    return result
+
+
+def test_group_advantages_equal_the_formula() -> None:
+    rewards = np.random.default_rng(0).random((6, 8))
+    rewards[1, 3] = rewards[2, :7] = rewards[3, :] = np.nan
+    rewards[4] = 0.3
+    rewards[5] = [1, 0, 0, 1, 0, 0, 0, np.nan]
+    ours = group_advantages(torch.from_numpy(rewards).float())
+    np.testing.assert_allclose(ours.numpy(), reference_advantages(rewards), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("reward", [0.0, 1.0, 0.1, 0.3, 1 / 3, 0.7, 37.0])
+@pytest.mark.parametrize("group", [2, 3, 6, 8, 11])
+def test_equal_rewards_are_exactly_no_signal(reward: float, group: int) -> None:
+    assert not group_advantages(torch.full((1, group), reward)).any()
+
+
+def test_an_unknown_reward_has_no_advantage_and_changes_no_other() -> None:
+    known = [1.0, 0.0, 0.0, 0.5]
+    with_unknown = group_advantages(torch.tensor([[*known, math.nan]]))
+    assert with_unknown[0, 4] == 0.0
+    assert with_unknown[0, :4].tolist() == pytest.approx(group_advantages(torch.tensor([known]))[0].tolist())
+
+
+def test_surrogate_at_ratio_one_is_the_plain_policy_gradient() -> None:
+    log_probs, advantages = torch.randn(9, requires_grad=True), torch.randn(9)
+    loss = clipped_surrogate(log_probs, log_probs.detach(), advantages, 0.2)
+    (gradient,) = torch.autograd.grad(loss.sum(), log_probs)
+    torch.testing.assert_close(loss, -advantages)
+    torch.testing.assert_close(gradient, -advantages)
+
+
+def test_surrogate_stops_pulling_once_the_ratio_has_left_the_clip_in_the_advantage_s_direction() -> None:
+    ratio = torch.tensor([1.5, 0.5, 1.5, 0.5])
+    advantages = torch.tensor([1.0, 1.0, -1.0, -1.0])
+    log_probs = ratio.log().requires_grad_()
+    loss = clipped_surrogate(log_probs, torch.zeros(4), advantages, 0.2)
+    torch.testing.assert_close(loss, torch.tensor([-1.2, -0.5, 1.5, 0.8]))
+    (gradient,) = torch.autograd.grad(loss.sum(), log_probs)
+    torch.testing.assert_close(gradient, torch.tensor([0.0, -0.5, 1.5, 0.0]))

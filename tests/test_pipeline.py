@@ -1,0 +1,493 @@
+"""A recipe from end to end: what is computed again and what is not, what it costs, and how it fails."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+
+import psutil
+import pytest
+from rich.console import Console
+
+import pipeline_recipes as micro
+from pipeline_recipes import RECIPE, SHORT, STAGES, TASK, Ran
+from smallwit import progress
+from smallwit.budget import paid_stages
+from smallwit.cli import main
+from smallwit.errors import UserError
+from smallwit.pipeline import StageFailed
+from smallwit.report.load import load_run
+from smallwit.run_folder import RunFolder
+
+MEASURED = [stage for stage in STAGES if stage != "answers"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """The micro recipe, run once. Its folder is only looked at."""
+    folder = tmp_path_factory.mktemp("finished")
+    return micro.run(micro.write(folder), folder / "run")
+
+
+@pytest.fixture
+def again(finished: Ran, tmp_path: Path) -> Callable[..., Ran]:
+    """Run the micro recipe in a copy of the finished run, with settings changed."""
+    recipe = micro.write(tmp_path)
+    shutil.copytree(finished.run_dir, tmp_path / "run", symlinks=True)
+
+    def run(*overrides: str, recipe_text: str = RECIPE) -> Ran:
+        recipe.write_text(recipe_text)
+        return micro.run(recipe, tmp_path / "run", *overrides)
+
+    return run
+
+
+def evaluations(*stages: str) -> list[str]:
+    return [f"evaluate {stage}" for stage in stages]
+
+
+class TestFirstRun:
+    def test_every_stage_is_done_once_and_measured(self, finished: Ran) -> None:
+        assert sorted(finished.computed) == sorted(["tokenizer", *STAGES, *evaluations(*MEASURED)])
+        assert [model["name"] for model in finished.results["models"]] == MEASURED
+        for stage in MEASURED:
+            rows = (finished.run_dir / "evaluation" / stage / "sums.jsonl").read_text().splitlines()
+            assert [json.loads(row)["id"] for row in rows] == ["test-8-0", "test-8-1", "test-8-2", "test-8-3"]
+
+    def test_the_folder_holds_what_the_design_promises(self, finished: Ran) -> None:
+        names = {path.name for path in finished.run_dir.iterdir() if not path.name.startswith(".")}
+        assert names == {
+            "recipe.resolved.yaml", "stages", "evaluation", "ledger.json", "results.json", "report.html", "store",
+        }  # fmt: skip
+        assert micro.read(finished.run_dir.parent / "micro.yaml") == micro.read(
+            shutil.copy(finished.run_dir / "recipe.resolved.yaml", finished.run_dir.parent / "resolved.yaml")
+        )
+        assert sorted(path.name for path in (finished.run_dir / "stages").iterdir()) == sorted(
+            f"{number:02d}-{name}" for number, name in enumerate(["tokenizer", *STAGES])
+        )
+        assert not list(finished.run_dir.rglob("*.tmp"))
+        assert not list(finished.run_dir.rglob("checkpoints"))
+
+    def test_a_stage_makes_an_ordinary_model_folder_with_its_log(self, finished: Ran) -> None:
+        folder = micro.artifact(finished.run_dir, "rl")
+        assert json.loads((folder / "config.json").read_text())["model_type"] == "qwen2"
+        assert {"model.safetensors", "tokenizer.json", "manifest.json", "metrics.jsonl"} <= {
+            path.name for path in folder.iterdir()
+        }
+        assert [row["step"] for row in finished.metrics("rl")] == [1, 2]
+        assert finished.metrics("rl")[0].keys() >= {
+            "loss", "loss/grpo", "lr", "grad_norm", "tokens", "flops", "seconds", "reward", "reward/sums", "no_signal",
+        }  # fmt: skip
+
+    def test_results_have_the_form_that_the_contracts_give(self, finished: Ran) -> None:
+        results = json.loads((finished.run_dir / "results.json").read_text())
+        assert results == finished.results
+        assert results.keys() == {"schema", "run", "seed", "seconds", "peak_memory_gb", "models", "comparisons"}
+        assert (results["schema"], results["run"], results["seed"]) == (1, "micro", 3)
+        assert results["seconds"] > 0
+        assert results["peak_memory_gb"] > 0.1
+        for model in results["models"]:
+            assert model.keys() == {"name", "parameters", "training_flops", "seconds", "scores"}
+            assert type(model["parameters"]) is int
+            assert type(model["training_flops"]) is float
+            score = model["scores"]["sums"]
+            assert score.keys() == {"mean", "low", "high", "strict", "n", "signature"}
+            assert 0 <= score["low"] <= score["mean"] <= score["high"] <= 1
+            assert score["n"] == 4
+        (comparison,) = results["comparisons"]
+        assert comparison.keys() == {"a", "b", "task", "difference", "low", "high", "p"}
+        assert (comparison["a"], comparison["b"], comparison["task"]) == ("rl", "sft-equal-compute", "sums")
+
+    def test_an_untrained_model_can_be_measured_beside_the_stages(self, again: Callable[..., Ran]) -> None:
+        ran = again("evaluation.stages=[small, rl]", "comparisons=[{a: rl, b: small}]")
+        assert ran.computed == ["evaluate small"]
+        first, second = ran.results["models"]
+        assert (first["name"], first["training_flops"], first["seconds"]) == ("small", 0.0, 0.0)
+        assert second["name"] == "rl"
+
+
+class TestCache:
+    def test_a_second_run_computes_nothing_and_gives_the_same_results(
+        self, finished: Ran, again: Callable[..., Ran]
+    ) -> None:
+        ran = again()
+        assert ran.computed == []
+        assert ran.results == finished.results, "scores, seconds and memory are those of the first time"
+        assert all(stage.pop("cached") for stage in ran.ledger["stages"])
+        assert ran.ledger["stages"] == [
+            {k: v for k, v in s.items() if k != "cached"} for s in finished.ledger["stages"]
+        ]
+        assert ran.ledger["attempts"] == finished.ledger["attempts"]
+
+    def test_a_second_run_imports_neither_torch_nor_transformers(self, finished: Ran, tmp_path: Path) -> None:
+        """It ends in seconds because it leaves alone what takes seconds to import."""
+        recipe = micro.write(tmp_path, RECIPE)
+        shutil.copytree(finished.run_dir, tmp_path / "run", symlinks=True)
+        code = (
+            "import sys; from smallwit.cli import main\n"
+            "assert main(sys.argv[1:]) == 0\n"
+            "print(sorted({'torch', 'transformers', 'datasets', 'huggingface_hub'} & set(sys.modules)))"
+        )
+        words = ["run", str(recipe), "--run-dir", str(tmp_path / "run")]
+        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert "done in" not in done.stdout
+        assert done.stdout.endswith("[]\n")
+
+    @pytest.mark.parametrize(
+        ("change", "computed"),
+        [
+            ("stages.rl.optimizer.lr=0.01", ["rl", "sft-equal-compute"]),
+            ("stages.answers.problems=5", ["answers", "joint"]),
+            ("stages.sft-equal-compute.sources.demos.batch=3", ["sft-equal-compute"]),
+            (
+                "stages.kd.objectives=[{kind: forward_kl, source: own, teacher: teacher}]",
+                ["kd", "rl", "sft-equal-compute"],
+            ),
+        ],
+    )
+    def test_a_changed_stage_is_done_again_and_what_follows_and_nothing_else(
+        self, again: Callable[..., Ran], change: str, computed: list[str]
+    ) -> None:
+        measured = [stage for stage in computed if stage != "answers"]
+        assert sorted(again(change).computed) == sorted([*computed, *evaluations(*measured)])
+
+    def test_a_change_of_the_evaluation_measures_again_and_trains_nothing(self, again: Callable[..., Ran]) -> None:
+        """Not even `sft`, which is measured on the validation split along the way."""
+        ran = again("evaluation.problems=5")
+        assert sorted(ran.computed) == sorted(evaluations(*MEASURED))
+        assert {model["scores"]["sums"]["n"] for model in ran.results["models"]} == {5}
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            "stages.rl.checkpoint_seconds=1",
+            "evaluation.stages=[base, rl, sft-equal-compute]",
+            "comparisons=[{a: joint, b: rl}]",
+        ],
+    )
+    def test_what_changes_no_weight_and_no_score_computes_nothing(self, again: Callable[..., Ran], change: str) -> None:
+        assert again(change).computed == []
+
+    def test_the_length_of_validation_answers_is_part_of_the_stage(self, again: Callable[..., Ran]) -> None:
+        assert "sft" in again("evaluation.max_new_tokens=7", "evaluation.stages=[sft]", "comparisons=[]").computed
+
+    def test_other_bytes_in_a_users_task_file_are_another_task(self, tmp_path: Path) -> None:
+        recipe = micro.write(tmp_path, SHORT)
+        micro.run(recipe, tmp_path / "run")
+        (tmp_path / "sums.py").write_text(TASK + "# the same, but who can tell?\n")
+        assert micro.run(recipe, tmp_path / "run").computed == ["tokenizer", "sft", "evaluate sft"]
+
+    def test_another_seed_or_number_format_shares_nothing(self, tmp_path: Path) -> None:
+        recipe = micro.write(tmp_path, SHORT)
+        weights = set()
+        for change in ("seed=3", "seed=4", "dtype=bfloat16"):
+            ran = micro.run(recipe, tmp_path / "run", change)
+            assert ran.computed == ["tokenizer", "sft", "evaluate sft"]
+            weights.add(ran.weights("sft"))
+        assert len(weights) == 3
+
+    def test_two_runs_of_one_seed_are_equal(self, finished: Ran, tmp_path: Path) -> None:
+        ran = micro.run(micro.write(tmp_path / "ein Ordner ✓"), tmp_path / "ein Ordner ✓" / "Läufe" / "1")
+        assert [model["scores"] for model in ran.results["models"]] == [m["scores"] for m in finished.results["models"]]
+        for stage in MEASURED:
+            assert ran.weights(stage) == finished.weights(stage)
+            assert micro.without_times(ran.metrics(stage)) == micro.without_times(finished.metrics(stage))
+
+    def test_going_back_to_an_earlier_setting_brings_back_its_results_and_curves(
+        self, finished: Ran, again: Callable[..., Ran]
+    ) -> None:
+        changed = again("stages.rl.steps=3")
+        assert len(changed.metrics("rl")) == 3
+        back = again()
+        assert back.computed == []
+        assert back.metrics("rl") == finished.metrics("rl")
+        assert back.results["models"] == finished.results["models"]
+
+    def test_a_stage_put_in_between_renumbers_the_folders_and_one_taken_out_leaves_the_report(
+        self, finished: Ran, again: Callable[..., Ran]
+    ) -> None:
+        text = RECIPE.replace(
+            "  - name: rl\n",
+            "  - name: extra\n    kind: train\n    from: kd\n    sources: {text: {kind: text, batch: 2}}\n"
+            "    objectives: [{kind: cross_entropy, source: text}]\n    steps: 1\n  - name: rl\n",
+        )
+        ran = again(recipe_text=text)
+        assert ran.computed == ["extra", "evaluate extra"]
+        assert [row["step"] for row in ran.metrics("rl")] == [1, 2]
+        assert len(list((ran.run_dir / "stages").iterdir())) == 1 + len(STAGES) + 1
+        back = again()
+        assert back.computed == []
+        assert [stage.name for stage in load_run(back.run_dir).metrics] == [
+            stage.name for stage in load_run(finished.run_dir).metrics
+        ]
+        assert "extra" not in load_run(back.run_dir).samples
+
+    def test_results_of_an_earlier_recipe_do_not_outlive_it(self, again: Callable[..., Ran], tmp_path: Path) -> None:
+        with pytest.raises(StageFailed):
+            again("stages.rl.optimizer.lr=1e38", "stages.rl.steps=20")
+        assert not (tmp_path / "run" / "results.json").exists()
+        assert not (tmp_path / "run" / "report.html").exists()
+
+    def test_a_damaged_artifact_is_named_and_made_again(
+        self, finished: Ran, again: Callable[..., Ran], tmp_path: Path
+    ) -> None:
+        model = micro.artifact(tmp_path / "run", "kd") / "model.safetensors"
+        content = bytearray(model.read_bytes())
+        content[-1] ^= 1
+        model.write_bytes(content)
+        (micro.artifact(tmp_path / "run", "answers") / "answers.jsonl").unlink()
+        ran = again()
+        assert sorted(ran.computed) == ["answers", "kd"]
+        assert f"kd: its artifact is damaged and will be made again: {model}: content differs" in ran.printed
+        assert "answers.jsonl: missing" in ran.printed
+        assert ran.weights("kd") == finished.weights("kd")
+
+    def test_the_seconds_of_a_stopped_attempt_count(
+        self, again: Callable[..., Ran], finished: Ran, tmp_path: Path
+    ) -> None:
+        ledger = tmp_path / "run" / "ledger.json"
+        content = json.loads(ledger.read_text())
+        content["attempts"].append(
+            {"seconds": 100.0, "peak_memory_gb": 7.0, "computed": content["attempts"][0]["computed"][:1]}
+        )
+        content["attempts"].append({"seconds": 900.0, "peak_memory_gb": 9.0, "computed": ["of another recipe"]})
+        ledger.write_text(json.dumps(content))
+        results = again().results
+        assert results["seconds"] == pytest.approx(finished.results["seconds"] + 100)
+        assert results["peak_memory_gb"] == 7.0
+
+
+class TestCosts:
+    def test_flops_add_up_along_the_path_and_what_was_answered_for_it_counts(self, finished: Ran) -> None:
+        cost = {stage["name"]: stage["flops"] for stage in finished.ledger["stages"]}
+        whole = {stage["name"]: stage["cumulative_flops"] for stage in finished.ledger["stages"]}
+        assert whole["teacher"] == cost["teacher"]
+        assert whole["sft"] == pytest.approx(cost["base"] + cost["sft"])
+        assert whole["rl"] == pytest.approx(cost["base"] + cost["sft"] + cost["kd"] + cost["rl"])
+        assert whole["joint"] == pytest.approx(whole["sft"] + cost["answers"] + cost["joint"])
+        assert {m["name"]: m["training_flops"] for m in finished.results["models"]} == {s: whole[s] for s in MEASURED}
+
+    def test_answers_that_two_stages_of_a_path_learn_from_are_paid_once(self, tmp_path: Path) -> None:
+        shared = RECIPE.replace(
+            "  - name: sft-equal-compute\n    kind: train\n    from: base\n"
+            "    sources: {demos: {kind: demonstrations, batch: 4, limit: 20}}",
+            "  - name: sft-equal-compute\n    kind: train\n    from: joint\n"
+            "    sources: {demos: {kind: demonstrations, from: answers, batch: 4}}",
+        )
+        recipe = micro.read(micro.write(tmp_path, shared))
+        assert sorted(paid_stages(recipe, "sft-equal-compute")) == [
+            "answers",
+            "base",
+            "joint",
+            "sft",
+            "sft-equal-compute",
+        ]
+
+    def test_a_budget_in_flops_is_spent_and_overrun_by_less_than_a_step(self, finished: Ran) -> None:
+        for stage, budget in (("base", 5e6), ("sft", 8e6)):
+            spent = [row["flops"] for row in finished.metrics(stage)]
+            assert spent[-2] < budget <= spent[-1]
+
+    def test_equal_compute_is_what_the_other_path_cost(self, finished: Ran) -> None:
+        whole = {stage["name"]: stage["cumulative_flops"] for stage in finished.ledger["stages"]}
+        last_step = (
+            finished.metrics("sft-equal-compute")[-1]["flops"] - finished.metrics("sft-equal-compute")[-2]["flops"]
+        )
+        assert 0 <= whole["sft-equal-compute"] - whole["rl"] < last_step
+
+    def test_equal_compute_with_a_declared_path_needs_not_wait_for_it(self, again: Callable[..., Ran]) -> None:
+        ran = again("stages.sft-equal-compute.equal_compute=sft")
+        assert ran.computed == ["sft-equal-compute", "evaluate sft-equal-compute"]
+        spent = [row["flops"] for row in ran.metrics("sft-equal-compute")]
+        assert spent[-2] < 8e6 <= spent[-1]
+
+    def test_equal_compute_with_nothing_left_to_spend_is_refused_before_anything_runs(self, tmp_path: Path) -> None:
+        with pytest.raises(
+            UserError, match=r"stage sft-equal-compute: base costs 5e\+06 FLOPs in all, and sft"
+        ) as caught:
+            micro.run(
+                micro.write(tmp_path),
+                tmp_path / "run",
+                "stages.sft-equal-compute.from=sft",
+                "stages.sft-equal-compute.equal_compute=base",
+            )
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / "run" / "stages").exists()
+
+    def test_the_ledger_tells_what_each_stage_took(self, finished: Ran) -> None:
+        stages = {stage["name"]: stage for stage in finished.ledger["stages"]}
+        assert list(stages) == STAGES
+        assert finished.ledger["schema"] == 1
+        assert stages["rl"].keys() == {
+            "name", "kind", "flops", "cumulative_flops", "seconds", "peak_memory_gb", "tokens", "teacher_tokens",
+            "steps", "cached",
+        }  # fmt: skip
+        assert {name: stage["steps"] for name, stage in stages.items() if name in ("teacher", "kd", "rl", "joint")} == {
+            "teacher": 3, "kd": 2, "rl": 2, "joint": 2,
+        }  # fmt: skip
+        assert all(stage["seconds"] > 0 and stage["tokens"] > 0 and not stage["cached"] for stage in stages.values())
+        assert {name for name, stage in stages.items() if stage["teacher_tokens"]} == {"kd", "joint"}
+
+
+class TestFailure:
+    def failing(self, tmp_path: Path, task: str, *overrides: str, text: str = SHORT) -> str:
+        recipe = micro.write(tmp_path, text)
+        (tmp_path / "sums.py").write_text(task)
+        with pytest.raises((StageFailed, UserError)) as caught:
+            micro.run(recipe, tmp_path / "run", *overrides)
+        return f"{type(caught.value).__name__}: {caught.value}"
+
+    def test_a_stage_that_fails_is_named_with_the_reason(self, tmp_path: Path) -> None:
+        broken = TASK.replace("right =", "1 / 0\n        right =")
+        message = self.failing(tmp_path, broken)
+        assert message.startswith("StageFailed: stage evaluate sft: Traceback")
+        assert "sums.py" in message
+        assert message.rstrip().endswith("ZeroDivisionError: division by zero")
+
+    def test_what_the_user_can_mend_is_one_line(self, tmp_path: Path) -> None:
+        message = self.failing(tmp_path, TASK.replace("return Verdict(", "return (").replace("score, score,", "score,"))
+        assert message.startswith("UserError: stage evaluate sft: ")
+        assert "Sums.verify gave (" in message
+        assert "\n" not in message
+
+    def test_training_that_goes_astray_stops_with_advice(self, tmp_path: Path) -> None:
+        message = self.failing(tmp_path, TASK, "stages.sft.optimizer.lr=1e38", "stages.sft.steps=20")
+        assert message.startswith("StageFailed: stage sft: step ")
+        assert "lower learning rate" in message
+        assert "Traceback" not in message
+
+    def test_a_verifier_that_fails_too_often_stops_an_evaluation(self, tmp_path: Path) -> None:
+        verdict = 'Verdict(score, score, None, "correct" if right else "wrong")'
+        unsure = TASK.replace(verdict, 'Verdict(None, None, None, "infrastructure")')
+        message = self.failing(tmp_path, unsure)
+        assert "stage evaluate sft: sft on sums: the verifier itself failed on 100.0% of 4 responses" in message
+        assert "smallwit doctor" in message
+
+    def test_a_name_that_smallwit_needs_itself_is_refused(self, tmp_path: Path) -> None:
+        assert "'tokenizer' is the name of" in self.failing(tmp_path, TASK, "stages.sft.name=tokenizer")
+
+    def test_the_siblings_of_a_failed_stage_are_stopped_and_keep_what_they_have(self, tmp_path: Path) -> None:
+        text = SHORT + (
+            "  - name: slow\n    kind: train\n    from: small\n    sources: {demos: {kind: demonstrations, batch: 4}}\n"
+            "    objectives: [{kind: cross_entropy, source: demos}]\n    steps: 1000000\n"
+            "  - name: wrong\n    kind: answers\n    model: sft\n    problems: 2\n    max_new_tokens: 4\n"
+        )
+        nothing_is_right = TASK.replace("score = 1.0 if right else", "score = 0.0 *")
+        started = time.monotonic()
+        message = self.failing(tmp_path, nothing_is_right, "workers=3", text=text)
+        assert message.startswith("UserError: stage wrong: sft answered 2 problems and the verifier accepted none")
+        assert time.monotonic() - started < 60
+        assert workers() == []
+        saved = sorted((micro.stage_folder(tmp_path / "run", "slow") / "checkpoints").glob("step_*"))
+        assert saved
+        assert int(saved[-1].name[5:]) == micro.metrics(tmp_path / "run", "slow")[-1]["step"]
+
+    def test_a_killed_stage_is_told_from_a_failed_one(self, tmp_path: Path) -> None:
+        def kill() -> None:
+            # Its first line of metrics: by then the stage runs alone, and nothing else that was started is alive.
+            while not list((tmp_path / "run").glob("stages/*-sft/metrics.jsonl")):
+                time.sleep(0.01)
+            for process in workers():
+                process.send_signal(signal.SIGKILL)
+
+        threading.Thread(target=kill, daemon=True).start()
+        message = self.failing(tmp_path, TASK, "stages.sft.steps=20000", "evaluation.stages=[small]", "workers=1")
+        assert message.startswith("StageFailed: stage ")
+        assert "its process was killed, perhaps for want of memory" in message
+
+    @pytest.mark.parametrize(("exception", "status"), [("1 / 0", 1), ("", 0)])
+    def test_the_exit_status_tells_them_apart(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], exception: str, status: int
+    ) -> None:
+        recipe = micro.write(tmp_path, SHORT)
+        (tmp_path / "sums.py").write_text(TASK.replace("right =", f"{exception}\n        right ="))
+        assert main(["run", str(recipe), "--run-dir", str(tmp_path / "run")]) == status
+        assert capsys.readouterr().err.startswith("smallwit: stage evaluate sft: Traceback" if status else "")
+
+
+class TestRunFolder:
+    def test_a_second_process_is_refused(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        recipe = micro.write(tmp_path, SHORT)
+        with RunFolder(tmp_path / "run").occupy():
+            assert main(["run", str(recipe), "--run-dir", str(tmp_path / "run")]) == 2
+        error = capsys.readouterr().err
+        assert error == (
+            f"smallwit: --run-dir {tmp_path / 'run'}: another smallwit is at work there; "
+            "wait for it, or name another folder\n"
+        )
+
+    def test_a_folder_that_cannot_be_written_is_refused(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        recipe = micro.write(tmp_path, SHORT)
+        assert main(["run", str(recipe), "--run-dir", str(recipe / "run")]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(
+            f"smallwit: --run-dir {recipe / 'run'}: cannot be written (Not a directory); name a folder"
+        )
+        assert error.count("\n") == 1
+
+    def test_a_folder_without_room_is_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr("smallwit.run_folder.FREE_BYTES", 10**18)
+        assert main(["run", str(micro.write(tmp_path, SHORT)), "--run-dir", str(tmp_path / "run")]) == 2
+        assert "MB are free there; free some space" in capsys.readouterr().err
+
+    def test_a_ledger_that_is_none_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "ledger.json").write_text("{")
+        with pytest.raises(UserError, match=r"ledger.json: is not a ledger; delete it"):
+            micro.run(micro.write(tmp_path, SHORT), tmp_path / "run")
+
+
+class TestSmoke:
+    def test_every_stage_takes_two_steps_whatever_its_budget(self, tmp_path: Path) -> None:
+        ran = micro.run(micro.write(tmp_path), tmp_path / "run", smoke=True)
+        steps = {stage["name"]: stage["steps"] for stage in ran.ledger["stages"]}
+        assert steps == {stage: 0 if stage == "answers" else 2 for stage in STAGES}
+        assert ran.results["run"] == "micro-smoke"
+        assert ran.manifest("answers")["asked"] == 2
+        assert {model["scores"]["sums"]["n"] for model in ran.results["models"]} == {2}
+        joint = ran.metrics("joint")[-1]
+        assert joint.keys() >= {"loss/cross_entropy", "loss/forward_kl", "loss/grpo", "reward"}
+        assert joint["reward"] > 1, "the reward of smoke is the length of a completion, not whether it is right"
+        assert all(row["grad_norm"] > 0 for stage in MEASURED for row in ran.metrics(stage))
+
+
+class TestProgress:
+    def test_without_a_terminal_it_prints_a_line_now_and_then(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(progress, "HEARTBEAT_SECONDS", 0.05)
+        ran = micro.run(micro.write(tmp_path, SHORT), tmp_path / "run", "stages.sft.steps=60")
+        beats = [line for line in ran.printed.splitlines() if "] sft " in line and "step" in line]
+        assert beats, ran.printed
+        assert "%" in beats[-1]
+        assert "loss" in beats[-1]
+        assert "\x1b" not in ran.printed
+
+    def test_on_a_terminal_it_shows_bars_with_the_time_left(self, tmp_path: Path) -> None:
+        console = Console(file=StringIO(), force_terminal=True, width=100)
+        micro.run(micro.write(tmp_path, SHORT), tmp_path / "run", "stages.sft.steps=200", console=console)
+        assert isinstance(console.file, StringIO)
+        shown = console.file.getvalue()
+        assert "\x1b[" in shown
+        assert "left" in shown
+        assert "sft: done in" in shown
+
+
+def workers() -> list[psutil.Process]:
+    """The processes of stages that run at present: what the fork server of this process has started."""
+    children = psutil.Process(os.getpid()).children()
+    servers = [child for child in children if any("forkserver" in word for word in child.cmdline())]
+    found = [grandchild for server in servers for grandchild in server.children()]
+    return [process for process in found if process.status() != psutil.STATUS_ZOMBIE]

@@ -1,0 +1,148 @@
+"""Data files as they come: every row that cannot be used is named by file and line, and counted."""
+
+import gzip
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from smallwit.errors import UserError
+from smallwit.rows import read_rows, scan_rows
+
+GOOD = b'{"id": 1, "text": "one"}\n{"id": 2, "text": "two"}\n{"id": 3, "text": "three"}\n'
+
+
+def write(tmp_path: Path, content: bytes, name: str = "rows.jsonl") -> Path:
+    path = tmp_path / name
+    path.write_bytes(content)
+    return path
+
+
+def test_plain_file(tmp_path: Path) -> None:
+    rows, bad = read_rows(write(tmp_path, GOOD))
+    assert [row["id"] for row in rows] == [1, 2, 3]
+    assert bad == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"\xef\xbb\xbf" + GOOD, id="byte order mark"),
+        pytest.param(GOOD.replace(b"\n", b"\r\n"), id="CRLF"),
+        pytest.param(GOOD.rstrip(b"\n"), id="no newline at the end"),
+        pytest.param(GOOD.replace(b"\n", b"\n\n"), id="empty lines"),
+        pytest.param(gzip.compress(GOOD), id="gzip, told by its content and not by its name"),
+        pytest.param(b"".join(gzip.compress(line) for line in GOOD.splitlines(keepends=True)), id="gzip in members"),
+    ],
+)
+def test_harmless_differences(tmp_path: Path, content: bytes) -> None:
+    rows, bad = read_rows(write(tmp_path, content), max_bad_fraction=0)
+    assert [row["text"] for row in rows] == ["one", "two", "three"]
+    assert bad == []
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        pytest.param(b'{"id": 4, "text": "f', "not JSON", id="cut line"),
+        pytest.param(b'{"id": 4, "text": "\xff\xfe"}', "not UTF-8", id="bad UTF-8"),
+        pytest.param(b"[1, 2]", "this is a list", id="a list"),
+        pytest.param(b"null", "this is null", id="null"),
+        pytest.param(b'{"id": 4}', "column 'text' is missing", id="missing column"),
+        pytest.param(b'{"id": 4, "text": 5}', "column 'text' must be text, this is a whole number", id="wrong type"),
+        pytest.param(b'{"id": true, "text": "x"}', "column 'id' must be a whole number, this is true", id="boolean"),
+        pytest.param(b'{"id": 4, "text": "\\ud800"}', "half of a surrogate pair", id="lone surrogate"),
+        pytest.param(b"[" * 100_000, "not JSON", id="deep nesting"),
+        pytest.param(b'{"id": ' + b"9" * 5000 + b', "text": "x"}', "not JSON", id="number of 5,000 digits"),
+        pytest.param(b"\0" * 50, "not JSON", id="zeros after a power failure"),
+    ],
+)
+def test_bad_row_is_named_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, line: bytes, reason: str
+) -> None:
+    path = write(tmp_path, GOOD + line + b"\n" + b'{"id": 5, "text": "five"}\n')
+    with caplog.at_level(logging.WARNING):
+        rows, bad = read_rows(path, columns={"id": int, "text": str})
+    assert [row["id"] for row in rows] == [1, 2, 3, 5]
+    assert len(bad) == 1
+    assert str(bad[0]).startswith(f"{path}:4: ")
+    assert reason in str(bad[0])
+    assert str(bad[0]) in caplog.text
+    assert "1 of 5 rows left out" in caplog.text
+
+
+def test_cut_off_tail_is_told_from_a_broken_line(tmp_path: Path) -> None:
+    _, bad = read_rows(write(tmp_path, GOOD + b'{"id": 4, "te'))
+    assert "cut off" in bad[0].reason
+
+
+def test_lone_surrogate_is_told_from_a_pair(tmp_path: Path) -> None:
+    rows, bad = read_rows(write(tmp_path, b'{"text": "\\ud83d\\ude00"}\n'))
+    assert rows == [{"text": "\U0001f600"}]
+    assert bad == []
+
+
+def test_more_bad_rows_than_borne_are_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD + b"oops\noops\n")
+    with pytest.raises(UserError, match=r"rows\.jsonl:4: not JSON .*\(2 of 5 rows are bad\)"):
+        read_rows(path)
+    rows, bad = read_rows(path, max_bad_fraction=0.4)
+    assert (len(rows), len(bad)) == (3, 2)
+
+
+def test_fraction_zero_bears_no_bad_row(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"rows\.jsonl:4: "):
+        read_rows(write(tmp_path, GOOD + b"oops\n"), max_bad_fraction=0)
+
+
+def test_file_of_nothing_but_one_bad_row_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"rows\.jsonl:1: "):
+        read_rows(write(tmp_path, b"oops\n"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param(b"", "holds no rows", id="empty"),
+        pytest.param(b"\n\n", "holds no rows", id="empty lines only"),
+        pytest.param("{}".encode("utf-16"), "UTF-16", id="UTF-16"),
+        pytest.param(gzip.compress(GOOD)[:-12], "cannot be read", id="gzip cut off"),
+        pytest.param(b"PAR1 and then nothing", "parquet", id="parquet cut off"),
+    ],
+)
+def test_unreadable_file(tmp_path: Path, content: bytes, message: str) -> None:
+    path = write(tmp_path, content)
+    with pytest.raises(UserError, match=message) as caught:
+        read_rows(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        read_rows(tmp_path / "nowhere.jsonl")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_rows(tmp_path)
+
+
+def test_parquet(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    path = tmp_path / "rows.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["one", None, "three"], "n": [1, 2, 3]}), path)
+    rows, bad = read_rows(path, columns={"text": str, "n": int})
+    assert rows == [{"text": "one", "n": 1}, {"text": "three", "n": 3}]
+    assert str(bad[0]) == f"{path}:2: column 'text' must be text, this is null"
+
+
+def test_rows_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD + b"oops\n" * 10)
+    assert next(scan_rows(path)) == json.loads(GOOD.splitlines()[0])
+
+
+def test_line_of_ten_megabytes(tmp_path: Path) -> None:
+    text = "x" * 10_000_000
+    rows, _ = read_rows(write(tmp_path, json.dumps({"text": text}).encode()))
+    assert rows[0]["text"] == text
