@@ -30,6 +30,15 @@ def _forget_verdicts() -> None:
     code._state.verdicts.clear()
 
 
+def servers() -> list[psutil.Process]:
+    """The fork servers and all that runs under them (the test process may have other children)."""
+    pool = code._state.pool
+    found = [server.process.pid for worker in pool.workers for server in worker.servers.values()] if pool else []
+    return [
+        process for pid in found for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    ]
+
+
 def honest() -> CodeJob:
     return CodeJob("", "f", HONEST + f"# {random.random()}\n", cases=CASES, tests=TESTS)
 
@@ -42,7 +51,8 @@ def test_hostile_program_scores_zero_in_time_and_disturbs_nobody(name: str, way:
     tmp_path.chmod(0o777)
     source = textwrap.dedent(HOSTILE[name]).replace("HOST", str(tmp_path))
     job = CodeJob("", "f", source, cases=CASES) if way == "cases" else CodeJob("", "f", source, tests=TESTS)
-    children = {process.pid for process in psutil.Process().children(recursive=True)}
+    assert judge_code([honest()], workers=1)[0].score == 1.0
+    before = servers()
     start = time.monotonic()
     bad, good = judge_code([job, honest()], cpu_seconds=LIMIT, workers=1)
     assert time.monotonic() - start < 2 * LIMIT + 2 + 2
@@ -50,8 +60,7 @@ def test_hostile_program_scores_zero_in_time_and_disturbs_nobody(name: str, way:
     assert bad.reason in ("wrong", "limit")
     assert good == Verdict(1.0, 1.0, good.answer, "correct")
     assert not list(tmp_path.iterdir())
-    if children:  # the servers were running: they are the same ones, and nothing else is left
-        assert {process.pid for process in psutil.Process().children(recursive=True)} == children
+    assert servers() == before  # the same ones, and nothing else is left
 
 
 @pytest.mark.slow
@@ -127,7 +136,7 @@ def test_every_way_of_isolation_judges(way: str, monkeypatch: pytest.MonkeyPatch
 def test_no_server_outlives_its_socket() -> None:
     isolation_level()
     assert code._state.pool is not None
-    processes = psutil.Process().children(recursive=True)
+    processes = servers()
     assert processes
     code._state.close()
     _, alive = psutil.wait_procs(processes, timeout=5)
@@ -136,7 +145,7 @@ def test_no_server_outlives_its_socket() -> None:
 
 def test_killed_servers_are_replaced() -> None:
     assert judge_code([honest()], workers=1)[0].score == 1.0
-    for process in psutil.Process().children(recursive=True):
+    for process in servers():
         process.kill()
     assert [verdict.score for verdict in judge_code([honest(), honest()], workers=1)] == [1.0, 1.0]
 

@@ -10,7 +10,8 @@ from typing import Any
 from smallwit.artifacts import content_key, folder_hash
 from smallwit.budget import answers_of, declared_flops, remaining_flops
 from smallwit.errors import UserError
-from smallwit.recipe import AnswersStage, ForwardKL, Recipe, ReverseKL, TrainStage
+from smallwit.recipe import AnswersStage, Recipe, TrainStage
+from smallwit.recipe_objectives import ForwardKL, ReverseKL
 from smallwit.tasks import load_task, task_bytes
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "math-verify", "sympy", "latex2sympy2_extended")

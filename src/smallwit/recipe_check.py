@@ -12,15 +12,14 @@ from smallwit.nearest import hint
 from smallwit.recipe import (
     AnswersStage,
     Demonstrations,
-    ForwardKL,
     ModelSpec,
     NewModel,
     Recipe,
-    ReverseKL,
     Rollouts,
     StageBase,
     TrainStage,
 )
+from smallwit.recipe_objectives import ForwardKL, ReverseKL
 from smallwit.recipe_yaml import Lines
 
 if TYPE_CHECKING:

@@ -1,0 +1,28 @@
+"""The objectives of a stage, one family a file, and how an entry of the recipe becomes one.
+
+    L = sum_c lambda_c * sum_t m[c, t] * l_c(t) / N_c
+
+The loop above these classes knows none of them by name.
+"""
+
+from smallwit import recipe_objectives
+from smallwit.objectives.divergence import ForwardKL, ReverseKL
+from smallwit.recipe import Rollouts, Source
+from smallwit.recipe_objectives import GRPO, CrossEntropy, ObjectiveSpec
+from smallwit.training.objectives.base import CrossEntropyObjective, Objective
+from smallwit.training.objectives.distillation import DivergenceObjective
+from smallwit.training.objectives.policy import GRPOObjective
+
+__all__ = ["CrossEntropyObjective", "DivergenceObjective", "GRPOObjective", "Objective", "bind"]
+
+
+def bind(spec: ObjectiveSpec, source: Source) -> Objective:
+    """The objective that an entry of a recipe describes, on its source."""
+    name, where, weight = spec.kind, spec.source, spec.weight
+    if isinstance(spec, CrossEntropy):
+        return CrossEntropyObjective(name, where, weight)
+    if isinstance(spec, GRPO):
+        assert isinstance(source, Rollouts)  # checked when the recipe was read
+        return GRPOObjective(name, where, weight, clip=spec.clip, temperature=source.temperature)
+    divergence = ForwardKL if isinstance(spec, recipe_objectives.ForwardKL) else ReverseKL
+    return DivergenceObjective(name, where, weight, spec.teacher, divergence, spec.temperature)

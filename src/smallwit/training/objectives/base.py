@@ -1,0 +1,54 @@
+"""What an objective is: what it needs from the head, its loss on a token, its weights and its normaliser."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from smallwit.objectives.divergence import TeacherHead
+from smallwit.objectives.head import LogProb, View
+from smallwit.training.batch import Example, TokenBatch
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Base class. `temperature` is the source's sampling temperature (1 for demonstrations)."""
+
+    name: str
+    source: str
+    weight: float
+    teacher: str | None = None
+
+    needs_reward = False
+
+    def view(self, batch: TokenBatch, teacher: TeacherHead | None) -> View:
+        """The statistic `[N]` that the loss is made of."""
+        raise NotImplementedError
+
+    def token_loss(self, values: Tensor, batch: TokenBatch) -> Tensor:
+        """l_c(t) for each token, `[N]`, from the view's values `[N]`."""
+        raise NotImplementedError
+
+    def token_weights(self, batch: TokenBatch) -> Tensor:
+        """m[c, t] >= 0, `[N]`. One for every token unless an objective weighs sequences."""
+        return torch.ones_like(batch.labels, dtype=torch.float32)
+
+    def wants(self, example: Example) -> bool:
+        """Whether this example can move a weight at all."""
+        return True
+
+    def normaliser(self, examples: Sequence[Example]) -> float:
+        """N_c over a whole optimizer step: the number of trained tokens unless said otherwise."""
+        return float(sum(example.targets for example in examples))
+
+
+@dataclass(frozen=True)
+class CrossEntropyObjective(Objective):
+    """-log p(label), averaged over tokens."""
+
+    def view(self, batch: TokenBatch, teacher: TeacherHead | None) -> View:
+        return LogProb(batch.labels)
+
+    def token_loss(self, values: Tensor, batch: TokenBatch) -> Tensor:
+        return -values
