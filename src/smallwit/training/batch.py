@@ -4,7 +4,7 @@ Rows are padded on the right: under causal attention no real token ever sees the
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -69,6 +69,16 @@ class TokenBatch:
             sequence_targets=targets.to(device),
             log_probs=torch.tensor(sampled, device=device) if sampled else None,
             advantages=torch.tensor([example.advantage for example in examples], device=device),
+        )
+
+    def part(self, tokens: slice) -> "TokenBatch":
+        """The same batch with only these of its N trained tokens."""
+        return replace(
+            self,
+            positions=self.positions[tokens],
+            labels=self.labels[tokens],
+            sequence=self.sequence[tokens],
+            log_probs=None if self.log_probs is None else self.log_probs[tokens],
         )
 
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from smallwit.models.build import backbone, head_weight
 from smallwit.models.flops import Cost
 from smallwit.objectives.divergence import TeacherHead
-from smallwit.objectives.head import token_statistics
+from smallwit.objectives.head import chunked_loss, token_statistics
 from smallwit.recipe import Optimizer
 from smallwit.training.batch import TokenBatch, micro_batches
 from smallwit.training.checkpoint import Checkpoints
@@ -181,18 +181,36 @@ class Trainer:
             hidden = backbone(self.model)(input_ids=batch.tokens, use_cache=False).last_hidden_state
             hidden = hidden.flatten(0, 1)[batch.positions]
             heads = {name: self._teacher_head(name, batch) for name in {o.teacher for o in objectives if o.teacher}}
-            views = [o.view(batch, heads[o.teacher] if o.teacher else None) for o in objectives]
-            weight = head_weight(self.model)[: self.vocabulary].to(hidden.dtype)
-            values = token_statistics(hidden, weight, views)
-        parts = [
-            (objective.token_weights(batch) * objective.token_loss(value, batch)).sum() / normaliser
-            for objective, value, normaliser in zip(objectives, values, normalisers, strict=True)
-        ]
-        loss = torch.stack([o.weight * part for o, part in zip(objectives, parts, strict=True)]).sum()
+        views = [o.view(batch, heads[o.teacher] if o.teacher else None) for o in objectives]
+        terms = list(zip(objectives, normalisers, strict=True))
+
+        def parts(values: Sequence[Tensor], batch: TokenBatch) -> list[Tensor]:
+            return [
+                (objective.token_weights(batch) * objective.token_loss(value, batch)).sum() / normaliser
+                for (objective, normaliser), value in zip(terms, values, strict=True)
+            ]
+
+        def weighted(values: Sequence[Tensor], batch: TokenBatch) -> Tensor:
+            pairs = zip(objectives, parts(values, batch), strict=True)
+            return torch.stack([objective.weight * part for objective, part in pairs]).sum()
+
+        weight = head_weight(self.model)
+        if all(objective.per_token for objective in objectives):
+            loss, values = chunked_loss(
+                hidden,
+                weight,
+                views,
+                lambda values, tokens: weighted(values, batch.part(tokens)),
+                vocabulary=self.vocabulary,
+            )
+        else:
+            values = token_statistics(hidden, weight[: self.vocabulary].to(hidden.dtype), views)
+            loss = weighted(values, batch)
         loss.backward()
         self.progress.tokens += len(batch.labels)
         self.progress.flops += self.cost.train(batch.lengths, len(batch.labels))
-        return [float(part.detach()) for part in parts]
+        with torch.no_grad():
+            return [float(part) for part in parts(values, batch)]
 
     @torch.no_grad()
     def _teacher_head(self, name: str, batch: TokenBatch) -> TeacherHead:

@@ -21,6 +21,8 @@ class Objective:
     teacher: str | None = None
 
     needs_reward = False
+    per_token = True
+    """Whether a token's loss depends on that token's values alone."""
 
     def view(self, batch: TokenBatch, teacher: TeacherHead | None) -> View:
         """The statistic `[N]` that the loss is made of."""
