@@ -128,6 +128,9 @@ class TrainStage(StageBase):
     lora: LoRA | None = None
     gradient_checkpointing: bool = False
     micro_tokens: PositiveInt = Field(default=16384, description="padded tokens of one forward and backward pass")
+    pack: PositiveInt | None = Field(
+        default=None, description="tokens of a packed row; one example a row if absent (no attention across examples)"
+    )
     checkpoint_seconds: PositiveFloat = Field(default=60.0, description="seconds between checkpoints")
     validation: Selection | None = None
 

@@ -56,6 +56,7 @@ def run(job: Job, reporter: Reporter) -> Info:
         vocabulary=len(tokenizer),
         pad=pad_token(tokenizer),
         micro_tokens=stage.micro_tokens,
+        pack=stage.pack,
         seed=sources.stable_seed(job.recipe.seed, stage.name),
         autocast=autocast_of(job),
     )

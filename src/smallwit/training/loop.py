@@ -88,18 +88,14 @@ class Trainer:
         vocabulary: int,
         pad: int,
         micro_tokens: int,
+        pack: int | None = None,
         seed: int,
         autocast: torch.dtype | None = None,
     ) -> None:
         self.model, self.sources, self.objectives, self.teachers = model, sources, objectives, teachers
         self.spec, self.budget = optimizer, budget
-        self.vocabulary, self.pad, self.micro_tokens, self.seed, self.autocast = (
-            vocabulary,
-            pad,
-            micro_tokens,
-            seed,
-            autocast,
-        )
+        self.vocabulary, self.pad, self.seed, self.autocast = vocabulary, pad, seed, autocast
+        self.micro_tokens, self.pack = micro_tokens, pack
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizers = make_optimizers(model, optimizer)
         self.cost = Cost.of(model)
@@ -166,8 +162,9 @@ class Trainer:
             # Before any backward: the normalisers are those of the whole step, however it is split.
             normalisers = [objective.normaliser(batch.examples) for objective in objectives]
             examples = [e for e in batch.examples if e.targets > 0 and any(o.wants(e) for o in objectives)]
-            for group in micro_batches(examples, self.micro_tokens):
-                parts = self._micro_backward(TokenBatch.of(group, self.pad, self.model.device), objectives, normalisers)
+            for group in micro_batches(examples, self.micro_tokens, self.pack):
+                tokens = TokenBatch.of(group, self.pad, self.model.device, self.pack)
+                parts = self._micro_backward(tokens, objectives, normalisers)
                 for place, part in zip(places, parts, strict=True):
                     losses[place] += part
         total = sum(objective.weight * loss for objective, loss in zip(self.objectives, losses, strict=True))
@@ -178,8 +175,7 @@ class Trainer:
     ) -> list[float]:
         device_type = self.model.device.type
         with torch.autocast(device_type, self.autocast, enabled=self.autocast is not None):
-            hidden = backbone(self.model)(input_ids=batch.tokens, use_cache=False).last_hidden_state
-            hidden = hidden.flatten(0, 1)[batch.positions]
+            hidden = forward_hidden(self.model, batch)
             heads = {name: self._teacher_head(name, batch) for name in {o.teacher for o in objectives if o.teacher}}
         views = [o.view(batch, heads[o.teacher] if o.teacher else None) for o in objectives]
         terms = list(zip(objectives, normalisers, strict=True))
@@ -215,12 +211,10 @@ class Trainer:
     @torch.no_grad()
     def _teacher_head(self, name: str, batch: TokenBatch) -> TeacherHead:
         teacher = self.teachers[name]
-        hidden = backbone(teacher.model)(input_ids=batch.tokens, use_cache=False).last_hidden_state
+        hidden = forward_hidden(teacher.model, batch)
         self.progress.flops += teacher.cost.forward(batch.lengths, len(batch.labels))
         self.progress.teacher_tokens += sum(batch.lengths)
-        return TeacherHead(
-            hidden.flatten(0, 1)[batch.positions], head_weight(teacher.model).to(hidden.dtype), self.vocabulary
-        )
+        return TeacherHead(hidden, head_weight(teacher.model).to(hidden.dtype), self.vocabulary)
 
     def _update(self, rate: float, loss: float) -> float:
         """Clip and apply the gradient, unless it or the loss is not finite or there is none. Returns its norm."""
@@ -281,6 +275,14 @@ class Trainer:
         """Put saved values into the trained parameters."""
         for name, parameter in self.trained_tensors().items():
             parameter.copy_(tensors[name])
+
+
+def forward_hidden(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
+    """The hidden states `[N, H]` that predict the trained tokens."""
+    output = backbone(model)(
+        input_ids=batch.tokens, attention_mask=batch.mask, position_ids=batch.position_ids, use_cache=False
+    )
+    return output.last_hidden_state.flatten(0, 1)[batch.positions]
 
 
 def _merged_metrics(batches: Mapping[str, StepBatch]) -> dict[str, float]:
