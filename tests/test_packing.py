@@ -79,9 +79,7 @@ def test_losses_equal_those_of_unpacked_rows() -> None:
 @pytest.mark.parametrize("which", range(4))
 def test_gradient_of_an_example_does_not_depend_on_its_neighbours(which: int) -> None:
     rows = examples()
-    others = [
-        row if i == which else Example([token % 60 + 1 for token in row.tokens], 2) for i, row in enumerate(rows)
-    ]
+    others = [row if i == which else Example([token % 60 + 1 for token in row.tokens], 2) for i, row in enumerate(rows)]
     mine, with_others = gradient_of(rows, which, WIDTH), gradient_of(others, which, WIDTH)
     alone = gradient_of([rows[which]], 0, None)
     for name in alone:

@@ -4,6 +4,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from smallwit.models.flops import Cost
 from smallwit.objectives.divergence import TeacherHead
 from smallwit.objectives.head import chunked_loss, token_statistics
 from smallwit.recipe import Optimizer
+from smallwit.training.average import WeightAverage
 from smallwit.training.batch import TokenBatch, micro_batches
 from smallwit.training.checkpoint import Checkpoints
 from smallwit.training.objectives import Objective
@@ -101,6 +103,7 @@ class Trainer:
         self.cost = Cost.of(model)
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None
+        self.average = WeightAverage(self.trained_tensors(), optimizer.ema) if optimizer.ema is not None else None
 
     def run(
         self,
@@ -122,8 +125,9 @@ class Trainer:
             metrics = self.step()
             last = self.budget.share(self.progress) >= 1.0
             if validate is not None and (self.progress.step % validate_every == 0 or last):
-                metrics |= validate()
-                self._keep_best(metrics["validation"])
+                with self.average.in_place() if self.average is not None else nullcontext():
+                    metrics |= validate()
+                    self._keep_best(metrics["validation"])
             self.progress.seconds += time.monotonic() - started
             metrics["seconds"] = self.progress.seconds
             if not last and time.monotonic() - saved >= checkpoint_seconds:
@@ -227,6 +231,8 @@ class Trainer:
                 for group in one.param_groups:
                     group["lr"] = group["peak"] * rate
                 one.step()
+            if self.average is not None:
+                self.average.update(progress.step)
             progress.skipped_in_a_row = 0
         else:
             progress.skipped += 1
@@ -254,6 +260,7 @@ class Trainer:
             "model": {name: p.detach() for name, p in self.trained_tensors().items()},
             "optimizers": [one.state_dict() for one in self.optimizers],
             "best": self.best,
+            "average": self.average.tensors if self.average is not None else None,
         }
         checkpoints.save(self.progress.step, tensors, asdict(self.progress))
 
@@ -267,8 +274,18 @@ class Trainer:
         for one, saved in zip(self.optimizers, tensors["optimizers"], strict=True):
             one.load_state_dict(saved)
         self.best = tensors["best"]
+        if self.average is not None:
+            self.average.tensors = tensors["average"]
         self.progress = Progress(**state)
         return complaints
+
+    def finish(self, keep_best: bool) -> None:
+        """Put the weights to hand over into the model: the best that validation saw, the average, or the last."""
+        if keep_best:
+            assert self.best is not None  # the last step is always measured
+            self.restore(self.best)
+        elif self.average is not None:
+            self.restore(self.average.tensors)
 
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
