@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from smallwit.errors import UserError
 from smallwit.models.flops import Cost
-from smallwit.models.tokenizer import decode, encode_completions, encode_prompts
+from smallwit.models.tokenizer import decode, encode_completions, encode_prompts, end_tokens
 from smallwit.objectives.policy_gradient import group_advantages
 from smallwit.recipe import Rollouts
 from smallwit.rollout.engine import Completion, Engine, Sampling
@@ -155,7 +155,7 @@ class RolloutSource:
     ) -> None:
         self.stream, self.tokenizer, self.engine, self.spec, self.cost = stream, tokenizer, engine, spec, cost
         self.seed, self.graded = seed, graded
-        self.sampling = Sampling(spec.temperature, spec.max_new_tokens, (tokenizer.eos_token_id,))
+        self.sampling = Sampling(spec.temperature, spec.max_new_tokens, end_tokens(tokenizer))
 
     def batch(self, step: int) -> StepBatch:
         spec = self.spec
