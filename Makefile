@@ -10,7 +10,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c c
 # Each test process has one thread to itself: more threads than cores only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help quickstart test test-fast lint clean
+.PHONY: help quickstart test test-fast lint bench-training clean
 # Two installations into one .venv at the same time would break it.
 .NOTPARALLEL:
 
@@ -19,6 +19,7 @@ help:
 	@echo 'make test         run all tests (about 12 minutes on 2 cores)'
 	@echo 'make test-fast    run the tests that take no time'
 	@echo 'make lint         check style and types'
+	@echo 'make bench-training   smallwit and TRL on the same work: speed and memory (about 20 minutes on 2 cores)'
 	@echo 'make clean        remove .venv and caches; runs/ stays'
 
 quickstart: .venv/installed
@@ -35,6 +36,9 @@ lint: .venv/installed-lint
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench-training: .venv/installed-bench
+	$(BIN)/python benchmarks/training.py
+
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -48,6 +52,11 @@ clean:
 .venv/installed-test: pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'installing smallwit and its test tools into .venv (torch is large: the first time takes some minutes)'
 	$(INSTALL) -e '.[test,lora]'
+	@touch $@
+
+.venv/installed-bench: pyproject.toml constraints.txt | $(BIN)/python
+	@echo 'installing smallwit and TRL, its peer, into .venv (torch is large: the first time takes some minutes)'
+	$(INSTALL) -e '.[bench]'
 	@touch $@
 
 .venv/installed-lint: pyproject.toml constraints.txt | $(BIN)/python
