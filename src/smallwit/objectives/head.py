@@ -19,7 +19,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 CHUNK_ELEMENTS = 1 << 24
-"""Elements of one chunk of logits: 64 MiB in float32."""
+"""Elements of one chunk of logits, which is projected at once: 64 MiB in float32."""
+
+BLOCK_ELEMENTS = 1 << 20
+"""Elements that the views work on at a time on a CPU: its caches hold them, and memory for them is used again."""
 
 
 class View(Protocol):
@@ -69,6 +72,10 @@ class Entropy:
         return -log_probs.exp() * (log_probs + entropy) * upstream[:, None]
 
 
+ChunkLoss = Callable[[Sequence[Tensor], slice], Tensor]
+Prepare = Callable[[slice], None]
+
+
 def token_statistics(
     hidden: Tensor, weight: Tensor, views: Sequence[View], *, chunk_elements: int = CHUNK_ELEMENTS
 ) -> tuple[Tensor, ...]:
@@ -78,32 +85,31 @@ def token_statistics(
     `ValueError` if the widths differ.
     """
     _check_widths(hidden, weight)
-    rows = max(1, chunk_elements // weight.shape[0])
-    return _Recomputed.apply(hidden, weight, tuple(views), rows)
+    return _Recomputed.apply(hidden, weight, tuple(views), _Layout.of(hidden, weight.shape[0], chunk_elements))
 
 
 def chunked_loss(
     hidden: Tensor,
     weight: Tensor,
     views: Sequence[View],
-    loss: "ChunkLoss",
+    loss: ChunkLoss,
     *,
     vocabulary: int | None = None,
+    prepare: Prepare | None = None,
     chunk_elements: int = CHUNK_ELEMENTS,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The sum over chunks of `loss(values, tokens)`, and the views' values `[N]` without gradient.
+    """The sum over blocks of tokens of `loss(values, tokens)`, and the views' values `[N]` without gradient.
 
-    `values` are those of the chunk, `[n]` each, `tokens` its slice of 0..N; the loss of a token must depend on that
-    token's values alone. Only the first `vocabulary` rows of the head are projected. The scalar is differentiable in
-    `hidden` and `weight`, once. Raises `ValueError` if the widths differ.
+    `values` are those of the block, `[n]` each, `tokens` its slice of 0..N; the loss of a token must depend on that
+    token's values alone. Only the first `vocabulary` rows of the head are projected. `prepare(tokens)` is called before
+    the views are asked for any of these tokens, a chunk at a time. The scalar is differentiable in `hidden` and
+    `weight`, once. Raises `ValueError` if the widths differ.
     """
     _check_widths(hidden, weight)
-    rows = max(1, chunk_elements // weight.shape[0])
-    total, *values = _OnePass.apply(hidden, weight, tuple(views), loss, vocabulary or weight.shape[0], rows)
+    vocabulary = vocabulary or weight.shape[0]
+    layout = _Layout.of(hidden, vocabulary, chunk_elements)
+    total, *values = _OnePass.apply(hidden, weight, tuple(views), loss, prepare, vocabulary, layout)
     return total, tuple(values)
-
-
-ChunkLoss = Callable[[Sequence[Tensor], slice], Tensor]
 
 
 def _check_widths(hidden: Tensor, weight: Tensor) -> None:
@@ -113,17 +119,50 @@ def _check_widths(hidden: Tensor, weight: Tensor) -> None:
         )
 
 
-def _chunks(count: int, rows: int) -> Iterator[slice]:
-    for start in range(0, count, rows):
-        yield slice(start, min(start + rows, count))
+@dataclass(frozen=True)
+class _Layout:
+    """How many tokens are projected, and how many of these the views see, at a time."""
+
+    chunk: int
+    block: int
+
+    @staticmethod
+    def of(hidden: Tensor, vocabulary: int, chunk_elements: int) -> "_Layout":
+        chunk = max(1, chunk_elements // vocabulary)
+        if hidden.device.type != "cpu":
+            return _Layout(chunk, chunk)
+        return _Layout(chunk, max(1, min(chunk_elements, BLOCK_ELEMENTS) // vocabulary))
+
+
+def _slices(start: int, stop: int, size: int) -> Iterator[slice]:
+    for first in range(start, stop, size):
+        yield slice(first, min(first + size, stop))
 
 
 class _Chunk:
+    """The logits of some tokens, which turn block by block into their gradient."""
+
+    def __init__(self, hidden: Tensor, weight: Tensor, tokens: slice, block: int, storage: Tensor) -> None:
+        self.logits = storage[: tokens.stop - tokens.start]
+        torch.mm(hidden[tokens], weight.T, out=self.logits)
+        self.tokens, self.size = tokens, block
+
+    def blocks(self, views: Sequence[View]) -> "Iterator[_Block]":
+        for tokens in _slices(self.tokens.start, self.tokens.stop, self.size):
+            here = slice(tokens.start - self.tokens.start, tokens.stop - self.tokens.start)
+            yield _Block(self.logits[here], views, tokens)
+
+    @staticmethod
+    def storage(hidden: Tensor, weight: Tensor, layout: _Layout) -> Tensor:
+        """Memory for the logits of every chunk in turn."""
+        return hidden.new_empty(min(layout.chunk, hidden.shape[0]), weight.shape[0])
+
+
+class _Block:
     """The log-probabilities of some tokens, at each temperature that a view asks for."""
 
-    def __init__(self, hidden: Tensor, weight: Tensor, views: Sequence[View], tokens: slice) -> None:
-        self.views, self.tokens = views, tokens
-        logits = hidden[tokens] @ weight.T
+    def __init__(self, logits: Tensor, views: Sequence[View], tokens: slice) -> None:
+        self.logits, self.views, self.tokens = logits, views, tokens
         dtype = torch.promote_types(logits.dtype, torch.float32)
         self.log_probs = {
             temperature: torch.log_softmax(logits if temperature == 1.0 else logits / temperature, dim=1, dtype=dtype)
@@ -134,8 +173,8 @@ class _Chunk:
         """Each view's `[n]`."""
         return [view.value(self.log_probs[view.temperature], self.tokens) for view in self.views]
 
-    def gradient(self, upstream: Sequence[Tensor | None]) -> Tensor | None:
-        """d(sum of upstream * value) / d(logits) `[n, V]`, `None` without any. The log-probabilities are used up."""
+    def become_gradient(self, upstream: Sequence[Tensor | None]) -> None:
+        """Put d(sum of upstream * value) / d(logits) in the place of the logits. The log-probabilities are used up."""
         total: Tensor | None = None
         wanted = [(view, one) for view, one in zip(self.views, upstream, strict=True) if one is not None]
         for place, (view, one) in enumerate(wanted):
@@ -144,7 +183,10 @@ class _Chunk:
                 log_probs = log_probs.clone()
             part = view.gradient(log_probs, self.tokens, one / view.temperature)
             total = part if total is None else total.add_(part)
-        return total
+        if total is None:
+            self.logits.zero_()
+        else:
+            self.logits.copy_(total)
 
 
 class _OnePass(torch.autograd.Function):
@@ -155,30 +197,32 @@ class _OnePass(torch.autograd.Function):
         weight: Tensor,
         views: tuple[View, ...],
         loss: ChunkLoss,
+        prepare: Prepare | None,
         vocabulary: int,
-        rows: int,
+        layout: _Layout,
     ) -> tuple[Tensor, ...]:
         used = weight[:vocabulary].to(hidden.dtype)
         total = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
         hidden_gradient = torch.zeros_like(hidden)
         weight_gradient = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None  # type: ignore[attr-defined]
         values: list[list[Tensor]] = [[] for _ in views]
-        for tokens in _chunks(hidden.shape[0], rows):
-            chunk = _Chunk(hidden, used, views, tokens)
-            leaves = [value.requires_grad_() for value in chunk.values()]
-            with torch.enable_grad():
-                part = loss(leaves, tokens)
-                upstream = torch.autograd.grad(part, leaves, allow_unused=True)
-            total += part.detach()
-            for kept, leaf in zip(values, leaves, strict=True):
-                kept.append(leaf.detach())
-            gradient = chunk.gradient(upstream)
-            if gradient is None:
-                continue
-            gradient = gradient.to(hidden.dtype)
-            torch.mm(gradient, used, out=hidden_gradient[tokens])
+        storage = _Chunk.storage(hidden, used, layout)
+        for tokens in _slices(0, hidden.shape[0], layout.chunk):
+            if prepare is not None:
+                prepare(tokens)
+            chunk = _Chunk(hidden, used, tokens, layout.block, storage)
+            for block in chunk.blocks(views):
+                leaves = [value.requires_grad_() for value in block.values()]
+                with torch.enable_grad():
+                    part = loss(leaves, block.tokens)
+                    upstream = torch.autograd.grad(part, leaves, allow_unused=True)
+                total += part.detach()
+                for kept, leaf in zip(values, leaves, strict=True):
+                    kept.append(leaf.detach())
+                block.become_gradient(upstream)
+            torch.mm(chunk.logits, used, out=hidden_gradient[tokens])
             if weight_gradient is not None:
-                _add_product(weight_gradient[:vocabulary], gradient.T, hidden[tokens])
+                _add_product(weight_gradient[:vocabulary], chunk.logits.T, hidden[tokens])
         ctx.save_for_backward(hidden_gradient, weight_gradient)  # type: ignore[arg-type]
         joined = [torch.cat(kept) if kept else total.new_zeros(0) for kept in values]
         ctx.mark_non_differentiable(*joined)
@@ -191,7 +235,7 @@ class _OnePass(torch.autograd.Function):
         share = upstream[0].to(hidden_gradient.dtype)
         if weight_gradient is not None:
             weight_gradient = weight_gradient.mul_(share)
-        return hidden_gradient.mul_(share), weight_gradient, None, None, None, None
+        return hidden_gradient.mul_(share), weight_gradient, None, None, None, None, None
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
@@ -205,29 +249,37 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
 class _Recomputed(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx, hidden: Tensor, weight: Tensor, views: tuple[View, ...], rows: int
+        ctx: torch.autograd.function.FunctionCtx,
+        hidden: Tensor,
+        weight: Tensor,
+        views: tuple[View, ...],
+        layout: _Layout,
     ) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
         dtype = torch.promote_types(hidden.dtype, torch.float32)
         values = tuple(hidden.new_empty(hidden.shape[0], dtype=dtype) for _ in views)
-        for tokens in _chunks(hidden.shape[0], rows):
-            for whole, part in zip(values, _Chunk(hidden, weight, views, tokens).values(), strict=True):
-                whole[tokens] = part
+        storage = _Chunk.storage(hidden, weight, layout)
+        for tokens in _slices(0, hidden.shape[0], layout.chunk):
+            for block in _Chunk(hidden, weight, tokens, layout.block, storage).blocks(views):
+                for whole, part in zip(values, block.values(), strict=True):
+                    whole[block.tokens] = part
         ctx.save_for_backward(hidden, weight)
-        ctx.views, ctx.rows = views, rows  # type: ignore[attr-defined]
+        ctx.views, ctx.layout = views, layout  # type: ignore[attr-defined]
         return values
 
     @staticmethod
     @once_differentiable
     def backward(ctx: torch.autograd.function.FunctionCtx, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
         hidden, weight = ctx.saved_tensors  # type: ignore[attr-defined]
+        layout = ctx.layout  # type: ignore[attr-defined]
         hidden_gradient = torch.empty_like(hidden)
         weight_gradient = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None  # type: ignore[attr-defined]
-        for tokens in _chunks(hidden.shape[0], ctx.rows):  # type: ignore[attr-defined]
-            chunk = _Chunk(hidden, weight, ctx.views, tokens)  # type: ignore[attr-defined]
-            gradient = chunk.gradient([None if one is None else one[tokens] for one in upstream])
-            assert gradient is not None  # autograd calls backward only when some output has a gradient
-            gradient = gradient.to(weight.dtype)
-            hidden_gradient[tokens] = gradient @ weight
+        storage = _Chunk.storage(hidden, weight, layout)
+        for tokens in _slices(0, hidden.shape[0], layout.chunk):
+            chunk = _Chunk(hidden, weight, tokens, layout.block, storage)
+            for block in chunk.blocks(ctx.views):  # type: ignore[attr-defined]
+                block.become_gradient([None if one is None else one[block.tokens] for one in upstream])
+            torch.mm(chunk.logits, weight, out=hidden_gradient[tokens])
             if weight_gradient is not None:
-                _add_product(weight_gradient, gradient.T, hidden[tokens])
+                _add_product(weight_gradient, chunk.logits.T, hidden[tokens])
         return hidden_gradient, weight_gradient, None, None
