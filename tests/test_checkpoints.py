@@ -16,12 +16,14 @@ from smallwit.tasks.wordmath import WordMath
 from smallwit.training.checkpoint import KEPT, Checkpoints
 from smallwit.training.loop import Budget, Progress, Teacher, Trainer
 from smallwit.training.lora import add_adapters
-from smallwit.training.objectives import CrossEntropyObjective, DivergenceObjective, GRPOObjective
+from smallwit.training.objectives import CrossEntropyObjective, DivergenceObjective, PolicyObjective
 from smallwit.training.sources import DemonstrationSource, ProblemStream, RolloutSource, TaskProblems
 from tiny import same_bits, tiny_model, tokenizer, weights
 
 STEPS = 5
-ROLLOUTS = Rollouts(kind="rollouts", prompts=2, group=3, max_new_tokens=6, reward="length")
+ROLLOUTS = Rollouts.model_validate(
+    {"kind": "rollouts", "prompts": 2, "group": 3, "max_new_tokens": 6, "reward": "length"}
+)
 
 
 def joint_trainer(*, seed: int = 0, optimizer: str = "muon", lora: bool = False) -> Trainer:
@@ -36,12 +38,12 @@ def joint_trainer(*, seed: int = 0, optimizer: str = "muon", lora: bool = False)
         model,
         {
             "demonstrations": DemonstrationSource(stream, words, batch=2, max_length=256),
-            "rollouts": RolloutSource(stream, words, engine, ROLLOUTS, Cost.of(model), seed=seed, graded=True),
+            "rollouts": RolloutSource(stream, words, engine, ROLLOUTS, Cost.of(model), seed=seed, estimator="group"),
         },
         [
             CrossEntropyObjective("cross_entropy", "demonstrations", 1.0),
             DivergenceObjective("forward_kl", "demonstrations", 0.5, "teacher", ForwardKL),
-            GRPOObjective("grpo", "rollouts", 1.0),
+            PolicyObjective("grpo", "rollouts", 1.0),
         ],
         teachers={"teacher": Teacher(teacher, Cost.of(teacher))},
         optimizer=Optimizer.model_validate({"kind": optimizer, "lr": 0.01, "weight_decay": 0.01}),

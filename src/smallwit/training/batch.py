@@ -3,8 +3,8 @@
 Rows are padded on the right: under causal attention no real token ever sees the padding, so no mask is needed.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -14,13 +14,15 @@ from torch import Tensor
 class Example:
     """One sequence: tokens before `prompt_length` are context, the others are trained on.
 
-    A rollout also has the sampler's `log_probs` of its completion tokens and its `advantage`.
+    A rollout also has the sampler's `log_probs` of its completion tokens, its `advantage`, and `columns`: what
+    annotators say of each trained token, by name.
     """
 
     tokens: list[int]
     prompt_length: int
     log_probs: list[float] | None = None
     advantage: float = 0.0
+    columns: Mapping[str, list[float]] = field(default_factory=dict)
 
     @property
     def targets(self) -> int:
@@ -33,7 +35,7 @@ class TokenBatch:
     """Some examples of one source as tensors.
 
     `tokens` `[B, T]`; for each of the N trained tokens: `positions` `[N]` into the flattened hidden states `[B*T]` that
-    predict it, its `labels`, `sequence` (row), and for rollouts `log_probs` and `advantages`.
+    predict it, its `labels`, `sequence` (row), and for rollouts `log_probs`, `advantages` `[B]` and `columns` `[N]`.
     """
 
     tokens: Tensor
@@ -44,6 +46,7 @@ class TokenBatch:
     sequence_targets: Tensor
     log_probs: Tensor | None
     advantages: Tensor
+    columns: Mapping[str, Tensor]
 
     @staticmethod
     def of(examples: Sequence[Example], pad: int, device: torch.device) -> "TokenBatch":
@@ -69,6 +72,10 @@ class TokenBatch:
             sequence_targets=targets.to(device),
             log_probs=torch.tensor(sampled, device=device) if sampled else None,
             advantages=torch.tensor([example.advantage for example in examples], device=device),
+            columns={
+                name: torch.tensor([value for example in examples for value in example.columns[name]], device=device)
+                for name in examples[0].columns
+            },
         )
 
 

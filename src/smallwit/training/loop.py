@@ -2,9 +2,9 @@
 
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from smallwit.objectives.head import token_statistics
 from smallwit.recipe import Optimizer
 from smallwit.training.batch import TokenBatch, micro_batches
 from smallwit.training.checkpoint import Checkpoints
+from smallwit.training.metrics import TokenMeans, labels, merged_objectives, merged_sources
 from smallwit.training.objectives import Objective
 from smallwit.training.optimizer import make_optimizers, rate_share
 from smallwit.training.sources import Source, StepBatch
@@ -100,8 +101,11 @@ class Trainer:
             seed,
             autocast,
         )
-        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.optimizers = make_optimizers(model, optimizer)
+        found = {name: module for objective in objectives for name, module in objective.modules.items()}
+        self.modules = {name: module.to(model.device) for name, module in found.items()}
+        self.parameters = list(self.trained_tensors().values())
+        beside = [parameter for module in self.modules.values() for parameter in module.parameters()]
+        self.optimizers = make_optimizers(model, optimizer, beside)
         self.cost = Cost.of(model)
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None
@@ -142,7 +146,7 @@ class Trainer:
         rate = rate_share(self.spec, self.budget.share(progress))
         batches = {name: source.batch(progress.step) for name, source in self.sources.items()}
         self._check_verified(batches)
-        metrics = _merged_metrics(batches) | self._backward(batches)
+        metrics = merged_sources(batches) | self._backward(batches)
         progress.flops += sum(batch.flops for batch in batches.values())
         metrics |= {"lr": rate * self.spec.lr, "grad_norm": self._update(rate, metrics["loss"])}
         progress.step += 1
@@ -160,6 +164,7 @@ class Trainer:
     def _backward(self, batches: Mapping[str, StepBatch]) -> dict[str, float]:
         """Accumulate the gradient of the whole step; returns the loss and its parts."""
         losses = [0.0] * len(self.objectives)
+        means = [TokenMeans() for _ in self.objectives]
         for name, batch in batches.items():
             places = [place for place, objective in enumerate(self.objectives) if objective.source == name]
             objectives = [self.objectives[place] for place in places]
@@ -167,15 +172,19 @@ class Trainer:
             normalisers = [objective.normaliser(batch.examples) for objective in objectives]
             examples = [e for e in batch.examples if e.targets > 0 and any(o.wants(e) for o in objectives)]
             for group in micro_batches(examples, self.micro_tokens):
-                parts = self._micro_backward(TokenBatch.of(group, self.pad, self.model.device), objectives, normalisers)
-                for place, part in zip(places, parts, strict=True):
+                pieces = TokenBatch.of(group, self.pad, self.model.device)
+                parts, numbers = self._micro_backward(pieces, objectives, normalisers)
+                for place, part, number in zip(places, parts, numbers, strict=True):
                     losses[place] += part
+                    means[place].add(number, len(pieces.labels))
         total = sum(objective.weight * loss for objective, loss in zip(self.objectives, losses, strict=True))
-        return {"loss": total} | dict(zip(_loss_names(self.objectives), losses, strict=True))
+        names = [f"loss/{label}" for label in labels(self.objectives)]
+        return {"loss": total} | dict(zip(names, losses, strict=True)) | merged_objectives(self.objectives, means)
 
     def _micro_backward(
         self, batch: TokenBatch, objectives: Sequence[Objective], normalisers: Sequence[float]
-    ) -> list[float]:
+    ) -> tuple[list[float], list[Mapping[str, Tensor]]]:
+        """Add the gradient of one micro-batch; returns each objective's loss and its numbers of each token."""
         device_type = self.model.device.type
         with torch.autocast(device_type, self.autocast, enabled=self.autocast is not None):
             hidden = backbone(self.model)(input_ids=batch.tokens, use_cache=False).last_hidden_state
@@ -183,16 +192,22 @@ class Trainer:
             heads = {name: self._teacher_head(name, batch) for name in {o.teacher for o in objectives if o.teacher}}
             views = [o.view(batch, heads[o.teacher] if o.teacher else None) for o in objectives]
             weight = head_weight(self.model)[: self.vocabulary].to(hidden.dtype)
-            values = token_statistics(hidden, weight, views)
+            watched = [objective.watched(batch) for objective in objectives]
+            statistics = iter(token_statistics(hidden, weight, [*views, *chain.from_iterable(watched)]))
+            values = list(islice(statistics, len(views)))
         parts = [
-            (objective.token_weights(batch) * objective.token_loss(value, batch)).sum() / normaliser
+            (objective.token_weights(batch) * _token_loss(objective, value, hidden, batch)).sum() / normaliser
             for objective, value, normaliser in zip(objectives, values, normalisers, strict=True)
         ]
         loss = torch.stack([o.weight * part for o, part in zip(objectives, parts, strict=True)]).sum()
         loss.backward()
         self.progress.tokens += len(batch.labels)
         self.progress.flops += self.cost.train(batch.lengths, len(batch.labels))
-        return [float(part.detach()) for part in parts]
+        numbers = [
+            objective.metrics(value.detach(), list(islice(statistics, len(views))), batch)
+            for objective, value, views in zip(objectives, values, watched, strict=True)
+        ]
+        return [float(part.detach()) for part in parts], numbers
 
     @torch.no_grad()
     def _teacher_head(self, name: str, batch: TokenBatch) -> TeacherHead:
@@ -219,7 +234,8 @@ class Trainer:
         else:
             progress.skipped += 1
             progress.skipped_in_a_row += 1
-        self.model.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None
         if progress.skipped_in_a_row >= NOT_FINITE_IN_A_ROW:
             raise TrainingStopped(
                 f"step {progress.step}: the loss or its gradient was not finite {NOT_FINITE_IN_A_ROW} times in a row; "
@@ -233,8 +249,11 @@ class Trainer:
             self.best = {name: p.detach().clone() for name, p in self.trained_tensors().items()}
 
     def trained_tensors(self) -> dict[str, Tensor]:
-        """The parameters that training changes, by name."""
-        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        """The parameters that training changes, by name: the model's, and those of the objectives' own modules."""
+        trained: dict[str, Tensor] = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        for name, module in self.modules.items():
+            trained |= {f"{name}: {part}": p for part, p in module.named_parameters()}
+        return trained
 
     def save(self, checkpoints: Checkpoints) -> None:
         """Publish everything that training remembers."""
@@ -265,20 +284,5 @@ class Trainer:
             parameter.copy_(tensors[name])
 
 
-def _merged_metrics(batches: Mapping[str, StepBatch]) -> dict[str, float]:
-    """The sources' metrics under their own names where only one has them, else with the source's name in front."""
-    counts = Counter(key for batch in batches.values() for key in batch.metrics)
-    return {
-        key if counts[key] == 1 else f"{name}/{key}": value
-        for name, batch in batches.items()
-        for key, value in batch.metrics.items()
-    }
-
-
-def _loss_names(objectives: Sequence[Objective]) -> list[str]:
-    """`loss/KIND`, followed by what tells objectives of one kind apart: the source and the teacher."""
-    counts = Counter(objective.name for objective in objectives)
-    return [
-        f"loss/{o.name}" if counts[o.name] == 1 else "/".join(filter(None, ("loss", o.name, o.source, o.teacher)))
-        for o in objectives
-    ]
+def _token_loss(objective: Objective, values: Tensor, hidden: Tensor, batch: TokenBatch) -> Tensor:
+    return objective.token_loss(values, batch) + objective.state_loss(hidden, batch)

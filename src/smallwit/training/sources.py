@@ -2,8 +2,9 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -13,20 +14,15 @@ from transformers import PreTrainedTokenizerBase
 from smallwit.errors import UserError
 from smallwit.models.flops import Cost
 from smallwit.models.tokenizer import decode, encode_completions, encode_prompts
-from smallwit.objectives.policy_gradient import group_advantages
+from smallwit.objectives.advantages import GROUP_ESTIMATORS, has_signal
+from smallwit.objectives.algorithms import Estimator
 from smallwit.recipe import Rollouts
 from smallwit.rollout.engine import Completion, Engine, Sampling
 from smallwit.tasks.base import Problem, Task
+from smallwit.training.annotators import Annotator
 from smallwit.training.batch import Example
-
-
-@dataclass
-class StepBatch:
-    """What a source gives for one optimizer step: examples, numbers for the log, and the FLOPs of making them."""
-
-    examples: list[Example]
-    metrics: dict[str, float] = field(default_factory=dict)
-    flops: float = 0.0
+from smallwit.training.rewards import Grader, Rewards
+from smallwit.training.step_batch import StepBatch
 
 
 class Source(Protocol):
@@ -140,7 +136,10 @@ class TextSource:
 
 
 class RolloutSource:
-    """The student's own completions; graded, and given group advantages, when an objective needs rewards."""
+    """The student's own completions; graded, and given advantages by `estimator`, when an objective needs rewards.
+
+    `annotators` say more of them before the batch is split; `base` is the folder of the user's own reward files.
+    """
 
     def __init__(
         self,
@@ -151,11 +150,14 @@ class RolloutSource:
         cost: Cost,
         *,
         seed: int,
-        graded: bool,
+        estimator: Estimator | None,
+        annotators: Sequence[Annotator] = (),
+        base: Path | None = None,
     ) -> None:
         self.stream, self.tokenizer, self.engine, self.spec, self.cost = stream, tokenizer, engine, spec, cost
-        self.seed, self.graded = seed, graded
+        self.seed, self.estimator, self.annotators = seed, estimator, annotators
         self.sampling = Sampling(spec.temperature, spec.max_new_tokens, (tokenizer.eos_token_id,))
+        self.grader = Grader(spec.reward, spec.max_new_tokens, base)
 
     def batch(self, step: int) -> StepBatch:
         spec = self.spec
@@ -168,36 +170,28 @@ class RolloutSource:
             for sample in range(spec.group)
         ]
         completions = self.engine.generate(repeated, self.sampling, seeds)
-        advantages = [0.0] * len(completions)
         metrics = {
             "length": float(np.mean([len(c.tokens) for c in completions])),
             "truncated": float(np.mean([c.truncated for c in completions])),
         }
-        if self.graded:
-            rewards = self._rewards(pairs, completions)
-            advantages = group_advantages(rewards).flatten().tolist()
-            metrics |= _reward_metrics(pairs, rewards)
+        rewards = torch.full((len(pairs), spec.group), torch.nan)
+        if self.estimator is not None:
+            responses = decode(self.tokenizer, [completion.tokens for completion in completions])
+            graded = self.grader.grade(pairs, responses, completions)
+            rewards = graded.total
+            metrics |= _reward_metrics(pairs, graded)
+        advantages = torch.zeros_like(rewards)
+        if self.estimator is not None and self.estimator != "gae":
+            advantages = GROUP_ESTIMATORS[self.estimator](rewards)
         examples = [
             Example(prompt + completion.tokens, len(prompt), completion.log_probs, advantage)
-            for prompt, completion, advantage in zip(repeated, completions, advantages, strict=True)
+            for prompt, completion, advantage in zip(repeated, completions, advantages.flatten().tolist(), strict=True)
         ]
-        return StepBatch(examples, metrics, self._flops(prompts, completions))
-
-    def _rewards(self, pairs: Sequence[tuple[Task, Problem]], completions: Sequence[Completion]) -> torch.Tensor:
-        """Rewards `[prompts, group]`; NaN where the verifier itself failed."""
-        group = self.spec.group
-        responses = decode(self.tokenizer, [completion.tokens for completion in completions])
-        if self.spec.reward == "length":
-            return torch.tensor([float(len(response)) for response in responses]).view(-1, group)
-        rewards = torch.full((len(pairs), group), float("nan"))
-        for task in {task.name: task for task, _ in pairs}.values():
-            rows = [row for row, (owner, _) in enumerate(pairs) if owner is task]
-            batch = [(pairs[row][1], responses[row * group + sample]) for row in rows for sample in range(group)]
-            for number, verdict in enumerate(task.verify_batch(batch)):
-                value = verdict.strict if self.spec.reward == "strict" else verdict.score
-                if value is not None:
-                    rewards[rows[number // group], number % group] = value
-        return rewards
+        batch = StepBatch(examples, metrics, self._flops(prompts, completions))
+        for annotator in self.annotators:
+            said = annotator.annotate(batch.examples, rewards.flatten())
+            batch = StepBatch(said.examples, batch.metrics | said.metrics, batch.flops + said.flops)
+        return batch
 
     def _flops(self, prompts: Sequence[list[int]], completions: Sequence[Completion]) -> float:
         """Each prompt is read once; each completion then costs what its tokens add."""
@@ -211,17 +205,19 @@ class RolloutSource:
         return total
 
 
-def _reward_metrics(pairs: Sequence[tuple[Task, Problem]], rewards: torch.Tensor) -> dict[str, float]:
-    """Mean reward, by task too, the share of groups without a signal, and the share of rewards that are not known."""
+def _reward_metrics(pairs: Sequence[tuple[Task, Problem]], graded: Rewards) -> dict[str, float]:
+    """Mean reward, by task and by part too, the share of groups without a signal, and that of unknown rewards."""
+    rewards = graded.total
     known = ~rewards.isnan()
-    spread = rewards.nan_to_num(-torch.inf).amax(1) - rewards.nan_to_num(torch.inf).amin(1)
     metrics = {
         "reward": float(rewards.nanmean()),
-        "no_signal": float((spread <= 0).float().mean()),
+        "no_signal": float((~has_signal(rewards)).float().mean()),
         "unverified": float((~known).float().mean()),
     }
     for name in {task.name for task, _ in pairs}:
         rows = [row for row, (task, _) in enumerate(pairs) if task.name == name]
         if known[rows].any():
             metrics[f"reward/{name}"] = float(rewards[rows].nanmean())
+    if len(graded.parts) > 1:
+        metrics |= {f"reward_part/{name}": mean for name, mean in graded.parts.items()}
     return metrics
