@@ -339,3 +339,67 @@ def test_flops_of_rollouts_read_each_prompt_once_and_each_new_token_against_its_
             for context in range(prompt + 1, prompt + example.targets):
                 expected += COST.layers + context * COST.attention + COST.head
     assert batch.flops == pytest.approx(expected)
+
+
+def resampling(answers: Callable[[str, int], str], rounds: int = 2) -> tuple[RolloutSource, PreparedEngine]:
+    source, engine = rollout_source(answers)
+    source.spec = source.spec.model_copy(update={"resample": rounds})
+    return source, engine
+
+
+def problems_asked(engine: PreparedEngine) -> list[str]:
+    return decode(WORDS, engine.asked[::GROUP])
+
+
+def test_groups_without_a_signal_are_replaced_by_those_of_further_problems() -> None:
+    dull = stream()[0][1].prompt
+    source, engine = resampling(lambda prompt, i: "" if prompt == dull else half_right(prompt, i))
+    batch = source.batch(0)
+    assert problems_asked(engine) == [stream()[3][1].prompt], "one further problem for the one that was dull"
+    kept = decode(WORDS, [example.tokens[: example.prompt_length] for example in batch.examples[::GROUP]])
+    assert kept == [stream()[i][1].prompt for i in (1, 2, 3)]
+    assert batch.metrics["dropped"] == 1
+    assert batch.metrics["no_signal"] == pytest.approx(1 / 4)
+    assert batch.metrics["reward"] == pytest.approx(3 / 4 / GROUP), "of all that were sampled"
+    assert all(example.advantage for example in batch.examples)
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_resampling_is_bounded_and_may_leave_nothing(rounds: int) -> None:
+    source, _ = resampling(lambda prompt, i: "", rounds)
+    batch = source.batch(0)
+    assert batch.examples == []
+    assert batch.metrics["dropped"] == 3 * (1 + rounds)
+
+
+def test_resampled_rollouts_of_a_step_do_not_depend_on_those_of_others() -> None:
+    def lucky(prompt: str, index: int) -> str:
+        return half_right(prompt, index) if len(prompt) % 2 else ""
+
+    first, second = resampling(lucky)[0], resampling(lucky)[0]
+    assert [first.batch(step).examples for step in (0, 1, 2)] == [second.batch(step).examples for step in (2, 1, 0)][
+        ::-1
+    ]
+
+
+def test_a_problem_that_is_drawn_again_gets_other_completions() -> None:
+    source, engine = rollout_source()
+    source._draw(0, 0, 0, 3)
+    seeds = set(engine.seeds)
+    source._draw(0, 1, 0, 3)
+    assert not seeds & set(engine.seeds)
+
+
+def test_resampling_costs_what_all_its_completions_cost() -> None:
+    once, _ = rollout_source(lambda prompt, i: "")
+    thrice, _ = resampling(lambda prompt, i: "", 2)
+    thrice.stream = once.stream
+    expected = sum(once.batch(step).flops for step in range(3))
+    assert thrice.batch(0).flops == pytest.approx(expected)
+
+
+def test_where_nothing_needs_resampling_nothing_is_dropped() -> None:
+    source, _ = resampling(half_right)
+    plain, _ = rollout_source(half_right)
+    assert source.batch(0).examples == plain.batch(0).examples
+    assert source.batch(0).metrics["dropped"] == 0

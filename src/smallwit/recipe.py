@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from smallwit.recipe_objectives import ObjectiveSpec, PolicyGradient, Section
-from smallwit.recipe_rewards import Overlong, ResponseReward, Reward
+from smallwit.recipe_rewards import FunctionReward, Overlong, ResponseReward, Reward
 
 
 class NewModel(Section):
@@ -72,13 +72,16 @@ class Rollouts(Section):
     max_new_tokens: PositiveInt = 256
     skip: int = Field(default=0, ge=0, description="problems at the start of each training split that are left out")
     reward: Reward = Field(default=[ResponseReward(kind="strict")])
+    resample: int = Field(
+        default=0, ge=0, description="rounds in which groups whose rewards are all equal are replaced by other prompts'"
+    )
 
     @model_validator(mode="after")
     def _reward_fits(self) -> "Rollouts":
-        kinds = [part.kind for part in self.reward if part.kind != "function"]
-        for kind in kinds:
-            if kinds.count(kind) > 1:
-                raise ValueError(f"the reward has {kind} more than once; give it once, with the sum of the weights")
+        names = [part.function if isinstance(part, FunctionReward) else part.kind for part in self.reward]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"the reward has {name} more than once; give it once, with the sum of the weights")
         for part in self.reward:
             if isinstance(part, Overlong) and part.cache > self.max_new_tokens:
                 limit = f"max_new_tokens is {self.max_new_tokens}"
@@ -161,6 +164,12 @@ class TrainStage(StageBase):
             if objective.kind == "cross_entropy" and isinstance(source, Rollouts):
                 raise ValueError("cross_entropy on the student's own rollouts teaches nothing; use demonstrations")
         _one_estimator(self.objectives)
+        for name, source in self.sources.items():
+            if isinstance(source, Rollouts) and source.resample and not _compares(self.objectives, name):
+                raise ValueError(
+                    f"source '{name}' has resample, and no objective there compares the completions of a problem; "
+                    "leave it out"
+                )
         unread = set(self.sources) - {objective.source for objective in self.objectives}
         if unread:
             raise ValueError(f"no objective reads source {', '.join(sorted(unread))}")
@@ -175,6 +184,12 @@ def _reinforces(objective: PolicyGradient, source: Source) -> None:
         raise ValueError(
             f"{objective.kind} compares completions of one problem; give source '{objective.source}' a group > 1"
         )
+
+
+def _compares(objectives: list[ObjectiveSpec], source: str) -> bool:
+    """Whether an objective on the source has advantages within groups."""
+    policies = [o for o in objectives if isinstance(o, PolicyGradient) and o.source == source]
+    return any(o.algorithm.estimator != "gae" for o in policies)
 
 
 def _one_estimator(objectives: list[ObjectiveSpec]) -> None:

@@ -23,10 +23,10 @@ UNKNOWN = math.nan
 
 @dataclass(frozen=True)
 class Rewards:
-    """`total` `[P, G]`, NaN where not known, and each part's mean before its weight."""
+    """The weighted sum `[P, G]`, NaN where not known, and each part `[P, G]` before its weight."""
 
     total: Tensor
-    parts: dict[str, float]
+    parts: dict[str, Tensor]
 
 
 class Grader:
@@ -51,14 +51,13 @@ class Grader:
         verdicts: Sequence[Verdict | None] = [None] * len(responses)
         if self.verified:
             verdicts = _verdicts([task for task, _ in pairs for _ in range(group)], problems, responses)
-        total = torch.zeros(len(responses), dtype=torch.float64)
-        means = {}
+        parts = {}
         for part in self.parts:
             rows = zip(problems, responses, completions, verdicts, strict=True)
-            values = torch.tensor([self._pay(part, *row) for row in rows], dtype=torch.float64)
-            total += part.weight * values
-            means[_name(part)] = float(values.nanmean())
-        return Rewards(total.float().view(len(pairs), group), means)
+            paid = [self._pay(part, *row) for row in rows]
+            parts[_name(part)] = torch.tensor(paid, dtype=torch.float64).view(len(pairs), group)
+        weighted = [part.weight * values for part, values in zip(self.parts, parts.values(), strict=True)]
+        return Rewards(torch.stack(weighted).sum(0).float(), parts)
 
     def _pay(
         self, part: RewardPart, problem: Problem, response: str, completion: Completion, verdict: Verdict | None
@@ -68,13 +67,16 @@ class Grader:
         if not _reads_verdict(part):
             return float(len(response))
         assert verdict is not None  # some part reads it, so all were asked for
-        if verdict.strict is None or verdict.score is None:
-            return UNKNOWN
         if verdict.reason == "limit":
             return 0.0
         if isinstance(part, FunctionReward):
-            return self.functions[part.function](problem, response, verdict)
-        return {"strict": verdict.strict, "score": verdict.score, "format": float(verdict.formatted)}[part.kind]
+            known = verdict.strict is not None and verdict.score is not None
+            return self.functions[part.function](problem, response, verdict) if known else UNKNOWN
+        if part.kind == "score":
+            return UNKNOWN if verdict.score is None else verdict.score
+        if verdict.strict is None:
+            return UNKNOWN
+        return verdict.strict if part.kind == "strict" else float(verdict.formatted)
 
 
 def overlong_penalty(tokens: int, longest: int, cache: int) -> float:
@@ -87,7 +89,7 @@ def _reads_verdict(part: RewardPart) -> bool:
 
 
 def _name(part: RewardPart) -> str:
-    return part.function.rpartition(":")[2] if isinstance(part, FunctionReward) else part.kind
+    return part.function if isinstance(part, FunctionReward) else part.kind
 
 
 def _verdicts(tasks: Sequence[Task], problems: Sequence[Problem], responses: Sequence[str]) -> list[Verdict]:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from smallwit.errors import UserError
@@ -21,7 +22,7 @@ from smallwit.rollout.engine import Completion, Engine, Sampling
 from smallwit.tasks.base import Problem, Task
 from smallwit.training.annotators import Annotator
 from smallwit.training.batch import Example
-from smallwit.training.rewards import Grader, Rewards
+from smallwit.training.rewards import Grader
 from smallwit.training.step_batch import StepBatch
 
 
@@ -161,37 +162,45 @@ class RolloutSource:
 
     def batch(self, step: int) -> StepBatch:
         spec = self.spec
-        pairs = [self.stream[step * spec.prompts + i] for i in range(spec.prompts)]
-        prompts = encode_prompts(self.tokenizer, [problem.prompt for _, problem in pairs])
-        repeated = [prompt for prompt in prompts for _ in range(spec.group)]
-        seeds = [
-            stable_seed(self.seed, step, task.name, problem.id, sample)
-            for task, problem in pairs
-            for sample in range(spec.group)
-        ]
-        completions = self.engine.generate(repeated, self.sampling, seeds)
-        metrics = {
-            "length": float(np.mean([len(c.tokens) for c in completions])),
-            "truncated": float(np.mean([c.truncated for c in completions])),
-        }
-        rewards = torch.full((len(pairs), spec.group), torch.nan)
-        if self.estimator is not None:
-            responses = decode(self.tokenizer, [completion.tokens for completion in completions])
-            graded = self.grader.grade(pairs, responses, completions)
-            rewards = graded.total
-            metrics |= _reward_metrics(pairs, graded)
-        advantages = torch.zeros_like(rewards)
+        drawn = self._draw(step, 0, 0, spec.prompts)
+        # Each step has a window of the stream to itself, so that its prompts do not depend on other steps' luck.
+        for attempt in range(1, spec.resample + 1):
+            missing = spec.prompts - int(has_signal(drawn.rewards).sum())
+            if missing == 0:
+                break
+            drawn = drawn.and_also(self._draw(step, attempt, len(drawn.pairs), missing))
+        metrics = drawn.metrics()
+        flops = self._flops(drawn.prompts, drawn.completions)
+        if spec.resample:
+            metrics["dropped"] = float((~has_signal(drawn.rewards)).sum())
+            drawn = drawn.with_signal()
+        advantages = torch.zeros_like(drawn.rewards)
         if self.estimator is not None and self.estimator != "gae":
-            advantages = GROUP_ESTIMATORS[self.estimator](rewards)
-        examples = [
-            Example(prompt + completion.tokens, len(prompt), completion.log_probs, advantage)
-            for prompt, completion, advantage in zip(repeated, completions, advantages.flatten().tolist(), strict=True)
-        ]
-        batch = StepBatch(examples, metrics, self._flops(prompts, completions))
+            advantages = GROUP_ESTIMATORS[self.estimator](drawn.rewards)
+        repeated = [prompt for prompt in drawn.prompts for _ in range(spec.group)]
+        rows = zip(repeated, drawn.completions, advantages.flatten().tolist(), strict=True)
+        examples = [Example(p + c.tokens, len(p), c.log_probs, advantage) for p, c, advantage in rows]
+        batch = StepBatch(examples, metrics, flops)
         for annotator in self.annotators:
-            said = annotator.annotate(batch.examples, rewards.flatten())
+            said = annotator.annotate(batch.examples, drawn.rewards.flatten())
             batch = StepBatch(said.examples, batch.metrics | said.metrics, batch.flops + said.flops)
         return batch
+
+    def _draw(self, step: int, attempt: int, first: int, count: int) -> "_Drawn":
+        """Groups of completions of `count` problems, from place `first` of the step's window of the stream on."""
+        spec = self.spec
+        start = step * spec.prompts * (1 + spec.resample) + first
+        pairs = [self.stream[start + i] for i in range(count)]
+        prompts = encode_prompts(self.tokenizer, [problem.prompt for _, problem in pairs])
+        samples = range(attempt * spec.group, (attempt + 1) * spec.group)
+        seeds = [stable_seed(self.seed, step, t.name, problem.id, sample) for t, problem in pairs for sample in samples]
+        repeated = [prompt for prompt in prompts for _ in samples]
+        completions = self.engine.generate(repeated, self.sampling, seeds)
+        if self.estimator is None:
+            return _Drawn(pairs, prompts, completions, torch.full((count, spec.group), torch.nan), {})
+        responses = decode(self.tokenizer, [completion.tokens for completion in completions])
+        graded = self.grader.grade(pairs, responses, completions)
+        return _Drawn(pairs, prompts, completions, graded.total, graded.parts)
 
     def _flops(self, prompts: Sequence[list[int]], completions: Sequence[Completion]) -> float:
         """Each prompt is read once; each completion then costs what its tokens add."""
@@ -205,19 +214,58 @@ class RolloutSource:
         return total
 
 
-def _reward_metrics(pairs: Sequence[tuple[Task, Problem]], graded: Rewards) -> dict[str, float]:
-    """Mean reward, by task and by part too, the share of groups without a signal, and that of unknown rewards."""
-    rewards = graded.total
-    known = ~rewards.isnan()
-    metrics = {
-        "reward": float(rewards.nanmean()),
-        "no_signal": float((~has_signal(rewards)).float().mean()),
-        "unverified": float((~known).float().mean()),
-    }
-    for name in {task.name for task, _ in pairs}:
-        rows = [row for row, (task, _) in enumerate(pairs) if task.name == name]
-        if known[rows].any():
-            metrics[f"reward/{name}"] = float(rewards[rows].nanmean())
-    if len(graded.parts) > 1:
-        metrics |= {f"reward_part/{name}": mean for name, mean in graded.parts.items()}
-    return metrics
+@dataclass(frozen=True)
+class _Drawn:
+    """Groups of completions: problems, prompts `[P]`, completions `[P * G]`, rewards and their parts `[P, G]`."""
+
+    pairs: list[tuple[Task, Problem]]
+    prompts: list[list[int]]
+    completions: list[Completion]
+    rewards: Tensor
+    parts: dict[str, Tensor]
+
+    def and_also(self, more: "_Drawn") -> "_Drawn":
+        """These groups and more."""
+        return _Drawn(
+            self.pairs + more.pairs,
+            self.prompts + more.prompts,
+            self.completions + more.completions,
+            torch.cat([self.rewards, more.rewards]),
+            {name: torch.cat([part, more.parts[name]]) for name, part in self.parts.items()},
+        )
+
+    def with_signal(self) -> "_Drawn":
+        """The groups that have two known rewards that differ."""
+        keep = has_signal(self.rewards)
+        rows = keep.nonzero().flatten().tolist()
+        group = self.rewards.shape[1]
+        return _Drawn(
+            [self.pairs[row] for row in rows],
+            [self.prompts[row] for row in rows],
+            [completion for row in rows for completion in self.completions[row * group : (row + 1) * group]],
+            self.rewards[keep],
+            {name: part[keep] for name, part in self.parts.items()},
+        )
+
+    def metrics(self) -> dict[str, float]:
+        """Length and truncation; and where there are rewards, their mean, by task and by part too, the share of groups
+        without a signal, and that of unknown rewards."""
+        metrics = {
+            "length": float(np.mean([len(c.tokens) for c in self.completions])),
+            "truncated": float(np.mean([c.truncated for c in self.completions])),
+        }
+        if not self.parts:
+            return metrics
+        known = ~self.rewards.isnan()
+        metrics |= {
+            "reward": float(self.rewards.nanmean()),
+            "no_signal": float((~has_signal(self.rewards)).float().mean()),
+            "unverified": float((~known).float().mean()),
+        }
+        for name in {task.name for task, _ in self.pairs}:
+            rows = [row for row, (task, _) in enumerate(self.pairs) if task.name == name]
+            if known[rows].any():
+                metrics[f"reward/{name}"] = float(self.rewards[rows].nanmean())
+        if len(self.parts) > 1:
+            metrics |= {f"reward_part/{name}": float(part.nanmean()) for name, part in self.parts.items()}
+        return metrics
