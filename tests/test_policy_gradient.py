@@ -27,6 +27,7 @@ from smallwit.training.annotators import CriticAdvantages, ForwardPass, LabelLog
 from smallwit.training.batch import Example
 from smallwit.training.loop import Trainer
 from smallwit.training.objectives import Objective, PolicyObjective, PPOObjective, bind
+from smallwit.training.objectives.policy import OLD
 from test_training import PIECES, TEMPERATURE, VOCABULARY, WHOLE, Prepared, make_trainer, rollouts
 from tiny import relative_error, tiny_model
 
@@ -41,6 +42,8 @@ SPECS: dict[str, dict[str, Any]] = {kind: {"kind": kind} for kind in ALGORITHMS}
     "grpo-k1": {"kind": "grpo", "reference": {"model": "other", "weight": 0.3, "estimate": "k1"}},
     "gspo-k2": {"kind": "gspo", "reference": {"model": "other", "weight": 0.3, "estimate": "k2"}},
     "dapo-k3": {"kind": "dapo", "reference": {"model": "other", "weight": 0.3, "estimate": "k3"}},
+    "reinforce_pp-cap": {"kind": "reinforce_pp", "importance_cap": 1.1},
+    "dapo-cap": {"kind": "dapo", "importance_cap": 1.1},
     "ppo-k2": {"kind": "ppo", "reference": {"model": "other", "weight": 0.3, "estimate": "k2"}},
 }
 
@@ -63,8 +66,9 @@ class Bound:
 
 def bound(name: str) -> Bound:
     spec = TypeAdapter(ObjectiveSpec).validate_python({"source": "own"} | SPECS[name])
+    source = SOURCE.model_copy(update={"updates": 2}) if name == "dapo-cap" else SOURCE
     model, other = tiny_model(rows=70, scale=4.0), tiny_model(rows=80, scale=4.0, seed=2)
-    objective = bind(spec, SOURCE, model.config.hidden_size)
+    objective = bind(spec, source, model.config.hidden_size)
     assert isinstance(objective, PolicyObjective)
     generator = torch.Generator().manual_seed(9)
     if isinstance(objective, PPOObjective):
@@ -80,14 +84,17 @@ def bound(name: str) -> Bound:
         examples = annotator.annotate(examples, rewards).examples
     if isinstance(objective, PPOObjective):
         # Values that have moved since the rollouts, so that their clip takes hold.
-        examples = [moved(example, generator) for example in examples]
+        examples = [moved(example, "value", generator) for example in examples]
+    if source.updates > 1:
+        # A trainer that has moved since the rollouts.
+        examples = [moved(example, OLD, generator) for example in examples]
     return Bound(objective, model, other, examples)
 
 
-def moved(example: Example, generator: torch.Generator) -> Example:
+def moved(example: Example, column: str, generator: torch.Generator) -> Example:
     noise = torch.randn(example.targets, generator=generator) * 0.3
-    values = (torch.tensor(example.columns["value"]) + noise).tolist()
-    return replace(example, columns={**example.columns, "value": values})
+    values = (torch.tensor(example.columns[column]) + noise).tolist()
+    return replace(example, columns={**example.columns, column: values})
 
 
 def log_probs_of(model: PreTrainedModel, example: Example) -> Tensor:
@@ -135,7 +142,11 @@ def plain_loss(name: str, case: Bound, model: PreTrainedModel, critic: torch.nn.
         advantage: Any = example.advantage
         if kind == "ppo":
             advantage = torch.tensor(example.columns["advantage"], dtype=torch.float64)
-        loss = (PAPERS_CLIP.get(name) or TOKEN_LOSS[kind])(log_p, log_q, advantage)
+        weight: Any = 1.0
+        if name.endswith("-cap"):
+            old = torch.tensor(example.columns[OLD], dtype=torch.float64) if kind == "dapo" else log_p.detach()
+            weight, log_q = (old - log_q).exp().clamp(max=1.1), old
+        loss = weight * (PAPERS_CLIP.get(name) or TOKEN_LOSS[kind])(log_p, log_q, advantage)
         reference = SPECS[name].get("reference")
         if reference is not None:
             with torch.no_grad():
@@ -332,6 +343,18 @@ def test_a_reference_s_column_holds_its_log_probs() -> None:
         with torch.no_grad():
             expected = log_probs_of(exact, example).tolist()
         assert example.columns["log_probs of other"] == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
+def test_the_gap_between_sampler_and_trainer_is_told_where_it_is_known() -> None:
+    case = bound("grpo")
+    exact = deepcopy(case.model).double()
+    with torch.no_grad():
+        trained = [e for e in case.examples if e.advantage]
+        gaps = [log_probs_of(exact, e) - torch.tensor(e.log_probs, dtype=torch.float64) for e in trained]
+    metrics, _ = step(case.trainer(micro_tokens=40))
+    assert metrics["sampler_gap"] == pytest.approx(float(torch.cat(gaps).abs().mean()), rel=1e-5)
+    case.objective = replace(case.objective, updates=2)
+    assert "sampler_gap" not in case.trainer().step(), "the policy's own steps are in the difference"
 
 
 def test_annotating_costs_a_forward_pass() -> None:

@@ -403,3 +403,37 @@ def test_where_nothing_needs_resampling_nothing_is_dropped() -> None:
     plain, _ = rollout_source(half_right)
     assert source.batch(0).examples == plain.batch(0).examples
     assert source.batch(0).metrics["dropped"] == 0
+
+
+def sharing(updates: int) -> tuple[RolloutSource, PreparedEngine]:
+    source, engine = rollout_source()
+    source.spec = source.spec.model_copy(update={"updates": updates})
+    return source, engine
+
+
+def test_updates_share_a_batch_of_rollouts_without_overlap() -> None:
+    source, engine = sharing(3)
+    parts = [source.batch(0)]
+    engine.asked.clear()
+    parts += [source.batch(1), source.batch(2)]
+    assert not engine.asked
+    assert [len(part.examples) for part in parts] == [4, 4, 4]
+    whole, _ = sharing(1)
+    assert sorted((e for part in parts for e in part.examples), key=repr) == sorted(whole.batch(0).examples, key=repr)
+    assert parts[0].flops == whole.batch(0).flops
+    assert parts[1].flops == 0.0
+    assert not parts[1].metrics, "what was sampled is told once"
+    source.batch(3)
+    assert engine.asked
+
+
+def test_shared_rollouts_are_a_part_of_what_training_remembers() -> None:
+    source, _ = sharing(2)
+    source.batch(4)
+    state = source.state()
+    later, engine = sharing(2)
+    later.restore(state)
+    assert later.batch(5) == source.batch(5)
+    assert not engine.asked
+    with pytest.raises(RuntimeError, match="step 7 goes on with rollouts of step 6, which are not at hand"):
+        later.batch(7)

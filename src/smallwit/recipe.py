@@ -72,16 +72,19 @@ class Rollouts(Section):
     max_new_tokens: PositiveInt = 256
     skip: int = Field(default=0, ge=0, description="problems at the start of each training split that are left out")
     reward: Reward = Field(default=[ResponseReward(kind="strict")])
+    updates: PositiveInt = Field(default=1, description="optimizer steps that share a batch of rollouts, a part each")
     resample: int = Field(
         default=0, ge=0, description="rounds in which groups whose rewards are all equal are replaced by other prompts'"
     )
 
     @model_validator(mode="after")
-    def _reward_fits(self) -> "Rollouts":
+    def _consistent(self) -> "Rollouts":
         names = [part.function if isinstance(part, FunctionReward) else part.kind for part in self.reward]
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"the reward has {name} more than once; give it once, with the sum of the weights")
+        if self.updates > self.prompts * self.group:
+            raise ValueError(f"{self.prompts * self.group} rollouts cannot be shared by {self.updates} updates")
         for part in self.reward:
             if isinstance(part, Overlong) and part.cache > self.max_new_tokens:
                 limit = f"max_new_tokens is {self.max_new_tokens}"

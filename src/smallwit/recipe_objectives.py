@@ -49,6 +49,9 @@ class PolicyGradient(Objective):
 
     kind: str
     reference: Reference | None = None
+    importance_cap: PositiveFloat | None = Field(
+        default=None, description="weigh tokens by min(trainer's / sampler's probability, cap); for engines that differ"
+    )
 
     @property
     def algorithm(self) -> Algorithm:

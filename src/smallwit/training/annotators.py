@@ -19,7 +19,7 @@ from smallwit.objectives.advantages import generalised_advantages, whitened
 from smallwit.objectives.head import LogProb, token_statistics
 from smallwit.training.batch import Example, TokenBatch, micro_batches
 from smallwit.training.objectives import Objective, PolicyObjective, PPOObjective
-from smallwit.training.objectives.policy import ADVANTAGE, GRADED, RETURN, VALUE
+from smallwit.training.objectives.policy import ADVANTAGE, GRADED, OLD, RETURN, VALUE
 from smallwit.training.step_batch import StepBatch
 
 
@@ -145,4 +145,6 @@ def annotators_of(
         for column, o in penalties.items()
         if o.reference is not None
     ]
+    capped = [objective for objective in policies if objective.importance_cap is not None and objective.updates > 1]
+    found += [LabelLogProbs(student, OLD, objective.temperature) for objective in capped[:1]]
     return found + [CriticAdvantages(student, o) for o in policies if isinstance(o, PPOObjective)]

@@ -21,7 +21,7 @@ from smallwit.training.checkpoint import Checkpoints
 from smallwit.training.metrics import TokenMeans, labels, merged_objectives, merged_sources
 from smallwit.training.objectives import Objective
 from smallwit.training.optimizer import make_optimizers, rate_share
-from smallwit.training.sources import Source, StepBatch
+from smallwit.training.sources import Remembering, Source, StepBatch
 
 NOT_FINITE_IN_A_ROW = 5
 UNVERIFIED_SHARE = 0.01
@@ -261,6 +261,7 @@ class Trainer:
             "model": {name: p.detach() for name, p in self.trained_tensors().items()},
             "optimizers": [one.state_dict() for one in self.optimizers],
             "best": self.best,
+            "sources": {name: s.state() for name, s in self.sources.items() if isinstance(s, Remembering)},
         }
         checkpoints.save(self.progress.step, tensors, asdict(self.progress))
 
@@ -274,6 +275,9 @@ class Trainer:
         for one, saved in zip(self.optimizers, tensors["optimizers"], strict=True):
             one.load_state_dict(saved)
         self.best = tensors["best"]
+        for name, source in self.sources.items():
+            if isinstance(source, Remembering):
+                source.restore(tensors["sources"][name])
         self.progress = Progress(**state)
         return complaints
 

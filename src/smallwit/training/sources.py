@@ -1,11 +1,11 @@
 """Sources of tokens: each makes the examples of a step as a pure function of (seed, step) and the weights."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -30,6 +30,15 @@ class Source(Protocol):
     """Anything that makes the batch of a step."""
 
     def batch(self, step: int) -> StepBatch: ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A source whose batches depend on more than seed, step and weights: that is in checkpoints."""
+
+    def state(self) -> dict[str, Any]: ...
+
+    def restore(self, state: Mapping[str, Any]) -> None: ...
 
 
 def stable_seed(*parts: object) -> int:
@@ -139,7 +148,8 @@ class TextSource:
 class RolloutSource:
     """The student's own completions; graded, and given advantages by `estimator`, when an objective needs rewards.
 
-    `annotators` say more of them before the batch is split; `base` is the folder of the user's own reward files.
+    `annotators` say more of them before the batch is split; `base` is the folder of the user's own reward files. A
+    batch serves `spec.updates` steps, a part each; until they are over it is a part of what training remembers.
     """
 
     def __init__(
@@ -159,8 +169,31 @@ class RolloutSource:
         self.seed, self.estimator, self.annotators = seed, estimator, annotators
         self.sampling = Sampling(spec.temperature, spec.max_new_tokens, (tokenizer.eos_token_id,))
         self.grader = Grader(spec.reward, spec.max_new_tokens, base)
+        self.shared: list[Example] = []
+        self.shared_number = -1
 
     def batch(self, step: int) -> StepBatch:
+        """Raises `RuntimeError` for a step that goes on with rollouts which were neither made nor restored."""
+        number, part = divmod(step, self.spec.updates)
+        if part == 0:
+            fresh = self._rollouts(number)
+            self.shared, self.shared_number = fresh.examples, number
+            return replace(fresh, examples=self.shared[:: self.spec.updates])
+        if self.shared_number != number:
+            raise RuntimeError(f"step {step} goes on with rollouts of step {step - part}, which are not at hand")
+        return StepBatch(self.shared[part :: self.spec.updates])
+
+    def state(self) -> dict[str, Any]:
+        """What goes into a checkpoint: the rollouts that later steps may still learn from."""
+        shared = self.shared if self.spec.updates > 1 else []
+        return {"number": self.shared_number, "shared": [asdict(example) for example in shared]}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint's `state`."""
+        self.shared_number = state["number"]
+        self.shared = [Example(**example) for example in state["shared"]]
+
+    def _rollouts(self, step: int) -> StepBatch:
         spec = self.spec
         drawn = self._draw(step, 0, 0, spec.prompts)
         # Each step has a window of the stream to itself, so that its prompts do not depend on other steps' luck.

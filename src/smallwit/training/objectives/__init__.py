@@ -40,6 +40,8 @@ def _policy(spec: PolicyGradient, source: Rollouts, width: int) -> PolicyObjecti
         "temperature": source.temperature,
         "longest": source.max_new_tokens,
         "reference": ReferencePenalty(given.model, given.weight, given.estimate) if given is not None else None,
+        "importance_cap": spec.importance_cap,
+        "updates": source.updates,
     }
     if not isinstance(spec, PPO):
         return PolicyObjective(spec.kind, spec.source, spec.weight, **shared)

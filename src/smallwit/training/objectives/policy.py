@@ -14,6 +14,9 @@ from smallwit.objectives.kl_estimates import KLEstimate, kl_estimate
 from smallwit.training.batch import Example, TokenBatch
 from smallwit.training.objectives.base import Objective
 
+OLD = "log_probs of the old policy"
+"""The column of the trainer's own log-probs at the time of the rollouts."""
+
 
 @dataclass(frozen=True)
 class ReferencePenalty:
@@ -33,7 +36,12 @@ class ReferencePenalty:
 class PolicyObjective(Objective):
     """A row of the table of algorithms, with its clip and an optional penalty on the distance to a reference.
 
-    The penalty is averaged over tokens as the loss is. `longest` is the most tokens that a completion may have.
+    The penalty is averaged over tokens as the loss is. `longest` is the most tokens that a completion may have,
+    `updates` the optimizer steps that share a batch of rollouts.
+
+    The sampler's log-probs are the old policy's, unless `importance_cap` is given: then the old policy's are the
+    trainer's own, and each token's loss is weighted by their truncated ratio to the sampler's (Yao et al. 2025, "Your
+    Efficient RL Framework Secretly Brings You Off-Policy RL Training").
     """
 
     algorithm: Algorithm = ALGORITHMS["grpo"]
@@ -42,6 +50,8 @@ class PolicyObjective(Objective):
     temperature: float = 1.0
     longest: int = 0
     reference: ReferencePenalty | None = None
+    importance_cap: float | None = None
+    updates: int = 1
 
     @property
     def estimator(self) -> Estimator | None:
@@ -61,6 +71,9 @@ class PolicyObjective(Objective):
         ratio = self._ratio(values, batch)
         rule, advantages = self.algorithm.clip, self.advantages(batch)
         loss = policy_gradient.policy_loss(rule, values, ratio, advantages, self.low, self.high)
+        if self.importance_cap is not None:
+            old, sampler = self._trainers(values, batch), _samplers(batch)
+            loss = loss * policy_gradient.truncated_importance(old, sampler, self.importance_cap)
         if self.reference is not None:
             theirs = batch.columns[self.reference.column]
             penalty = policy_gradient.kl_penalty(values, theirs, self.reference.estimate)
@@ -71,6 +84,8 @@ class PolicyObjective(Objective):
         ratio, advantages = self._ratio(values, batch), self.advantages(batch)
         below, above = policy_gradient.clipped_shares(self.algorithm.clip, ratio, advantages, self.low, self.high)
         numbers = {"entropy": watched[0], "ratio": ratio, "clip_low": below.float(), "clip_high": above.float()}
+        if self.updates == 1 or OLD in batch.columns:
+            numbers["sampler_gap"] = (self._trainers(values, batch) - _samplers(batch)).abs()
         if self.reference is not None:
             theirs = batch.columns[self.reference.column]
             numbers["kl"] = kl_estimate(values, theirs, self.reference.estimate)
@@ -87,9 +102,19 @@ class PolicyObjective(Objective):
         return policy_gradient.normaliser(tokens, len(examples), self.longest, self.algorithm.aggregation)
 
     def _ratio(self, values: Tensor, batch: TokenBatch) -> Tensor:
-        assert batch.log_probs is not None  # a recipe allows this objective on rollouts only
+        old = _samplers(batch) if self.importance_cap is None else self._trainers(values, batch)
         level = self.algorithm.ratio
-        return policy_gradient.importance_ratio(values, batch.log_probs, batch.sequence, batch.sequence_targets, level)
+        return policy_gradient.importance_ratio(values, old, batch.sequence, batch.sequence_targets, level)
+
+    def _trainers(self, values: Tensor, batch: TokenBatch) -> Tensor:
+        """The log-probs `[N]` that this process gave the tokens when they were sampled: the present ones, if no
+        update has come between."""
+        return values.detach() if self.updates == 1 else batch.columns[OLD]
+
+
+def _samplers(batch: TokenBatch) -> Tensor:
+    assert batch.log_probs is not None  # a recipe allows these objectives on rollouts only
+    return batch.log_probs
 
 
 class Critic(torch.nn.Module):
