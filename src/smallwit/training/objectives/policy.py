@@ -57,6 +57,11 @@ class PolicyObjective(Objective):
     def estimator(self) -> Estimator | None:
         return self.algorithm.estimator
 
+    @property
+    def per_token(self) -> bool:
+        """Whether a token's loss depends on that token's values alone."""
+        return self.algorithm.ratio == "token"
+
     def view(self, batch: TokenBatch, teacher: TeacherHead | None) -> View:
         return LogProb(batch.labels, self.temperature)
 
