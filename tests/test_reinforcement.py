@@ -106,6 +106,14 @@ def test_a_critic_is_not_in_the_artifact(ran: Ran) -> None:
     assert ran.metrics("ppo")[-1].keys() >= {"value", "value_explained"}
 
 
+@pytest.mark.slow
+def test_smoke_runs_every_kind(tmp_path: Path) -> None:
+    ran = micro.run(write(tmp_path, RECIPE.replace("updates: 2", "updates: 8")), tmp_path / "run", smoke=True)
+    for stage in [*ALGORITHMS, "shaped", "adapted"]:
+        assert [row["step"] for row in ran.metrics(stage)] == [1, 2]
+        assert ran.metrics(stage)[0]["grad_norm"] > 0
+
+
 def keys(path: Path) -> dict[str, str]:
     plan = make_plan(load_recipe(path), base=path.parent, data_dir=None, device="cpu", dtype="float32", threads=1)
     return {name: node.key for name, node in plan.nodes.items()}

@@ -132,7 +132,8 @@ class Critic(torch.nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Values `[N]` in float32 of the hidden states `[N, H]` that predict each token."""
-        return hidden.float() @ self.weight + self.bias
+        # Not a matrix product: autocast would take that in half precision.
+        return (hidden.float() * self.weight).sum(1) + self.bias
 
 
 ADVANTAGE, RETURN, VALUE, GRADED = "advantage", "return", "value", "graded"
