@@ -76,6 +76,12 @@ def test_demonstrations_have_no_log_probs() -> None:
     assert TokenBatch.of([Example([5, 6], 1)], PAD, CPU).log_probs is None
 
 
+def test_an_end_token_that_is_also_the_padding_is_trained_on_once_a_row() -> None:
+    batch = TokenBatch.of([Example([5, 6, PAD], 1), Example([7, PAD], 1)], PAD, CPU)
+    assert batch.labels.tolist() == [6, PAD, PAD]
+    assert batch.sequence.tolist() == [0, 0, 1]
+
+
 def padded_cost(group: list[Example]) -> int:
     return len(group) * max(len(example.tokens) for example in group)
 

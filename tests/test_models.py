@@ -17,6 +17,7 @@ from smallwit.models.tokenizer import (
     decode,
     encode_completions,
     encode_prompts,
+    end_tokens,
     load_tokenizer,
     save_tokenizer,
     train_tokenizer,
@@ -115,6 +116,39 @@ def test_completion_ends_with_the_end_token_that_decoding_leaves_out() -> None:
     rows = encode_completions(words, ["#### 12", ""])
     assert [row[-1] for row in rows] == [words.eos_token_id] * 2
     assert decode(words, rows) == ["#### 12", ""]
+
+
+def chat_tokenizer(template: str | None, eos: str | None, pad: str | None = None) -> PreTrainedTokenizerBase:
+    """A tokenizer with ChatML's marks as special tokens."""
+    words = train_tokenizer([string.printable, *problem_texts()], vocabulary=400)
+    words.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    words.chat_template, words.eos_token, words.pad_token = template, eos, pad
+    return words
+
+
+def test_an_answer_ends_as_the_template_closes_a_turn_and_generation_stops_at_both_ends() -> None:
+    words = chat_tokenizer(CHATML, eos="<|end|>")
+    turn_end = words.convert_tokens_to_ids("<|im_end|>")
+    assert encode_completions(words, ["12"])[0][-1] == turn_end
+    assert end_tokens(words) == (turn_end, words.eos_token_id)
+
+
+def test_an_answer_and_its_prompt_are_the_template_s_conversation() -> None:
+    words = chat_tokenizer(CHATML, eos="<|im_end|>")
+    turns = [{"role": "user", "content": "Tom has 3."}, {"role": "assistant", "content": "#### 3"}]
+    tokens = encode_prompts(words, ["Tom has 3."])[0] + encode_completions(words, ["#### 3"])[0]
+    assert words.decode(tokens) + "\n" == words.apply_chat_template(turns, tokenize=False)
+
+
+def test_without_a_template_the_end_of_text_ends_an_answer_even_if_it_is_the_padding() -> None:
+    words = chat_tokenizer(None, eos="<|end|>", pad="<|end|>")
+    assert end_tokens(words) == (words.pad_token_id,)
+    assert encode_completions(words, ["12"])[0][-1] == words.pad_token_id
+
+
+def test_a_tokenizer_without_any_end_is_refused() -> None:
+    with pytest.raises(UserError, match="answers would never end"):
+        end_tokens(chat_tokenizer(None, eos=None))
 
 
 def test_nothing_to_encode_gives_nothing() -> None:

@@ -1,7 +1,7 @@
 """The chunked head and every objective against plain float64 arithmetic on full logits."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from smallwit.objectives.divergence import ForwardKL, ReverseKL, TeacherHead
-from smallwit.objectives.head import Entropy, LogProb, View, token_statistics
+from smallwit.objectives.head import Entropy, LogProb, View, chunked_loss, token_statistics
 from smallwit.objectives.policy_gradient import clipped_surrogate
 from tiny import relative_error
 
@@ -32,6 +32,10 @@ class Inputs:
     weights: Tensor
     old_log_probs: Tensor
     advantages: Tensor
+
+    def part(self, tokens: slice) -> "Inputs":
+        """What a loss reads of some of the tokens."""
+        return replace(self, old_log_probs=self.old_log_probs[tokens], advantages=self.advantages[tokens])
 
     def teacher_logits(self) -> Tensor:
         return self.teacher.hidden.double() @ self.teacher.weight.double()[:VOCABULARY].T
@@ -157,6 +161,43 @@ def test_gradients_equal_float64_on_full_logits(case: Case, seed: int) -> None:
     loss = (case.reference(exact[0] @ exact[1].T, x) * x.weights).sum()
     for mine, reference in zip(ours, torch.autograd.grad(loss, exact), strict=True):
         assert relative_error(mine, reference) < 1e-4
+
+
+@pytest.mark.parametrize("rows", [1, 5, TOKENS])
+def test_one_pass_equals_two(case: Case, rows: int) -> None:
+    x = random_inputs(1)
+    leaves = [x.hidden.requires_grad_(), x.weight.requires_grad_()]
+    (expected,) = token_statistics(x.hidden, x.weight[:VOCABULARY], [case.view(x)])
+    exact = torch.autograd.grad(3.0 * (case.loss(expected, x) * x.weights).sum(), leaves)
+
+    def loss(values: Sequence[Tensor], tokens: slice) -> Tensor:
+        return (case.loss(values[0], x.part(tokens)) * x.weights[tokens]).sum()
+
+    total, (values,) = chunked_loss(
+        x.hidden, x.weight, [case.view(x)], loss, vocabulary=VOCABULARY, chunk_elements=rows * ROWS
+    )
+    torch.testing.assert_close(values, expected.detach(), rtol=1e-5, atol=1e-6)
+    for mine, reference in zip(torch.autograd.grad(3.0 * total, leaves), exact, strict=True):
+        assert relative_error(mine, reference) < 1e-5
+
+
+def test_views_of_one_pass_share_their_chunk_without_harm() -> None:
+    x = random_inputs(1)
+    x.hidden.requires_grad_()
+    cases = list(CASES.values())
+
+    def together(values: Sequence[Tensor], tokens: slice) -> Tensor:
+        part = x.part(tokens)
+        losses = [case.loss(value, part) for case, value in zip(cases, values, strict=True)]
+        return (torch.stack(losses).sum(0) * x.weights[tokens]).sum()
+
+    views = [case.view(x) for case in cases]
+    total, _ = chunked_loss(x.hidden, x.weight, views, together, chunk_elements=CHUNK)
+    (gradient,) = torch.autograd.grad(total, x.hidden)
+    statistics = token_statistics(x.hidden, x.weight, views)
+    alone = torch.stack([case.loss(values, x) for case, values in zip(cases, statistics, strict=True)]).sum(0)
+    (expected,) = torch.autograd.grad((alone * x.weights).sum(), x.hidden)
+    assert relative_error(gradient, expected) < 1e-5
 
 
 def test_inputs_try_both_sides_of_the_clip() -> None:

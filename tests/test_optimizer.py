@@ -35,6 +35,17 @@ def test_constant_schedule_stays() -> None:
     assert set(shares(Optimizer(warmup=0.0, schedule="constant"))) == {1.0}
 
 
+def test_wsd_schedule_is_flat_and_then_falls_in_a_line_over_the_last_share() -> None:
+    values = shares(Optimizer(warmup=0.1, schedule="wsd", decay=0.25, final=0.2))
+    assert values[10:76] == [1.0] * 66
+    assert values[75:] == pytest.approx([1.0 - 0.8 * step / 25 for step in range(26)])
+
+
+def test_wsd_phases_that_overlap_are_refused() -> None:
+    with pytest.raises(ValueError, match="exceed the whole stage"):
+        Optimizer(warmup=0.9, schedule="wsd", decay=0.2)
+
+
 def test_a_schedule_of_warmup_alone_never_falls() -> None:
     values = shares(Optimizer(warmup=1.0))
     assert values == sorted(values)

@@ -100,6 +100,8 @@ Source = Annotated[Demonstrations | Text | Rollouts, Field(discriminator="kind")
 class Optimizer(Section):
     """The optimizer and its schedule: a linear warmup, then `schedule` down to `final` times the peak rate.
 
+    `wsd` (warmup, stable, decay; Hu et al. 2024, arXiv 2404.06395) keeps the peak rate and falls linearly at the end.
+
     `muon` updates the matrices of the layers by Muon, and tables, vectors and the head by AdamW.
     """
 
@@ -107,11 +109,19 @@ class Optimizer(Section):
     lr: PositiveFloat = 1e-3
     matrix_lr: PositiveFloat | None = Field(default=None, description="rate of Muon's matrices; lr if absent")
     warmup: float = Field(default=0.02, ge=0, le=1, description="share of the stage's steps or FLOPs")
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    schedule: Literal["linear", "cosine", "constant", "wsd"] = "linear"
+    decay: float = Field(default=0.2, gt=0, le=1, description="share of the budget in which `wsd` falls, at its end")
     final: float = Field(default=0.0, ge=0, le=1)
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = Field(default=0.0, ge=0)
     clip: PositiveFloat = 1.0
+    ema: float | None = Field(default=None, gt=0, lt=1, description="decay of averaged weights, which are handed over")
+
+    @model_validator(mode="after")
+    def _phases(self) -> "Optimizer":
+        if self.schedule == "wsd" and self.warmup + self.decay > 1.0:
+            raise ValueError(f"warmup {self.warmup} and decay {self.decay} together exceed the whole stage")
+        return self
 
 
 class LoRA(Section):
@@ -149,6 +159,9 @@ class TrainStage(StageBase):
     lora: LoRA | None = None
     gradient_checkpointing: bool = False
     micro_tokens: PositiveInt = Field(default=16384, description="padded tokens of one forward and backward pass")
+    pack: PositiveInt | None = Field(
+        default=None, description="tokens of a packed row; one example a row if absent (no attention across examples)"
+    )
     checkpoint_seconds: PositiveFloat = Field(default=60.0, description="seconds between checkpoints")
     validation: Selection | None = None
 

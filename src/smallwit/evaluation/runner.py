@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from smallwit.models.tokenizer import decode, encode_prompts
+from smallwit.models.tokenizer import decode, encode_prompts, end_tokens
 from smallwit.rollout.engine import Engine, Sampling
 from smallwit.tasks.base import Problem, Task
 
@@ -26,7 +26,7 @@ def measure(
     on_batch: Callable[[int], None] = lambda done: None,
 ) -> list[Row]:
     """One row a problem: prompt, response, verdict, tokens and seconds (a batch's time shared among its rows)."""
-    sampling = Sampling(temperature, max_new_tokens, (tokenizer.eos_token_id,))
+    sampling = Sampling(temperature, max_new_tokens, end_tokens(tokenizer))
     rows: list[Row] = []
     for start in range(0, len(problems), batch):
         part = problems[start : start + batch]

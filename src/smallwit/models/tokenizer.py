@@ -91,11 +91,32 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -
     return tokenizer(texts, add_special_tokens=False)["input_ids"]
 
 
+def end_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """The tokens that end an answer: the one that the chat template writes behind it first, then the end of text.
+
+    A base model's template may close a turn with another token than `eos_token`: training on the latter alone would
+    teach an end that the template never writes. Raises `UserError` for a tokenizer that has neither.
+    """
+    ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    if tokenizer.chat_template:
+        mark = "\x00answer\x00"
+        turns: Any = [{"role": "user", "content": "?"}, {"role": "assistant", "content": mark}]
+        text: Any = tokenizer.apply_chat_template(turns, tokenize=False)
+        behind = tokenizer(text.rpartition(mark)[2], add_special_tokens=False)["input_ids"]
+        special = [token for token in behind if token in tokenizer.all_special_ids]
+        ends = [*special[:1], *ends]
+    if not ends:
+        raise UserError(
+            "the tokenizer has no eos_token and no chat template that closes a turn: answers would never end"
+        )
+    return tuple(dict.fromkeys(ends))
+
+
 def encode_completions(tokenizer: PreTrainedTokenizerBase, completions: Sequence[str]) -> list[list[int]]:
-    """Token ids of each answer, closed by the end token, which the model must learn to emit."""
+    """Token ids of each answer, closed by the end token, which the model must learn to emit (see `end_tokens`)."""
     if not completions:
         return []
-    end = [tokenizer.eos_token_id]
+    end = [end_tokens(tokenizer)[0]]
     return [ids + end for ids in tokenizer(list(completions), add_special_tokens=False)["input_ids"]]
 
 

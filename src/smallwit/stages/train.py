@@ -66,6 +66,7 @@ def run(job: Job, reporter: Reporter) -> Info:
         vocabulary=len(tokenizer),
         pad=pad_token(tokenizer),
         micro_tokens=stage.micro_tokens,
+        pack=stage.pack,
         seed=sources.stable_seed(job.recipe.seed, stage.name),
         autocast=autocast_of(job),
     )
@@ -93,9 +94,7 @@ def run(job: Job, reporter: Reporter) -> Info:
         validate_every=stage.validation.every if stage.validation else 0,
     )
     info = _info(trainer)
-    if stage.validation is not None and stage.validation.keep == "best":
-        assert trainer.best is not None  # the last step is always measured
-        trainer.restore(trainer.best)
+    trainer.finish(keep_best=stage.validation is not None and stage.validation.keep == "best")
     whole = merge_adapters(adapted) if adapted is not None else model
 
     def write(folder: Path) -> None:

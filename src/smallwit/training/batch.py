@@ -1,10 +1,11 @@
 """From examples to the tensors of one forward and backward pass.
 
-Rows are padded on the right: under causal attention no real token ever sees the padding, so no mask is needed.
+A row holds one example, or several packed one behind the other. Rows are padded on the right: under causal attention no
+real token ever sees the padding, so only packed rows need a mask, which keeps their examples apart.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -35,7 +36,9 @@ class TokenBatch:
     """Some examples of one source as tensors.
 
     `tokens` `[B, T]`; for each of the N trained tokens: `positions` `[N]` into the flattened hidden states `[B*T]` that
-    predict it, its `labels`, `sequence` (row), and for rollouts `log_probs`, `advantages` `[B]` and `columns` `[N]`.
+    predict it, its `labels`, `sequence` (its example), and for rollouts `log_probs`, `advantages` `[B]` and `columns`
+    `[N]`. Packed rows also have `position_ids` `[B, T]`, which start again at every example, and a `mask`
+    `[B, 1, T, T]` of what may be seen.
     """
 
     tokens: Tensor
@@ -47,25 +50,40 @@ class TokenBatch:
     log_probs: Tensor | None
     advantages: Tensor
     columns: Mapping[str, Tensor]
+    position_ids: Tensor | None = None
+    mask: Tensor | None = None
 
     @staticmethod
-    def of(examples: Sequence[Example], pad: int, device: torch.device) -> "TokenBatch":
-        """Pad, flatten and move to `device`."""
-        lengths = [len(example.tokens) for example in examples]
-        width = max(lengths)
-        tokens = torch.tensor([e.tokens + [pad] * (width - len(e.tokens)) for e in examples])
-        starts = [max(example.prompt_length, 1) for example in examples]
+    def of(examples: Sequence[Example], pad: int, device: torch.device, pack: int | None = None) -> "TokenBatch":
+        """Lay the examples out in rows (of `pack` tokens, see `packed_rows`, or one row each), and move to `device`."""
+        rows = packed_rows([len(e.tokens) for e in examples], pack) if pack else [[i] for i in range(len(examples))]
+        width = max(sum(len(examples[i].tokens) for i in row) for row in rows)
+        tokens = torch.full((len(rows), width), pad)
+        segments = torch.full((len(rows), width), -1)
+        position_ids = torch.zeros(len(rows), width, dtype=torch.long)
+        starts = [0] * len(examples)
+        for number, row in enumerate(rows):
+            place = 0
+            for i in row:
+                length = len(examples[i].tokens)
+                here = slice(place, place + length)
+                tokens[number, here] = torch.tensor(examples[i].tokens)
+                segments[number, here] = i
+                position_ids[number, here] = torch.arange(length)
+                starts[i] = number * width + place
+                place += length
         positions = torch.cat(
             [
-                torch.arange(row * width + start - 1, row * width + length - 1)
-                for row, (start, length) in enumerate(zip(starts, lengths, strict=True))
+                torch.arange(start + max(example.prompt_length, 1) - 1, start + len(example.tokens) - 1)
+                for start, example in zip(starts, examples, strict=True)
             ]
         )
         targets = torch.tensor([example.targets for example in examples])
         sampled = [value for example in examples if example.log_probs is not None for value in example.log_probs]
+        apart = len(rows) < len(examples)
         return TokenBatch(
             tokens=tokens.to(device),
-            lengths=lengths,
+            lengths=[len(example.tokens) for example in examples],
             positions=positions.to(device),
             labels=tokens.flatten()[positions + 1].to(device),
             sequence=torch.repeat_interleave(torch.arange(len(examples)), targets).to(device),
@@ -76,11 +94,58 @@ class TokenBatch:
                 name: torch.tensor([value for example in examples for value in example.columns[name]], device=device)
                 for name in examples[0].columns
             },
+            position_ids=position_ids.to(device) if apart else None,
+            mask=_same_segment(segments.to(device)) if apart else None,
+        )
+
+    def part(self, tokens: slice) -> "TokenBatch":
+        """The same batch with only these of its N trained tokens."""
+        return replace(
+            self,
+            positions=self.positions[tokens],
+            labels=self.labels[tokens],
+            sequence=self.sequence[tokens],
+            log_probs=None if self.log_probs is None else self.log_probs[tokens],
+            columns={name: column[tokens] for name, column in self.columns.items()},
         )
 
 
-def micro_batches(examples: Sequence[Example], max_tokens: int) -> list[list[Example]]:
-    """Split examples into groups of at most `max_tokens` padded tokens (or a single example), like lengths together."""
+def _same_segment(segments: Tensor) -> Tensor:
+    """`[B, 1, T, T]`: whether token t may see token u, which stands before it in the same example."""
+    width = segments.shape[1]
+    causal = torch.ones(width, width, dtype=torch.bool, device=segments.device).tril()
+    return ((segments[:, :, None] == segments[:, None, :]) & causal)[:, None]
+
+
+def packed_rows(lengths: Sequence[int], width: int) -> list[list[int]]:
+    """Examples by row: each goes, the longest first, into the fullest row that still has room for it in `width`.
+
+    An example longer than `width` has a row of its own.
+    """
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        fitting = [row for row in range(len(rows)) if room[row] >= lengths[i]]
+        if fitting:
+            row = min(fitting, key=lambda row: room[row])
+        else:
+            row = len(rows)
+            rows.append([])
+            room.append(width)
+        rows[row].append(i)
+        room[row] -= lengths[i]
+    return rows
+
+
+def micro_batches(examples: Sequence[Example], max_tokens: int, pack: int | None = None) -> list[list[Example]]:
+    """Split examples into groups of at most `max_tokens` padded tokens (or a single row), like lengths together.
+
+    With `pack`, a group is made of whole packed rows.
+    """
+    if pack:
+        rows = packed_rows([len(example.tokens) for example in examples], pack)
+        size = max(1, max_tokens // pack)
+        return [[examples[i] for row in rows[start : start + size] for i in row] for start in range(0, len(rows), size)]
     groups: list[list[Example]] = []
     for example in sorted(examples, key=lambda e: len(e.tokens), reverse=True):
         if groups and len(groups[-1][0].tokens) * (len(groups[-1]) + 1) <= max_tokens:

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from typing import Any
@@ -14,8 +15,9 @@ from transformers import PreTrainedModel
 from smallwit.models.build import backbone, head_weight
 from smallwit.models.flops import Cost
 from smallwit.objectives.divergence import TeacherHead
-from smallwit.objectives.head import token_statistics
+from smallwit.objectives.head import chunked_loss, token_statistics
 from smallwit.recipe import Optimizer
+from smallwit.training.average import WeightAverage
 from smallwit.training.batch import TokenBatch, micro_batches
 from smallwit.training.checkpoint import Checkpoints
 from smallwit.training.metrics import TokenMeans, labels, merged_objectives, merged_sources
@@ -89,18 +91,14 @@ class Trainer:
         vocabulary: int,
         pad: int,
         micro_tokens: int,
+        pack: int | None = None,
         seed: int,
         autocast: torch.dtype | None = None,
     ) -> None:
         self.model, self.sources, self.objectives, self.teachers = model, sources, objectives, teachers
         self.spec, self.budget = optimizer, budget
-        self.vocabulary, self.pad, self.micro_tokens, self.seed, self.autocast = (
-            vocabulary,
-            pad,
-            micro_tokens,
-            seed,
-            autocast,
-        )
+        self.vocabulary, self.pad, self.seed, self.autocast = vocabulary, pad, seed, autocast
+        self.micro_tokens, self.pack = micro_tokens, pack
         found = {name: module for objective in objectives for name, module in objective.modules.items()}
         self.modules = {name: module.to(model.device) for name, module in found.items()}
         self.parameters = list(self.trained_tensors().values())
@@ -109,6 +107,7 @@ class Trainer:
         self.cost = Cost.of(model)
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None
+        self.average = WeightAverage(self.trained_tensors(), optimizer.ema) if optimizer.ema is not None else None
 
     def run(
         self,
@@ -130,8 +129,9 @@ class Trainer:
             metrics = self.step()
             last = self.budget.share(self.progress) >= 1.0
             if validate is not None and (self.progress.step % validate_every == 0 or last):
-                metrics |= validate()
-                self._keep_best(metrics["validation"])
+                with self.average.in_place() if self.average is not None else nullcontext():
+                    metrics |= validate()
+                    self._keep_best(metrics["validation"])
             self.progress.seconds += time.monotonic() - started
             metrics["seconds"] = self.progress.seconds
             if not last and time.monotonic() - saved >= checkpoint_seconds:
@@ -171,12 +171,12 @@ class Trainer:
             # Before any backward: the normalisers are those of the whole step, however it is split.
             normalisers = [objective.normaliser(batch.examples) for objective in objectives]
             examples = [e for e in batch.examples if e.targets > 0 and any(o.wants(e) for o in objectives)]
-            for group in micro_batches(examples, self.micro_tokens):
-                pieces = TokenBatch.of(group, self.pad, self.model.device)
-                parts, numbers = self._micro_backward(pieces, objectives, normalisers)
+            for group in micro_batches(examples, self.micro_tokens, self.pack):
+                tokens = TokenBatch.of(group, self.pad, self.model.device, self.pack)
+                parts, numbers = self._micro_backward(tokens, objectives, normalisers)
                 for place, part, number in zip(places, parts, numbers, strict=True):
                     losses[place] += part
-                    means[place].add(number, len(pieces.labels))
+                    means[place].add(number, len(tokens.labels))
         total = sum(objective.weight * loss for objective, loss in zip(self.objectives, losses, strict=True))
         names = [f"loss/{label}" for label in labels(self.objectives)]
         return {"loss": total} | dict(zip(names, losses, strict=True)) | merged_objectives(self.objectives, means)
@@ -187,37 +187,54 @@ class Trainer:
         """Add the gradient of one micro-batch; returns each objective's loss and its numbers of each token."""
         device_type = self.model.device.type
         with torch.autocast(device_type, self.autocast, enabled=self.autocast is not None):
-            hidden = backbone(self.model)(input_ids=batch.tokens, use_cache=False).last_hidden_state
-            hidden = hidden.flatten(0, 1)[batch.positions]
+            hidden = forward_hidden(self.model, batch)
             heads = {name: self._teacher_head(name, batch) for name in {o.teacher for o in objectives if o.teacher}}
-            views = [o.view(batch, heads[o.teacher] if o.teacher else None) for o in objectives]
-            weight = head_weight(self.model)[: self.vocabulary].to(hidden.dtype)
-            watched = [objective.watched(batch) for objective in objectives]
-            statistics = iter(token_statistics(hidden, weight, [*views, *chain.from_iterable(watched)]))
-            values = list(islice(statistics, len(views)))
-        parts = [
-            (objective.token_weights(batch) * _token_loss(objective, value, hidden, batch)).sum() / normaliser
-            for objective, value, normaliser in zip(objectives, values, normalisers, strict=True)
-        ]
-        loss = torch.stack([o.weight * part for o, part in zip(objectives, parts, strict=True)]).sum()
-        loss.backward()
+        views = [o.view(batch, heads[o.teacher] if o.teacher else None) for o in objectives]
+        watched = [objective.watched(batch) for objective in objectives]
+        asked = [*views, *chain.from_iterable(watched)]
+        terms = list(zip(objectives, normalisers, strict=True))
+
+        def parts(values: Sequence[Tensor], batch: TokenBatch) -> list[Tensor]:
+            return [
+                (objective.token_weights(batch) * objective.token_loss(value, batch)).sum() / normaliser
+                for (objective, normaliser), value in zip(terms, values[: len(terms)], strict=True)
+            ]
+
+        def weighted(losses: Sequence[Tensor]) -> Tensor:
+            return torch.stack([o.weight * part for o, part in zip(objectives, losses, strict=True)]).sum()
+
+        weight = head_weight(self.model)
+        if all(objective.per_token for objective in objectives):
+            loss, values = chunked_loss(
+                hidden,
+                weight,
+                asked,
+                lambda values, tokens: weighted(parts(values, batch.part(tokens))),
+                vocabulary=self.vocabulary,
+            )
+        else:
+            values = token_statistics(hidden, weight[: self.vocabulary].to(hidden.dtype), asked)
+            loss = weighted(parts(values, batch))
+        states = [(o.token_weights(batch) * o.state_loss(hidden, batch)).sum() / normaliser for o, normaliser in terms]
+        (loss + weighted(states)).backward()
         self.progress.tokens += len(batch.labels)
         self.progress.flops += self.cost.train(batch.lengths, len(batch.labels))
-        numbers = [
-            objective.metrics(value.detach(), list(islice(statistics, len(views))), batch)
-            for objective, value, views in zip(objectives, values, watched, strict=True)
-        ]
-        return [float(part.detach()) for part in parts], numbers
+        with torch.no_grad():
+            losses = [float(part + state) for part, state in zip(parts(values, batch), states, strict=True)]
+            rest = iter(values[len(views) :])
+            numbers = [
+                objective.metrics(value.detach(), list(islice(rest, len(more))), batch)
+                for objective, value, more in zip(objectives, values[: len(views)], watched, strict=True)
+            ]
+        return losses, numbers
 
     @torch.no_grad()
     def _teacher_head(self, name: str, batch: TokenBatch) -> TeacherHead:
         teacher = self.teachers[name]
-        hidden = backbone(teacher.model)(input_ids=batch.tokens, use_cache=False).last_hidden_state
+        hidden = forward_hidden(teacher.model, batch)
         self.progress.flops += teacher.cost.forward(batch.lengths, len(batch.labels))
         self.progress.teacher_tokens += sum(batch.lengths)
-        return TeacherHead(
-            hidden.flatten(0, 1)[batch.positions], head_weight(teacher.model).to(hidden.dtype), self.vocabulary
-        )
+        return TeacherHead(hidden, head_weight(teacher.model).to(hidden.dtype), self.vocabulary)
 
     def _update(self, rate: float, loss: float) -> float:
         """Clip and apply the gradient, unless it or the loss is not finite or there is none. Returns its norm."""
@@ -230,6 +247,8 @@ class Trainer:
                 for group in one.param_groups:
                     group["lr"] = group["peak"] * rate
                 one.step()
+            if self.average is not None:
+                self.average.update(progress.step)
             progress.skipped_in_a_row = 0
         else:
             progress.skipped += 1
@@ -261,6 +280,7 @@ class Trainer:
             "model": {name: p.detach() for name, p in self.trained_tensors().items()},
             "optimizers": [one.state_dict() for one in self.optimizers],
             "best": self.best,
+            "average": self.average.tensors if self.average is not None else None,
             "sources": {name: s.state() for name, s in self.sources.items() if isinstance(s, Remembering)},
         }
         checkpoints.save(self.progress.step, tensors, asdict(self.progress))
@@ -275,11 +295,21 @@ class Trainer:
         for one, saved in zip(self.optimizers, tensors["optimizers"], strict=True):
             one.load_state_dict(saved)
         self.best = tensors["best"]
+        if self.average is not None:
+            self.average.tensors = tensors["average"]
         for name, source in self.sources.items():
             if isinstance(source, Remembering):
                 source.restore(tensors["sources"][name])
         self.progress = Progress(**state)
         return complaints
+
+    def finish(self, keep_best: bool) -> None:
+        """Put the weights to hand over into the model: the best that validation saw, the average, or the last."""
+        if keep_best:
+            assert self.best is not None  # the last step is always measured
+            self.restore(self.best)
+        elif self.average is not None:
+            self.restore(self.average.tensors)
 
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
@@ -288,5 +318,9 @@ class Trainer:
             parameter.copy_(tensors[name])
 
 
-def _token_loss(objective: Objective, values: Tensor, hidden: Tensor, batch: TokenBatch) -> Tensor:
-    return objective.token_loss(values, batch) + objective.state_loss(hidden, batch)
+def forward_hidden(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
+    """The hidden states `[N, H]` that predict the trained tokens."""
+    output = backbone(model)(
+        input_ids=batch.tokens, attention_mask=batch.mask, position_ids=batch.position_ids, use_cache=False
+    )
+    return output.last_hidden_state.flatten(0, 1)[batch.positions]

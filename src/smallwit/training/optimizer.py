@@ -46,5 +46,7 @@ def rate_share(spec: Optimizer, progress: float) -> float:
     done = min((progress - spec.warmup) / max(1.0 - spec.warmup, 1e-9), 1.0)
     if spec.schedule == "constant":
         return 1.0
+    if spec.schedule == "wsd":
+        done = max(0.0, 1.0 - (1.0 - min(progress, 1.0)) / spec.decay)
     share = 0.5 * (1 + math.cos(math.pi * done)) if spec.schedule == "cosine" else 1.0 - done
     return spec.final + (1 - spec.final) * share

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from smallwit.errors import UserError
 from smallwit.models.flops import Cost
-from smallwit.models.tokenizer import decode, encode_completions, encode_prompts
+from smallwit.models.tokenizer import decode, encode_completions, encode_prompts, end_tokens
 from smallwit.objectives.advantages import GROUP_ESTIMATORS, has_signal
 from smallwit.objectives.algorithms import Estimator
 from smallwit.recipe import Rollouts
@@ -167,7 +167,7 @@ class RolloutSource:
     ) -> None:
         self.stream, self.tokenizer, self.engine, self.spec, self.cost = stream, tokenizer, engine, spec, cost
         self.seed, self.estimator, self.annotators = seed, estimator, annotators
-        self.sampling = Sampling(spec.temperature, spec.max_new_tokens, (tokenizer.eos_token_id,))
+        self.sampling = Sampling(spec.temperature, spec.max_new_tokens, end_tokens(tokenizer))
         self.grader = Grader(spec.reward, spec.max_new_tokens, base)
         self.shared: list[Example] = []
         self.shared_number = -1

@@ -22,6 +22,11 @@ class Objective:
     teacher: str | None = None
 
     @property
+    def per_token(self) -> bool:
+        """Whether a token's loss depends on that token's values alone."""
+        return True
+
+    @property
     def estimator(self) -> Estimator | None:
         """How its source must turn rewards into advantages; `None` if it needs no rewards."""
         return None
