@@ -2,26 +2,32 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 
 from smallwit.artifacts import MANIFEST
 from smallwit.models.flops import Cost
 from smallwit.objectives.divergence import ForwardKL
 from smallwit.recipe import LoRA, Optimizer, Rollouts
+from smallwit.recipe_objectives import ObjectiveSpec
 from smallwit.rollout.local import LocalEngine
 from smallwit.tasks.wordmath import WordMath
+from smallwit.training.annotators import ForwardPass, annotators_of
 from smallwit.training.checkpoint import KEPT, Checkpoints
 from smallwit.training.loop import Budget, Progress, Teacher, Trainer
 from smallwit.training.lora import add_adapters
-from smallwit.training.objectives import CrossEntropyObjective, DivergenceObjective, GRPOObjective
+from smallwit.training.objectives import CrossEntropyObjective, DivergenceObjective, PolicyObjective, bind
 from smallwit.training.sources import DemonstrationSource, ProblemStream, RolloutSource, TaskProblems
 from tiny import same_bits, tiny_model, tokenizer, weights
 
 STEPS = 5
-ROLLOUTS = Rollouts(kind="rollouts", prompts=2, group=3, max_new_tokens=6, reward="length")
+ROLLOUTS = Rollouts.model_validate(
+    {"kind": "rollouts", "prompts": 2, "group": 3, "max_new_tokens": 6, "reward": "length"}
+)
 
 
 def joint_trainer(*, seed: int = 0, optimizer: str = "muon", lora: bool = False) -> Trainer:
@@ -36,12 +42,12 @@ def joint_trainer(*, seed: int = 0, optimizer: str = "muon", lora: bool = False)
         model,
         {
             "demonstrations": DemonstrationSource(stream, words, batch=2, max_length=256),
-            "rollouts": RolloutSource(stream, words, engine, ROLLOUTS, Cost.of(model), seed=seed, graded=True),
+            "rollouts": RolloutSource(stream, words, engine, ROLLOUTS, Cost.of(model), seed=seed, estimator="group"),
         },
         [
             CrossEntropyObjective("cross_entropy", "demonstrations", 1.0),
             DivergenceObjective("forward_kl", "demonstrations", 0.5, "teacher", ForwardKL),
-            GRPOObjective("grpo", "rollouts", 1.0),
+            PolicyObjective("grpo", "rollouts", 1.0),
         ],
         teachers={"teacher": Teacher(teacher, Cost.of(teacher))},
         optimizer=Optimizer.model_validate({"kind": optimizer, "lr": 0.01, "weight_decay": 0.01}),
@@ -50,6 +56,34 @@ def joint_trainer(*, seed: int = 0, optimizer: str = "muon", lora: bool = False)
         pad=0,
         micro_tokens=300,
         seed=seed,
+    )
+
+
+def ppo_trainer() -> Trainer:
+    """PPO with a critic and a reference; three steps share a batch of rollouts."""
+    words = tokenizer()
+    model, reference = tiny_model(rows=len(words), seed=3), tiny_model(rows=len(words), seed=4)
+    spec = ROLLOUTS.model_copy(update={"updates": 3})
+    penalty = {"model": "reference"}
+    ppo = TypeAdapter(ObjectiveSpec).validate_python({"kind": "ppo", "source": "own", "reference": penalty})
+    objective = bind(ppo, spec, model.config.hidden_size)
+    forward = ForwardPass(model, 0, len(words), micro_tokens=300)
+    annotators = annotators_of([objective], forward, {"reference": replace(forward, model=reference)})
+    stream = ProblemStream([TaskProblems.of(WordMath(train=50), "train")], 0, "problems")
+    engine = LocalEngine(model, vocabulary=len(words), pad=0)
+    cost = Cost.of(model)
+    source = RolloutSource(stream, words, engine, spec, cost, seed=0, estimator="gae", annotators=annotators)
+    return Trainer(
+        model,
+        {"own": source},
+        [objective],
+        teachers={},
+        optimizer=Optimizer(kind="muon", lr=0.01),
+        budget=Budget(steps=STEPS),
+        vocabulary=len(words),
+        pad=0,
+        micro_tokens=300,
+        seed=0,
     )
 
 
@@ -224,3 +258,22 @@ def test_the_random_stream_of_a_step_does_not_depend_on_the_past() -> None:
         trainer.step()
         states.append(torch.get_rng_state())
     assert torch.equal(*states)
+
+
+@pytest.mark.parametrize("kill_after", range(1, STEPS))
+def test_a_critic_and_rollouts_that_several_steps_share_survive_a_checkpoint(tmp_path: Path, kill_after: int) -> None:
+    whole = ppo_trainer()
+    whole_log = run(whole, tmp_path / "whole")
+    run_killed(tmp_path / "killed", kill_after, ppo_trainer)
+    resumed = ppo_trainer()
+    assert run(resumed, tmp_path / "killed") == whole_log[kill_after:]
+    tensors = whole.trained_tensors()
+    assert "critic of own: weight" in tensors
+    assert tensors["critic of own: weight"].any()
+    assert same_bits(resumed.trained_tensors(), tensors)
+    assert state_of(resumed) == state_of(whole)
+
+
+def test_a_critic_is_no_part_of_the_model() -> None:
+    trainer = ppo_trainer()
+    assert not [name for name in trainer.model.state_dict() if "critic" in name]

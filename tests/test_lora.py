@@ -1,6 +1,7 @@
 """LoRA: the base stays frozen, the adapters learn, and what is handed over is an ordinary model with their effect."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,9 +9,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from smallwit.recipe import LoRA, Optimizer
+from smallwit.training.annotators import ForwardPass, LabelLogProbs
 from smallwit.training.loop import Trainer
 from smallwit.training.lora import add_adapters, merge_adapters
-from test_training import CrossEntropyObjective, Prepared, demonstrations, make_trainer
+from test_training import CrossEntropyObjective, Prepared, demonstrations, make_trainer, rollouts
 from tiny import same_bits, tiny_model, weights
 
 pytest.importorskip("peft", reason="peft is not installed: pip install 'smallwit[lora]'")
@@ -105,3 +107,21 @@ def test_adapters_of_a_half_precision_model_learn_in_float32() -> None:
     add_adapters(model, SPEC, seed=0)
     assert {(p.requires_grad, p.dtype) for p in model.parameters()} == {(True, torch.float32), (False, torch.bfloat16)}
     assert adapted_trainer(model).step()["loss"] > 0
+
+
+def test_the_base_as_a_reference_is_the_trained_model_with_its_adapters_off() -> None:
+    model, untouched = tiny_model(scale=4.0), tiny_model(scale=4.0)
+    adapted = add_adapters(model, SPEC, seed=0)
+    examples = rollouts(untouched)
+    trainer = adapted_trainer(model)
+    for _ in range(3):
+        trainer.step()
+
+    def column(forward: ForwardPass) -> list[float]:
+        said = LabelLogProbs(forward, "theirs", 1.0).annotate(examples, torch.zeros(len(examples)))
+        return [value for example in said.examples for value in example.columns["theirs"]]
+
+    student = ForwardPass(model, 0, 64, micro_tokens=40)
+    expected = column(replace(student, model=untouched))
+    assert column(replace(student, context=adapted.disable_adapter)) == pytest.approx(expected, abs=1e-5)
+    assert column(student) != pytest.approx(expected, abs=1e-2), "the adapters are on again"

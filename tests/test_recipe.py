@@ -123,7 +123,8 @@ class TestKeysAndTypes:
             (
                 "{kind: grpo, source: own}",
                 "{kind: grpo, source: own, epsilon: 0.2}",
-                "unknown key 'epsilon' in stages[3].objectives[0]; valid keys: source, weight, kind, clip",
+                "unknown key 'epsilon' in stages[3].objectives[0]; valid keys: source, weight, kind, reference, "
+                "importance_cap, clip",
             ),
         ],
     )

@@ -10,6 +10,7 @@ import pytest
 from smallwit.errors import UserError
 from smallwit.models.flops import Cost
 from smallwit.models.tokenizer import decode, encode_completions, encode_prompts
+from smallwit.objectives.algorithms import Estimator
 from smallwit.recipe import Rollouts
 from smallwit.rollout.engine import Completion, Sampling
 from smallwit.tasks.algebra import Algebra
@@ -201,8 +202,8 @@ def half_right(prompt: str, index: int) -> str:
 def rollout_source(
     answers: Callable[[str, int], str] = half_right,
     *,
-    reward: str = "strict",
-    graded: bool = True,
+    reward: object = "strict",
+    estimator: Estimator | None = "group",
     seed: int = 0,
     tasks: Sequence[Task] | None = None,
 ) -> tuple[RolloutSource, PreparedEngine]:
@@ -210,7 +211,7 @@ def rollout_source(
     spec = Rollouts.model_validate(
         {"kind": "rollouts", "prompts": 3, "group": GROUP, "reward": reward, "temperature": 0.8, "max_new_tokens": 50}
     )
-    return RolloutSource(stream(tasks=tasks), WORDS, engine, spec, COST, seed=seed, graded=graded), engine
+    return RolloutSource(stream(tasks=tasks), WORDS, engine, spec, COST, seed=seed, estimator=estimator), engine
 
 
 def test_each_problem_is_asked_group_times_at_the_recipe_s_temperature() -> None:
@@ -282,7 +283,7 @@ def test_ungraded_rollouts_are_not_verified() -> None:
         def verify_batch(self, pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
             raise AssertionError("nobody asked for a verdict")
 
-    source, _ = rollout_source(graded=False, tasks=[Unverifiable()])
+    source, _ = rollout_source(estimator=None, tasks=[Unverifiable()])
     batch = source.batch(0)
     assert {example.advantage for example in batch.examples} == {0.0}
     assert set(batch.metrics) == {"length", "truncated"}

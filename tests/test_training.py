@@ -12,13 +12,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from smallwit.models.flops import Cost
+from smallwit.objectives.advantages import group_advantages
 from smallwit.objectives.divergence import ForwardKL, ReverseKL
-from smallwit.objectives.policy_gradient import group_advantages
 from smallwit.recipe import Optimizer
 from smallwit.training.batch import Example, TokenBatch
 from smallwit.training.checkpoint import Checkpoints
 from smallwit.training.loop import Budget, Teacher, Trainer, TrainingStopped
-from smallwit.training.objectives import CrossEntropyObjective, DivergenceObjective, GRPOObjective, Objective
+from smallwit.training.objectives import CrossEntropyObjective, DivergenceObjective, Objective, PolicyObjective
 from smallwit.training.sources import Source, StepBatch
 from tiny import random_tokens, relative_error, same_bits, tiny_model, weights
 
@@ -113,7 +113,7 @@ def joint(micro_tokens: int) -> Trainer:
     objectives = [
         CrossEntropyObjective("cross_entropy", "demonstrations", 1.0),
         DivergenceObjective("forward_kl", "demonstrations", 0.5, "teacher", ForwardKL, 2.0),
-        GRPOObjective("grpo", "rollouts", 0.7, clip=0.2, temperature=TEMPERATURE),
+        PolicyObjective("grpo", "rollouts", 0.7, temperature=TEMPERATURE),
         DivergenceObjective("reverse_kl", "rollouts", 0.2, "teacher", ReverseKL, 1.0),
     ]
     return make_trainer(
@@ -251,7 +251,7 @@ def spoiled_trainer(what: str) -> Trainer:
     model = tiny_model(scale=4.0)
     if what == "loss":
         return make_trainer(model, {"s": Prepared(demonstrations())}, [Overflowing("cross_entropy", "s", 1.0)])
-    return make_trainer(model, {"s": Prepared(spoiled_rollouts(model))}, [GRPOObjective("grpo", "s", 1.0)])
+    return make_trainer(model, {"s": Prepared(spoiled_rollouts(model))}, [PolicyObjective("grpo", "s", 1.0)])
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
@@ -294,7 +294,7 @@ def test_groups_without_a_signal_are_a_counted_step_that_changes_no_weight() -> 
     model = tiny_model(scale=4.0)
     source = Prepared(rollouts(model))
     trainer = make_trainer(
-        model, {"s": source}, [GRPOObjective("grpo", "s", 1.0)], optimizer=Optimizer(weight_decay=0.1)
+        model, {"s": source}, [PolicyObjective("grpo", "s", 1.0)], optimizer=Optimizer(weight_decay=0.1)
     )
     trainer.step()  # momentum and weight decay have something to do now
     before, tokens = weights(model), trainer.progress.tokens
@@ -311,9 +311,9 @@ def test_examples_without_a_signal_count_in_the_normaliser_but_cost_nothing() ->
     signal = rollouts(model)
     silent = [replace(example, advantage=0.0) for example in signal]
     _, alone = step_with_gradient(
-        make_trainer(deepcopy(model), {"s": Prepared(signal)}, [GRPOObjective("grpo", "s", 1.0)])
+        make_trainer(deepcopy(model), {"s": Prepared(signal)}, [PolicyObjective("grpo", "s", 1.0)])
     )
-    trainer = make_trainer(model, {"s": Prepared([*signal, *silent])}, [GRPOObjective("grpo", "s", 1.0)])
+    trainer = make_trainer(model, {"s": Prepared([*signal, *silent])}, [PolicyObjective("grpo", "s", 1.0)])
     _, diluted = step_with_gradient(trainer)
     assert relative_error(2 * diluted, alone) < 1e-6
     assert trainer.progress.tokens == sum(example.targets for example in signal)

@@ -10,9 +10,11 @@ from typing import Any
 from smallwit.artifacts import content_key, folder_hash
 from smallwit.budget import answers_of, declared_flops, remaining_flops
 from smallwit.errors import UserError
-from smallwit.recipe import AnswersStage, Recipe, TrainStage
-from smallwit.recipe_objectives import ForwardKL, ReverseKL
+from smallwit.recipe import AnswersStage, Recipe, Rollouts, TrainStage
+from smallwit.recipe_objectives import ForwardKL, PolicyGradient, ReverseKL
+from smallwit.recipe_rewards import FunctionReward
 from smallwit.tasks import load_task, task_bytes
+from smallwit.tasks.reward_function import reward_bytes
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "math-verify", "sympy", "latex2sympy2_extended")
 # These read the recipe, conduct, and sum up; they cannot change what a stage with a given key computes.
@@ -119,7 +121,7 @@ def make_plan(recipe: Recipe, *, base: Path, data_dir: Path | None, device: str,
         inputs = _inputs(stage)
         needs = [name for name in inputs if name in plan.nodes] + tokens(inputs)
         read = sorted({name for source in _sources(stage) for name in source.tasks or recipe.tasks})
-        config = [stage.model_dump(mode="json", exclude={"checkpoint_seconds"}), tasks(read)]
+        config = [stage.model_dump(mode="json", exclude={"checkpoint_seconds"}), tasks(read), _rewards(stage, base)]
         if isinstance(stage, AnswersStage):
             config = [stage.model_dump(mode="json"), tasks(stage.tasks)]
         elif stage.validation is not None:
@@ -146,12 +148,21 @@ def _sources(stage: TrainStage | AnswersStage) -> list[Any]:
     return list(stage.sources.values()) if isinstance(stage, TrainStage) else []
 
 
+def _rewards(stage: TrainStage | AnswersStage, base: Path) -> list[str]:
+    """The content of the user's own files that the stage's rewards are in."""
+    parts = [part for source in _sources(stage) if isinstance(source, Rollouts) for part in source.reward]
+    files = [reward_bytes(part.function, base) for part in parts if isinstance(part, FunctionReward)]
+    return [hashlib.sha256(content).hexdigest() for content in files]
+
+
 def _inputs(stage: TrainStage | AnswersStage) -> list[str]:
     """Names of the models and stages that a stage reads."""
     if isinstance(stage, AnswersStage):
         return [stage.model]
     teachers = [o.teacher for o in stage.objectives if isinstance(o, ForwardKL | ReverseKL)]
-    return list(dict.fromkeys([stage.from_, *teachers, *answers_of(stage)]))
+    penalties = [o.reference for o in stage.objectives if isinstance(o, PolicyGradient)]
+    references = [reference.model for reference in penalties if reference is not None]
+    return list(dict.fromkeys([stage.from_, *teachers, *references, *answers_of(stage)]))
 
 
 def _task_identity(name: str, options: dict[str, Any], data_dir: Path | None, base: Path) -> Any:

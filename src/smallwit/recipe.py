@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from smallwit.recipe_objectives import ObjectiveSpec, Section
+from smallwit.recipe_objectives import ObjectiveSpec, PolicyGradient, Section
+from smallwit.recipe_rewards import FunctionReward, Overlong, ResponseReward, Reward
 
 
 class NewModel(Section):
@@ -70,7 +71,27 @@ class Rollouts(Section):
     temperature: PositiveFloat = 1.0
     max_new_tokens: PositiveInt = 256
     skip: int = Field(default=0, ge=0, description="problems at the start of each training split that are left out")
-    reward: Literal["strict", "score", "length"] = "strict"
+    reward: Reward = Field(default=[ResponseReward(kind="strict")])
+    updates: PositiveInt = Field(default=1, description="optimizer steps that share a batch of rollouts, a part each")
+    resample: int = Field(
+        default=0, ge=0, description="rounds in which groups whose rewards are all equal are replaced by other prompts'"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Rollouts":
+        names = [part.function if isinstance(part, FunctionReward) else part.kind for part in self.reward]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"the reward has {name} more than once; give it once, with the sum of the weights")
+        if self.updates > self.prompts * self.group:
+            raise ValueError(f"{self.prompts * self.group} rollouts cannot be shared by {self.updates} updates")
+        for part in self.reward:
+            if isinstance(part, Overlong) and part.cache > self.max_new_tokens:
+                limit = f"max_new_tokens is {self.max_new_tokens}"
+                raise ValueError(
+                    f"the reward overlong has a cache of {part.cache} tokens, and {limit}; make it smaller"
+                )
+        return self
 
 
 Source = Annotated[Demonstrations | Text | Rollouts, Field(discriminator="kind")]
@@ -154,18 +175,52 @@ class TrainStage(StageBase):
             if source is None:
                 known = ", ".join(self.sources)
                 raise ValueError(f"objective {objective.kind} reads source '{objective.source}'; sources are: {known}")
-            if objective.kind == "grpo" and not isinstance(source, Rollouts):
-                raise ValueError(f"grpo needs a source of rollouts; '{objective.source}' is {source.kind}")
-            if objective.kind == "grpo" and isinstance(source, Rollouts) and source.group == 1:
-                raise ValueError(
-                    f"grpo compares completions of one problem; give source '{objective.source}' a group > 1"
-                )
+            if isinstance(objective, PolicyGradient):
+                _reinforces(objective, source)
             if objective.kind == "cross_entropy" and isinstance(source, Rollouts):
                 raise ValueError("cross_entropy on the student's own rollouts teaches nothing; use demonstrations")
+        _one_estimator(self.objectives)
+        for name, source in self.sources.items():
+            if isinstance(source, Rollouts) and source.resample and not _compares(self.objectives, name):
+                raise ValueError(
+                    f"source '{name}' has resample, and no objective there compares the completions of a problem; "
+                    "leave it out"
+                )
         unread = set(self.sources) - {objective.source for objective in self.objectives}
         if unread:
             raise ValueError(f"no objective reads source {', '.join(sorted(unread))}")
         return self
+
+
+def _reinforces(objective: PolicyGradient, source: Source) -> None:
+    """Refuse a policy gradient on anything but rollouts, and one that compares a group on a group of one."""
+    if not isinstance(source, Rollouts):
+        raise ValueError(f"{objective.kind} needs a source of rollouts; '{objective.source}' is {source.kind}")
+    if objective.algorithm.estimator != "gae" and source.group == 1:
+        raise ValueError(
+            f"{objective.kind} compares completions of one problem; give source '{objective.source}' a group > 1"
+        )
+
+
+def _compares(objectives: list[ObjectiveSpec], source: str) -> bool:
+    """Whether an objective on the source has advantages within groups."""
+    policies = [o for o in objectives if isinstance(o, PolicyGradient) and o.source == source]
+    return any(o.algorithm.estimator != "gae" for o in policies)
+
+
+def _one_estimator(objectives: list[ObjectiveSpec]) -> None:
+    """Refuse objectives that want different advantages of the same rollouts."""
+    first: dict[str, PolicyGradient] = {}
+    for objective in objectives:
+        if isinstance(objective, PolicyGradient):
+            other = first.setdefault(objective.source, objective)
+            if other.kind != objective.kind and other.algorithm.estimator != objective.algorithm.estimator:
+                raise ValueError(
+                    f"{other.kind} and {objective.kind} want different advantages of source '{objective.source}'; "
+                    "give each a source of its own"
+                )
+            if other.kind == objective.kind == "ppo" and other is not objective:
+                raise ValueError(f"source '{objective.source}' has two ppo objectives; one critic is enough")
 
 
 class AnswersStage(StageBase):

@@ -19,7 +19,8 @@ from smallwit.recipe import (
     StageBase,
     TrainStage,
 )
-from smallwit.recipe_objectives import ForwardKL, ReverseKL
+from smallwit.recipe_objectives import ForwardKL, PolicyGradient, ReverseKL
+from smallwit.recipe_rewards import FunctionReward
 from smallwit.recipe_yaml import Lines
 
 if TYPE_CHECKING:
@@ -161,11 +162,28 @@ class _Check:
             self.task_names(source.tasks, *place, "sources", name, "tasks")
             if isinstance(source, Demonstrations) and source.from_ is not None:
                 self.answers_before(source.from_, *place, "sources", name, "from")
+            if isinstance(source, Rollouts):
+                self.reward(source, *place, "sources", name, "reward")
         if stage.validation is not None:
             self.task_names(stage.validation.tasks, *place, "validation", "tasks")
         for number, objective in enumerate(stage.objectives):
             if isinstance(objective, ForwardKL | ReverseKL):
                 self.model_before("teacher", objective.teacher, *place, "objectives", number, "teacher")
+            if isinstance(objective, PolicyGradient) and objective.reference is not None:
+                where = (*place, "objectives", number, "reference", "model")
+                self.model_before("reference", objective.reference.model, *where)
+
+    def reward(self, source: Rollouts, *place: str | int) -> None:
+        """The user's own reward functions must be there."""
+        # Imported here: the shared nouns stand below the tasks.
+        from smallwit.tasks.reward_function import reward_function
+
+        for index, part in enumerate(source.reward):
+            if isinstance(part, FunctionReward):
+                try:
+                    reward_function(part.function, self.base)
+                except UserError as error:
+                    raise self.refuse(str(error), *place, index, "function") from error
 
     def answers_before(self, name: str, *place: str | int) -> None:
         stage = self.stages.get(name)

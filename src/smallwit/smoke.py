@@ -28,6 +28,7 @@ def smoke_recipe(recipe: Recipe) -> Recipe:
         for source in stage["sources"].values():
             if source["kind"] == "rollouts":
                 source |= {"prompts": 1, "group": GROUP, "max_new_tokens": NEW_TOKENS, "reward": "length"}
+                source["updates"] = min(source["updates"], STEPS)
             else:
                 source["batch"] = PROBLEMS
     data["evaluation"] |= {"problems": PROBLEMS, "max_new_tokens": NEW_TOKENS}

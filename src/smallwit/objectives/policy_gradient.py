@@ -1,33 +1,106 @@
-"""Policy-gradient losses on sampled tokens."""
+"""Policy-gradient losses on sampled tokens, from three parts that compose: importance ratio, clip rule, aggregation.
+
+Names: N sampled tokens of B sequences; `sequence` `[N]` is the row of each token, `lengths` `[B]` their numbers of
+tokens. `old_log_probs` are those of the policy that sampled, at the sampling temperature. `advantages` are `[N]`.
+"""
 
 import torch
 from torch import Tensor
 
+from smallwit.objectives.algorithms import Aggregation, ClipRule, RatioLevel
+from smallwit.objectives.kl_estimates import KLEstimate, kl_estimate
 
-def group_advantages(rewards: Tensor, epsilon: float = 1e-4) -> Tensor:
-    """GRPO's advantages `[P, G]` from the rewards `[P, G]` of G samples of each of P problems.
 
-    (r - mean) / (std + epsilon) within each group (Shao et al. 2024, arXiv 2402.03300, eq. 4). NaN marks a reward
-    that is not known: it is left out of the statistics and its advantage is 0. A group of one known reward, or of
-    equal ones, has advantage 0.
+def importance_ratio(
+    log_probs: Tensor, old_log_probs: Tensor, sequence: Tensor, lengths: Tensor, level: RatioLevel
+) -> Tensor:
+    """The ratio `[N]` of the present to the sampling probability, differentiable in `log_probs` `[N]`.
+
+    `token`: p_t / q_t (PPO, arXiv 1707.06347, sec. 3). `sequence`: the geometric mean of those over the sequence, the
+    same for all of its tokens (GSPO, arXiv 2507.18071, eq. 7). `episode`: their product, the ratio of the whole
+    completion as one action, as RLOO takes it (arXiv 2402.14740).
     """
-    known = ~rewards.isnan()
-    count = known.sum(1, keepdim=True).clamp(min=1)
-    values = rewards.nan_to_num(0.0)
-    mean = values.sum(1, keepdim=True) / count
-    centred = torch.where(known, values - mean, torch.zeros_like(values))
-    spread = (centred.square().sum(1, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
-    # The mean of equal rewards such as 0.1 is rounded: without this, what is left of them would look like a signal.
-    lowest, highest = rewards.nan_to_num(torch.inf).amin(1), rewards.nan_to_num(-torch.inf).amax(1)
-    return torch.where((highest > lowest)[:, None], centred / (spread + epsilon), torch.zeros_like(centred))
+    log_ratio = log_probs - old_log_probs
+    if level == "token":
+        return log_ratio.exp()
+    total = log_ratio.new_zeros(len(lengths)).index_add(0, sequence, log_ratio)
+    if level == "sequence":
+        total = total / lengths
+    return total.exp()[sequence]
 
 
-def clipped_surrogate(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip: float) -> Tensor:
-    """-min(r A, clip(r, 1 - clip, 1 + clip) A) for each token, r = exp(log_probs - old_log_probs).
+def policy_loss(
+    rule: ClipRule, log_probs: Tensor, ratio: Tensor, advantages: Tensor, low: float, high: float
+) -> Tensor:
+    """The loss `[N]` of each token under a clip to [1 - low, 1 + high]."""
+    if rule == "weight":
+        return -clipped_weight(ratio, low, high) * advantages * log_probs
+    return clipped_surrogate(ratio, advantages, low, high)
 
-    All arguments are `[N]`; `old_log_probs` are the sampler's, at the sampling temperature (Schulman et al. 2017,
-    arXiv 1707.06347, eq. 7).
+
+def clipped_surrogate(ratio: Tensor, advantages: Tensor, low: float, high: float) -> Tensor:
+    """-min(r A, clip(r, 1 - low, 1 + high) A), `[N]` (arXiv 1707.06347, eq. 7).
+
+    With high > low it is DAPO's clip-higher (arXiv 2503.14476, sec. 3.1).
     """
-    ratio = (log_probs - old_log_probs).exp()
-    clipped = ratio.clamp(1 - clip, 1 + clip)
-    return -torch.minimum(ratio * advantages, clipped * advantages)
+    return -torch.minimum(ratio * advantages, ratio.clamp(1 - low, 1 + high) * advantages)
+
+
+def clipped_weight(ratio: Tensor, low: float, high: float) -> Tensor:
+    """CISPO's weight `[N]` of a token's log-likelihood: the clipped ratio, detached (arXiv 2506.13585, eq. 4 and 5).
+
+    No token loses its gradient by it, however far its ratio is off.
+    """
+    return ratio.detach().clamp(1 - low, 1 + high)
+
+
+def clipped_shares(rule: ClipRule, ratio: Tensor, advantages: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
+    """Which tokens `[N]` the clip takes hold of, below and above: where the surrogate has no gradient, or the weight is
+    not the ratio."""
+    below, above = ratio < 1 - low, ratio > 1 + high
+    if rule == "surrogate":
+        return below & (advantages < 0), above & (advantages > 0)
+    return below, above
+
+
+def truncated_importance(old_log_probs: Tensor, sampler_log_probs: Tensor, cap: float) -> Tensor:
+    """min(p_old / p_sampler, cap) `[N]`, detached, where sampler and trainer compute the same weights' log-probs
+    differently (Ionides 2008, Truncated Importance Sampling)."""
+    return (old_log_probs - sampler_log_probs).detach().exp().clamp(max=cap)
+
+
+def kl_penalty(log_probs: Tensor, reference_log_probs: Tensor, kind: KLEstimate) -> Tensor:
+    """`kl_estimate` `[N]` as a term of a loss.
+
+    k1 has an expected gradient of 0 as it stands; it is taken as a part of the reward is, detached times
+    grad log p, which is the gradient of k2. Its value is k1.
+    """
+    estimate = kl_estimate(log_probs, reference_log_probs, kind)
+    if kind == "k1":
+        return estimate.detach() * (1 + log_probs - log_probs.detach())
+    return estimate
+
+
+def token_weights(sequence: Tensor, lengths: Tensor, aggregation: Aggregation) -> Tensor:
+    """m `[N]`: what a token's loss counts for in the sum that `normaliser` divides."""
+    if aggregation == "sequences":
+        return 1.0 / lengths[sequence]
+    return torch.ones_like(sequence, dtype=torch.float32)
+
+
+def normaliser(tokens: int, sequences: int, longest: int, aggregation: Aggregation) -> float:
+    """N_c of a step of so many `tokens` and `sequences`, the `longest` of which might have had `longest` tokens.
+
+    `sequences`: GRPO's mean of means (arXiv 2402.03300, eq. 3). `tokens`: DAPO's (arXiv 2503.14476, sec. 3.3).
+    `constant`: Dr. GRPO's, which lets no completion's length change the weight of its tokens (arXiv 2503.20783).
+    """
+    return float({"sequences": sequences, "tokens": tokens, "constant": sequences * longest}[aggregation])
+
+
+def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float) -> Tensor:
+    """max((V - R)^2, (clip(V, V_old - clip, V_old + clip) - R)^2) / 2, `[N]`.
+
+    As in the published code of Ziegler et al. 2019 (arXiv 1909.08593).
+    """
+    clipped = old_values + (values - old_values).clamp(-clip, clip)
+    return 0.5 * torch.maximum((values - returns).square(), (clipped - returns).square())

@@ -5,7 +5,8 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,11 @@ from smallwit.stages.job import Info, Job, Reporter, Stopped
 from smallwit.stages.verdicts import require_verdicts
 from smallwit.tasks.base import Task
 from smallwit.training import sources
+from smallwit.training.annotators import ForwardPass, annotators_of
 from smallwit.training.checkpoint import Checkpoints
 from smallwit.training.loop import Budget, Teacher, Trainer
 from smallwit.training.lora import add_adapters, merge_adapters
-from smallwit.training.objectives import Objective, bind
+from smallwit.training.objectives import Objective, PolicyObjective, bind
 from smallwit.training.sources import DemonstrationSource, ProblemStream, RolloutSource, TaskProblems, TextSource
 
 DOCUMENTS = 50_000
@@ -45,12 +47,20 @@ def run(job: Job, reporter: Reporter) -> Info:
     if stage.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     model.train()
-    objectives = [bind(spec, stage.sources[spec.source]) for spec in stage.objectives]
+    objectives = [bind(spec, stage.sources[spec.source], model.config.hidden_size) for spec in stage.objectives]
+    student = ForwardPass(model, pad_token(tokenizer), len(tokenizer), stage.micro_tokens, autocast_of(job))
+    # Under LoRA the model that the stage starts from is at hand: it is the base with the adapters off.
+    at_hand = {stage.from_: replace(student, context=adapted.disable_adapter)} if adapted is not None else {}
+    teachers = _teachers(job, objectives, at_hand, tokenizer, reporter)
+    references = {name: replace(student, model=teacher.model) for name, teacher in teachers.items()} | at_hand
     trainer = Trainer(
         model,
-        {name: _source(job, name, spec, tokenizer, model, objectives) for name, spec in stage.sources.items()},
+        {
+            name: _source(job, name, spec, tokenizer, student, [o for o in objectives if o.source == name], references)
+            for name, spec in stage.sources.items()
+        },
         objectives,
-        teachers=_teachers(job, objectives, tokenizer, reporter),
+        teachers=teachers,
         optimizer=stage.optimizer,
         budget=Budget(steps=stage.steps, flops=job.flops),
         vocabulary=len(tokenizer),
@@ -121,9 +131,12 @@ def _source(
     name: str,
     spec: Source,
     tokenizer: PreTrainedTokenizerBase,
-    model: PreTrainedModel,
+    student: ForwardPass,
     objectives: Sequence[Objective],
+    references: Mapping[str, ForwardPass],
 ) -> sources.Source:
+    """The source `name` for the `objectives` that read it."""
+    model = student.model
     tasks = tasks_of(job, spec.tasks)
     seed = sources.stable_seed(job.recipe.seed, job.name, name)
     longest = model.config.max_position_embeddings
@@ -137,10 +150,20 @@ def _source(
         return DemonstrationSource(stream, tokenizer, spec.batch, longest)
     assert isinstance(spec, Rollouts)
     problems = [TaskProblems.of(task, "train", skip=spec.skip) for task in tasks]
-    graded = any(objective.needs_reward for objective in objectives if objective.source == name)
+    estimators = [objective.estimator for objective in objectives if objective.estimator is not None]
     engine = engine_of(job, model, tokenizer, spec.prompts * spec.group)
     stream = ProblemStream(problems, seed, name)
-    return RolloutSource(stream, tokenizer, engine, spec, Cost.of(model), seed=seed, graded=graded)
+    return RolloutSource(
+        stream,
+        tokenizer,
+        engine,
+        spec,
+        Cost.of(model),
+        seed=seed,
+        estimator=estimators[0] if estimators else None,  # a recipe allows one estimator for a source
+        annotators=annotators_of(objectives, student, references),
+        base=job.base,
+    )
 
 
 def _demonstrations(job: Job, spec: Demonstrations, tasks: Sequence[Task]) -> list[TaskProblems]:
@@ -152,21 +175,33 @@ def _demonstrations(job: Job, spec: Demonstrations, tasks: Sequence[Task]) -> li
 
 
 def _teachers(
-    job: Job, objectives: Sequence[Objective], student: PreTrainedTokenizerBase, reporter: Reporter
+    job: Job,
+    objectives: Sequence[Objective],
+    at_hand: Collection[str],
+    student: PreTrainedTokenizerBase,
+    reporter: Reporter,
 ) -> dict[str, Teacher]:
+    """The frozen models that objectives compare with, but for those `at_hand`."""
+    names = {o.teacher: "teacher" for o in objectives if o.teacher is not None}
+    for objective in objectives:
+        if isinstance(objective, PolicyObjective) and objective.reference is not None:
+            names.setdefault(objective.reference.model, "reference")
     teachers = {}
-    for name in {objective.teacher for objective in objectives if objective.teacher is not None}:
+    for name, role in names.items():
+        if role == "reference" and name in at_hand:
+            continue
         tokenizer = tokenizer_of(job, name)
         if tokenizer.get_vocab() != student.get_vocab():
-            raise UserError(
-                f"stage {job.name}: teacher {name} has another tokenizer than the student; "
-                "distil its answers instead (an answers stage and cross_entropy)"
-            )
+            advice = {
+                "teacher": "distil its answers instead (an answers stage and cross_entropy)",
+                "reference": "name the model that the stage starts from",
+            }
+            raise UserError(f"stage {job.name}: {role} {name} has another tokenizer than the student; {advice[role]}")
         model = model_of(job, name).eval().requires_grad_(False)
-        rows = {"teacher": model.get_output_embeddings().weight.shape[0], "tokenizer": len(tokenizer)}
-        if rows["teacher"] != rows["tokenizer"]:
+        rows = {role: model.get_output_embeddings().weight.shape[0], "tokenizer": len(tokenizer)}
+        if rows[role] != rows["tokenizer"]:
             reporter.say(
-                f"{name} has {rows['teacher']:,} vocabulary rows; compared on the {rows['tokenizer']:,} tokens of the "
+                f"{name} has {rows[role]:,} vocabulary rows; compared on the {rows['tokenizer']:,} tokens of the "
                 "tokenizer"
             )
         teachers[name] = Teacher(model, Cost.of(model))

@@ -9,7 +9,8 @@ from typing import Any
 from smallwit.errors import UserError
 from smallwit.nearest import hint
 from smallwit.tasks.base import Task
-from smallwit.tasks.user_task import UserTask, make_task, user_class, user_file
+from smallwit.tasks.user_file import user_class, user_file
+from smallwit.tasks.user_task import UserTask, make_task
 
 TASKS: Mapping[str, str] = {
     "wordmath": "smallwit.tasks.wordmath:WordMath",

@@ -1,12 +1,8 @@
 """A task of the user's own: a class in a file outside the package, named as `path/to/file.py:ClassName`."""
 
-import hashlib
-import importlib.util
 import inspect
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, cast
 
 from smallwit.errors import UserError
@@ -74,60 +70,6 @@ class UserTask(Task):
             if score is not None and not (isinstance(score, int | float) and 0.0 <= score <= 1.0):
                 raise UserError(f"{self._where}.verify gave the score {score!r}; give None or a number from 0 to 1")
         return verdict
-
-
-def user_file(reference: str, base: Path | None) -> tuple[Path, str]:
-    """Path and class name of `path/to/file.py:ClassName`."""
-    path_text, colon, class_name = reference.rpartition(":")
-    if not colon or not class_name.isidentifier():
-        raise UserError(f"task '{reference}': no class is named; write {reference.rstrip(':')}:ClassName")
-    path = (base or Path()) / Path(path_text).expanduser()
-    if not path.is_file():
-        raise UserError(f"task '{reference}': {path} is not a file; paths are relative to {base or 'this folder'}")
-    return path, class_name
-
-
-def user_class(path: Path, class_name: str) -> type:
-    """The class in a user's file. What goes wrong in the file is the user's error, in one line."""
-    module = _run(path)
-    own = [
-        name for name, value in vars(module).items() if isinstance(value, type) and value.__module__ == module.__name__
-    ]
-    found = getattr(module, class_name, None)
-    if not isinstance(found, type):
-        raise UserError(f"{path}: no class {class_name}; {hint(class_name, own, 'its classes are')}")
-    return found
-
-
-def _run(path: Path) -> ModuleType:
-    digest = hashlib.sha256(path.read_bytes() + str(path.resolve()).encode()).hexdigest()[:16]
-    name = f"smallwit_user_task_{digest}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"{path}: not a Python file; a task is a class in a file that ends in .py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickles look their module up by name
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise UserError(f"{path}{_line_of(error, path)}: {type(error).__name__}: {error}".splitlines()[0]) from error
-    return module
-
-
-def _line_of(error: BaseException, path: Path) -> str:
-    """`:line` where an error in the user's file arose, if it is known."""
-    if isinstance(error, SyntaxError):
-        return f":{error.lineno}"
-    lines = []
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(path):
-            lines.append(trace.tb_lineno)
-        trace = trace.tb_next
-    return f":{lines[-1]}" if lines else ""
 
 
 def make_task(made: type, where: str, arguments: dict[str, Any], data_dir: Path | None) -> Any:

@@ -4,8 +4,8 @@ A row holds one example, or several packed one behind the other. Rows are padded
 real token ever sees the padding, so only packed rows need a mask, which keeps their examples apart.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -15,13 +15,15 @@ from torch import Tensor
 class Example:
     """One sequence: tokens before `prompt_length` are context, the others are trained on.
 
-    A rollout also has the sampler's `log_probs` of its completion tokens and its `advantage`.
+    A rollout also has the sampler's `log_probs` of its completion tokens, its `advantage`, and `columns`: what
+    annotators say of each trained token, by name.
     """
 
     tokens: list[int]
     prompt_length: int
     log_probs: list[float] | None = None
     advantage: float = 0.0
+    columns: Mapping[str, list[float]] = field(default_factory=dict)
 
     @property
     def targets(self) -> int:
@@ -34,8 +36,9 @@ class TokenBatch:
     """Some examples of one source as tensors.
 
     `tokens` `[B, T]`; for each of the N trained tokens: `positions` `[N]` into the flattened hidden states `[B*T]` that
-    predict it, its `labels`, `sequence` (its example), and for rollouts `log_probs` and `advantages`. Packed rows also
-    have `position_ids` `[B, T]`, which start again at every example, and a `mask` `[B, 1, T, T]` of what may be seen.
+    predict it, its `labels`, `sequence` (its example), and for rollouts `log_probs`, `advantages` `[B]` and `columns`
+    `[N]`. Packed rows also have `position_ids` `[B, T]`, which start again at every example, and a `mask`
+    `[B, 1, T, T]` of what may be seen.
     """
 
     tokens: Tensor
@@ -46,6 +49,7 @@ class TokenBatch:
     sequence_targets: Tensor
     log_probs: Tensor | None
     advantages: Tensor
+    columns: Mapping[str, Tensor]
     position_ids: Tensor | None = None
     mask: Tensor | None = None
 
@@ -86,6 +90,10 @@ class TokenBatch:
             sequence_targets=targets.to(device),
             log_probs=torch.tensor(sampled, device=device) if sampled else None,
             advantages=torch.tensor([example.advantage for example in examples], device=device),
+            columns={
+                name: torch.tensor([value for example in examples for value in example.columns[name]], device=device)
+                for name in examples[0].columns
+            },
             position_ids=position_ids.to(device) if apart else None,
             mask=_same_segment(segments.to(device)) if apart else None,
         )
@@ -98,6 +106,7 @@ class TokenBatch:
             labels=self.labels[tokens],
             sequence=self.sequence[tokens],
             log_probs=None if self.log_probs is None else self.log_probs[tokens],
+            columns={name: column[tokens] for name, column in self.columns.items()},
         )
 
 

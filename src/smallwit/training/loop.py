@@ -2,10 +2,10 @@
 
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -20,9 +20,10 @@ from smallwit.recipe import Optimizer
 from smallwit.training.average import WeightAverage
 from smallwit.training.batch import TokenBatch, micro_batches
 from smallwit.training.checkpoint import Checkpoints
+from smallwit.training.metrics import TokenMeans, labels, merged_objectives, merged_sources
 from smallwit.training.objectives import Objective
 from smallwit.training.optimizer import make_optimizers, rate_share
-from smallwit.training.sources import Source, StepBatch
+from smallwit.training.sources import Remembering, Source, StepBatch
 
 NOT_FINITE_IN_A_ROW = 5
 UNVERIFIED_SHARE = 0.01
@@ -98,8 +99,11 @@ class Trainer:
         self.spec, self.budget = optimizer, budget
         self.vocabulary, self.pad, self.seed, self.autocast = vocabulary, pad, seed, autocast
         self.micro_tokens, self.pack = micro_tokens, pack
-        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.optimizers = make_optimizers(model, optimizer)
+        found = {name: module for objective in objectives for name, module in objective.modules.items()}
+        self.modules = {name: module.to(model.device) for name, module in found.items()}
+        self.parameters = list(self.trained_tensors().values())
+        beside = [parameter for module in self.modules.values() for parameter in module.parameters()]
+        self.optimizers = make_optimizers(model, optimizer, beside)
         self.cost = Cost.of(model)
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None
@@ -142,7 +146,7 @@ class Trainer:
         rate = rate_share(self.spec, self.budget.share(progress))
         batches = {name: source.batch(progress.step) for name, source in self.sources.items()}
         self._check_verified(batches)
-        metrics = _merged_metrics(batches) | self._backward(batches)
+        metrics = merged_sources(batches) | self._backward(batches)
         progress.flops += sum(batch.flops for batch in batches.values())
         metrics |= {"lr": rate * self.spec.lr, "grad_norm": self._update(rate, metrics["loss"])}
         progress.step += 1
@@ -160,6 +164,7 @@ class Trainer:
     def _backward(self, batches: Mapping[str, StepBatch]) -> dict[str, float]:
         """Accumulate the gradient of the whole step; returns the loss and its parts."""
         losses = [0.0] * len(self.objectives)
+        means = [TokenMeans() for _ in self.objectives]
         for name, batch in batches.items():
             places = [place for place, objective in enumerate(self.objectives) if objective.source == name]
             objectives = [self.objectives[place] for place in places]
@@ -168,49 +173,60 @@ class Trainer:
             examples = [e for e in batch.examples if e.targets > 0 and any(o.wants(e) for o in objectives)]
             for group in micro_batches(examples, self.micro_tokens, self.pack):
                 tokens = TokenBatch.of(group, self.pad, self.model.device, self.pack)
-                parts = self._micro_backward(tokens, objectives, normalisers)
-                for place, part in zip(places, parts, strict=True):
+                parts, numbers = self._micro_backward(tokens, objectives, normalisers)
+                for place, part, number in zip(places, parts, numbers, strict=True):
                     losses[place] += part
+                    means[place].add(number, len(tokens.labels))
         total = sum(objective.weight * loss for objective, loss in zip(self.objectives, losses, strict=True))
-        return {"loss": total} | dict(zip(_loss_names(self.objectives), losses, strict=True))
+        names = [f"loss/{label}" for label in labels(self.objectives)]
+        return {"loss": total} | dict(zip(names, losses, strict=True)) | merged_objectives(self.objectives, means)
 
     def _micro_backward(
         self, batch: TokenBatch, objectives: Sequence[Objective], normalisers: Sequence[float]
-    ) -> list[float]:
+    ) -> tuple[list[float], list[Mapping[str, Tensor]]]:
+        """Add the gradient of one micro-batch; returns each objective's loss and its numbers of each token."""
         device_type = self.model.device.type
         with torch.autocast(device_type, self.autocast, enabled=self.autocast is not None):
             hidden = forward_hidden(self.model, batch)
             heads = {name: self._teacher_head(name, batch) for name in {o.teacher for o in objectives if o.teacher}}
         views = [o.view(batch, heads[o.teacher] if o.teacher else None) for o in objectives]
+        watched = [objective.watched(batch) for objective in objectives]
+        asked = [*views, *chain.from_iterable(watched)]
         terms = list(zip(objectives, normalisers, strict=True))
 
         def parts(values: Sequence[Tensor], batch: TokenBatch) -> list[Tensor]:
             return [
                 (objective.token_weights(batch) * objective.token_loss(value, batch)).sum() / normaliser
-                for (objective, normaliser), value in zip(terms, values, strict=True)
+                for (objective, normaliser), value in zip(terms, values[: len(terms)], strict=True)
             ]
 
-        def weighted(values: Sequence[Tensor], batch: TokenBatch) -> Tensor:
-            pairs = zip(objectives, parts(values, batch), strict=True)
-            return torch.stack([objective.weight * part for objective, part in pairs]).sum()
+        def weighted(losses: Sequence[Tensor]) -> Tensor:
+            return torch.stack([o.weight * part for o, part in zip(objectives, losses, strict=True)]).sum()
 
         weight = head_weight(self.model)
         if all(objective.per_token for objective in objectives):
             loss, values = chunked_loss(
                 hidden,
                 weight,
-                views,
-                lambda values, tokens: weighted(values, batch.part(tokens)),
+                asked,
+                lambda values, tokens: weighted(parts(values, batch.part(tokens))),
                 vocabulary=self.vocabulary,
             )
         else:
-            values = token_statistics(hidden, weight[: self.vocabulary].to(hidden.dtype), views)
-            loss = weighted(values, batch)
-        loss.backward()
+            values = token_statistics(hidden, weight[: self.vocabulary].to(hidden.dtype), asked)
+            loss = weighted(parts(values, batch))
+        states = [(o.token_weights(batch) * o.state_loss(hidden, batch)).sum() / normaliser for o, normaliser in terms]
+        (loss + weighted(states)).backward()
         self.progress.tokens += len(batch.labels)
         self.progress.flops += self.cost.train(batch.lengths, len(batch.labels))
         with torch.no_grad():
-            return [float(part) for part in parts(values, batch)]
+            losses = [float(part + state) for part, state in zip(parts(values, batch), states, strict=True)]
+            rest = iter(values[len(views) :])
+            numbers = [
+                objective.metrics(value.detach(), list(islice(rest, len(more))), batch)
+                for objective, value, more in zip(objectives, values[: len(views)], watched, strict=True)
+            ]
+        return losses, numbers
 
     @torch.no_grad()
     def _teacher_head(self, name: str, batch: TokenBatch) -> TeacherHead:
@@ -237,7 +253,8 @@ class Trainer:
         else:
             progress.skipped += 1
             progress.skipped_in_a_row += 1
-        self.model.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None
         if progress.skipped_in_a_row >= NOT_FINITE_IN_A_ROW:
             raise TrainingStopped(
                 f"step {progress.step}: the loss or its gradient was not finite {NOT_FINITE_IN_A_ROW} times in a row; "
@@ -251,8 +268,11 @@ class Trainer:
             self.best = {name: p.detach().clone() for name, p in self.trained_tensors().items()}
 
     def trained_tensors(self) -> dict[str, Tensor]:
-        """The parameters that training changes, by name."""
-        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        """The parameters that training changes, by name: the model's, and those of the objectives' own modules."""
+        trained: dict[str, Tensor] = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        for name, module in self.modules.items():
+            trained |= {f"{name}: {part}": p for part, p in module.named_parameters()}
+        return trained
 
     def save(self, checkpoints: Checkpoints) -> None:
         """Publish everything that training remembers."""
@@ -261,6 +281,7 @@ class Trainer:
             "optimizers": [one.state_dict() for one in self.optimizers],
             "best": self.best,
             "average": self.average.tensors if self.average is not None else None,
+            "sources": {name: s.state() for name, s in self.sources.items() if isinstance(s, Remembering)},
         }
         checkpoints.save(self.progress.step, tensors, asdict(self.progress))
 
@@ -276,6 +297,9 @@ class Trainer:
         self.best = tensors["best"]
         if self.average is not None:
             self.average.tensors = tensors["average"]
+        for name, source in self.sources.items():
+            if isinstance(source, Remembering):
+                source.restore(tensors["sources"][name])
         self.progress = Progress(**state)
         return complaints
 
@@ -300,22 +324,3 @@ def forward_hidden(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
         input_ids=batch.tokens, attention_mask=batch.mask, position_ids=batch.position_ids, use_cache=False
     )
     return output.last_hidden_state.flatten(0, 1)[batch.positions]
-
-
-def _merged_metrics(batches: Mapping[str, StepBatch]) -> dict[str, float]:
-    """The sources' metrics under their own names where only one has them, else with the source's name in front."""
-    counts = Counter(key for batch in batches.values() for key in batch.metrics)
-    return {
-        key if counts[key] == 1 else f"{name}/{key}": value
-        for name, batch in batches.items()
-        for key, value in batch.metrics.items()
-    }
-
-
-def _loss_names(objectives: Sequence[Objective]) -> list[str]:
-    """`loss/KIND`, followed by what tells objectives of one kind apart: the source and the teacher."""
-    counts = Counter(objective.name for objective in objectives)
-    return [
-        f"loss/{o.name}" if counts[o.name] == 1 else "/".join(filter(None, ("loss", o.name, o.source, o.teacher)))
-        for o in objectives
-    ]

@@ -1,6 +1,7 @@
 """Optimizers of a stage, and the schedule of their rates."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from transformers import PreTrainedModel
@@ -9,14 +10,19 @@ from smallwit.recipe import Optimizer
 from smallwit.training.muon import Muon
 
 
-def make_optimizers(model: PreTrainedModel, spec: Optimizer) -> list[torch.optim.Optimizer]:
-    """AdamW on everything, or Muon on the layers' matrices and AdamW on the rest. Groups hold their `peak` rate."""
+def make_optimizers(
+    model: PreTrainedModel, spec: Optimizer, beside: Sequence[torch.nn.Parameter] = ()
+) -> list[torch.optim.Optimizer]:
+    """AdamW on everything, or Muon on the layers' matrices and AdamW on the rest. Groups hold their `peak` rate.
+
+    `beside` are parameters that are not the model's; AdamW has them.
+    """
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     tables = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
     tables.add(id(model.get_output_embeddings().weight))
     matrices = [p for _, p in trained if p.dim() == 2 and id(p) not in tables]
     by_muon = {id(p) for p in matrices} if spec.kind == "muon" else set()
-    rest = [p for _, p in trained if id(p) not in by_muon]
+    rest = [*(p for _, p in trained if id(p) not in by_muon), *beside]
     groups = [
         {"params": [p for p in rest if p.dim() >= 2], "weight_decay": spec.weight_decay},
         {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},

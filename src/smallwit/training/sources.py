@@ -1,38 +1,44 @@
 """Sources of tokens: each makes the examples of a step as a pure function of (seed, step) and the weights."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from smallwit.errors import UserError
 from smallwit.models.flops import Cost
 from smallwit.models.tokenizer import decode, encode_completions, encode_prompts, end_tokens
-from smallwit.objectives.policy_gradient import group_advantages
+from smallwit.objectives.advantages import GROUP_ESTIMATORS, has_signal
+from smallwit.objectives.algorithms import Estimator
 from smallwit.recipe import Rollouts
 from smallwit.rollout.engine import Completion, Engine, Sampling
 from smallwit.tasks.base import Problem, Task
+from smallwit.training.annotators import Annotator
 from smallwit.training.batch import Example
-
-
-@dataclass
-class StepBatch:
-    """What a source gives for one optimizer step: examples, numbers for the log, and the FLOPs of making them."""
-
-    examples: list[Example]
-    metrics: dict[str, float] = field(default_factory=dict)
-    flops: float = 0.0
+from smallwit.training.rewards import Grader
+from smallwit.training.step_batch import StepBatch
 
 
 class Source(Protocol):
     """Anything that makes the batch of a step."""
 
     def batch(self, step: int) -> StepBatch: ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A source whose batches depend on more than seed, step and weights: that is in checkpoints."""
+
+    def state(self) -> dict[str, Any]: ...
+
+    def restore(self, state: Mapping[str, Any]) -> None: ...
 
 
 def stable_seed(*parts: object) -> int:
@@ -140,7 +146,11 @@ class TextSource:
 
 
 class RolloutSource:
-    """The student's own completions; graded, and given group advantages, when an objective needs rewards."""
+    """The student's own completions; graded, and given advantages by `estimator`, when an objective needs rewards.
+
+    `annotators` say more of them before the batch is split; `base` is the folder of the user's own reward files. A
+    batch serves `spec.updates` steps, a part each; until they are over it is a part of what training remembers.
+    """
 
     def __init__(
         self,
@@ -151,53 +161,79 @@ class RolloutSource:
         cost: Cost,
         *,
         seed: int,
-        graded: bool,
+        estimator: Estimator | None,
+        annotators: Sequence[Annotator] = (),
+        base: Path | None = None,
     ) -> None:
         self.stream, self.tokenizer, self.engine, self.spec, self.cost = stream, tokenizer, engine, spec, cost
-        self.seed, self.graded = seed, graded
+        self.seed, self.estimator, self.annotators = seed, estimator, annotators
         self.sampling = Sampling(spec.temperature, spec.max_new_tokens, end_tokens(tokenizer))
+        self.grader = Grader(spec.reward, spec.max_new_tokens, base)
+        self.shared: list[Example] = []
+        self.shared_number = -1
 
     def batch(self, step: int) -> StepBatch:
-        spec = self.spec
-        pairs = [self.stream[step * spec.prompts + i] for i in range(spec.prompts)]
-        prompts = encode_prompts(self.tokenizer, [problem.prompt for _, problem in pairs])
-        repeated = [prompt for prompt in prompts for _ in range(spec.group)]
-        seeds = [
-            stable_seed(self.seed, step, task.name, problem.id, sample)
-            for task, problem in pairs
-            for sample in range(spec.group)
-        ]
-        completions = self.engine.generate(repeated, self.sampling, seeds)
-        advantages = [0.0] * len(completions)
-        metrics = {
-            "length": float(np.mean([len(c.tokens) for c in completions])),
-            "truncated": float(np.mean([c.truncated for c in completions])),
-        }
-        if self.graded:
-            rewards = self._rewards(pairs, completions)
-            advantages = group_advantages(rewards).flatten().tolist()
-            metrics |= _reward_metrics(pairs, rewards)
-        examples = [
-            Example(prompt + completion.tokens, len(prompt), completion.log_probs, advantage)
-            for prompt, completion, advantage in zip(repeated, completions, advantages, strict=True)
-        ]
-        return StepBatch(examples, metrics, self._flops(prompts, completions))
+        """Raises `RuntimeError` for a step that goes on with rollouts which were neither made nor restored."""
+        number, part = divmod(step, self.spec.updates)
+        if part == 0:
+            fresh = self._rollouts(number)
+            self.shared, self.shared_number = fresh.examples, number
+            return replace(fresh, examples=self.shared[:: self.spec.updates])
+        if self.shared_number != number:
+            raise RuntimeError(f"step {step} goes on with rollouts of step {step - part}, which are not at hand")
+        return StepBatch(self.shared[part :: self.spec.updates])
 
-    def _rewards(self, pairs: Sequence[tuple[Task, Problem]], completions: Sequence[Completion]) -> torch.Tensor:
-        """Rewards `[prompts, group]`; NaN where the verifier itself failed."""
-        group = self.spec.group
+    def state(self) -> dict[str, Any]:
+        """What goes into a checkpoint: the rollouts that later steps may still learn from."""
+        shared = self.shared if self.spec.updates > 1 else []
+        return {"number": self.shared_number, "shared": [asdict(example) for example in shared]}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint's `state`."""
+        self.shared_number = state["number"]
+        self.shared = [Example(**example) for example in state["shared"]]
+
+    def _rollouts(self, step: int) -> StepBatch:
+        spec = self.spec
+        drawn = self._draw(step, 0, 0, spec.prompts)
+        # Each step has a window of the stream to itself, so that its prompts do not depend on other steps' luck.
+        for attempt in range(1, spec.resample + 1):
+            missing = spec.prompts - int(has_signal(drawn.rewards).sum())
+            if missing == 0:
+                break
+            drawn = drawn.and_also(self._draw(step, attempt, len(drawn.pairs), missing))
+        metrics = drawn.metrics()
+        flops = self._flops(drawn.prompts, drawn.completions)
+        if spec.resample:
+            metrics["dropped"] = float((~has_signal(drawn.rewards)).sum())
+            drawn = drawn.with_signal()
+        advantages = torch.zeros_like(drawn.rewards)
+        if self.estimator is not None and self.estimator != "gae":
+            advantages = GROUP_ESTIMATORS[self.estimator](drawn.rewards)
+        repeated = [prompt for prompt in drawn.prompts for _ in range(spec.group)]
+        rows = zip(repeated, drawn.completions, advantages.flatten().tolist(), strict=True)
+        examples = [Example(p + c.tokens, len(p), c.log_probs, advantage) for p, c, advantage in rows]
+        batch = StepBatch(examples, metrics, flops)
+        for annotator in self.annotators:
+            said = annotator.annotate(batch.examples, drawn.rewards.flatten())
+            batch = StepBatch(said.examples, batch.metrics | said.metrics, batch.flops + said.flops)
+        return batch
+
+    def _draw(self, step: int, attempt: int, first: int, count: int) -> "_Drawn":
+        """Groups of completions of `count` problems, from place `first` of the step's window of the stream on."""
+        spec = self.spec
+        start = step * spec.prompts * (1 + spec.resample) + first
+        pairs = [self.stream[start + i] for i in range(count)]
+        prompts = encode_prompts(self.tokenizer, [problem.prompt for _, problem in pairs])
+        samples = range(attempt * spec.group, (attempt + 1) * spec.group)
+        seeds = [stable_seed(self.seed, step, t.name, problem.id, sample) for t, problem in pairs for sample in samples]
+        repeated = [prompt for prompt in prompts for _ in samples]
+        completions = self.engine.generate(repeated, self.sampling, seeds)
+        if self.estimator is None:
+            return _Drawn(pairs, prompts, completions, torch.full((count, spec.group), torch.nan), {})
         responses = decode(self.tokenizer, [completion.tokens for completion in completions])
-        if self.spec.reward == "length":
-            return torch.tensor([float(len(response)) for response in responses]).view(-1, group)
-        rewards = torch.full((len(pairs), group), float("nan"))
-        for task in {task.name: task for task, _ in pairs}.values():
-            rows = [row for row, (owner, _) in enumerate(pairs) if owner is task]
-            batch = [(pairs[row][1], responses[row * group + sample]) for row in rows for sample in range(group)]
-            for number, verdict in enumerate(task.verify_batch(batch)):
-                value = verdict.strict if self.spec.reward == "strict" else verdict.score
-                if value is not None:
-                    rewards[rows[number // group], number % group] = value
-        return rewards
+        graded = self.grader.grade(pairs, responses, completions)
+        return _Drawn(pairs, prompts, completions, graded.total, graded.parts)
 
     def _flops(self, prompts: Sequence[list[int]], completions: Sequence[Completion]) -> float:
         """Each prompt is read once; each completion then costs what its tokens add."""
@@ -211,17 +247,58 @@ class RolloutSource:
         return total
 
 
-def _reward_metrics(pairs: Sequence[tuple[Task, Problem]], rewards: torch.Tensor) -> dict[str, float]:
-    """Mean reward, by task too, the share of groups without a signal, and the share of rewards that are not known."""
-    known = ~rewards.isnan()
-    spread = rewards.nan_to_num(-torch.inf).amax(1) - rewards.nan_to_num(torch.inf).amin(1)
-    metrics = {
-        "reward": float(rewards.nanmean()),
-        "no_signal": float((spread <= 0).float().mean()),
-        "unverified": float((~known).float().mean()),
-    }
-    for name in {task.name for task, _ in pairs}:
-        rows = [row for row, (task, _) in enumerate(pairs) if task.name == name]
-        if known[rows].any():
-            metrics[f"reward/{name}"] = float(rewards[rows].nanmean())
-    return metrics
+@dataclass(frozen=True)
+class _Drawn:
+    """Groups of completions: problems, prompts `[P]`, completions `[P * G]`, rewards and their parts `[P, G]`."""
+
+    pairs: list[tuple[Task, Problem]]
+    prompts: list[list[int]]
+    completions: list[Completion]
+    rewards: Tensor
+    parts: dict[str, Tensor]
+
+    def and_also(self, more: "_Drawn") -> "_Drawn":
+        """These groups and more."""
+        return _Drawn(
+            self.pairs + more.pairs,
+            self.prompts + more.prompts,
+            self.completions + more.completions,
+            torch.cat([self.rewards, more.rewards]),
+            {name: torch.cat([part, more.parts[name]]) for name, part in self.parts.items()},
+        )
+
+    def with_signal(self) -> "_Drawn":
+        """The groups that have two known rewards that differ."""
+        keep = has_signal(self.rewards)
+        rows = keep.nonzero().flatten().tolist()
+        group = self.rewards.shape[1]
+        return _Drawn(
+            [self.pairs[row] for row in rows],
+            [self.prompts[row] for row in rows],
+            [completion for row in rows for completion in self.completions[row * group : (row + 1) * group]],
+            self.rewards[keep],
+            {name: part[keep] for name, part in self.parts.items()},
+        )
+
+    def metrics(self) -> dict[str, float]:
+        """Length and truncation; and where there are rewards, their mean, by task and by part too, the share of groups
+        without a signal, and that of unknown rewards."""
+        metrics = {
+            "length": float(np.mean([len(c.tokens) for c in self.completions])),
+            "truncated": float(np.mean([c.truncated for c in self.completions])),
+        }
+        if not self.parts:
+            return metrics
+        known = ~self.rewards.isnan()
+        metrics |= {
+            "reward": float(self.rewards.nanmean()),
+            "no_signal": float((~has_signal(self.rewards)).float().mean()),
+            "unverified": float((~known).float().mean()),
+        }
+        for name in {task.name for task, _ in self.pairs}:
+            rows = [row for row, (task, _) in enumerate(self.pairs) if task.name == name]
+            if known[rows].any():
+                metrics[f"reward/{name}"] = float(self.rewards[rows].nanmean())
+        if len(self.parts) > 1:
+            metrics |= {f"reward_part/{name}": float(part.nanmean()) for name, part in self.parts.items()}
+        return metrics

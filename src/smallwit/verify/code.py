@@ -146,7 +146,7 @@ def _judge(worker: Worker, order: _Order) -> Verdict:
     if run.reason == "infrastructure":
         return Verdict(None, None, answer, run.reason)
     score = 1.0 if run.reason == "correct" else 0.0
-    return Verdict(score, score if strict else 0.0, answer, run.reason)
+    return Verdict(score, score if strict else 0.0, answer, run.reason, strict)
 
 
 def _judge_once(worker: Worker, order: _Order) -> _Run:

@@ -90,4 +90,4 @@ def _verdict(extraction: Extraction, reason: str) -> Verdict:
     """A verdict for a response with an answer; the strict score is 0 if it did not stand in the declared format."""
     score = None if reason == "infrastructure" else float(reason == "correct")
     strict = score if extraction.strict else 0.0
-    return Verdict(score, strict, extraction.answer[:MAX_CHARACTERS], reason)
+    return Verdict(score, strict, extraction.answer[:MAX_CHARACTERS], reason, extraction.strict)

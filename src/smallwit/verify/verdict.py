@@ -1,6 +1,6 @@
 """What a verifier says of a response."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,9 +11,17 @@ class Verdict:
     or `None` when our own infrastructure failed and nothing can be said of the response.
     `answer` is the answer as it was read (`None` when none was found) and `reason` one word for the outcome:
     `correct`, `wrong`, `no-answer`, `limit` (the response exceeded a limit: score 0) or `infrastructure`.
+    `declared` says that the answer, right or wrong, stood in the declared format; a verifier that does not say
+    (`None`) reads no other format, so that any `answer` stood in it.
     """
 
     score: float | None
     strict: float | None
     answer: str | None
     reason: str
+    declared: bool | None = field(default=None, compare=False)
+
+    @property
+    def formatted(self) -> bool:
+        """Whether there was an answer in the declared format."""
+        return self.answer is not None and self.declared is not False

@@ -1,11 +1,12 @@
 """What an objective is: what it needs from the head, its loss on a token, its weights and its normaliser."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from smallwit.objectives.algorithms import Estimator
 from smallwit.objectives.divergence import TeacherHead
 from smallwit.objectives.head import LogProb, View
 from smallwit.training.batch import Example, TokenBatch
@@ -20,9 +21,20 @@ class Objective:
     weight: float
     teacher: str | None = None
 
-    needs_reward = False
-    per_token = True
-    """Whether a token's loss depends on that token's values alone."""
+    @property
+    def per_token(self) -> bool:
+        """Whether a token's loss depends on that token's values alone."""
+        return True
+
+    @property
+    def estimator(self) -> Estimator | None:
+        """How its source must turn rewards into advantages; `None` if it needs no rewards."""
+        return None
+
+    @property
+    def modules(self) -> Mapping[str, torch.nn.Module]:
+        """Modules beside the model that are trained with it, by name: in checkpoints, not in the artifact."""
+        return {}
 
     def view(self, batch: TokenBatch, teacher: TeacherHead | None) -> View:
         """The statistic `[N]` that the loss is made of."""
@@ -31,6 +43,19 @@ class Objective:
     def token_loss(self, values: Tensor, batch: TokenBatch) -> Tensor:
         """l_c(t) for each token, `[N]`, from the view's values `[N]`."""
         raise NotImplementedError
+
+    def state_loss(self, hidden: Tensor, batch: TokenBatch) -> Tensor | float:
+        """What is added to `token_loss`, `[N]`, for a loss on the hidden states `[N, H]` themselves."""
+        return 0.0
+
+    def watched(self, batch: TokenBatch) -> Sequence[View]:
+        """Statistics for `metrics` alone, which come out of the same pass and get no gradient."""
+        return ()
+
+    def metrics(self, values: Tensor, watched: Sequence[Tensor], batch: TokenBatch) -> Mapping[str, Tensor]:
+        """Numbers of each token `[N]`, from the values of `view` and of `watched`; the loop takes their mean over the
+        step's trained tokens."""
+        return {}
 
     def token_weights(self, batch: TokenBatch) -> Tensor:
         """m[c, t] >= 0, `[N]`. One for every token unless an objective weighs sequences."""

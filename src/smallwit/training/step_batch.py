@@ -1,0 +1,14 @@
+"""What a source gives for one optimizer step."""
+
+from dataclasses import dataclass, field
+
+from smallwit.training.batch import Example
+
+
+@dataclass
+class StepBatch:
+    """Examples, numbers for the log, and the FLOPs of making them."""
+
+    examples: list[Example]
+    metrics: dict[str, float] = field(default_factory=dict)
+    flops: float = 0.0
