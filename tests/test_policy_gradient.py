@@ -23,7 +23,7 @@ from smallwit.objectives.policy_gradient import (
 from smallwit.recipe import Rollouts
 from smallwit.recipe_objectives import ObjectiveSpec
 from smallwit.training.annotators import ForwardPass, annotators_of
-from smallwit.training.batch import Example
+from smallwit.training.batch import Example, TokenBatch
 from smallwit.training.loop import Trainer
 from smallwit.training.objectives import Objective, PolicyObjective, PPOObjective, bind
 from smallwit.training.objectives.policy import OLD
@@ -263,6 +263,17 @@ def test_without_a_signal_or_a_reference_nothing_is_computed() -> None:
     metrics = trainer.step()
     assert (trainer.progress.tokens, trainer.progress.no_signal_steps) == (0, 1)
     assert "entropy" not in metrics
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_an_objective_says_whether_a_token_s_loss_depends_on_other_tokens(name: str) -> None:
+    case = bound(name)
+    batch = TokenBatch.of(case.examples, 0, torch.device("cpu"))
+    assert batch.log_probs is not None
+    values, others_moved = batch.log_probs.clone(), batch.log_probs.clone()
+    others_moved[1:] += 1e-3
+    first, again = (case.objective.token_loss(each, batch)[0] for each in (values, others_moved))
+    assert case.objective.per_token == bool(first == again)
 
 
 @pytest.mark.parametrize("level", ["token", "sequence", "episode"])
