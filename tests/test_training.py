@@ -112,9 +112,9 @@ def joint(micro_tokens: int) -> Trainer:
     student = tiny_model(rows=STUDENT_ROWS, scale=4.0)
     objectives = [
         CrossEntropyObjective("cross_entropy", "demonstrations", 1.0),
-        DivergenceObjective("forward_kl", "demonstrations", 0.5, "teacher", ForwardKL, 2.0),
+        DivergenceObjective("forward_kl", "demonstrations", 0.5, "teacher", ForwardKL(), 2.0),
         GRPOObjective("grpo", "rollouts", 0.7, clip=0.2, temperature=TEMPERATURE),
-        DivergenceObjective("reverse_kl", "rollouts", 0.2, "teacher", ReverseKL, 1.0),
+        DivergenceObjective("reverse_kl", "rollouts", 0.2, "teacher", ReverseKL(), 1.0),
     ]
     return make_trainer(
         student,

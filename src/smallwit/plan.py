@@ -11,7 +11,7 @@ from smallwit.artifacts import content_key, folder_hash
 from smallwit.budget import answers_of, declared_flops, remaining_flops
 from smallwit.errors import UserError
 from smallwit.recipe import AnswersStage, Recipe, TrainStage
-from smallwit.recipe_objectives import ForwardKL, ReverseKL
+from smallwit.recipe_objectives import Distillation
 from smallwit.tasks import load_task, task_bytes
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "math-verify", "sympy", "latex2sympy2_extended")
@@ -150,7 +150,7 @@ def _inputs(stage: TrainStage | AnswersStage) -> list[str]:
     """Names of the models and stages that a stage reads."""
     if isinstance(stage, AnswersStage):
         return [stage.model]
-    teachers = [o.teacher for o in stage.objectives if isinstance(o, ForwardKL | ReverseKL)]
+    teachers = [o.teacher for o in stage.objectives if isinstance(o, Distillation)]
     return list(dict.fromkeys([stage.from_, *teachers, *answers_of(stage)]))
 
 

@@ -19,7 +19,7 @@ from smallwit.recipe import (
     StageBase,
     TrainStage,
 )
-from smallwit.recipe_objectives import ForwardKL, ReverseKL
+from smallwit.recipe_objectives import Distillation
 from smallwit.recipe_yaml import Lines
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class _Check:
         if stage.validation is not None:
             self.task_names(stage.validation.tasks, *place, "validation", "tasks")
         for number, objective in enumerate(stage.objectives):
-            if isinstance(objective, ForwardKL | ReverseKL):
+            if isinstance(objective, Distillation):
                 self.model_before("teacher", objective.teacher, *place, "objectives", number, "teacher")
 
     def answers_before(self, name: str, *place: str | int) -> None:

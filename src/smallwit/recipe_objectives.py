@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
 
 
 class Section(BaseModel):
@@ -22,16 +22,58 @@ class CrossEntropy(Objective):
     kind: Literal["cross_entropy"]
 
 
-class ForwardKL(Objective):
+class Distillation(Objective):
+    """A divergence between the student's and a teacher's next-token distributions."""
+
+    teacher: str = Field(description="a model of the recipe, an earlier train stage, or a teach stage's store")
+    temperature: PositiveFloat = 1.0
+    top_k: PositiveInt | None = Field(
+        default=None, description="compare on the teacher's likeliest tokens and one bucket for all others"
+    )
+
+
+class ForwardKL(Distillation):
     kind: Literal["forward_kl"]
-    teacher: str
-    temperature: PositiveFloat = 1.0
 
 
-class ReverseKL(Objective):
+class ReverseKL(Distillation):
     kind: Literal["reverse_kl"]
-    teacher: str
-    temperature: PositiveFloat = 1.0
+
+
+class JensenShannon(Distillation):
+    kind: Literal["jsd"]
+    beta: float = Field(default=0.5, description="the teacher's share of the mixture; near 0 forward, near 1 reverse")
+
+    @field_validator("beta")
+    @classmethod
+    def _inside(cls, beta: float) -> float:
+        if not 0 < beta < 1:
+            raise ValueError(
+                f"lies between 0 and 1, got {beta:g}; at the ends the divergence is 0: use forward_kl (0) "
+                "or reverse_kl (1)"
+            )
+        return beta
+
+
+Skew = Annotated[float, Field(gt=0, lt=1, description="share of the other distribution that is mixed in")]
+
+
+class SkewForwardKL(Distillation):
+    kind: Literal["skew_forward_kl"]
+    alpha: Skew = 0.1
+
+
+class SkewReverseKL(Distillation):
+    kind: Literal["skew_reverse_kl"]
+    alpha: Skew = 0.1
+
+
+class AdaptiveKL(Distillation):
+    kind: Literal["adaptive_kl"]
+
+
+class TotalVariation(Distillation):
+    kind: Literal["total_variation"]
 
 
 class GRPO(Objective):
@@ -39,4 +81,15 @@ class GRPO(Objective):
     clip: PositiveFloat = 0.2
 
 
-ObjectiveSpec = Annotated[CrossEntropy | ForwardKL | ReverseKL | GRPO, Field(discriminator="kind")]
+ObjectiveSpec = Annotated[
+    CrossEntropy
+    | ForwardKL
+    | ReverseKL
+    | JensenShannon
+    | SkewForwardKL
+    | SkewReverseKL
+    | AdaptiveKL
+    | TotalVariation
+    | GRPO,
+    Field(discriminator="kind"),
+]

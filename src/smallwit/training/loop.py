@@ -13,8 +13,8 @@ from transformers import PreTrainedModel
 
 from smallwit.models.build import backbone, head_weight
 from smallwit.models.flops import Cost
-from smallwit.objectives.divergence import TeacherHead
 from smallwit.objectives.head import token_statistics
+from smallwit.objectives.teacher import TeacherHead
 from smallwit.recipe import Optimizer
 from smallwit.training.batch import TokenBatch, micro_batches
 from smallwit.training.checkpoint import Checkpoints

@@ -5,10 +5,10 @@
 The loop above these classes knows none of them by name.
 """
 
-from smallwit import recipe_objectives
-from smallwit.objectives.divergence import ForwardKL, ReverseKL
+from smallwit import recipe_objectives as recipe
+from smallwit.objectives import divergence
 from smallwit.recipe import Rollouts, Source
-from smallwit.recipe_objectives import GRPO, CrossEntropy, ObjectiveSpec
+from smallwit.recipe_objectives import GRPO, CrossEntropy, Distillation, ObjectiveSpec
 from smallwit.training.objectives.base import CrossEntropyObjective, Objective
 from smallwit.training.objectives.distillation import DivergenceObjective
 from smallwit.training.objectives.policy import GRPOObjective
@@ -24,5 +24,23 @@ def bind(spec: ObjectiveSpec, source: Source) -> Objective:
     if isinstance(spec, GRPO):
         assert isinstance(source, Rollouts)  # checked when the recipe was read
         return GRPOObjective(name, where, weight, clip=spec.clip, temperature=source.temperature)
-    divergence = ForwardKL if isinstance(spec, recipe_objectives.ForwardKL) else ReverseKL
-    return DivergenceObjective(name, where, weight, spec.teacher, divergence, spec.temperature)
+    return DivergenceObjective(name, where, weight, spec.teacher, _divergence(spec), spec.temperature, spec.top_k)
+
+
+def _divergence(spec: Distillation) -> divergence.Divergence:
+    match spec:
+        case recipe.ForwardKL():
+            return divergence.ForwardKL()
+        case recipe.ReverseKL():
+            return divergence.ReverseKL()
+        case recipe.JensenShannon():
+            return divergence.JensenShannon(spec.beta)
+        case recipe.SkewForwardKL():
+            return divergence.SkewForwardKL(spec.alpha)
+        case recipe.SkewReverseKL():
+            return divergence.SkewReverseKL(spec.alpha)
+        case recipe.AdaptiveKL():
+            return divergence.AdaptiveKL()
+        case recipe.TotalVariation():
+            return divergence.TotalVariation()
+    raise TypeError(f"no divergence for an objective of kind {spec}")

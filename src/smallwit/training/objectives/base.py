@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from smallwit.objectives.divergence import TeacherHead
 from smallwit.objectives.head import LogProb, View
+from smallwit.objectives.teacher import TeacherDistribution
 from smallwit.training.batch import Example, TokenBatch
 
 
@@ -22,7 +22,7 @@ class Objective:
 
     needs_reward = False
 
-    def view(self, batch: TokenBatch, teacher: TeacherHead | None) -> View:
+    def view(self, batch: TokenBatch, teacher: TeacherDistribution | None) -> View:
         """The statistic `[N]` that the loss is made of."""
         raise NotImplementedError
 
@@ -47,7 +47,7 @@ class Objective:
 class CrossEntropyObjective(Objective):
     """-log p(label), averaged over tokens."""
 
-    def view(self, batch: TokenBatch, teacher: TeacherHead | None) -> View:
+    def view(self, batch: TokenBatch, teacher: TeacherDistribution | None) -> View:
         return LogProb(batch.labels)
 
     def token_loss(self, values: Tensor, batch: TokenBatch) -> Tensor:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from smallwit.objectives.divergence import TeacherHead
 from smallwit.objectives.head import LogProb, View
 from smallwit.objectives.policy_gradient import clipped_surrogate
+from smallwit.objectives.teacher import TeacherDistribution
 from smallwit.training.batch import Example, TokenBatch
 from smallwit.training.objectives.base import Objective
 
@@ -21,7 +21,7 @@ class GRPOObjective(Objective):
 
     needs_reward = True
 
-    def view(self, batch: TokenBatch, teacher: TeacherHead | None) -> View:
+    def view(self, batch: TokenBatch, teacher: TeacherDistribution | None) -> View:
         return LogProb(batch.labels, self.temperature)
 
     def token_loss(self, values: Tensor, batch: TokenBatch) -> Tensor:
