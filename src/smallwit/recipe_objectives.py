@@ -1,8 +1,18 @@
 """The objectives that a recipe can name, one entry each."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 
 class Section(BaseModel):
@@ -11,11 +21,36 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
+class WeightSchedule(Section):
+    """A weight that changes over the stage: `from` at its start, `to` when its budget (steps or FLOPs) is spent."""
+
+    from_: float = Field(alias="from", ge=0)
+    to: float = Field(ge=0)
+    shape: Literal["linear", "cosine"] = "linear"
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> "WeightSchedule":
+        if self.from_ == self.to:
+            raise ValueError(
+                f"goes from {self.from_:g} to {self.to:g}; give a single number, or leave the objective out"
+            )
+        return self
+
+
+def _weight_tag(value: Any) -> str:
+    return "schedule" if isinstance(value, dict | WeightSchedule) else "number"
+
+
+Weight = Annotated[
+    Annotated[PositiveFloat, Tag("number")] | Annotated[WeightSchedule, Tag("schedule")], Discriminator(_weight_tag)
+]
+
+
 class Objective(Section):
     """What every objective has: the source whose tokens it reads, and its weight (lambda)."""
 
     source: str
-    weight: PositiveFloat = 1.0
+    weight: Weight = 1.0
 
 
 class CrossEntropy(Objective):

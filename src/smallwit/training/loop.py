@@ -139,7 +139,9 @@ class Trainer:
         """One optimizer step; returns its metrics."""
         progress = self.progress
         torch.manual_seed(self.seed + progress.step)
-        rate = rate_share(self.spec, self.budget.share(progress))
+        share = self.budget.share(progress)
+        rate = rate_share(self.spec, share)
+        self.objectives = [objective.at(share) for objective in self.objectives]
         batches = {name: source.batch(progress.step) for name, source in self.sources.items()}
         self._check_verified(batches)
         metrics = _merged_metrics(batches) | self._backward(batches)
@@ -171,7 +173,12 @@ class Trainer:
                 for place, part in zip(places, parts, strict=True):
                     losses[place] += part
         total = sum(objective.weight * loss for objective, loss in zip(self.objectives, losses, strict=True))
-        return {"loss": total} | dict(zip(_loss_names(self.objectives), losses, strict=True))
+        scheduled = [objective for objective in self.objectives if objective.schedule is not None]
+        return (
+            {"loss": total}
+            | dict(zip(_names("loss", self.objectives), losses, strict=True))
+            | dict(zip(_names("weight", scheduled), [objective.weight for objective in scheduled], strict=True))
+        )
 
     def _micro_backward(
         self, batch: TokenBatch, objectives: Sequence[Objective], normalisers: Sequence[float]
@@ -275,10 +282,10 @@ def _merged_metrics(batches: Mapping[str, StepBatch]) -> dict[str, float]:
     }
 
 
-def _loss_names(objectives: Sequence[Objective]) -> list[str]:
-    """`loss/KIND`, followed by what tells objectives of one kind apart: the source and the teacher."""
+def _names(what: str, objectives: Sequence[Objective]) -> list[str]:
+    """`WHAT/KIND`, followed by what tells objectives of one kind apart: the source and the teacher."""
     counts = Counter(objective.name for objective in objectives)
     return [
-        f"loss/{o.name}" if counts[o.name] == 1 else "/".join(filter(None, ("loss", o.name, o.source, o.teacher)))
+        f"{what}/{o.name}" if counts[o.name] == 1 else "/".join(filter(None, (what, o.name, o.source, o.teacher)))
         for o in objectives
     ]

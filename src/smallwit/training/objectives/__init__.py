@@ -5,10 +5,12 @@
 The loop above these classes knows none of them by name.
 """
 
+from dataclasses import replace
+
 from smallwit import recipe_objectives as recipe
 from smallwit.objectives import divergence
 from smallwit.recipe import Rollouts, Source
-from smallwit.recipe_objectives import GRPO, CrossEntropy, Distillation, ObjectiveSpec
+from smallwit.recipe_objectives import GRPO, CrossEntropy, Distillation, ObjectiveSpec, WeightSchedule
 from smallwit.training.objectives.base import CrossEntropyObjective, Objective
 from smallwit.training.objectives.distillation import DivergenceObjective
 from smallwit.training.objectives.policy import GRPOObjective
@@ -17,8 +19,14 @@ __all__ = ["CrossEntropyObjective", "DivergenceObjective", "GRPOObjective", "Obj
 
 
 def bind(spec: ObjectiveSpec, source: Source) -> Objective:
-    """The objective that an entry of a recipe describes, on its source."""
-    name, where, weight = spec.kind, spec.source, spec.weight
+    """The objective that an entry of a recipe describes, on its source, with its weight at the start of the stage."""
+    if isinstance(spec.weight, WeightSchedule):
+        return replace(_bind(spec, source, spec.weight.from_), schedule=spec.weight)
+    return _bind(spec, source, spec.weight)
+
+
+def _bind(spec: ObjectiveSpec, source: Source, weight: float) -> Objective:
+    name, where = spec.kind, spec.source
     if isinstance(spec, CrossEntropy):
         return CrossEntropyObjective(name, where, weight)
     if isinstance(spec, GRPO):
