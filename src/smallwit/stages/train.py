@@ -18,14 +18,14 @@ from smallwit.evaluation.runner import mean_score, measure
 from smallwit.models.build import save_model
 from smallwit.models.flops import Cost
 from smallwit.recipe import Demonstrations, Rollouts, Source, Text, TrainStage
-from smallwit.stages.answers import read_answers
+from smallwit.stages.demonstrations import worked_solutions
 from smallwit.stages.inputs import autocast_of, engine_of, model_of, pad_token, tasks_of, tokenizer_of
 from smallwit.stages.job import Info, Job, Reporter, Stopped
+from smallwit.stages.teachers import teachers_of
 from smallwit.stages.verdicts import require_verdicts
-from smallwit.tasks.base import Task
 from smallwit.training import sources
 from smallwit.training.checkpoint import Checkpoints
-from smallwit.training.loop import Budget, Teacher, Trainer
+from smallwit.training.loop import Budget, Trainer
 from smallwit.training.lora import add_adapters, merge_adapters
 from smallwit.training.objectives import Objective, bind
 from smallwit.training.sources import DemonstrationSource, ProblemStream, RolloutSource, TaskProblems, TextSource
@@ -50,7 +50,7 @@ def run(job: Job, reporter: Reporter) -> Info:
         model,
         {name: _source(job, name, spec, tokenizer, model, objectives) for name, spec in stage.sources.items()},
         objectives,
-        teachers=_teachers(job, objectives, tokenizer, reporter),
+        teachers=teachers_of(job, objectives, tokenizer, reporter),
         optimizer=stage.optimizer,
         budget=Budget(steps=stage.steps, flops=job.flops),
         vocabulary=len(tokenizer),
@@ -134,7 +134,7 @@ def _source(
             raise UserError(f"stage {job.name}, source {name}: no task has documents to pretrain on")
         return TextSource(documents, tokenizer, spec.batch, longest, seed)
     if isinstance(spec, Demonstrations):
-        stream = ProblemStream(_demonstrations(job, spec, tasks), seed, name)
+        stream = ProblemStream(worked_solutions(job, spec, tasks), seed, name)
         return DemonstrationSource(stream, tokenizer, spec.batch, longest)
     assert isinstance(spec, Rollouts)
     problems = [TaskProblems.of(task, "train", skip=spec.skip) for task in tasks]
@@ -142,36 +142,6 @@ def _source(
     engine = engine_of(job, model, tokenizer, spec.prompts * spec.group)
     stream = ProblemStream(problems, seed, name)
     return RolloutSource(stream, tokenizer, engine, spec, Cost.of(model), seed=seed, graded=graded)
-
-
-def _demonstrations(job: Job, spec: Demonstrations, tasks: Sequence[Task]) -> list[TaskProblems]:
-    if spec.from_ is None:
-        return [TaskProblems.of(task, "train", limit=spec.limit) for task in tasks]
-    answers = read_answers(Path(job.inputs[spec.from_]))
-    named = [(task, answers.get(task.name, [])[: spec.limit]) for task in tasks]
-    return [TaskProblems(task, rows, 0, len(rows)) for task, rows in named if rows]
-
-
-def _teachers(
-    job: Job, objectives: Sequence[Objective], student: PreTrainedTokenizerBase, reporter: Reporter
-) -> dict[str, Teacher]:
-    teachers = {}
-    for name in {objective.teacher for objective in objectives if objective.teacher is not None}:
-        tokenizer = tokenizer_of(job, name)
-        if tokenizer.get_vocab() != student.get_vocab():
-            raise UserError(
-                f"stage {job.name}: teacher {name} has another tokenizer than the student; "
-                "distil its answers instead (an answers stage and cross_entropy)"
-            )
-        model = model_of(job, name).eval().requires_grad_(False)
-        rows = {"teacher": model.get_output_embeddings().weight.shape[0], "tokenizer": len(tokenizer)}
-        if rows["teacher"] != rows["tokenizer"]:
-            reporter.say(
-                f"{name} has {rows['teacher']:,} vocabulary rows; compared on the {rows['tokenizer']:,} tokens of the "
-                "tokenizer"
-            )
-        teachers[name] = Teacher(model, Cost.of(model))
-    return teachers
 
 
 def _validator(

@@ -30,12 +30,13 @@ class Example:
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Some examples of one source as tensors.
+    """Some examples of one source as tensors, and the `examples` themselves in the order of their trained tokens.
 
     `tokens` `[B, T]`; for each of the N trained tokens: `positions` `[N]` into the flattened hidden states `[B*T]` that
     predict it, its `labels`, `sequence` (row), and for rollouts `log_probs` and `advantages`.
     """
 
+    examples: list[Example]
     tokens: Tensor
     lengths: list[int]
     positions: Tensor
@@ -61,6 +62,7 @@ class TokenBatch:
         targets = torch.tensor([example.targets for example in examples])
         sampled = [value for example in examples if example.log_probs is not None for value in example.log_probs]
         return TokenBatch(
+            examples=list(examples),
             tokens=tokens.to(device),
             lengths=lengths,
             positions=positions.to(device),

@@ -14,13 +14,14 @@ from transformers import PreTrainedModel
 from smallwit.models.build import backbone, head_weight
 from smallwit.models.flops import Cost
 from smallwit.objectives.head import token_statistics
-from smallwit.objectives.teacher import TeacherHead
+from smallwit.objectives.teacher import TeacherDistribution, TeacherHead
 from smallwit.recipe import Optimizer
 from smallwit.training.batch import TokenBatch, micro_batches
 from smallwit.training.checkpoint import Checkpoints
 from smallwit.training.objectives import Objective
 from smallwit.training.optimizer import make_optimizers, rate_share
 from smallwit.training.sources import Source, StepBatch
+from smallwit.training.teacher_store import StoredTeacher
 
 NOT_FINITE_IN_A_ROW = 5
 UNVERIFIED_SHARE = 0.01
@@ -82,7 +83,7 @@ class Trainer:
         sources: Mapping[str, Source],
         objectives: Sequence[Objective],
         *,
-        teachers: Mapping[str, Teacher],
+        teachers: Mapping[str, Teacher | StoredTeacher],
         optimizer: Optimizer,
         budget: Budget,
         vocabulary: int,
@@ -202,8 +203,10 @@ class Trainer:
         return [float(part.detach()) for part in parts]
 
     @torch.no_grad()
-    def _teacher_head(self, name: str, batch: TokenBatch) -> TeacherHead:
+    def _teacher_head(self, name: str, batch: TokenBatch) -> TeacherDistribution:
         teacher = self.teachers[name]
+        if isinstance(teacher, StoredTeacher):
+            return teacher.distribution(batch.examples, batch.tokens.device)
         hidden = backbone(teacher.model)(input_ids=batch.tokens, use_cache=False).last_hidden_state
         self.progress.flops += teacher.cost.forward(batch.lengths, len(batch.labels))
         self.progress.teacher_tokens += sum(batch.lengths)
