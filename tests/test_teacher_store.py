@@ -113,7 +113,7 @@ class TestStore:
         teacher, examples = tiny_model(scale=4.0), random_examples(9)
         store = write_store(tmp_path, teacher, [examples[:4], examples[4:]], 64, 10)
         wanted = [examples[i] for i in (8, 0, 5, 3)]
-        found, live = store.distribution(wanted, CPU), live_top_k(teacher, wanted, 64, 10)
+        (found, _, _), live = store.distribution(wanted, CPU), live_top_k(teacher, wanted, 64, 10)
         assert torch.equal(found.ids, live.ids)
         torch.testing.assert_close(found.log_probs, live.log_probs, rtol=0, atol=1e-3)
 

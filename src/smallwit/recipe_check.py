@@ -20,7 +20,7 @@ from smallwit.recipe import (
     TeachStage,
     TrainStage,
 )
-from smallwit.recipe_objectives import Distillation
+from smallwit.recipe_objectives import ULD, Distillation
 from smallwit.recipe_yaml import Lines
 
 if TYPE_CHECKING:
@@ -174,6 +174,11 @@ class _Check:
     def teacher(self, stage: TrainStage, objective: Distillation, *place: str | int) -> None:
         """A teacher is a model, or a store whose every part fits the objective."""
         store = self.stages.get(objective.teacher)
+        text = stage.sources[objective.source].kind == "text"
+        if isinstance(objective, ULD) and (text or isinstance(store, TeachStage)):
+            what = "uld needs prompts and completions" if text else "uld needs the teacher itself, not its store"
+            remedy = "read demonstrations or rollouts" if text else "name a model"
+            raise self.refuse(f"{what}; {remedy}", *place, "source" if text else "teacher")
         if not isinstance(store, TeachStage):
             self.model_before("teacher", objective.teacher, *place, "teacher")
             return

@@ -111,6 +111,19 @@ class TotalVariation(Distillation):
     kind: Literal["total_variation"]
 
 
+class ULD(Distillation):
+    """For a teacher with another tokenizer: the distance of the sorted probabilities."""
+
+    kind: Literal["uld"]
+
+    @field_validator("top_k")
+    @classmethod
+    def _all(cls, top_k: int | None) -> int | None:
+        if top_k is not None:
+            raise ValueError("uld compares all probabilities by rank; leave top_k out")
+        return top_k
+
+
 class GRPO(Objective):
     kind: Literal["grpo"]
     clip: PositiveFloat = 0.2
@@ -125,6 +138,7 @@ ObjectiveSpec = Annotated[
     | SkewReverseKL
     | AdaptiveKL
     | TotalVariation
+    | ULD
     | GRPO,
     Field(discriminator="kind"),
 ]

@@ -86,6 +86,33 @@ class TeacherHead:
         return TopK(ids, top, tail, self.vocabulary, temperature)
 
 
+@dataclass(frozen=True)
+class RankedTeacher:
+    """A teacher with a vocabulary of its own, its probabilities given to the student's tokens by rank: the student's
+    likeliest token is compared with the teacher's likeliest, the second with the second (ULD, arXiv 2402.12030).
+
+    The shorter of the two lists is filled up with zeros. `vocabulary` is the number of the student's real tokens.
+    """
+
+    head: TeacherHead
+    vocabulary: int
+
+    def compare(self, log_probs: Tensor, tokens: slice, temperature: float) -> Distributions:
+        shared = _shared(log_probs, self.vocabulary)
+        falling = self.head.log_probs(tokens, temperature).sort(1, descending=True).values
+        order = shared.argsort(1, descending=True)
+        both = min(self.vocabulary, self.head.vocabulary)
+        log_q = torch.full_like(shared, -torch.inf).scatter_(1, order[:, :both], falling[:, :both].to(shared.dtype))
+        if self.head.vocabulary <= self.vocabulary:
+            return Distributions(shared, log_q)
+        rest = falling[:, both:].logsumexp(1, keepdim=True).to(shared.dtype)
+        nobody = torch.full_like(rest, -torch.inf)
+        return Distributions(torch.cat([shared, nobody], 1), torch.cat([log_q, rest], 1), has_tail=True)
+
+    def spread(self, gradient: Tensor, pair: Distributions, log_probs: Tensor, tokens: slice) -> Tensor:
+        return _padded(gradient[:, : self.vocabulary], log_probs.shape[1])
+
+
 def _log_rest(probabilities: Tensor, ids: Tensor) -> Tensor:
     """log of what is left `[n]` of `probabilities` `[n, V]`, which are overwritten, without those of `ids` `[n, k]`.
 

@@ -21,7 +21,7 @@ from smallwit.recipe import Demonstrations, Rollouts, Source, Text, TrainStage
 from smallwit.stages.demonstrations import worked_solutions
 from smallwit.stages.inputs import autocast_of, engine_of, model_of, pad_token, tasks_of, tokenizer_of
 from smallwit.stages.job import Info, Job, Reporter, Stopped
-from smallwit.stages.teachers import teachers_of
+from smallwit.stages.teachers import read_by_teachers, teachers_of
 from smallwit.stages.verdicts import require_verdicts
 from smallwit.training import sources
 from smallwit.training.checkpoint import Checkpoints
@@ -46,11 +46,13 @@ def run(job: Job, reporter: Reporter) -> Info:
         model.gradient_checkpointing_enable()
     model.train()
     objectives = [bind(spec, stage.sources[spec.source]) for spec in stage.objectives]
+    teachers = teachers_of(job, objectives, tokenizer, reporter)
+    made = {name: _source(job, name, spec, tokenizer, model, objectives) for name, spec in stage.sources.items()}
     trainer = Trainer(
         model,
-        {name: _source(job, name, spec, tokenizer, model, objectives) for name, spec in stage.sources.items()},
+        {name: read_by_teachers(name, source, objectives, teachers) for name, source in made.items()},
         objectives,
-        teachers=teachers_of(job, objectives, tokenizer, reporter),
+        teachers=teachers,
         optimizer=stage.optimizer,
         budget=Budget(steps=stage.steps, flops=job.flops),
         vocabulary=len(tokenizer),

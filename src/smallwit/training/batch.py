@@ -3,24 +3,44 @@
 Rows are padded on the right: under causal attention no real token ever sees the padding, so no mask is needed.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 
 @dataclass(frozen=True)
+class Reading:
+    """An example in the tokens of a teacher with another tokenizer.
+
+    `positions` has, for each completion token of the example, the place in `tokens` where the teacher has read exactly
+    the text before it; -1 where it has none.
+    """
+
+    tokens: list[int]
+    positions: list[int]
+
+    @property
+    def aligned(self) -> int:
+        """Completion tokens that are met."""
+        return sum(position >= 0 for position in self.positions)
+
+
+@dataclass(frozen=True)
 class Example:
     """One sequence: tokens before `prompt_length` are context, the others are trained on.
 
-    A rollout also has the sampler's `log_probs` of its completion tokens and its `advantage`.
+    A rollout also has the sampler's `log_probs` of its completion tokens and its `advantage`. `prompt` is the text of
+    the prompt, for teachers with another tokenizer, and `readings` what they made of the example, by name.
     """
 
     tokens: list[int]
     prompt_length: int
     log_probs: list[float] | None = None
     advantage: float = 0.0
+    prompt: str | None = None
+    readings: Mapping[str, Reading] = field(default_factory=dict)
 
     @property
     def targets(self) -> int:

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,12 +16,11 @@ from smallwit.models.flops import Cost
 from smallwit.objectives.head import token_statistics
 from smallwit.objectives.teacher import TeacherDistribution, TeacherHead
 from smallwit.recipe import Optimizer
-from smallwit.training.batch import TokenBatch, micro_batches
+from smallwit.training.batch import Example, TokenBatch, micro_batches
 from smallwit.training.checkpoint import Checkpoints
 from smallwit.training.objectives import Objective
 from smallwit.training.optimizer import make_optimizers, rate_share
 from smallwit.training.sources import Source, StepBatch
-from smallwit.training.teacher_store import StoredTeacher
 
 NOT_FINITE_IN_A_ROW = 5
 UNVERIFIED_SHARE = 0.01
@@ -62,9 +61,17 @@ class Budget:
         return progress.flops / self.flops
 
 
+class KnownTeacher(Protocol):
+    """A teacher that is asked by example: one with a store, or with a tokenizer of its own."""
+
+    def distribution(self, examples: Sequence[Example], device: torch.device) -> tuple[TeacherDistribution, float, int]:
+        """The distributions for the trained tokens, one example after the other; the FLOPs and tokens that it took."""
+        ...
+
+
 @dataclass(frozen=True)
 class Teacher:
-    """A frozen model that objectives compare with."""
+    """A frozen model with the student's tokenizer that objectives compare with."""
 
     model: PreTrainedModel
     cost: Cost
@@ -83,7 +90,7 @@ class Trainer:
         sources: Mapping[str, Source],
         objectives: Sequence[Objective],
         *,
-        teachers: Mapping[str, Teacher | StoredTeacher],
+        teachers: Mapping[str, Teacher | KnownTeacher],
         optimizer: Optimizer,
         budget: Budget,
         vocabulary: int,
@@ -205,8 +212,11 @@ class Trainer:
     @torch.no_grad()
     def _teacher_head(self, name: str, batch: TokenBatch) -> TeacherDistribution:
         teacher = self.teachers[name]
-        if isinstance(teacher, StoredTeacher):
-            return teacher.distribution(batch.examples, batch.tokens.device)
+        if not isinstance(teacher, Teacher):
+            distribution, flops, tokens = teacher.distribution(batch.examples, batch.tokens.device)
+            self.progress.flops += flops
+            self.progress.teacher_tokens += tokens
+            return distribution
         hidden = backbone(teacher.model)(input_ids=batch.tokens, use_cache=False).last_hidden_state
         self.progress.flops += teacher.cost.forward(batch.lengths, len(batch.labels))
         self.progress.teacher_tokens += sum(batch.lengths)

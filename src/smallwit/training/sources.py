@@ -122,8 +122,12 @@ def demonstration_examples(
     """
     prompts = encode_prompts(tokenizer, [problem.prompt for _, problem in pairs])
     answers = encode_completions(tokenizer, [_solution(task, problem) for task, problem in pairs])
-    rows = zip(prompts, answers, strict=True)
-    return [Example((p + a)[:max_length], len(p)) for p, a in rows if len(p) < max_length]
+    rows = zip(pairs, prompts, answers, strict=True)
+    return [
+        Example((p + a)[:max_length], len(p), prompt=problem.prompt)
+        for (_, problem), p, a in rows
+        if len(p) < max_length
+    ]
 
 
 def _solution(task: Task, problem: Problem) -> str:
@@ -188,8 +192,14 @@ class RolloutSource:
             advantages = group_advantages(rewards).flatten().tolist()
             metrics |= _reward_metrics(pairs, rewards)
         examples = [
-            Example(prompt + completion.tokens, len(prompt), completion.log_probs, advantage)
-            for prompt, completion, advantage in zip(repeated, completions, advantages, strict=True)
+            Example(
+                prompt + completion.tokens,
+                len(prompt),
+                completion.log_probs,
+                advantage,
+                pairs[i // spec.group][1].prompt,
+            )
+            for i, (prompt, completion, advantage) in enumerate(zip(repeated, completions, advantages, strict=True))
         ]
         return StepBatch(examples, metrics, self._flops(prompts, completions))
 

@@ -10,12 +10,12 @@ from dataclasses import replace
 from smallwit import recipe_objectives as recipe
 from smallwit.objectives import divergence
 from smallwit.recipe import Rollouts, Source
-from smallwit.recipe_objectives import GRPO, CrossEntropy, Distillation, ObjectiveSpec, WeightSchedule
+from smallwit.recipe_objectives import GRPO, ULD, CrossEntropy, Distillation, ObjectiveSpec, WeightSchedule
 from smallwit.training.objectives.base import CrossEntropyObjective, Objective
-from smallwit.training.objectives.distillation import DivergenceObjective
+from smallwit.training.objectives.distillation import DivergenceObjective, UniversalObjective
 from smallwit.training.objectives.policy import GRPOObjective
 
-__all__ = ["CrossEntropyObjective", "DivergenceObjective", "GRPOObjective", "Objective", "bind"]
+__all__ = ["CrossEntropyObjective", "DivergenceObjective", "GRPOObjective", "Objective", "UniversalObjective", "bind"]
 
 
 def bind(spec: ObjectiveSpec, source: Source) -> Objective:
@@ -32,6 +32,8 @@ def _bind(spec: ObjectiveSpec, source: Source, weight: float) -> Objective:
     if isinstance(spec, GRPO):
         assert isinstance(source, Rollouts)  # checked when the recipe was read
         return GRPOObjective(name, where, weight, clip=spec.clip, temperature=source.temperature)
+    if isinstance(spec, ULD):
+        return UniversalObjective(name, where, weight, spec.teacher, temperature=spec.temperature)
     return DivergenceObjective(name, where, weight, spec.teacher, _divergence(spec), spec.temperature, spec.top_k)
 
 
