@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from smallwit.errors import UserError
 from smallwit.models.build import backbone, head_weight
 from smallwit.models.flops import Cost
 from smallwit.objectives.head import CHUNK_ELEMENTS
-from smallwit.objectives.teacher import TeacherHead
+from smallwit.objectives.teacher import TeacherHead, TopK
 from smallwit.recipe import TeachStage
 from smallwit.stages.demonstrations import worked_solutions
 from smallwit.stages.inputs import autocast_of, model_of, pad_token, tasks_of, tokenizer_of
@@ -42,18 +43,14 @@ def run(job: Job, reporter: Reporter) -> Info:
             f"{MOST_TOKENS:,}; name the model itself as teacher"
         )
     problems = worked_solutions(job, stage, tasks_of(job, stage.tasks))
-    size = sum(each.size for each in problems)
     work = job.work / "shards"
     _drop_others(work, job.key)
+    reading = _Reading(stage, model, tokenizer, autocast_of(job), reporter, sum(each.size for each in problems))
     shards: list[tuple[Path, dict[str, Any]]] = []
-    for seen, examples in _shards(problems, tokenizer, model.config.max_position_embeddings):
+    for passed, examples in _shards(problems, tokenizer, model.config.max_position_embeddings):
         folder = work / f"{job.key}-{len(shards):05d}"
-        manifest = _whole(folder, reporter)
-        if manifest is None:
-            _read(job, stage, model, tokenizer, examples, folder, len(shards), reporter)
-            manifest = read_manifest(folder, check_content=False)
-        shards.append((folder, manifest))
-        reporter.progress(seen / size, f"{sum(m['tokens'] for _, m in shards):,} tokens read by {stage.model}")
+        shards.append((folder, _whole(folder, reporter) or reading.shard(folder, len(shards), examples, passed)))
+        reading.passed, reading.tokens = passed, reading.tokens + shards[-1][1]["tokens"]
     info: Info = {name: sum(manifest[name] for _, manifest in shards) for name in _COUNTED}
     if not info["tokens"]:
         raise UserError(f"stage {stage.name}: there is no worked solution that {stage.model} could read")
@@ -74,6 +71,52 @@ def run(job: Job, reporter: Reporter) -> Info:
     publish(job.folder, write, {"key": job.key, "name": job.name} | info)
     shutil.rmtree(work)
     return info
+
+
+@dataclass
+class _Reading:
+    """A teacher at its work: of `problems` it has `passed` so many, in shards of `tokens` completion tokens."""
+
+    stage: TeachStage
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    autocast: torch.dtype | None
+    reporter: Reporter
+    problems: int
+    passed: int = 0
+    tokens: int = 0
+
+    def shard(self, folder: Path, number: int, examples: list[Example], passed: int) -> dict[str, Any]:
+        """Read the examples of one shard and publish it; its manifest. Raises `Stopped` between two passes."""
+        started, cost = time.monotonic(), Cost.of(self.model)
+        order: list[Example] = []
+        records: list[NDArray[np.void]] = []
+        for group in micro_batches(examples, self.stage.micro_tokens):
+            if self.reporter.stopping():
+                raise Stopped
+            batch = TokenBatch.of(group, pad_token(self.tokenizer), self.model.device)
+            order += batch.examples
+            records.append(pack(self._top_k(batch)))
+            share = (self.passed + (passed - self.passed) * len(order) / len(examples)) / self.problems
+            tokens = self.tokens + sum(map(len, records))
+            self.reporter.progress(share, f"{tokens:,} tokens read by {self.stage.model}")
+        about = {
+            "flops": sum(cost.forward([len(example.tokens)], example.targets) for example in order),
+            "tokens": sum(map(len, records)),
+            "teacher_tokens": sum(len(example.tokens) for example in order),
+            "examples": len(order),
+            "seconds": time.monotonic() - started,
+        }
+        publish(folder, lambda target: write_shard(target, number, order, np.concatenate(records)), about)
+        return read_manifest(folder, check_content=False)
+
+    @torch.no_grad()
+    def _top_k(self, batch: TokenBatch) -> TopK:
+        with torch.autocast(self.model.device.type, self.autocast, enabled=self.autocast is not None):
+            hidden = backbone(self.model)(input_ids=batch.tokens, use_cache=False).last_hidden_state
+            weight = head_weight(self.model).to(hidden.dtype)
+            head = TeacherHead(hidden.flatten(0, 1)[batch.positions], weight, len(self.tokenizer))
+            return head.top_k(self.stage.k, self.stage.temperature, chunk_elements=CHUNK_ELEMENTS)
 
 
 def _drop_others(work: Path, key: str) -> None:
@@ -100,15 +143,15 @@ def _whole(folder: Path, reporter: Reporter) -> dict[str, Any] | None:
 def _shards(
     problems: Sequence[TaskProblems], tokenizer: PreTrainedTokenizerBase, longest: int
 ) -> Iterator[tuple[int, list[Example]]]:
-    """The examples of each shard, always the same ones, each once; and how many problems were passed by then."""
+    """The examples of each shard, always the same ones, each once; and about how many problems were passed by then."""
     shard: list[Example] = []
     known: set[bytes] = set()
     seen, tokens = 0, 0
     for each in problems:
         for start in range(0, each.size, _ENCODED_AT_ONCE):
             block = [(each.task, each[i]) for i in range(start, min(start + _ENCODED_AT_ONCE, each.size))]
-            seen += len(block)
-            for example in demonstration_examples(block, tokenizer, longest):
+            examples = demonstration_examples(block, tokenizer, longest)
+            for count, example in enumerate(examples, 1):
                 key = example_key(example)
                 if key in known or example.targets <= 0:
                     continue
@@ -116,43 +159,8 @@ def _shards(
                 shard.append(example)
                 tokens += example.targets
                 if tokens >= SHARD_TOKENS:
-                    yield seen, shard
+                    yield seen + count, shard
                     shard, tokens = [], 0
+            seen += len(block)
     if shard:
         yield seen, shard
-
-
-def _read(
-    job: Job,
-    stage: TeachStage,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    examples: list[Example],
-    folder: Path,
-    number: int,
-    reporter: Reporter,
-) -> None:
-    """Let the teacher read the examples of one shard, and publish it."""
-    started = time.monotonic()
-    cost, weight, precision = Cost.of(model), head_weight(model), autocast_of(job)
-    order: list[Example] = []
-    records: list[NDArray[np.void]] = []
-    for group in micro_batches(examples, stage.micro_tokens):
-        if reporter.stopping():
-            raise Stopped
-        batch = TokenBatch.of(group, pad_token(tokenizer), model.device)
-        with torch.no_grad(), torch.autocast(model.device.type, precision, enabled=precision is not None):
-            hidden = backbone(model)(input_ids=batch.tokens, use_cache=False).last_hidden_state
-            head = TeacherHead(hidden.flatten(0, 1)[batch.positions], weight.to(hidden.dtype), len(tokenizer))
-            top = head.top_k(stage.k, stage.temperature, chunk_elements=CHUNK_ELEMENTS)
-        order += batch.examples
-        records.append(pack(top))
-    targets = sum(example.targets for example in order)
-    about = {
-        "flops": sum(cost.forward([len(example.tokens)], example.targets) for example in order),
-        "tokens": targets,
-        "teacher_tokens": sum(len(example.tokens) for example in order),
-        "examples": len(order),
-        "seconds": time.monotonic() - started,
-    }
-    publish(folder, lambda target: write_shard(target, number, order, np.concatenate(records)), about)
