@@ -65,9 +65,7 @@ class ReadingTeacher:
         head = TeacherHead(
             hidden[torch.tensor(rows, device=device)], head_weight(self.model).to(hidden.dtype), len(self.tokenizer)
         )
-        projected = sum(reading.aligned for reading in readings)
-        flops = self.cost.forward(lengths, projected)
-        return RankedTeacher(head, len(self.student)), flops, sum(lengths)
+        return RankedTeacher(head, len(self.student)), self.cost.forward(lengths, len(rows)), sum(lengths)
 
 
 def _texts_before(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
