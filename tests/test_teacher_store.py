@@ -214,22 +214,24 @@ def train(model: PreTrainedModel, *, kind: str, teacher: Teacher | StoredTeacher
 
 @pytest.mark.slow
 def test_a_student_of_the_store_is_as_good_as_one_of_the_live_teacher(tmp_path: Path) -> None:
-    vocabulary, k = len(tokenizer()), 64
-    teacher, live = tiny_model(rows=vocabulary, hidden=64, seed=1), tiny_model(rows=vocabulary, hidden=32)
+    vocabulary = len(tokenizer())
+    teacher, untrained = tiny_model(rows=vocabulary, hidden=64, seed=1), tiny_model(rows=vocabulary, hidden=32)
     train(teacher, kind="cross_entropy", teacher=None, steps=150)
-    stored = deepcopy(live)
     task = WordMath(train=400)
-    pairs = [(task, problem) for problem in task.problems("train")]
-    examples = demonstration_examples(pairs, tokenizer(), 256)
-    store = write_store(tmp_path, teacher, [examples[i : i + 100] for i in range(0, 400, 100)], vocabulary, k)
-    size = sum(path.stat().st_size for path in tmp_path.iterdir()) / sum(e.targets for e in examples)
+    examples = demonstration_examples([(task, p) for p in task.problems("train")], tokenizer(), 256)
     held_out = demonstration_examples([(task, p) for p in task.problems("validation")[:200]], tokenizer(), 256)
 
-    before = validation(live, teacher, held_out)
+    live = deepcopy(untrained)
     train(live, kind="forward_kl", teacher=Teacher(teacher, Cost.of(teacher)), steps=200)
-    train(stored, kind="forward_kl", teacher=store, steps=200)
-    from_live, from_store = validation(live, teacher, held_out), validation(stored, teacher, held_out)
-    assert from_live[1] < 0.2 * before[1]
-    assert from_store[0] == pytest.approx(from_live[0], rel=0.01)
-    assert from_store[1] == pytest.approx(from_live[1], rel=0.01)
-    assert size < 300
+    from_live = validation(live, teacher, held_out)
+    assert from_live[1] < 0.2 * validation(untrained, teacher, held_out)[1]
+    for k, bytes_a_token in ((64, 300), (16, 75)):
+        (folder := tmp_path / str(k)).mkdir()
+        store = write_store(folder, teacher, [examples[i : i + 100] for i in range(0, 400, 100)], vocabulary, k)
+        size = sum(path.stat().st_size for path in folder.iterdir()) / sum(e.targets for e in examples)
+        assert size < bytes_a_token
+        stored = deepcopy(untrained)
+        train(stored, kind="forward_kl", teacher=store, steps=200)
+        from_store = validation(stored, teacher, held_out)
+        assert from_store[0] == pytest.approx(from_live[0], rel=0.01)
+        assert from_store[1] == pytest.approx(from_live[1], rel=0.01)
