@@ -46,7 +46,7 @@ def joint_trainer(*, seed: int = 0, optimizer: str = "muon", lora: bool = False)
         },
         [
             CrossEntropyObjective("cross_entropy", "demonstrations", 1.0),
-            DivergenceObjective("forward_kl", "demonstrations", 0.5, "teacher", ForwardKL),
+            DivergenceObjective("forward_kl", "demonstrations", 0.5, "teacher", ForwardKL()),
             PolicyObjective("grpo", "rollouts", 1.0),
         ],
         teachers={"teacher": Teacher(teacher, Cost.of(teacher))},

@@ -10,6 +10,8 @@ from smallwit.recipe import Recipe
 from smallwit.recipe_file import check_recipe, dump_recipe, load_recipe, read_recipe
 from smallwit.recipe_yaml import read_yaml, write_yaml
 
+REVERSE = "kind: reverse_kl"
+
 
 class TestReading:
     def test_a_good_recipe_is_read_and_passes_the_check(self, write_recipe: Callable[[str], Path]) -> None:
@@ -26,6 +28,11 @@ class TestReading:
         assert "from: small" in text
         assert "from_" not in text
         assert load_recipe(write_recipe(text)) == recipe
+
+    def test_a_scheduled_weight_reads_back_as_equal(self, write_recipe: Callable[[str], Path]) -> None:
+        schedule = "weight: {from: 1.0, to: 0.0, shape: cosine}"
+        recipe = load_recipe(write_recipe(RECIPE.replace(REVERSE, f"{REVERSE}, {schedule}")))
+        assert load_recipe(write_recipe(dump_recipe(recipe))) == recipe
 
     def test_the_repository_s_own_recipes_are_good(self) -> None:
         for path in sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml")):
@@ -154,6 +161,28 @@ class TestKeysAndTypes:
             ("kind: answers\n    ", "", "stages[1] needs a key 'kind', one of train, answers"),
             ("flops: 1e12", "flops: 1e12\n    steps: 3", "stages[2]: give exactly one of steps, flops"),
             ("small: {new:", "small: {hub: x, new:", "models.small: a model needs exactly one of new, folder, hub"),
+            (REVERSE, "kind: jsd, beta: 1", "stages[3].objectives[1].beta: lies between 0 and 1, got 1; at the ends"),
+            (REVERSE, "kind: skew_reverse_kl, alpha: 0", "stages[3].objectives[1].alpha must be greater than 0; got"),
+            (REVERSE, "kind: skew_reverse_kl, beta: 0", "unknown key 'beta' in stages[3].objectives[1]; valid keys:"),
+            (REVERSE, "kind: reverse_kl, top_k: 0", "stages[3].objectives[1].top_k must be greater than 0"),
+            (REVERSE, f"{REVERSE}, weight: x", "stages[3].objectives[1].weight must be a number; got the text 'x'"),
+            (REVERSE, f"{REVERSE}, weight: 0", "stages[3].objectives[1].weight must be greater than 0; got the num"),
+            (
+                REVERSE,
+                f"{REVERSE}, weight: {{from: 1, to: 1}}",
+                "stages[3].objectives[1].weight: goes from 1 to 1; give a single number",
+            ),
+            (REVERSE, f"{REVERSE}, weight: {{from: 1}}", "stages[3].objectives[1].weight needs a key 'to'"),
+            (
+                REVERSE,
+                f"{REVERSE}, weight: {{from: 1, to: 0, shpe: linear}}",
+                "unknown key 'shpe' in stages[3].objectives[1].weight; did you mean 'shape'?",
+            ),
+            (
+                REVERSE,
+                f"{REVERSE}, weight: {{from: 1, to: 0, shape: cosin}}",
+                "stages[3].objectives[1].weight.shape must be one of linear, cosine; got the text 'cosin'; did you",
+            ),
         ],
     )
     def test_a_wrong_value_is_refused_with_what_was_expected_and_what_came(
@@ -177,6 +206,10 @@ class TestOverrides:
             ("stages.rl.optimizer.lr=1e-4", lambda recipe: recipe.stages[3].optimizer.lr == 1e-4),
             ("stages.rl.optimizer={lr: 1e-4}", lambda recipe: recipe.stages[3].optimizer.lr == 1e-4),
             ("stages.rl.objectives.1.weight=0.5", lambda recipe: recipe.stages[3].objectives[1].weight == 0.5),
+            (
+                "stages.rl.objectives.1.weight={from: 1, to: 0.1, shape: cosine}",
+                lambda recipe: getattr(recipe.stages[3].objectives[1].weight, "to", None) == 0.1,
+            ),
             ("tasks.wordmath.steps=4", lambda recipe: recipe.tasks["wordmath"]["steps"] == 4),
             ("name=a=b".replace("=b", "-b"), lambda recipe: recipe.name == "a-b"),
         ],

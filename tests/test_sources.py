@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -16,7 +16,6 @@ from smallwit.rollout.engine import Completion, Sampling
 from smallwit.tasks.algebra import Algebra
 from smallwit.tasks.base import Problem, Task
 from smallwit.tasks.wordmath import WordMath
-from smallwit.training.batch import Example
 from smallwit.training.sources import (
     DemonstrationSource,
     ProblemStream,
@@ -133,7 +132,7 @@ def test_demonstrations_are_cut_at_the_longest_length_and_left_out_when_the_prom
     whole = demonstration_source(batch=10).batch(0).examples
     limit = sorted(example.prompt_length for example in whole)[5]
     cut = demonstration_source(batch=10, max_length=limit).batch(0).examples
-    assert cut == [Example(e.tokens[:limit], e.prompt_length) for e in whole if e.prompt_length < limit]
+    assert cut == [replace(e, tokens=e.tokens[:limit]) for e in whole if e.prompt_length < limit]
     assert 0 < len(cut) < len(whole)
 
 

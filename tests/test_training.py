@@ -15,6 +15,7 @@ from smallwit.models.flops import Cost
 from smallwit.objectives.advantages import group_advantages
 from smallwit.objectives.divergence import ForwardKL, ReverseKL
 from smallwit.recipe import Optimizer
+from smallwit.recipe_objectives import WeightSchedule
 from smallwit.training.batch import Example, TokenBatch
 from smallwit.training.checkpoint import Checkpoints
 from smallwit.training.loop import Budget, Teacher, Trainer, TrainingStopped
@@ -112,9 +113,9 @@ def joint(micro_tokens: int) -> Trainer:
     student = tiny_model(rows=STUDENT_ROWS, scale=4.0)
     objectives = [
         CrossEntropyObjective("cross_entropy", "demonstrations", 1.0),
-        DivergenceObjective("forward_kl", "demonstrations", 0.5, "teacher", ForwardKL, 2.0),
+        DivergenceObjective("forward_kl", "demonstrations", 0.5, "teacher", ForwardKL(), 2.0),
         PolicyObjective("grpo", "rollouts", 0.7, temperature=TEMPERATURE),
-        DivergenceObjective("reverse_kl", "rollouts", 0.2, "teacher", ReverseKL, 1.0),
+        DivergenceObjective("reverse_kl", "rollouts", 0.2, "teacher", ReverseKL(), 1.0),
     ]
     return make_trainer(
         student,
@@ -358,3 +359,29 @@ def test_a_flops_budget_ends_at_the_first_step_that_reaches_it(tmp_path: Path) -
     steps: list[dict[str, float]] = []
     trainer.run(Checkpoints(tmp_path, "key"), checkpoint_seconds=1e9, on_step=steps.append)
     assert [metrics["flops"] for metrics in steps] == pytest.approx([one_step, 2 * one_step, 3 * one_step])
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"), [("linear", [1.0, 0.8, 0.6, 0.4]), ("cosine", [1.0, 0.8828, 0.6, 0.3172])]
+)
+def test_a_scheduled_weight_follows_the_share_of_the_budget_and_is_that_of_the_loss(
+    shape: str, expected: list[float]
+) -> None:
+    schedule = WeightSchedule.model_validate({"from": 1.0, "to": 0.2, "shape": shape})
+    objectives = [
+        CrossEntropyObjective("cross_entropy", "s", 1.0, schedule=schedule),
+        DivergenceObjective("forward_kl", "s", 0.5, "teacher"),
+    ]
+    trainer = make_trainer(
+        tiny_model(rows=STUDENT_ROWS, scale=4.0),
+        {"s": Prepared(demonstrations())},
+        objectives,
+        teacher=tiny_model(rows=TEACHER_ROWS, seed=1, scale=4.0),
+        steps=4,
+    )
+    for weight in expected:
+        metrics = trainer.step()
+        assert metrics["weight/cross_entropy"] == pytest.approx(weight, abs=1e-4)
+        total = metrics["weight/cross_entropy"] * metrics["loss/cross_entropy"] + 0.5 * metrics["loss/forward_kl"]
+        assert metrics["loss"] == pytest.approx(total)
+        assert "weight/forward_kl" not in metrics

@@ -1,14 +1,20 @@
 """What a recipe says of the training FLOPs of its models: who pays for what, and what is left to spend."""
 
 from smallwit.errors import UserError
-from smallwit.recipe import Demonstrations, Recipe, TrainStage
+from smallwit.recipe import Demonstrations, Recipe, TeachStage, TrainStage
+from smallwit.recipe_objectives import Distillation
 
 
 def declared_flops(recipe: Recipe, name: str) -> float | None:
     """The FLOPs that a model is charged with as the recipe declares them; `None` if a stage that counts has none."""
     stages = {stage.name: stage for stage in recipe.stages}
-    parts = [stages[paid].flops for paid in paid_stages(recipe, name)]
-    return None if None in parts else sum(part for part in parts if part is not None)
+    total = 0.0
+    for paid in paid_stages(recipe, name):
+        stage = stages[paid]
+        if isinstance(stage, TeachStage) or stage.flops is None:
+            return None
+        total += stage.flops
+    return total
 
 
 def remaining_flops(stage: TrainStage, target: float, spent: float) -> float:
@@ -25,7 +31,7 @@ def remaining_flops(stage: TrainStage, target: float, spent: float) -> float:
 
 
 def paid_stages(recipe: Recipe, name: str) -> list[str]:
-    """The stages that a model is charged with: those on its path, and the answers collected for it, each once."""
+    """The stages that a model is charged with, each once: those on its path, and what teachers answered or stored."""
     stages = {stage.name: stage for stage in recipe.stages}
     paid: list[str] = []
     waiting = [name]
@@ -35,10 +41,18 @@ def paid_stages(recipe: Recipe, name: str) -> list[str]:
             continue
         paid.append(stage.name)
         if isinstance(stage, TrainStage):
-            waiting += [stage.from_, *answers_of(stage)]
+            stores = [name for name in teachers_of(stage) if isinstance(stages.get(name), TeachStage)]
+            waiting += [stage.from_, *answers_of(stage), *stores]
+        elif isinstance(stage, TeachStage) and stage.from_ is not None:
+            waiting.append(stage.from_)
     return paid
 
 
 def answers_of(stage: TrainStage) -> list[str]:
     """The answers stages that a stage learns from."""
     return [s.from_ for s in stage.sources.values() if isinstance(s, Demonstrations) and s.from_ is not None]
+
+
+def teachers_of(stage: TrainStage) -> list[str]:
+    """The models, train stages and teach stages that a stage's objectives compare with."""
+    return [o.teacher for o in stage.objectives if isinstance(o, Distillation)]

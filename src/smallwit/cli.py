@@ -7,7 +7,7 @@ Heavy libraries are imported inside the commands, so that help comes at once.
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,7 +16,13 @@ from smallwit.errors import UserError
 from smallwit.nearest import hint
 
 # The words that may follow each other, for a message when one is mistyped.
-COMMANDS: dict[str, dict[str, dict[str, Any]]] = {"run": {}, "model": {"new": {}}, "report": {}, "doctor": {}}
+COMMANDS: dict[str, dict[str, dict[str, Any]]] = {
+    "run": {},
+    "teach": {},
+    "model": {"new": {}},
+    "report": {},
+    "doctor": {},
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,16 +67,15 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     run = verbs.add_parser("run", help="run a recipe, or go on with it", description="Run a recipe, or go on with it.")
-    run.add_argument("recipe", metavar="RECIPE", type=Path, help="a YAML file")
-    run.add_argument("--run-dir", metavar="D", type=Path, help="folder of this run (runs/NAME)")
-    run.add_argument("--data-dir", metavar="D", type=Path, help="folder with benchmark files ($SMALLWIT_DATA_DIR)")
-    run.add_argument(
-        "--set", metavar="KEY=VALUE", action="append", default=[], help="override, for example stages.rl.steps=10"
-    )
+    _add_recipe_arguments(run)
     run.add_argument("--dry-run", action="store_true", help="print the recipe with every default filled in, and stop")
     run.add_argument("--smoke", action="store_true", help="two steps of every stage, to see that it all fits")
-    run.add_argument("--offline", action="store_true", help="refuse every connection to another machine")
     run.set_defaults(command=_run, options=_options(run))
+
+    about = "Run a recipe's teach stages, and what they need, and stop."
+    teach = verbs.add_parser("teach", help="store what a recipe's teachers know", description=about)
+    _add_recipe_arguments(teach)
+    teach.set_defaults(command=_teach, options=_options(teach))
 
     model = verbs.add_parser("model", help="make model folders", description="Make model folders.")
     new = model.add_subparsers(metavar="COMMAND", required=True).add_parser(
@@ -95,6 +100,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those of every command that works on a recipe."""
+    parser.add_argument("recipe", metavar="RECIPE", type=Path, help="a YAML file")
+    parser.add_argument("--run-dir", metavar="D", type=Path, help="folder of this run (runs/NAME)")
+    parser.add_argument("--data-dir", metavar="D", type=Path, help="folder with benchmark files ($SMALLWIT_DATA_DIR)")
+    parser.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="override, for example stages.rl.steps=10"
+    )
+    parser.add_argument("--offline", action="store_true", help="refuse every connection to another machine")
+
+
 def _options(parser: argparse.ArgumentParser) -> list[str]:
     return [option for action in parser._actions for option in action.option_strings]
 
@@ -117,11 +133,7 @@ def data_dir_of(given: Path | None) -> Path | None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if arguments.offline:
-        # Before anything else: the Hugging Face libraries read their settings once, when they are imported.
-        from smallwit import offline
-
-        offline.enable()
+    _go_offline(arguments)
     from smallwit.recipe_file import check_recipe, dump_recipe, read_recipe
 
     base = arguments.recipe.parent
@@ -135,13 +147,48 @@ def _run(arguments: argparse.Namespace) -> int:
 
     from smallwit import pipeline
 
+    return _said(lambda: pipeline.run(recipe, base=base, run_dir=run_dir, data_dir=data_dir, smoke=arguments.smoke))
+
+
+def _teach(arguments: argparse.Namespace) -> int:
+    _go_offline(arguments)
+    from smallwit.recipe_file import check_recipe, read_recipe
+
+    base = arguments.recipe.parent
+    data_dir = data_dir_of(arguments.data_dir)
+    recipe, lines = read_recipe(arguments.recipe, arguments.set)
+    check_recipe(recipe, base, data_dir, lines=lines)
+    run_dir = arguments.run_dir or Path("runs") / recipe.name
+
+    from smallwit import pipeline
+
+    def stored() -> None:
+        for store in pipeline.teach(recipe, base=base, run_dir=run_dir, data_dir=data_dir):
+            share = store.size / store.tokens
+            print(f"{store.stage}: {store.folder}, {store.tokens:,} tokens, {share:.1f} bytes a token")
+
+    return _said(stored)
+
+
+def _said(work: Callable[[], object]) -> int:
+    """Do what a command is for; when a stage fails, say why."""
+    from smallwit.pipeline import StageFailed
+
     try:
-        pipeline.run(recipe, base=base, run_dir=run_dir, data_dir=data_dir, smoke=arguments.smoke)
-    except pipeline.StageFailed as error:
+        work()
+    except StageFailed as error:
         # The message holds the traceback of the stage's own process; ours would only hide it.
         print(f"smallwit: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _go_offline(arguments: argparse.Namespace) -> None:
+    if arguments.offline:
+        # Before anything else: the Hugging Face libraries read their settings once, when they are imported.
+        from smallwit import offline
+
+        offline.enable()
 
 
 def _model_new(arguments: argparse.Namespace) -> int:

@@ -2,6 +2,9 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from smallwit.ledger import Entry, Ledger
 from smallwit.plan import Node, Plan, make_plan
 from smallwit.processes import MemoryWatch, Message, Running, fork_server, start, stop, terminable, wait_for_news
 from smallwit.progress import RunProgress
-from smallwit.recipe import Recipe, TrainStage
+from smallwit.recipe import Recipe, TeachStage, TrainStage
 from smallwit.recipe_file import dump_recipe
 from smallwit.report.format import human_seconds
 from smallwit.report.html import write_report
@@ -46,6 +49,49 @@ def run(
     """
     console = console or Console()
     recipe = smoke_recipe(recipe) if smoke else recipe
+    with _at_work(recipe, base, run_dir, data_dir, console) as conductor:
+        conductor.run(set(conductor.plan.nodes))
+        results = conductor.finish()
+        write_report(conductor.folder.path)
+    print_summary(results, conductor.folder.path / "report.html", console)
+    return results
+
+
+@dataclass(frozen=True)
+class Store:
+    """What a teach stage has stored: its place, and the completion tokens and bytes that it holds."""
+
+    stage: str
+    folder: Path
+    tokens: int
+    size: int
+
+
+def teach(
+    recipe: Recipe, *, base: Path, run_dir: Path, data_dir: Path | None, console: Console | None = None
+) -> list[Store]:
+    """Compute what is missing of a recipe's teach stages and of what they need, and nothing else.
+
+    Raises as `run` does, and `UserError` for a recipe without a teach stage.
+    """
+    stages = [stage.name for stage in recipe.stages if isinstance(stage, TeachStage)]
+    if not stages:
+        raise UserError(f"recipe {recipe.name}: has no teach stage; add one (kind: teach), or use smallwit run")
+    with _at_work(recipe, base, run_dir, data_dir, console or Console()) as conductor:
+        conductor.run(conductor.plan.needed_for(stages))
+    stores = []
+    for name in stages:
+        manifest = conductor.manifests[name]
+        size = sum(file["bytes"] for file in manifest["files"].values())
+        stores.append(Store(name, conductor.folder.artifact(conductor.plan.nodes[name]), manifest["tokens"], size))
+    return stores
+
+
+@contextmanager
+def _at_work(
+    recipe: Recipe, base: Path, run_dir: Path, data_dir: Path | None, console: Console
+) -> Iterator["Conductor"]:
+    """The conductor of a recipe, in a run's folder that is its own meanwhile."""
     folder = RunFolder(run_dir.resolve())
     try:
         with folder.occupy(), terminable():
@@ -54,17 +100,12 @@ def run(
             threads = max(1, _cores() // recipe.workers)
             plan = make_plan(recipe, base=base, data_dir=data_dir, device=device, dtype=dtype, threads=threads)
             write_atomically(folder.path / "recipe.resolved.yaml", dump_recipe(recipe))
-            conductor = Conductor(plan, folder, base.resolve(), data_dir, device, dtype, console)
-            conductor.run()
-            results = conductor.finish()
-            write_report(folder.path)
+            yield Conductor(plan, folder, base.resolve(), data_dir, device, dtype, console)
     except OSError as error:
         trouble = disk_trouble(error)
         if trouble is None:
             raise
         raise StageFailed(f"{folder.path}: {trouble}; free some space and run the same command again") from error
-    print_summary(results, folder.path / "report.html", console)
-    return results
 
 
 class Conductor:
@@ -87,13 +128,13 @@ class Conductor:
         self.ledger = Ledger(folder.path / "ledger.json")
         self.memory = MemoryWatch()
 
-    def run(self) -> None:
-        """Find what is there, compute the rest."""
+    def run(self, wanted: set[str]) -> None:
+        """Find what is there, compute the rest of the nodes that are `wanted`."""
         self.folder.tidy(self.plan)
         self.manifests = self.folder.find(self.plan, lambda text: self.console.print(text, markup=False))
         for name in self.manifests:
             self.folder.show(self.plan.nodes[name], self.plan)
-        waiting = [node for node in self.plan.nodes.values() if node.name not in self.manifests]
+        waiting = [node for node in self.plan.nodes.values() if node.name in wanted - self.manifests.keys()]
         if not waiting:
             return
         self.folder.withdraw_results()
@@ -198,7 +239,7 @@ class Conductor:
     def _entries(self) -> list[Entry]:
         entries = []
         for node in self.plan.nodes.values():
-            if node.kind not in ("train", "answers") or node.name not in self.manifests:
+            if node.kind not in ("train", "answers", "teach") or node.name not in self.manifests:
                 continue
             manifest = self.manifests[node.name]
             entries.append(

@@ -1,6 +1,7 @@
 """From a recipe to the graph of what must be computed, each node with a key that says what it depends on."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
@@ -8,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from smallwit.artifacts import content_key, folder_hash
-from smallwit.budget import answers_of, declared_flops, remaining_flops
+from smallwit.budget import answers_of, declared_flops, remaining_flops, teachers_of
 from smallwit.errors import UserError
-from smallwit.recipe import AnswersStage, Recipe, Rollouts, TrainStage
-from smallwit.recipe_objectives import ForwardKL, PolicyGradient, ReverseKL
+from smallwit.recipe import Recipe, Rollouts, Stage, TeachStage, TrainStage
+from smallwit.recipe_objectives import PolicyGradient
 from smallwit.recipe_rewards import FunctionReward
 from smallwit.tasks import load_task, task_bytes
 from smallwit.tasks.reward_function import reward_bytes
@@ -56,9 +57,20 @@ class Plan:
     recipe: Recipe
     nodes: dict[str, Node] = field(default_factory=dict)
 
-    def stage(self, name: str) -> TrainStage | AnswersStage:
+    def stage(self, name: str) -> Stage:
         """The stage of this name."""
         return next(stage for stage in self.recipe.stages if stage.name == name)
+
+    def needed_for(self, names: Iterable[str]) -> set[str]:
+        """These nodes and all that they need."""
+        needed: set[str] = set()
+        waiting = list(names)
+        while waiting:
+            name = waiting.pop()
+            if name not in needed:
+                needed.add(name)
+                waiting += self.nodes[name].needs
+        return needed
 
     @property
     def measured(self) -> list[str]:
@@ -120,11 +132,9 @@ def make_plan(recipe: Recipe, *, base: Path, data_dir: Path | None, device: str,
         count = stage.threads or threads
         inputs = _inputs(stage)
         needs = [name for name in inputs if name in plan.nodes] + tokens(inputs)
-        read = sorted({name for source in _sources(stage) for name in source.tasks or recipe.tasks})
-        config = [stage.model_dump(mode="json", exclude={"checkpoint_seconds"}), tasks(read), _rewards(stage, base)]
-        if isinstance(stage, AnswersStage):
-            config = [stage.model_dump(mode="json"), tasks(stage.tasks)]
-        elif stage.validation is not None:
+        read = tasks(_tasks_read(stage, recipe))
+        config = [stage.model_dump(mode="json", exclude={"checkpoint_seconds"}), read, *_rewards(stage, base)]
+        if isinstance(stage, TrainStage) and stage.validation is not None:
             # The part of the evaluation's settings that validation follows.
             chosen = stage.validation.tasks or recipe.evaluation.tasks
             config.append([recipe.evaluation.model_dump(include={"max_new_tokens", "batch"}), tasks(chosen)])
@@ -144,25 +154,28 @@ def make_plan(recipe: Recipe, *, base: Path, data_dir: Path | None, device: str,
     return plan
 
 
-def _sources(stage: TrainStage | AnswersStage) -> list[Any]:
-    return list(stage.sources.values()) if isinstance(stage, TrainStage) else []
+def _tasks_read(stage: Stage, recipe: Recipe) -> list[str]:
+    """Names of the tasks whose problems a stage works on."""
+    readers = list(stage.sources.values()) if isinstance(stage, TrainStage) else [stage]
+    return sorted({name for reader in readers for name in reader.tasks or recipe.tasks})
 
 
-def _rewards(stage: TrainStage | AnswersStage, base: Path) -> list[str]:
+def _rewards(stage: Stage, base: Path) -> list[str]:
     """The content of the user's own files that the stage's rewards are in."""
-    parts = [part for source in _sources(stage) if isinstance(source, Rollouts) for part in source.reward]
+    sources = stage.sources.values() if isinstance(stage, TrainStage) else ()
+    parts = [part for source in sources if isinstance(source, Rollouts) for part in source.reward]
     files = [reward_bytes(part.function, base) for part in parts if isinstance(part, FunctionReward)]
     return [hashlib.sha256(content).hexdigest() for content in files]
 
 
-def _inputs(stage: TrainStage | AnswersStage) -> list[str]:
+def _inputs(stage: Stage) -> list[str]:
     """Names of the models and stages that a stage reads."""
-    if isinstance(stage, AnswersStage):
-        return [stage.model]
-    teachers = [o.teacher for o in stage.objectives if isinstance(o, ForwardKL | ReverseKL)]
-    penalties = [o.reference for o in stage.objectives if isinstance(o, PolicyGradient)]
-    references = [reference.model for reference in penalties if reference is not None]
-    return list(dict.fromkeys([stage.from_, *teachers, *references, *answers_of(stage)]))
+    if isinstance(stage, TrainStage):
+        penalties = [o.reference for o in stage.objectives if isinstance(o, PolicyGradient)]
+        references = [reference.model for reference in penalties if reference is not None]
+        return list(dict.fromkeys([stage.from_, *teachers_of(stage), *references, *answers_of(stage)]))
+    answers = [stage.from_] if isinstance(stage, TeachStage) and stage.from_ is not None else []
+    return [stage.model, *answers]
 
 
 def _task_identity(name: str, options: dict[str, Any], data_dir: Path | None, base: Path) -> Any:

@@ -43,13 +43,18 @@ class TokenizerSpec(Section):
     """Problems of each task, and as many of its documents, that the tokenizer is trained on."""
 
 
-class Demonstrations(Section):
-    """Worked solutions: of the tasks' training splits, or the answers that an earlier stage collected."""
+class WorkedSolutions(Section):
+    """Problems with solutions: of the tasks' training splits, or the answers that an earlier stage collected."""
 
-    kind: Literal["demonstrations"]
     tasks: list[str] | None = None
     from_: str | None = Field(default=None, alias="from", description="name of an `answers` stage")
     limit: PositiveInt | None = Field(default=None, description="problems of each task, from the start of the split")
+
+
+class Demonstrations(WorkedSolutions):
+    """Worked solutions to learn from."""
+
+    kind: Literal["demonstrations"]
     batch: PositiveInt = Field(description="examples of one optimizer step")
 
 
@@ -239,7 +244,17 @@ class AnswersStage(StageBase):
     keep: Literal["correct", "all"] = "correct"
 
 
-Stage = Annotated[TrainStage | AnswersStage, Field(discriminator="kind")]
+class TeachStage(StageBase, WorkedSolutions):
+    """Let a teacher read worked solutions once and store its likeliest tokens: a teacher for train stages."""
+
+    kind: Literal["teach"]
+    model: str = Field(description="a model of the recipe, or an earlier stage")
+    k: PositiveInt = Field(default=64, description="likeliest tokens that are kept at each completion token")
+    temperature: PositiveFloat = 1.0
+    micro_tokens: PositiveInt = Field(default=16384, description="padded tokens of one forward pass")
+
+
+Stage = Annotated[TrainStage | AnswersStage | TeachStage, Field(discriminator="kind")]
 
 
 class Evaluation(Section):

@@ -17,9 +17,10 @@ from smallwit.recipe import (
     Recipe,
     Rollouts,
     StageBase,
+    TeachStage,
     TrainStage,
 )
-from smallwit.recipe_objectives import ForwardKL, PolicyGradient, ReverseKL
+from smallwit.recipe_objectives import ULD, Distillation, PolicyGradient
 from smallwit.recipe_rewards import FunctionReward
 from smallwit.recipe_yaml import Lines
 
@@ -59,6 +60,8 @@ class _Check:
             else:
                 self.model_before("model", stage.model, "stages", index, "model")
                 self.task_names(stage.tasks, "stages", index, "tasks")
+            if isinstance(stage, TeachStage) and stage.from_ is not None:
+                self.answers_before(stage.from_, "stages", index, "from")
         for index, stage in enumerate(self.recipe.stages):
             if isinstance(stage, TrainStage) and stage.equal_compute is not None:
                 self.equal_compute(index, stage, stage.equal_compute)
@@ -108,8 +111,9 @@ class _Check:
         if stage is None:
             known = [*self.recipe.models, *self.train_stages(self.recipe.stages[:index])]
             raise self.refuse(f"{role} '{name}' is no model and no earlier stage; {hint(name, known)}", *place)
-        if isinstance(stage, AnswersStage):
-            what = f"{role} '{name}' is an answers stage, which makes no model; name a model or a train stage"
+        if not isinstance(stage, TrainStage):
+            kind = {"answers": "an answers stage", "teach": "a teach stage"}[stage.kind]
+            what = f"{role} '{name}' is {kind}, which makes no model; name a model or a train stage"
             raise self.refuse(what, *place)
         self.before(role, name, *place)
 
@@ -167,8 +171,8 @@ class _Check:
         if stage.validation is not None:
             self.task_names(stage.validation.tasks, *place, "validation", "tasks")
         for number, objective in enumerate(stage.objectives):
-            if isinstance(objective, ForwardKL | ReverseKL):
-                self.model_before("teacher", objective.teacher, *place, "objectives", number, "teacher")
+            if isinstance(objective, Distillation):
+                self.teacher(stage, objective, *place, "objectives", number)
             if isinstance(objective, PolicyGradient) and objective.reference is not None:
                 where = (*place, "objectives", number, "reference", "model")
                 self.model_before("reference", objective.reference.model, *where)
@@ -185,11 +189,47 @@ class _Check:
                 except UserError as error:
                     raise self.refuse(str(error), *place, index, "function") from error
 
+    def teacher(self, stage: TrainStage, objective: Distillation, *place: str | int) -> None:
+        """A teacher is a model, or a store whose every part fits the objective."""
+        store = self.stages.get(objective.teacher)
+        text = stage.sources[objective.source].kind == "text"
+        if isinstance(objective, ULD) and (text or isinstance(store, TeachStage)):
+            what = "uld needs prompts and completions" if text else "uld needs the teacher itself, not its store"
+            remedy = "read demonstrations or rollouts" if text else "name a model"
+            raise self.refuse(f"{what}; {remedy}", *place, "source" if text else "teacher")
+        if not isinstance(store, TeachStage):
+            self.model_before("teacher", objective.teacher, *place, "teacher")
+            return
+        self.before("teacher", store.name, *place, "teacher")
+        name, source = objective.source, stage.sources[objective.source]
+        stored = f"the store of teach stage '{store.name}'"
+        if not isinstance(source, Demonstrations):
+            what = f"{stored} knows the demonstrations it was made of, and source '{name}' is {source.kind}"
+            raise self.refuse(f"{what}; name the model '{store.model}' as teacher", *place, "teacher")
+        if objective.temperature != store.temperature:
+            what = f"{stored} is of temperature {store.temperature:g}, the objective's is {objective.temperature:g}"
+            raise self.refuse(f"{what}; make them equal", *place, "temperature")
+        if objective.top_k is not None:
+            what = f"{stored} holds the {store.k} likeliest tokens whatever top_k is"
+            raise self.refuse(f"{what}; leave top_k out, or change k there", *place, "top_k")
+        if source.from_ != store.from_:
+            ours, theirs = (repr(each.from_) if each.from_ else "the tasks" for each in (source, store))
+            what = f"{stored} is of solutions from {theirs}, source '{name}' reads those from {ours}"
+            raise self.refuse(f"{what}; make them equal", *place, "teacher")
+        missing = set(source.tasks or self.recipe.tasks) - set(store.tasks or self.recipe.tasks)
+        if missing:
+            what = f"{stored} does not have task '{min(missing)}', which source '{name}' reads"
+            raise self.refuse(f"{what}; add it there", *place, "teacher")
+        if store.limit is not None and (source.limit is None or source.limit > store.limit):
+            wanted = "all" if source.limit is None else source.limit
+            what = f"{stored} has {store.limit} problems of each task, source '{name}' reads {wanted}"
+            raise self.refuse(f"{what}; make limit there as large", *place, "teacher")
+
     def answers_before(self, name: str, *place: str | int) -> None:
         stage = self.stages.get(name)
         if not isinstance(stage, AnswersStage):
             answers = [other.name for other in self.recipe.stages if isinstance(other, AnswersStage)]
-            what = "is a train stage, which collects no answers" if stage else "is no stage"
+            what = f"is a {stage.kind} stage, which collects no answers" if stage else "is no stage"
             advice = hint(name, answers, "answers stages")
             raise self.refuse(f"demonstrations from '{name}': it {what}; {advice}", *place)
         self.before("demonstrations from", name, *place)
@@ -207,7 +247,7 @@ class _Check:
             return
         for name in paid_stages(self.recipe, target):
             other = self.stages[name]
-            if other.flops is None:
+            if isinstance(other, TeachStage) or other.flops is None:
                 what = f"equal_compute '{target}' comes later, and its cost is not known before it has run"
                 reason = f"'{name}', whose cost counts, has no budget in flops"
                 raise self.refuse(f"{what}: {reason}; put '{stage.name}' after '{target}'", *place)
@@ -279,6 +319,10 @@ class _Check:
             if isinstance(stage, AnswersStage):
                 for task in stage.tasks or everything:
                     yield "train", task, stage.skip, place
+                continue
+            if isinstance(stage, TeachStage):
+                for task in () if stage.from_ is not None else stage.tasks or everything:
+                    yield "solutions", task, 0, place
                 continue
             for name, source in stage.sources.items():
                 if isinstance(source, Demonstrations) and source.from_ is not None:

@@ -162,6 +162,9 @@ def _locate(loc: Place) -> tuple[Place, type[Section] | None, tuple[Any, ...]]:
         if len(sections) > 1:
             kinds = tuple(member for member in sections if part in get_args(member.model_fields["kind"].annotation))
             continue
+        if sections and len(kinds) > 1:  # a section or a plain value: pydantic names which it took it for
+            kinds = tuple(sections) if part == "schedule" else tuple(kind for kind in kinds if kind not in sections)
+            continue
         place = (*place, part)
         section = sections[0] if sections else None
         if section is not None:

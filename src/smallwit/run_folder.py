@@ -100,6 +100,9 @@ class RunFolder:
         if node.kind == "train":
             point(work / METRICS, artifact / METRICS)
             self._drop_checkpoints(work / "checkpoints", node.key)
+        if node.kind == "teach":
+            # They are in the artifact: a process killed just after publishing it leaves them.
+            shutil.rmtree(work / "shards", ignore_errors=True)
 
     def _drop_checkpoints(self, folder: Path, key: str) -> None:
         """Those on the way to an artifact that is there: a process killed just after publishing it leaves them."""

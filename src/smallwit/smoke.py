@@ -14,13 +14,17 @@ GROUP = 4
 def smoke_recipe(recipe: Recipe) -> Recipe:
     """The same stages, models and objectives with two optimizer steps each on two examples.
 
-    Rollouts are rewarded for length and every answer is kept, because a model with random weights gets nothing right.
+    Demonstrations are the first two of each task, so that a teach stage reads the same. Rollouts are rewarded for
+    length and every answer is kept, because a model with random weights gets nothing right.
     """
     data: dict[str, Any] = recipe.model_dump(mode="json", by_alias=True)
     data["name"] = f"{recipe.name}-smoke"[:100]
     for stage in data["stages"]:
         if stage["kind"] == "answers":
             stage |= {"problems": PROBLEMS, "samples": 1, "max_new_tokens": NEW_TOKENS, "keep": "all"}
+            continue
+        if stage["kind"] == "teach":
+            stage["limit"] = PROBLEMS
             continue
         stage |= {"steps": STEPS, "flops": None, "equal_compute": None}
         if stage["validation"] is not None:
@@ -31,5 +35,7 @@ def smoke_recipe(recipe: Recipe) -> Recipe:
                 source["updates"] = min(source["updates"], STEPS)
             else:
                 source["batch"] = PROBLEMS
+            if source["kind"] == "demonstrations":
+                source["limit"] = PROBLEMS
     data["evaluation"] |= {"problems": PROBLEMS, "max_new_tokens": NEW_TOKENS}
     return Recipe.model_validate(data)

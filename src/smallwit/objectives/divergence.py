@@ -1,74 +1,177 @@
-"""Divergences between the student's and a teacher's next-token distributions, on the full vocabulary.
+"""Divergences between the next-token distributions of a student p and a teacher q, and their gradients.
 
-p is the student, q the teacher, both softmax(z / temperature) over the tokens that the two tokenizers share. The
-teacher's logits are made chunk by chunk from its hidden states, so they never exist for all tokens.
+Every divergence here is a sum over tokens, D = sum_v f(p_v, q_v). With g = df/dp its derivative by the student's
+logits is
+
+    dD/dz_v = p_v (g_v - sum_u p_u g_u) = s_v - p_v sum_u s_u,        s = p g,
+
+so a divergence is two formulas, its value and its slopes s, and the rest is one frame (`DivergenceView`). Where the two
+are compared is the teacher's matter (`teacher.py`): all tokens, or the teacher's top k and one bucket for the others.
 """
 
+import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from smallwit.objectives.teacher import Distributions, TeacherDistribution
+
+
+class Divergence(Protocol):
+    """A divergence D(p, q) in nats. Both methods may overwrite `log_q`, which nobody else needs, and never `log_p`."""
+
+    def value(self, pair: Distributions) -> Tensor:
+        """D `[n]`."""
+        ...
+
+    def slopes(self, pair: Distributions, p: Tensor) -> Tensor:
+        """s = p df/dp `[n, K]`, up to a multiple of `p` that is the same for all K; `p` is exp(log p)."""
+        ...
+
 
 @dataclass(frozen=True)
-class TeacherHead:
-    """A teacher's hidden states `[N, Ht]` and head `[Vt, Ht]`; `vocabulary` real tokens, shared with the student."""
+class DivergenceView:
+    """A divergence to the teacher at each token, as a statistic of the head, at one temperature for both."""
 
-    hidden: Tensor
-    weight: Tensor
-    vocabulary: int
+    divergence: Divergence
+    teacher: TeacherDistribution
+    temperature: float = 1.0
 
-    def log_probs(self, tokens: slice, temperature: float) -> Tensor:
-        """log q `[n, vocabulary]` in float32."""
-        logits = self.hidden[tokens] @ self.weight[: self.vocabulary].T
-        return torch.log_softmax(logits / temperature, dim=1, dtype=torch.promote_types(logits.dtype, torch.float32))
+    def value(self, log_probs: Tensor, tokens: slice) -> Tensor:
+        return self.divergence.value(self.teacher.compare(log_probs, tokens, self.temperature))
+
+    def gradient(self, log_probs: Tensor, tokens: slice, upstream: Tensor) -> Tensor:
+        pair = self.teacher.compare(log_probs, tokens, self.temperature)
+        p = pair.log_p.exp()
+        slopes = self.divergence.slopes(pair, p)
+        upstream = upstream[:, None]
+        gradient = p.mul_(-upstream * slopes.sum(1, keepdim=True)).addcmul_(slopes, upstream)
+        return self.teacher.spread(gradient, pair, log_probs, tokens)
 
 
-def _shared(log_probs: Tensor, vocabulary: int) -> Tensor:
-    """log p over the first `vocabulary` tokens: padded rows are left out and the rest is normalised again."""
-    if log_probs.shape[1] == vocabulary:
-        return log_probs
-    return torch.log_softmax(log_probs[:, :vocabulary], dim=1)
-
-
-def _padded(gradient: Tensor, width: int) -> Tensor:
-    """Zeros for the rows that were left out."""
-    return torch.nn.functional.pad(gradient, (0, width - gradient.shape[1]))
+def _expectation(probabilities: Tensor, values: Tensor) -> Tensor:
+    """sum_v probabilities * values `[n]`, in the storage of `probabilities`."""
+    return probabilities.mul_(values).sum(1)
 
 
 @dataclass(frozen=True)
 class ForwardKL:
-    """KL(q || p) = sum q (log q - log p), in nats: d/dz = p - q (Hinton et al. 2015, arXiv 1503.02531)."""
+    """KL(q || p) = sum q (log q - log p); s = -q (Hinton et al. 2015, arXiv 1503.02531)."""
 
-    teacher: TeacherHead
-    temperature: float = 1.0
+    def value(self, pair: Distributions) -> Tensor:
+        return _expectation(pair.log_q.exp(), pair.log_q.sub_(pair.log_p))
 
-    def value(self, log_probs: Tensor, tokens: slice) -> Tensor:
-        log_q = self.teacher.log_probs(tokens, self.temperature)
-        log_p = _shared(log_probs, self.teacher.vocabulary)
-        return (log_q.exp() * (log_q - log_p)).sum(1)
-
-    def gradient(self, log_probs: Tensor, tokens: slice, upstream: Tensor) -> Tensor:
-        q = self.teacher.log_probs(tokens, self.temperature).exp_()
-        p = _shared(log_probs, self.teacher.vocabulary).exp()
-        return _padded((p - q) * upstream[:, None], log_probs.shape[1])
+    def slopes(self, pair: Distributions, p: Tensor) -> Tensor:
+        return pair.log_q.exp_().neg_()
 
 
 @dataclass(frozen=True)
 class ReverseKL:
-    """KL(p || q) = sum p (log p - log q) = K, in nats: d/dz = p (log p - log q - K) (MiniLLM, arXiv 2306.08543)."""
+    """KL(p || q) = sum p (log p - log q); s = p (log p - log q) (MiniLLM, arXiv 2306.08543)."""
 
-    teacher: TeacherHead
-    temperature: float = 1.0
+    def value(self, pair: Distributions) -> Tensor:
+        return _expectation(pair.log_p.exp(), pair.log_p - pair.log_q)
 
-    def value(self, log_probs: Tensor, tokens: slice) -> Tensor:
-        log_q = self.teacher.log_probs(tokens, self.temperature)
-        log_p = _shared(log_probs, self.teacher.vocabulary)
-        return (log_p.exp() * (log_p - log_q)).sum(1)
+    def slopes(self, pair: Distributions, p: Tensor) -> Tensor:
+        return (pair.log_p - pair.log_q).mul_(p)
 
-    def gradient(self, log_probs: Tensor, tokens: slice, upstream: Tensor) -> Tensor:
-        log_q = self.teacher.log_probs(tokens, self.temperature)
-        log_p = _shared(log_probs, self.teacher.vocabulary)
-        p, ratio = log_p.exp(), log_p - log_q
-        divergence = (p * ratio).sum(1, keepdim=True)
-        return _padded(p * (ratio - divergence) * upstream[:, None], log_probs.shape[1])
+
+def _log_mixture(log_a: Tensor, log_b: Tensor, share: float) -> Tensor:
+    """log(share a + (1 - share) b)."""
+    return torch.logaddexp(log_a + math.log(share), log_b + math.log1p(-share))
+
+
+@dataclass(frozen=True)
+class JensenShannon:
+    """beta KL(q || m) + (1 - beta) KL(p || m), m = beta q + (1 - beta) p, 0 < beta < 1; s = (1 - beta) p log(p / m).
+
+    Generalised Jensen-Shannon (GKD, arXiv 2306.13649, eq. 1), beta weighing the teacher as there and in TRL. The value
+    goes to 0 at both ends: divided by beta it tends to forward KL as beta goes to 0, divided by 1 - beta to reverse KL
+    as beta goes to 1.
+    """
+
+    beta: float
+
+    def value(self, pair: Distributions) -> Tensor:
+        log_m = _log_mixture(pair.log_q, pair.log_p, self.beta)
+        teacher = _expectation(pair.log_q.exp(), pair.log_q - log_m)
+        student = _expectation(pair.log_p.exp(), pair.log_p - log_m)
+        return self.beta * teacher + (1 - self.beta) * student
+
+    def slopes(self, pair: Distributions, p: Tensor) -> Tensor:
+        log_m = _log_mixture(pair.log_q, pair.log_p, self.beta)
+        return (pair.log_p - log_m).mul_(p).mul_(1 - self.beta)
+
+
+@dataclass(frozen=True)
+class SkewForwardKL:
+    """KL(q || m) with m = alpha q + (1 - alpha) p; s = -(1 - alpha) p q / m (DistiLLM, arXiv 2402.03898)."""
+
+    alpha: float
+
+    def value(self, pair: Distributions) -> Tensor:
+        log_m = _log_mixture(pair.log_q, pair.log_p, self.alpha)
+        return _expectation(pair.log_q.exp(), pair.log_q - log_m)
+
+    def slopes(self, pair: Distributions, p: Tensor) -> Tensor:
+        log_m = _log_mixture(pair.log_q, pair.log_p, self.alpha)
+        return (pair.log_q - log_m).exp_().mul_(p).mul_(self.alpha - 1)
+
+
+@dataclass(frozen=True)
+class SkewReverseKL:
+    """KL(p || m) with m = alpha p + (1 - alpha) q; s = p (log(p / m) - alpha p / m) (DistiLLM, arXiv 2402.03898)."""
+
+    alpha: float
+
+    def value(self, pair: Distributions) -> Tensor:
+        log_m = _log_mixture(pair.log_p, pair.log_q, self.alpha)
+        return _expectation(pair.log_p.exp(), pair.log_p - log_m)
+
+    def slopes(self, pair: Distributions, p: Tensor) -> Tensor:
+        log_ratio = pair.log_p - _log_mixture(pair.log_p, pair.log_q, self.alpha)
+        return (log_ratio - log_ratio.exp().mul_(self.alpha)).mul_(p)
+
+
+@dataclass(frozen=True)
+class TotalVariation:
+    """sum |p - q| / 2, between 0 and 1; s = p sign(p - q) / 2."""
+
+    def value(self, pair: Distributions) -> Tensor:
+        return pair.log_p.exp().sub_(pair.log_q.exp_()).abs_().sum(1) / 2
+
+    def slopes(self, pair: Distributions, p: Tensor) -> Tensor:
+        return (pair.log_p - pair.log_q).sign_().mul_(p).mul_(0.5)
+
+
+@dataclass(frozen=True)
+class AdaptiveKL:
+    """w KL(q || p) + (1 - w) KL(p || q), w the share of the teacher's head in the gap |p - q| (AKL, arXiv 2404.02657).
+
+    The head are the teacher's likeliest tokens as long as their probabilities add up to at most `mu`, the first always;
+    the bucket of the tokens that are not told apart is never in it. w is a constant of the gradient, 1/2 where p = q.
+    """
+
+    mu: float = 0.5
+
+    def value(self, pair: Distributions) -> Tensor:
+        p, q = pair.log_p.exp(), pair.log_q.exp()
+        head, ratio = self._head_share(p, q, pair.has_tail), pair.log_p - pair.log_q
+        return (1 - head) * (p * ratio).sum(1) - head * (q * ratio).sum(1)
+
+    def slopes(self, pair: Distributions, p: Tensor) -> Tensor:
+        q = pair.log_q.exp()
+        head = self._head_share(p, q, pair.has_tail)[:, None]
+        return (pair.log_p - pair.log_q).mul_(p).mul_(1 - head).sub_(q.mul_(head))
+
+    def _head_share(self, p: Tensor, q: Tensor, has_tail: bool) -> Tensor:
+        """w `[n]`."""
+        gap = (p - q).abs_()
+        tokens = q[:, :-1] if has_tail else q
+        falling, order = tokens.sort(1, descending=True)
+        in_head = falling.cumsum(1) <= self.mu
+        in_head[:, 0] = True
+        head, total = (gap.gather(1, order) * in_head).sum(1), gap.sum(1)
+        return torch.where(total > 0, head / total.clamp(min=torch.finfo(total.dtype).tiny), 0.5)

@@ -5,7 +5,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -19,17 +19,17 @@ from smallwit.evaluation.runner import mean_score, measure
 from smallwit.models.build import save_model
 from smallwit.models.flops import Cost
 from smallwit.recipe import Demonstrations, Rollouts, Source, Text, TrainStage
-from smallwit.stages.answers import read_answers
+from smallwit.stages.demonstrations import worked_solutions
 from smallwit.stages.inputs import autocast_of, engine_of, model_of, pad_token, tasks_of, tokenizer_of
 from smallwit.stages.job import Info, Job, Reporter, Stopped
+from smallwit.stages.teachers import read_by_teachers, references_of, teachers_of
 from smallwit.stages.verdicts import require_verdicts
-from smallwit.tasks.base import Task
 from smallwit.training import sources
 from smallwit.training.annotators import ForwardPass, annotators_of
 from smallwit.training.checkpoint import Checkpoints
-from smallwit.training.loop import Budget, Teacher, Trainer
+from smallwit.training.loop import Budget, Trainer
 from smallwit.training.lora import add_adapters, merge_adapters
-from smallwit.training.objectives import Objective, PolicyObjective, bind
+from smallwit.training.objectives import Objective, bind
 from smallwit.training.sources import DemonstrationSource, ProblemStream, RolloutSource, TaskProblems, TextSource
 
 DOCUMENTS = 50_000
@@ -49,16 +49,17 @@ def run(job: Job, reporter: Reporter) -> Info:
     model.train()
     objectives = [bind(spec, stage.sources[spec.source], model.config.hidden_size) for spec in stage.objectives]
     student = ForwardPass(model, pad_token(tokenizer), len(tokenizer), stage.micro_tokens, autocast_of(job))
+    teachers = teachers_of(job, objectives, tokenizer, reporter)
     # Under LoRA the model that the stage starts from is at hand: it is the base with the adapters off.
     at_hand = {stage.from_: replace(student, context=adapted.disable_adapter)} if adapted is not None else {}
-    teachers = _teachers(job, objectives, at_hand, tokenizer, reporter)
-    references = {name: replace(student, model=teacher.model) for name, teacher in teachers.items()} | at_hand
+    references = references_of(job, objectives, at_hand, teachers, student, tokenizer)
+    made = {
+        name: _source(job, name, spec, tokenizer, student, [o for o in objectives if o.source == name], references)
+        for name, spec in stage.sources.items()
+    }
     trainer = Trainer(
         model,
-        {
-            name: _source(job, name, spec, tokenizer, student, [o for o in objectives if o.source == name], references)
-            for name, spec in stage.sources.items()
-        },
+        {name: read_by_teachers(name, source, objectives, teachers) for name, source in made.items()},
         objectives,
         teachers=teachers,
         optimizer=stage.optimizer,
@@ -146,7 +147,7 @@ def _source(
             raise UserError(f"stage {job.name}, source {name}: no task has documents to pretrain on")
         return TextSource(documents, tokenizer, spec.batch, longest, seed)
     if isinstance(spec, Demonstrations):
-        stream = ProblemStream(_demonstrations(job, spec, tasks), seed, name)
+        stream = ProblemStream(worked_solutions(job, spec, tasks), seed, name)
         return DemonstrationSource(stream, tokenizer, spec.batch, longest)
     assert isinstance(spec, Rollouts)
     problems = [TaskProblems.of(task, "train", skip=spec.skip) for task in tasks]
@@ -164,48 +165,6 @@ def _source(
         annotators=annotators_of(objectives, student, references),
         base=job.base,
     )
-
-
-def _demonstrations(job: Job, spec: Demonstrations, tasks: Sequence[Task]) -> list[TaskProblems]:
-    if spec.from_ is None:
-        return [TaskProblems.of(task, "train", limit=spec.limit) for task in tasks]
-    answers = read_answers(Path(job.inputs[spec.from_]))
-    named = [(task, answers.get(task.name, [])[: spec.limit]) for task in tasks]
-    return [TaskProblems(task, rows, 0, len(rows)) for task, rows in named if rows]
-
-
-def _teachers(
-    job: Job,
-    objectives: Sequence[Objective],
-    at_hand: Collection[str],
-    student: PreTrainedTokenizerBase,
-    reporter: Reporter,
-) -> dict[str, Teacher]:
-    """The frozen models that objectives compare with, but for those `at_hand`."""
-    names = {o.teacher: "teacher" for o in objectives if o.teacher is not None}
-    for objective in objectives:
-        if isinstance(objective, PolicyObjective) and objective.reference is not None:
-            names.setdefault(objective.reference.model, "reference")
-    teachers = {}
-    for name, role in names.items():
-        if role == "reference" and name in at_hand:
-            continue
-        tokenizer = tokenizer_of(job, name)
-        if tokenizer.get_vocab() != student.get_vocab():
-            advice = {
-                "teacher": "distil its answers instead (an answers stage and cross_entropy)",
-                "reference": "name the model that the stage starts from",
-            }
-            raise UserError(f"stage {job.name}: {role} {name} has another tokenizer than the student; {advice[role]}")
-        model = model_of(job, name).eval().requires_grad_(False)
-        rows = {role: model.get_output_embeddings().weight.shape[0], "tokenizer": len(tokenizer)}
-        if rows[role] != rows["tokenizer"]:
-            reporter.say(
-                f"{name} has {rows[role]:,} vocabulary rows; compared on the {rows['tokenizer']:,} tokens of the "
-                "tokenizer"
-            )
-        teachers[name] = Teacher(model, Cost.of(model))
-    return teachers
 
 
 def _validator(

@@ -12,11 +12,29 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class Reading:
+    """An example in the tokens of a teacher with another tokenizer.
+
+    `positions` has, for each completion token of the example, the place in `tokens` where the teacher has read exactly
+    the text before it; -1 where it has none.
+    """
+
+    tokens: list[int]
+    positions: list[int]
+
+    @property
+    def aligned(self) -> int:
+        """Completion tokens that are met."""
+        return sum(position >= 0 for position in self.positions)
+
+
+@dataclass(frozen=True)
 class Example:
     """One sequence: tokens before `prompt_length` are context, the others are trained on.
 
     A rollout also has the sampler's `log_probs` of its completion tokens, its `advantage`, and `columns`: what
-    annotators say of each trained token, by name.
+    annotators say of each trained token, by name. `prompt` is the text of the prompt, for teachers with another
+    tokenizer, and `readings` what they made of the example, by name.
     """
 
     tokens: list[int]
@@ -24,6 +42,8 @@ class Example:
     log_probs: list[float] | None = None
     advantage: float = 0.0
     columns: Mapping[str, list[float]] = field(default_factory=dict)
+    prompt: str | None = None
+    readings: Mapping[str, Reading] = field(default_factory=dict)
 
     @property
     def targets(self) -> int:
@@ -33,7 +53,7 @@ class Example:
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Some examples of one source as tensors.
+    """Some examples of one source as tensors, and the `examples` themselves in the order of their trained tokens.
 
     `tokens` `[B, T]`; for each of the N trained tokens: `positions` `[N]` into the flattened hidden states `[B*T]` that
     predict it, its `labels`, `sequence` (its example), and for rollouts `log_probs`, `advantages` `[B]` and `columns`
@@ -41,6 +61,7 @@ class TokenBatch:
     `[B, 1, T, T]` of what may be seen.
     """
 
+    examples: list[Example]
     tokens: Tensor
     lengths: list[int]
     positions: Tensor
@@ -82,6 +103,7 @@ class TokenBatch:
         sampled = [value for example in examples if example.log_probs is not None for value in example.log_probs]
         apart = len(rows) < len(examples)
         return TokenBatch(
+            examples=list(examples),
             tokens=tokens.to(device),
             lengths=[len(example.tokens) for example in examples],
             positions=positions.to(device),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -14,11 +14,11 @@ from transformers import PreTrainedModel
 
 from smallwit.models.build import backbone, head_weight
 from smallwit.models.flops import Cost
-from smallwit.objectives.divergence import TeacherHead
 from smallwit.objectives.head import chunked_loss, token_statistics
+from smallwit.objectives.teacher import TeacherDistribution, TeacherHead
 from smallwit.recipe import Optimizer
 from smallwit.training.average import WeightAverage
-from smallwit.training.batch import TokenBatch, micro_batches
+from smallwit.training.batch import Example, TokenBatch, micro_batches
 from smallwit.training.checkpoint import Checkpoints
 from smallwit.training.metrics import TokenMeans, labels, merged_objectives, merged_sources
 from smallwit.training.objectives import Objective
@@ -64,9 +64,17 @@ class Budget:
         return progress.flops / self.flops
 
 
+class KnownTeacher(Protocol):
+    """A teacher that is asked by example: one with a store, or with a tokenizer of its own."""
+
+    def distribution(self, examples: Sequence[Example], device: torch.device) -> tuple[TeacherDistribution, float, int]:
+        """The distributions for the trained tokens, one example after the other; the FLOPs and tokens that it took."""
+        ...
+
+
 @dataclass(frozen=True)
 class Teacher:
-    """A frozen model that objectives compare with."""
+    """A frozen model with the student's tokenizer that objectives compare with."""
 
     model: PreTrainedModel
     cost: Cost
@@ -85,7 +93,7 @@ class Trainer:
         sources: Mapping[str, Source],
         objectives: Sequence[Objective],
         *,
-        teachers: Mapping[str, Teacher],
+        teachers: Mapping[str, Teacher | KnownTeacher],
         optimizer: Optimizer,
         budget: Budget,
         vocabulary: int,
@@ -143,7 +151,9 @@ class Trainer:
         """One optimizer step; returns its metrics."""
         progress = self.progress
         torch.manual_seed(self.seed + progress.step)
-        rate = rate_share(self.spec, self.budget.share(progress))
+        share = self.budget.share(progress)
+        rate = rate_share(self.spec, share)
+        self.objectives = [objective.at(share) for objective in self.objectives]
         batches = {name: source.batch(progress.step) for name, source in self.sources.items()}
         self._check_verified(batches)
         metrics = merged_sources(batches) | self._backward(batches)
@@ -178,8 +188,13 @@ class Trainer:
                     losses[place] += part
                     means[place].add(number, len(tokens.labels))
         total = sum(objective.weight * loss for objective, loss in zip(self.objectives, losses, strict=True))
-        names = [f"loss/{label}" for label in labels(self.objectives)]
-        return {"loss": total} | dict(zip(names, losses, strict=True)) | merged_objectives(self.objectives, means)
+        scheduled = [objective for objective in self.objectives if objective.schedule is not None]
+        return (
+            {"loss": total}
+            | {f"loss/{label}": loss for label, loss in zip(labels(self.objectives), losses, strict=True)}
+            | {f"weight/{label}": o.weight for label, o in zip(labels(scheduled), scheduled, strict=True)}
+            | merged_objectives(self.objectives, means)
+        )
 
     def _micro_backward(
         self, batch: TokenBatch, objectives: Sequence[Objective], normalisers: Sequence[float]
@@ -229,8 +244,13 @@ class Trainer:
         return losses, numbers
 
     @torch.no_grad()
-    def _teacher_head(self, name: str, batch: TokenBatch) -> TeacherHead:
+    def _teacher_head(self, name: str, batch: TokenBatch) -> TeacherDistribution:
         teacher = self.teachers[name]
+        if not isinstance(teacher, Teacher):
+            distribution, flops, tokens = teacher.distribution(batch.examples, batch.tokens.device)
+            self.progress.flops += flops
+            self.progress.teacher_tokens += tokens
+            return distribution
         hidden = forward_hidden(teacher.model, batch)
         self.progress.flops += teacher.cost.forward(batch.lengths, len(batch.labels))
         self.progress.teacher_tokens += sum(batch.lengths)

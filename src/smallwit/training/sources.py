@@ -115,11 +115,25 @@ class DemonstrationSource:
     def batch(self, step: int) -> StepBatch:
         """Raises `UserError` for a problem without a worked solution."""
         pairs = [self.stream[step * self.size + i] for i in range(self.size)]
-        prompts = encode_prompts(self.tokenizer, [problem.prompt for _, problem in pairs])
-        answers = encode_completions(self.tokenizer, [_solution(task, problem) for task, problem in pairs])
-        rows = zip(prompts, answers, strict=True)
-        examples = [Example((p + a)[: self.max_length], len(p)) for p, a in rows if len(p) < self.max_length]
+        examples = demonstration_examples(pairs, self.tokenizer, self.max_length)
         return StepBatch(examples, {"length": float(np.mean([e.targets for e in examples])) if examples else 0.0})
+
+
+def demonstration_examples(
+    pairs: Sequence[tuple[Task, Problem]], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> list[Example]:
+    """Problems and their solutions as tokens. Prompts that leave no room below `max_length` tokens are left out.
+
+    Raises `UserError` for a problem without a worked solution.
+    """
+    prompts = encode_prompts(tokenizer, [problem.prompt for _, problem in pairs])
+    answers = encode_completions(tokenizer, [_solution(task, problem) for task, problem in pairs])
+    rows = zip(pairs, prompts, answers, strict=True)
+    return [
+        Example((p + a)[:max_length], len(p), prompt=problem.prompt)
+        for (_, problem), p, a in rows
+        if len(p) < max_length
+    ]
 
 
 def _solution(task: Task, problem: Problem) -> str:
@@ -211,8 +225,12 @@ class RolloutSource:
         if self.estimator is not None and self.estimator != "gae":
             advantages = GROUP_ESTIMATORS[self.estimator](drawn.rewards)
         repeated = [prompt for prompt in drawn.prompts for _ in range(spec.group)]
-        rows = zip(repeated, drawn.completions, advantages.flatten().tolist(), strict=True)
-        examples = [Example(p + c.tokens, len(p), c.log_probs, advantage) for p, c, advantage in rows]
+        texts = [problem.prompt for _, problem in drawn.pairs for _ in range(spec.group)]
+        rows = zip(repeated, texts, drawn.completions, advantages.flatten().tolist(), strict=True)
+        examples = [
+            Example(prompt + completion.tokens, len(prompt), completion.log_probs, advantage, prompt=text)
+            for prompt, text, completion, advantage in rows
+        ]
         batch = StepBatch(examples, metrics, flops)
         for annotator in self.annotators:
             said = annotator.annotate(batch.examples, drawn.rewards.flatten())

@@ -1,25 +1,32 @@
 """What an objective is: what it needs from the head, its loss on a token, its weights and its normaliser."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from smallwit.objectives.algorithms import Estimator
-from smallwit.objectives.divergence import TeacherHead
 from smallwit.objectives.head import LogProb, View
+from smallwit.objectives.teacher import TeacherDistribution
+from smallwit.recipe_objectives import WeightSchedule
 from smallwit.training.batch import Example, TokenBatch
 
 
 @dataclass(frozen=True)
 class Objective:
-    """Base class. `temperature` is the source's sampling temperature (1 for demonstrations)."""
+    """Base class. `temperature` is the source's sampling temperature (1 for demonstrations).
+
+    `weight` is lambda_c; where there is a `schedule`, that of the present step.
+    """
 
     name: str
     source: str
     weight: float
     teacher: str | None = None
+    schedule: WeightSchedule | None = field(default=None, kw_only=True)
 
     @property
     def per_token(self) -> bool:
@@ -36,7 +43,15 @@ class Objective:
         """Modules beside the model that are trained with it, by name: in checkpoints, not in the artifact."""
         return {}
 
-    def view(self, batch: TokenBatch, teacher: TeacherHead | None) -> View:
+    def at(self, share: float) -> Self:
+        """This objective with the weight that it has when `share` (0..1) of the stage's budget is spent."""
+        if self.schedule is None:
+            return self
+        start, end = self.schedule.from_, self.schedule.to
+        done = min(share, 1.0) if self.schedule.shape == "linear" else 0.5 - 0.5 * math.cos(math.pi * min(share, 1.0))
+        return replace(self, weight=start + (end - start) * done)
+
+    def view(self, batch: TokenBatch, teacher: TeacherDistribution | None) -> View:
         """The statistic `[N]` that the loss is made of."""
         raise NotImplementedError
 
@@ -74,7 +89,7 @@ class Objective:
 class CrossEntropyObjective(Objective):
     """-log p(label), averaged over tokens."""
 
-    def view(self, batch: TokenBatch, teacher: TeacherHead | None) -> View:
+    def view(self, batch: TokenBatch, teacher: TeacherDistribution | None) -> View:
         return LogProb(batch.labels)
 
     def token_loss(self, values: Tensor, batch: TokenBatch) -> Tensor:

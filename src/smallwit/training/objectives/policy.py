@@ -8,9 +8,9 @@ from torch import Tensor
 
 from smallwit.objectives import policy_gradient
 from smallwit.objectives.algorithms import ALGORITHMS, Algorithm, Estimator
-from smallwit.objectives.divergence import TeacherHead
 from smallwit.objectives.head import Entropy, LogProb, View
 from smallwit.objectives.kl_estimates import KLEstimate, kl_estimate
+from smallwit.objectives.teacher import TeacherDistribution
 from smallwit.training.batch import Example, TokenBatch
 from smallwit.training.objectives.base import Objective
 
@@ -62,7 +62,7 @@ class PolicyObjective(Objective):
         """Whether a token's loss depends on that token's values alone."""
         return self.algorithm.ratio == "token"
 
-    def view(self, batch: TokenBatch, teacher: TeacherHead | None) -> View:
+    def view(self, batch: TokenBatch, teacher: TeacherDistribution | None) -> View:
         return LogProb(batch.labels, self.temperature)
 
     def watched(self, batch: TokenBatch) -> Sequence[View]:

@@ -1,0 +1,154 @@
+"""What is known of a teacher's next-token distributions, and where a student is compared with them.
+
+Names: N tokens, n tokens of one chunk, V tokens of the vocabulary that both share, K outcomes that are told apart: the
+V tokens, or the teacher's k likeliest and, as the last, all others together.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Distributions:
+    """log p of the student and log q of the teacher `[n, K]`; `has_tail` says that the last outcome is the bucket."""
+
+    log_p: Tensor
+    log_q: Tensor
+    has_tail: bool = False
+
+
+class TeacherDistribution(Protocol):
+    """A teacher's distributions for N tokens."""
+
+    def compare(self, log_probs: Tensor, tokens: slice, temperature: float) -> Distributions:
+        """Both distributions on the K outcomes, from the student's log-probabilities `[n, V or more]`.
+
+        `log_probs` stays as it is; padded rows behind the V tokens are left out. `log_q` is fresh storage.
+        """
+        ...
+
+    def spread(self, gradient: Tensor, pair: Distributions, log_probs: Tensor, tokens: slice) -> Tensor:
+        """The derivative by all logits, shaped as `log_probs`, from that by the logits of the K outcomes `[n, K]`."""
+        ...
+
+
+def _shared(log_probs: Tensor, vocabulary: int) -> Tensor:
+    """log p over the first `vocabulary` tokens: padded rows are left out and the rest is normalised again."""
+    if log_probs.shape[1] == vocabulary:
+        return log_probs
+    return torch.log_softmax(log_probs[:, :vocabulary], dim=1)
+
+
+def _padded(gradient: Tensor, width: int) -> Tensor:
+    """Zeros for the rows that were left out."""
+    if gradient.shape[1] == width:
+        return gradient
+    return torch.nn.functional.pad(gradient, (0, width - gradient.shape[1]))
+
+
+@dataclass(frozen=True)
+class TeacherHead:
+    """A teacher's hidden states `[N, Ht]` and head `[Vt, Ht]`; `vocabulary` real tokens, shared with the student.
+
+    The teacher's logits are made chunk by chunk, so they never exist for all tokens.
+    """
+
+    hidden: Tensor
+    weight: Tensor
+    vocabulary: int
+
+    def log_probs(self, tokens: slice, temperature: float) -> Tensor:
+        """log q `[n, V]` in float32."""
+        logits = self.hidden[tokens] @ self.weight[: self.vocabulary].T
+        if temperature != 1.0:
+            logits = logits.div_(temperature)
+        return torch.log_softmax(logits, dim=1, dtype=torch.promote_types(logits.dtype, torch.float32))
+
+    def compare(self, log_probs: Tensor, tokens: slice, temperature: float) -> Distributions:
+        return Distributions(_shared(log_probs, self.vocabulary), self.log_probs(tokens, temperature))
+
+    def spread(self, gradient: Tensor, pair: Distributions, log_probs: Tensor, tokens: slice) -> Tensor:
+        return _padded(gradient, log_probs.shape[1])
+
+    @torch.no_grad()
+    def top_k(self, k: int, temperature: float, *, chunk_elements: int) -> "TopK":
+        """The k likeliest tokens of each of the N and the mass of the others; all V tokens if they are fewer than k."""
+        rows, total = max(1, chunk_elements // self.vocabulary), self.hidden.shape[0]
+        parts = []
+        for start in range(0, max(total, 1), rows):
+            log_q = self.log_probs(slice(start, min(start + rows, total)), temperature)
+            top, ids = log_q.topk(min(k, self.vocabulary), dim=1)
+            parts.append((ids, top, _log_rest(log_q.exp_(), ids)))
+        ids, top, tail = (torch.cat(part) for part in zip(*parts, strict=True))
+        return TopK(ids, top, tail, self.vocabulary, temperature)
+
+
+@dataclass(frozen=True)
+class RankedTeacher:
+    """A teacher with a vocabulary of its own, its probabilities given to the student's tokens by rank: the student's
+    likeliest token is compared with the teacher's likeliest, the second with the second (ULD, arXiv 2402.12030).
+
+    The shorter of the two lists is filled up with zeros. `vocabulary` is the number of the student's real tokens.
+    """
+
+    head: TeacherHead
+    vocabulary: int
+
+    def compare(self, log_probs: Tensor, tokens: slice, temperature: float) -> Distributions:
+        shared = _shared(log_probs, self.vocabulary)
+        falling = self.head.log_probs(tokens, temperature).sort(1, descending=True).values
+        order = shared.argsort(1, descending=True)
+        both = min(self.vocabulary, self.head.vocabulary)
+        log_q = torch.full_like(shared, -torch.inf).scatter_(1, order[:, :both], falling[:, :both].to(shared.dtype))
+        if self.head.vocabulary <= self.vocabulary:
+            return Distributions(shared, log_q)
+        rest = falling[:, both:].logsumexp(1, keepdim=True).to(shared.dtype)
+        nobody = torch.full_like(rest, -torch.inf)
+        return Distributions(torch.cat([shared, nobody], 1), torch.cat([log_q, rest], 1), has_tail=True)
+
+    def spread(self, gradient: Tensor, pair: Distributions, log_probs: Tensor, tokens: slice) -> Tensor:
+        return _padded(gradient[:, : self.vocabulary], log_probs.shape[1])
+
+
+def _log_rest(probabilities: Tensor, ids: Tensor) -> Tensor:
+    """log of what is left `[n]` of `probabilities` `[n, V]`, which are overwritten, without those of `ids` `[n, k]`.
+
+    Summed and not taken as 1 minus the others, which would leave no digit of a small rest. Nothing at all becomes the
+    smallest normal number, so that its logarithm is finite.
+    """
+    rest = probabilities.scatter_(1, ids, 0.0).sum(1)
+    return rest.clamp_(min=torch.finfo(rest.dtype).tiny).log_()
+
+
+@dataclass(frozen=True)
+class TopK:
+    """A teacher's k likeliest tokens `ids` `[N, k]`, their `log_probs` `[N, k]`, and `log_tail` `[N]`, the log of the
+    mass of all others, at `temperature`. `vocabulary` real tokens are shared with the student.
+
+    The student is compared on k + 1 outcomes, p_tail = sum of its other tokens. For a divergence D of these,
+    dD/dz_v = p_v (g_tail - sum p g) for each token v of the tail, so nothing but the result is as wide as V.
+    """
+
+    ids: Tensor
+    log_probs: Tensor
+    log_tail: Tensor
+    vocabulary: int
+    temperature: float
+
+    def compare(self, log_probs: Tensor, tokens: slice, temperature: float) -> Distributions:
+        """Raises `ValueError` at another temperature: that of the teacher's values cannot be changed any more."""
+        if temperature != self.temperature:
+            raise ValueError(f"the teacher's top k is of temperature {self.temperature}; compared at {temperature}")
+        shared, ids = _shared(log_probs, self.vocabulary), self.ids[tokens]
+        log_p = torch.cat([shared.gather(1, ids), _log_rest(shared.exp(), ids)[:, None]], 1)
+        log_q = torch.cat([self.log_probs[tokens], self.log_tail[tokens, None]], 1)
+        return Distributions(log_p, log_q.to(log_p.dtype), has_tail=True)
+
+    def spread(self, gradient: Tensor, pair: Distributions, log_probs: Tensor, tokens: slice) -> Tensor:
+        p = _shared(log_probs, self.vocabulary).exp()
+        in_tail = gradient[:, -1:] / pair.log_p[:, -1:].exp()
+        spread = p.mul_(in_tail).scatter_(1, self.ids[tokens], gradient[:, :-1])
+        return _padded(spread, log_probs.shape[1])

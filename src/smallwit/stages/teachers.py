@@ -1,0 +1,111 @@
+"""The teachers that a stage's objectives name: models that are there, or the stores of teach stages."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from smallwit.artifacts import content_key
+from smallwit.errors import UserError
+from smallwit.models.flops import Cost
+from smallwit.recipe import TeachStage
+from smallwit.stages.inputs import model_of, pad_token, tokenizer_of
+from smallwit.stages.job import Job, Reporter
+from smallwit.training.annotators import ForwardPass
+from smallwit.training.loop import KnownTeacher, Teacher
+from smallwit.training.objectives import Objective, PolicyObjective, UniversalObjective
+from smallwit.training.reading import ReadingTeacher, ReadSource
+from smallwit.training.sources import Source
+from smallwit.training.teacher_store import StoredTeacher
+
+
+def teachers_of(
+    job: Job, objectives: Sequence[Objective], student: PreTrainedTokenizerBase, reporter: Reporter
+) -> dict[str, Teacher | KnownTeacher]:
+    """Each teacher by its name. Raises `UserError` for one whose tokenizer does not suit its objectives."""
+    stores = {stage.name for stage in job.recipe.stages if isinstance(stage, TeachStage)}
+    teachers: dict[str, Teacher | KnownTeacher] = {}
+    for objective in (objective for objective in objectives if objective.teacher is not None):
+        name = str(objective.teacher)
+        if name in stores:
+            teachers[name] = _stored(job, name, student)
+        else:
+            _check_tokenizer(job, name, student, isinstance(objective, UniversalObjective))
+            teachers[name] = teachers.get(name) or _live(job, name, student, reporter)
+    return teachers
+
+
+def references_of(
+    job: Job,
+    objectives: Sequence[Objective],
+    at_hand: Mapping[str, ForwardPass],
+    teachers: Mapping[str, Teacher | KnownTeacher],
+    student: ForwardPass,
+    tokenizer: PreTrainedTokenizerBase,
+) -> dict[str, ForwardPass]:
+    """A pass of each model that a penalty holds the student near to; a teacher of that name is not loaded twice.
+
+    Raises `UserError` for one with another tokenizer.
+    """
+    penalties = [o.reference for o in objectives if isinstance(o, PolicyObjective) and o.reference is not None]
+    passes = dict(at_hand)
+    for name in {penalty.model for penalty in penalties} - set(at_hand):
+        teacher = teachers.get(name)
+        if not isinstance(teacher, Teacher):
+            if tokenizer_of(job, name).get_vocab() != tokenizer.get_vocab():
+                raise UserError(
+                    f"stage {job.name}: reference {name} has another tokenizer than the student; "
+                    "name the model that the stage starts from"
+                )
+            model = model_of(job, name).eval().requires_grad_(False)
+            teacher = Teacher(model, Cost.of(model))
+        passes[name] = replace(student, model=teacher.model)
+    return passes
+
+
+def read_by_teachers(
+    name: str, source: Source, objectives: Sequence[Objective], teachers: Mapping[str, Teacher | KnownTeacher]
+) -> Source:
+    """The source of this name with its examples read by the teachers that have a tokenizer of their own."""
+    named = {o.teacher: teachers[o.teacher] for o in objectives if o.source == name and o.teacher is not None}
+    readers = {name: teacher for name, teacher in named.items() if isinstance(teacher, ReadingTeacher)}
+    return ReadSource(source, readers) if readers else source
+
+
+def _stored(job: Job, name: str, student: PreTrainedTokenizerBase) -> StoredTeacher:
+    store = StoredTeacher(Path(job.inputs[name]), name)
+    if store.binding.tokenizer != content_key(student.get_vocab()):
+        raise _other_tokenizer(job, f"{store.binding.teacher}, which teach stage '{name}' stored,")
+    return store
+
+
+def _live(job: Job, name: str, student: PreTrainedTokenizerBase, reporter: Reporter) -> Teacher | ReadingTeacher:
+    tokenizer, model = tokenizer_of(job, name), model_of(job, name).eval().requires_grad_(False)
+    if tokenizer.get_vocab() != student.get_vocab():
+        return ReadingTeacher(name, model, tokenizer, student, pad_token(tokenizer))
+    rows = {"teacher": model.get_output_embeddings().weight.shape[0], "tokenizer": len(tokenizer)}
+    if rows["teacher"] != rows["tokenizer"]:
+        reporter.say(
+            f"{name} has {rows['teacher']:,} vocabulary rows; compared on the {rows['tokenizer']:,} tokens of the "
+            "tokenizer"
+        )
+    return Teacher(model, Cost.of(model))
+
+
+def _check_tokenizer(job: Job, name: str, student: PreTrainedTokenizerBase, universal: bool) -> None:
+    same = tokenizer_of(job, name).get_vocab() == student.get_vocab()
+    if universal and same:
+        raise UserError(
+            f"stage {job.name}: teacher {name} has the student's tokenizer, and uld would throw away which token is "
+            "which; use another divergence, for example forward_kl"
+        )
+    if not universal and not same:
+        raise _other_tokenizer(job, name)
+
+
+def _other_tokenizer(job: Job, teacher: str) -> UserError:
+    return UserError(
+        f"stage {job.name}: teacher {teacher} has another tokenizer than the student; use the objective uld with the "
+        "model as teacher, or learn from its answers (an answers stage and cross_entropy)"
+    )

@@ -1,0 +1,296 @@
+"""A teacher with another tokenizer: where the two tokenisations meet, and the distance of the sorted probabilities."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+import pipeline_recipes as micro
+from objective_cases import CHUNK, TOKENS, VOCABULARY, random_inputs
+from pipeline_recipes import HEAD
+from recipe_samples import refusal
+from smallwit.models.build import new_model, save_model
+from smallwit.models.tokenizer import encode_completions, encode_prompts, train_tokenizer
+from smallwit.objectives.divergence import DivergenceView, TotalVariation
+from smallwit.objectives.head import token_statistics
+from smallwit.objectives.teacher import RankedTeacher, TeacherHead
+from smallwit.recipe import Optimizer
+from smallwit.training.batch import Example
+from smallwit.training.loop import Budget, Trainer
+from smallwit.training.objectives import UniversalObjective
+from smallwit.training.reading import ReadingTeacher, ReadSource
+from smallwit.training.sources import StepBatch
+from tiny import relative_error, tiny_model
+
+TEXT = "Tom has 3 eggs and Ana has 4 cafés. How many are in the café? As she says: naïve, 3 + 4 = 7 - 0 * 9 / 1#"
+
+
+@cache
+def tokenizer() -> PreTrainedTokenizerFast:
+    """The student's: knows all words of the text whole."""
+    return train_tokenizer([TEXT], 200)
+
+
+@cache
+def other_tokenizer() -> PreTrainedTokenizerFast:
+    """The teacher's: spells some of them."""
+    return train_tokenizer([TEXT], 70)
+
+
+@cache
+def reading_teacher() -> ReadingTeacher:
+    model = new_model(
+        hidden=24,
+        layers=1,
+        heads=2,
+        kv_heads=1,
+        intermediate=48,
+        max_length=128,
+        vocabulary_rows=len(other_tokenizer()) + 5,
+        tokenizer=other_tokenizer(),
+        seed=3,
+    ).eval()
+    return ReadingTeacher("teacher", model, other_tokenizer(), tokenizer(), other_tokenizer().pad_token_id)
+
+
+def example(prompt: str, answer: str) -> Example:
+    ids = encode_prompts(tokenizer(), [prompt])[0]
+    return Example(ids + encode_completions(tokenizer(), [answer])[0], len(ids), prompt=prompt)
+
+
+def spelled(prompt: str, answer: str) -> Example:
+    """As a rollout may do it: letter by letter, an é in two tokens."""
+    whole = example(prompt, answer)
+    pieces = "".join(tokenizer().convert_ids_to_tokens(whole.tokens[whole.prompt_length : -1]))
+    ids = tokenizer().convert_tokens_to_ids(list(pieces))
+    return replace(whole, tokens=[*whole.tokens[: whole.prompt_length], *ids, tokenizer().eos_token_id])
+
+
+EXAMPLES = [
+    example("Tom has 3 eggs?", "3 + 4 = 7"),
+    example("How many cafés?", "Tom has 3 cafés. As Ana says: naïve, 3 + 4"),
+    example("Ana?", "7"),
+    spelled("Ana?", "As she has 4 cafés"),
+]
+
+
+class TestReading:
+    def test_the_teacher_reads_the_same_text_in_its_own_tokens(self) -> None:
+        for each in EXAMPLES:
+            reading = reading_teacher().read(each)
+            assert each.prompt is not None
+            prompt = encode_prompts(other_tokenizer(), [each.prompt])[0]
+            assert reading.tokens[: len(prompt)] == prompt
+            assert reading.tokens[-1] == other_tokenizer().eos_token_id
+            text = tokenizer().decode(each.tokens[each.prompt_length :], skip_special_tokens=True)
+            assert other_tokenizer().decode(reading.tokens[len(prompt) :], skip_special_tokens=True) == text
+
+    def test_the_two_meet_only_where_both_have_read_the_same(self) -> None:
+        met = missed = 0
+        for each in EXAMPLES:
+            reading = reading_teacher().read(each)
+            prompt = len(encode_prompts(other_tokenizer(), [str(each.prompt)])[0])
+            assert len(reading.positions) == each.targets
+            for place, position in enumerate(reading.positions):
+                if position < 0:
+                    missed += 1
+                    continue
+                met += 1
+                ours = tokenizer().decode(each.tokens[each.prompt_length : each.prompt_length + place])
+                theirs = other_tokenizer().decode(reading.tokens[prompt : position + 1])
+                assert ours == theirs
+        assert met > missed > 0
+
+    def test_the_first_token_and_the_end_are_always_met(self) -> None:
+        for each in EXAMPLES:
+            reading = reading_teacher().read(each)
+            prompt = len(encode_prompts(other_tokenizer(), [str(each.prompt)])[0])
+            assert (reading.positions[0], reading.positions[-1]) == (prompt - 1, len(reading.tokens) - 2)
+
+    def test_an_answer_that_was_cut_off_has_no_end_for_the_teacher_either(self) -> None:
+        cut = replace(EXAMPLES[0], tokens=EXAMPLES[0].tokens[:-2])
+        reading = reading_teacher().read(cut)
+        assert other_tokenizer().eos_token_id not in reading.tokens
+        assert len(reading.positions) == cut.targets
+        assert reading.aligned > 0
+
+    def test_behind_a_character_that_the_teacher_cannot_spell_nothing_is_met(self) -> None:
+        without_3 = train_tokenizer([TEXT.replace("3", "")], 70)
+        teacher = ReadingTeacher("teacher", reading_teacher().model, without_3, tokenizer(), 0)
+        read = example("Ana?", "Tom has 3 eggs")
+        positions = teacher.read(read).positions
+        pieces = tokenizer().convert_ids_to_tokens(read.tokens[read.prompt_length :])
+        digit = next(place for place, piece in enumerate(pieces) if "3" in piece)
+        assert positions[digit] >= 0
+        assert set(positions[digit + 1 :]) == {-1}
+
+    def test_what_is_longer_than_the_teacher_s_context_is_not_met(self) -> None:
+        long = example("Ana?", " ".join(["3 + 4 = 7"] * 30))
+        reading = reading_teacher().read(long)
+        assert len(reading.tokens) == 128
+        assert max(reading.positions) < 128
+        assert reading.positions[-1] == -1
+
+
+def ranked(vocabulary: int) -> tuple[RankedTeacher, Tensor]:
+    """A teacher of so many tokens for the students of `random_inputs`, and its logits."""
+    generator = torch.Generator().manual_seed(vocabulary)
+    hidden, weight = torch.randn(TOKENS, 24, generator=generator), torch.randn(vocabulary, 24, generator=generator)
+    head = TeacherHead(hidden, weight / 3, vocabulary)
+    return RankedTeacher(head, VOCABULARY), hidden.double() @ head.weight.double().T
+
+
+@pytest.mark.parametrize("vocabulary", [40, VOCABULARY, 150])
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+class TestDistance:
+    def test_value_and_gradient_equal_float64_on_sorted_lists(self, vocabulary: int, temperature: float) -> None:
+        x, (teacher, logits) = random_inputs(0), ranked(vocabulary)
+        view = DivergenceView(TotalVariation(), teacher, temperature)
+        leaves = [x.hidden.requires_grad_(), x.weight.requires_grad_()]
+        (values,) = token_statistics(x.hidden, x.weight, [view], chunk_elements=CHUNK)
+        ours = torch.autograd.grad((2 * values * x.weights).sum(), leaves)
+
+        exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
+        p = torch.softmax((exact[0] @ exact[1].T)[:, :VOCABULARY] / temperature, 1).sort(1, descending=True).values
+        q = torch.softmax(logits / temperature, 1).sort(1, descending=True).values
+        width = max(VOCABULARY, vocabulary)
+        p, q = (torch.nn.functional.pad(each, (0, width - each.shape[1])) for each in (p, q))
+        reference = (p - q).abs().sum(1)
+        torch.testing.assert_close(2 * values.double(), reference, rtol=1e-5, atol=1e-6)
+        for mine, expected in zip(ours, torch.autograd.grad((reference * x.weights).sum(), exact), strict=True):
+            assert relative_error(mine, expected) < 1e-4
+
+    def test_which_token_is_which_does_not_matter(self, vocabulary: int, temperature: float) -> None:
+        x, (teacher, _) = random_inputs(0), ranked(vocabulary)
+        shuffled = replace(teacher.head, weight=teacher.head.weight.flip(0))
+        views = [
+            DivergenceView(TotalVariation(), each, temperature) for each in (teacher, replace(teacher, head=shuffled))
+        ]
+        torch.testing.assert_close(*token_statistics(x.hidden, x.weight, views))
+
+
+class Prepared:
+    def batch(self, step: int) -> StepBatch:
+        return StepBatch(list(EXAMPLES))
+
+
+def uld_trainer(micro_tokens: int) -> Trainer:
+    teacher = reading_teacher()
+    return Trainer(
+        tiny_model(rows=len(tokenizer()), scale=2.0),
+        {"s": ReadSource(Prepared(), {"teacher": teacher})},
+        [UniversalObjective("uld", "s", 1.0, "teacher")],
+        teachers={"teacher": teacher},
+        optimizer=Optimizer(lr=3e-3, clip=1e9),
+        budget=Budget(steps=100),
+        vocabulary=len(tokenizer()),
+        pad=0,
+        micro_tokens=micro_tokens,
+        seed=0,
+    )
+
+
+@torch.no_grad()
+def plain_uld(trainer: Trainer, examples: Sequence[Example]) -> float:
+    """The mean over the tokens that are met, example by example on full logits."""
+    teacher, total, met = reading_teacher(), 0.0, 0
+    for each in examples:
+        reading = teacher.read(each)
+        ours = trainer.model(input_ids=torch.tensor([each.tokens])).logits[0].double()
+        theirs = teacher.model(input_ids=torch.tensor([reading.tokens])).logits[0, :, : len(other_tokenizer())].double()
+        for place, position in enumerate(reading.positions):
+            if position >= 0:
+                p = torch.softmax(ours[each.prompt_length - 1 + place], 0).sort(descending=True).values
+                q = torch.softmax(theirs[position], 0).sort(descending=True).values
+                total += float((p - torch.nn.functional.pad(q, (0, len(p) - len(q)))).abs().sum())
+                met += 1
+    return total / met
+
+
+@pytest.mark.parametrize("micro_tokens", [1, 10**6])
+def test_the_loss_is_the_mean_over_the_tokens_that_are_met(micro_tokens: int) -> None:
+    trainer = uld_trainer(micro_tokens)
+    expected = plain_uld(trainer, EXAMPLES)
+    metrics = trainer.step()
+    assert metrics["loss"] == pytest.approx(expected, rel=1e-5)
+    readings = [reading_teacher().read(each) for each in EXAMPLES]
+    assert trainer.progress.teacher_tokens == sum(len(reading.tokens) for reading in readings)
+    student = trainer.cost.train([len(e.tokens) for e in EXAMPLES], sum(e.targets for e in EXAMPLES))
+    teacher = reading_teacher().cost.forward([len(r.tokens) for r in readings], sum(e.targets for e in EXAMPLES))
+    assert metrics["flops"] == pytest.approx(student + teacher)
+
+
+def test_training_lowers_the_distance() -> None:
+    trainer = uld_trainer(10**6)
+    losses = [trainer.step()["loss"] for _ in range(30)]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+class TestPipeline:
+    RECIPE = (
+        HEAD.replace("  small:", "  stranger: {folder: stranger}\n  small:")
+        + """\
+stages:
+  - name: kd
+    kind: train
+    from: small
+    sources:
+      demos: {kind: demonstrations, batch: 4}
+      own: {kind: rollouts, prompts: 2, max_new_tokens: 8}
+    objectives:
+      - {kind: uld, source: demos, teacher: stranger}
+      - {kind: uld, source: own, teacher: stranger}
+    steps: 2
+"""
+    )
+
+    @staticmethod
+    def write(folder: Path, recipe: str) -> Path:
+        (folder / "stranger").mkdir(parents=True)
+        save_model(reading_teacher().model, other_tokenizer(), folder / "stranger")
+        return micro.write(folder, recipe)
+
+    def test_a_student_learns_from_a_stranger_on_demonstrations_and_on_its_own_words(self, tmp_path: Path) -> None:
+        ran = micro.run(self.write(tmp_path, self.RECIPE), tmp_path / "run")
+        row = ran.metrics("kd")[-1]
+        assert row["loss/uld/demos/stranger"] > 0
+        assert row["loss/uld/own/stranger"] > 0
+        assert ran.manifest("kd")["teacher_tokens"] > 0
+
+    def test_another_divergence_to_a_stranger_is_refused_and_the_remedy_named(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, self.RECIPE.replace("kind: uld, source: own", "kind: reverse_kl, source: own"))
+        said = refusal(lambda: micro.run(path, tmp_path / "run"))
+        assert said.startswith("stage kd: teacher stranger has another tokenizer than the student; use the objective")
+        assert "uld" in said
+        assert "answers stage" in said
+
+    def test_uld_to_a_teacher_with_the_same_tokenizer_is_refused(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, self.RECIPE.replace("teacher: stranger", "teacher: large"))
+        said = refusal(lambda: micro.run(path, tmp_path / "run"))
+        assert said.startswith("stage kd: teacher large has the student's tokenizer")
+
+    @pytest.mark.parametrize(
+        ("old", "new", "message"),
+        [
+            ("{kind: demonstrations, batch: 4}", "{kind: text, batch: 4}", "uld needs prompts and completions; read"),
+            ("source: demos, teacher", "source: demos, top_k: 3, teacher", "top_k: uld compares all probabilities"),
+            (
+                "  - name: kd",
+                "  - {name: taught, kind: teach, model: stranger}\n  - name: kd",
+                "uld needs the teacher itself, not its store; name a model",
+            ),
+        ],
+    )
+    def test_what_uld_cannot_do_is_refused_when_the_recipe_is_read(
+        self, tmp_path: Path, old: str, new: str, message: str
+    ) -> None:
+        recipe = self.RECIPE.replace(old, new)
+        if "taught" in new:
+            recipe = recipe.replace("demos, teacher: stranger", "demos, teacher: taught")
+        path = self.write(tmp_path, recipe)
+        assert message in refusal(lambda: micro.read(path))
