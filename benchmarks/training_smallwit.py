@@ -12,7 +12,7 @@ from smallwit.objectives.divergence import ForwardKL
 from smallwit.recipe import Optimizer
 from smallwit.training.batch import Example, packed_rows
 from smallwit.training.loop import Budget, Teacher, Trainer
-from smallwit.training.objectives import CrossEntropyObjective, DivergenceObjective, GRPOObjective, Objective
+from smallwit.training.objectives import CrossEntropyObjective, DivergenceObjective, Objective, PolicyObjective
 from smallwit.training.sources import StepBatch
 from training_cases import CASES, DEVICE, Case, encoded, recorded_rollouts, rows_of, student, teacher, tokenizer_of
 
@@ -55,11 +55,11 @@ def main(name: str, data_dir: Path) -> None:
     objectives: list[Objective] = [CrossEntropyObjective("cross_entropy", "rows", 1.0)]
     teachers = {}
     if case.name.startswith("c"):
-        objectives = [DivergenceObjective("forward_kl", "rows", 1.0, "teacher", ForwardKL, 1.0)]
+        objectives = [DivergenceObjective("forward_kl", "rows", 1.0, "teacher", ForwardKL(), 1.0)]
         master = teacher(tokenizer)
         teachers = {"teacher": Teacher(master, Cost.of(master))}
     if case.name == "d":
-        objectives = [GRPOObjective("grpo", "rows", 1.0)]
+        objectives = [PolicyObjective("grpo", "rows", 1.0)]
     trainer = Trainer(
         model,
         {"rows": Recorded(steps)},

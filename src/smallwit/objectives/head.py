@@ -73,7 +73,7 @@ class Entropy:
 
 
 ChunkLoss = Callable[[Sequence[Tensor], slice], Tensor]
-Prepare = Callable[[slice], None]
+Prepare = Callable[[slice], object]
 
 
 def token_statistics(

@@ -4,7 +4,7 @@ Names: N tokens, n tokens of one chunk, V tokens of the vocabulary that both sha
 V tokens, or the teacher's k likeliest and, as the last, all others together.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -22,6 +22,10 @@ class Distributions:
 
 class TeacherDistribution(Protocol):
     """A teacher's distributions for N tokens."""
+
+    def prepare(self, tokens: slice) -> None:
+        """These tokens will now be asked for, in pieces that are too small to project each by itself."""
+        ...
 
     def compare(self, log_probs: Tensor, tokens: slice, temperature: float) -> Distributions:
         """Both distributions on the K outcomes, from the student's log-probabilities `[n, V or more]`.
@@ -53,18 +57,24 @@ def _padded(gradient: Tensor, width: int) -> Tensor:
 class TeacherHead:
     """A teacher's hidden states `[N, Ht]` and head `[Vt, Ht]`; `vocabulary` real tokens, shared with the student.
 
-    The teacher's logits are made chunk by chunk, so they never exist for all tokens.
+    The teacher's logits are made chunk by chunk, so they never exist for all tokens; `prepared` holds a chunk.
     """
 
     hidden: Tensor
     weight: Tensor
     vocabulary: int
+    prepared: "_Prepared" = field(default_factory=lambda: _Prepared(), compare=False)
+
+    def prepare(self, tokens: slice) -> None:
+        self.prepared.project(self.hidden[tokens], self.weight[: self.vocabulary], tokens)
 
     def log_probs(self, tokens: slice, temperature: float) -> Tensor:
         """log q `[n, V]` in float32."""
-        logits = self.hidden[tokens] @ self.weight[: self.vocabulary].T
+        logits = self.prepared.logits(tokens)
+        if logits is None:
+            logits = self.hidden[tokens] @ self.weight[: self.vocabulary].T
         if temperature != 1.0:
-            logits = logits.div_(temperature)
+            logits = logits / temperature
         return torch.log_softmax(logits, dim=1, dtype=torch.promote_types(logits.dtype, torch.float32))
 
     def compare(self, log_probs: Tensor, tokens: slice, temperature: float) -> Distributions:
@@ -86,6 +96,27 @@ class TeacherHead:
         return TopK(ids, top, tail, self.vocabulary, temperature)
 
 
+class _Prepared:
+    """The logits of one chunk of tokens, in memory that the next chunk uses again."""
+
+    def __init__(self) -> None:
+        self.tokens = slice(0, 0)
+        self.storage: Tensor | None = None
+
+    def project(self, hidden: Tensor, weight: Tensor, tokens: slice) -> None:
+        if self.storage is None or len(self.storage) < len(hidden):
+            self.storage = hidden.new_empty(len(hidden), len(weight))
+        torch.mm(hidden, weight.T, out=self.storage[: len(hidden)])
+        self.tokens = tokens
+
+    def logits(self, tokens: slice) -> Tensor | None:
+        """Those of `tokens`, `None` if they are not all in the chunk."""
+        first, last = self.tokens.start, self.tokens.stop
+        if self.storage is None or not first <= tokens.start <= tokens.stop <= last:
+            return None
+        return self.storage[tokens.start - first : tokens.stop - first]
+
+
 @dataclass(frozen=True)
 class RankedTeacher:
     """A teacher with a vocabulary of its own, its probabilities given to the student's tokens by rank: the student's
@@ -96,6 +127,9 @@ class RankedTeacher:
 
     head: TeacherHead
     vocabulary: int
+
+    def prepare(self, tokens: slice) -> None:
+        self.head.prepare(tokens)
 
     def compare(self, log_probs: Tensor, tokens: slice, temperature: float) -> Distributions:
         shared = _shared(log_probs, self.vocabulary)
@@ -137,6 +171,9 @@ class TopK:
     log_tail: Tensor
     vocabulary: int
     temperature: float
+
+    def prepare(self, tokens: slice) -> None:
+        """Nothing: there is nothing to project."""
 
     def compare(self, log_probs: Tensor, tokens: slice, temperature: float) -> Distributions:
         """Raises `ValueError` at another temperature: that of the teacher's values cannot be changed any more."""

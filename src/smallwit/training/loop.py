@@ -218,6 +218,10 @@ class Trainer:
         def weighted(losses: Sequence[Tensor]) -> Tensor:
             return torch.stack([o.weight * part for o, part in zip(objectives, losses, strict=True)]).sum()
 
+        def prepare(tokens: slice) -> None:
+            for head in heads.values():
+                head.prepare(tokens)
+
         weight = head_weight(self.model)
         if all(objective.per_token for objective in objectives):
             loss, values = chunked_loss(
@@ -225,6 +229,7 @@ class Trainer:
                 weight,
                 asked,
                 lambda values, tokens: weighted(parts(values, batch.part(tokens))),
+                prepare=prepare,
                 vocabulary=self.vocabulary,
             )
         else:
