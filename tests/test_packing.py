@@ -9,7 +9,8 @@ from torch import Tensor
 from smallwit.objectives.head import LogProb, token_statistics
 from smallwit.recipe import Optimizer
 from smallwit.training.batch import Example, TokenBatch, micro_batches, packed_rows
-from smallwit.training.loop import Budget, Trainer, forward_hidden
+from smallwit.training.forward import forward_hidden
+from smallwit.training.loop import Budget, Trainer
 from smallwit.training.objectives import CrossEntropyObjective
 from smallwit.training.sources import StepBatch
 from tiny import random_tokens, relative_error, tiny_model

@@ -223,7 +223,8 @@ class _OnePass(torch.autograd.Function):
             torch.mm(chunk.logits, used, out=hidden_gradient[tokens])
             if weight_gradient is not None:
                 _add_product(weight_gradient[:vocabulary], chunk.logits.T, hidden[tokens])
-        ctx.save_for_backward(hidden_gradient, weight_gradient)  # type: ignore[arg-type]
+        # Not saved for backward: what that holds on to, autograd would have to copy.
+        ctx.gradients = hidden_gradient, weight_gradient  # type: ignore[attr-defined]
         joined = [torch.cat(kept) if kept else total.new_zeros(0) for kept in values]
         ctx.mark_non_differentiable(*joined)
         return total, *joined
@@ -231,7 +232,8 @@ class _OnePass(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: torch.autograd.function.FunctionCtx, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        hidden_gradient, weight_gradient = ctx.saved_tensors  # type: ignore[attr-defined]
+        hidden_gradient, weight_gradient = ctx.gradients  # type: ignore[attr-defined]
+        del ctx.gradients  # type: ignore[attr-defined]
         share = upstream[0].to(hidden_gradient.dtype)
         if weight_gradient is not None:
             weight_gradient = weight_gradient.mul_(share)

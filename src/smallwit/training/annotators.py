@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from smallwit.models.build import backbone, head_weight
+from smallwit.models.build import head_weight
 from smallwit.models.flops import Cost
 from smallwit.objectives.advantages import generalised_advantages, whitened
 from smallwit.objectives.head import LogProb, token_statistics
 from smallwit.training.batch import Example, TokenBatch, micro_batches
+from smallwit.training.forward import forward_hidden
 from smallwit.training.objectives import Objective, PolicyObjective, PPOObjective
 from smallwit.training.objectives.policy import ADVANTAGE, GRADED, OLD, RETURN, VALUE
 from smallwit.training.step_batch import StepBatch
@@ -54,8 +55,7 @@ class ForwardPass:
         for group in micro_batches(trained, self.micro_tokens):
             batch = TokenBatch.of(group, self.pad, self.model.device)
             with self.context(), torch.autocast(device_type, self.autocast, enabled=self.autocast is not None):
-                hidden = backbone(self.model)(input_ids=batch.tokens, use_cache=False).last_hidden_state
-                values = reduce(hidden.flatten(0, 1)[batch.positions], batch).cpu()
+                values = reduce(forward_hidden(self.model, batch), batch).cpu()
             parts = values.split([example.targets for example in group])
             found.update(zip(map(id, group), parts, strict=True))
         return [found.get(id(example), torch.zeros(0)) for example in examples]

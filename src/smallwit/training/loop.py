@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from smallwit.models.build import backbone, head_weight
+from smallwit.models.build import head_weight
 from smallwit.models.flops import Cost
 from smallwit.objectives.head import chunked_loss, token_statistics
 from smallwit.objectives.teacher import TeacherDistribution, TeacherHead
@@ -20,6 +20,7 @@ from smallwit.recipe import Optimizer
 from smallwit.training.average import WeightAverage
 from smallwit.training.batch import Example, TokenBatch, micro_batches
 from smallwit.training.checkpoint import Checkpoints
+from smallwit.training.forward import forward_hidden
 from smallwit.training.metrics import TokenMeans, labels, merged_objectives, merged_sources
 from smallwit.training.objectives import Objective
 from smallwit.training.optimizer import make_optimizers, rate_share
@@ -341,11 +342,3 @@ class Trainer:
         """Put saved values into the trained parameters."""
         for name, parameter in self.trained_tensors().items():
             parameter.copy_(tensors[name])
-
-
-def forward_hidden(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
-    """The hidden states `[N, H]` that predict the trained tokens."""
-    output = backbone(model)(
-        input_ids=batch.tokens, attention_mask=batch.mask, position_ids=batch.position_ids, use_cache=False
-    )
-    return output.last_hidden_state.flatten(0, 1)[batch.positions]
