@@ -14,6 +14,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from smallwit.artifacts import METRICS, point, publish, write_atomically
+from smallwit.device import return_freed_memory
 from smallwit.errors import UserError
 from smallwit.evaluation.runner import mean_score, measure
 from smallwit.models.build import save_model
@@ -36,6 +37,10 @@ DOCUMENTS = 50_000
 """Plain documents that a text source reads from each task; the stream repeats after them."""
 
 
+LARGE_MODEL = 100_000_000
+"""Parameters from which memory is scarcer than the time to ask the system for it."""
+
+
 def run(job: Job, reporter: Reporter) -> Info:
     """Train, and publish the model. Raises `UserError` when there is nothing to learn from."""
     stage = next(s for s in job.recipe.stages if s.name == job.name)
@@ -43,6 +48,8 @@ def run(job: Job, reporter: Reporter) -> Info:
     tokenizer = tokenizer_of(job, stage.from_)
     # Full fine-tuning keeps float32 weights under autocast; frozen weights may be half as wide.
     model = model_of(job, stage.from_, dtype=job.dtype if stage.lora else "float32")
+    if model.num_parameters() > LARGE_MODEL:
+        return_freed_memory()
     adapted = add_adapters(model, stage.lora, seed=job.recipe.seed) if stage.lora else None
     if stage.gradient_checkpointing:
         model.gradient_checkpointing_enable()

@@ -28,7 +28,7 @@ def _inputs(model: Any, tokens: Tensor) -> dict[str, Tensor]:
     if table.weight is not head_weight(model):
         return {"input_ids": tokens}
     anchor = torch.zeros((), device=tokens.device, requires_grad=True)
-    return {"inputs_embeds": _TiedLookup.apply(anchor, table.weight, tokens)}
+    return {"inputs_embeds": _TiedLookup.apply(anchor, table.weight, tokens, table.padding_idx)}
 
 
 class _TiedLookup(torch.autograd.Function):
@@ -38,17 +38,23 @@ class _TiedLookup(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, anchor: Tensor, table: Tensor, tokens: Tensor) -> Tensor:
-        ctx.table, ctx.tokens = table, tokens  # type: ignore[attr-defined]
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx, anchor: Tensor, table: Tensor, tokens: Tensor, padding: int | None
+    ) -> Tensor:
+        ctx.table, ctx.tokens, ctx.padding = table, tokens, padding  # type: ignore[attr-defined]
         ctx.set_materialize_grads(False)
         return table.detach()[tokens]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: torch.autograd.function.FunctionCtx, *upstream: Tensor | None) -> tuple[None, None, None]:
+    def backward(ctx: torch.autograd.function.FunctionCtx, *upstream: Tensor | None) -> tuple[None, ...]:
         table, tokens, gradient = ctx.table, ctx.tokens, upstream[0]  # type: ignore[attr-defined]
         if gradient is not None:
             if table.grad is None:
                 table.grad = torch.zeros_like(table)
-            table.grad.index_add_(0, tokens.flatten(), gradient.flatten(0, -2).to(table.dtype))
-        return None, None, None
+            rows, added = tokens.flatten(), gradient.flatten(0, -2).to(table.dtype)
+            if ctx.padding is not None:  # type: ignore[attr-defined]
+                # As torch.nn.Embedding does: the padding's row is learnt by the head alone.
+                added = added * (rows != ctx.padding)[:, None]  # type: ignore[attr-defined]
+            table.grad.index_add_(0, rows, added)
+        return None, None, None, None

@@ -1,0 +1,53 @@
+"""The body of a model over a batch, and the gradient of a table that is looked up and is the head too."""
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from smallwit.models.build import backbone, head_weight
+from smallwit.objectives.head import LogProb, chunked_loss
+from smallwit.training.batch import Example, TokenBatch
+from smallwit.training.forward import forward_hidden
+from tiny import random_tokens, relative_error, tiny_model
+
+BATCH = TokenBatch.of(
+    [Example(random_tokens(torch.Generator().manual_seed(i), 9 + i), 3) for i in range(3)], 0, torch.device("cpu")
+)
+
+
+def gradients(model: PreTrainedModel, hidden: Tensor) -> dict[str, Tensor]:
+    loss, _ = chunked_loss(hidden, head_weight(model), [LogProb(BATCH.labels)], lambda values, tokens: -values[0].sum())
+    loss.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def plain_hidden(model: PreTrainedModel) -> Tensor:
+    states = backbone(model)(input_ids=BATCH.tokens, use_cache=False).last_hidden_state
+    return states.flatten(0, 1)[BATCH.positions]
+
+
+def test_a_tied_table_gets_the_gradient_of_both_its_uses() -> None:
+    one, other = tiny_model(scale=4.0), tiny_model(scale=4.0)
+    ours, expected = gradients(one, forward_hidden(one, BATCH)), gradients(other, plain_hidden(other))
+    assert ours.keys() == expected.keys()
+    for name in expected:
+        assert relative_error(ours[name], expected[name]) < 1e-5
+
+
+def test_gradients_of_two_passes_add_up() -> None:
+    model = tiny_model(scale=4.0)
+    once = gradients(model, forward_hidden(model, BATCH))
+    twice = gradients(model, forward_hidden(model, BATCH))
+    for name in once:
+        assert relative_error(twice[name], 2 * once[name]) < 1e-5
+
+
+def test_a_frozen_table_gets_none() -> None:
+    model = tiny_model(scale=4.0)
+    head_weight(model).requires_grad_(False)
+    assert "model.embed_tokens.weight" not in gradients(model, forward_hidden(model, BATCH))
+
+
+def test_hidden_states_are_those_of_the_plain_model() -> None:
+    model = tiny_model(scale=4.0)
+    assert torch.equal(forward_hidden(model, BATCH), plain_hidden(model))
