@@ -15,11 +15,11 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist workste
 .NOTPARALLEL:
 
 help:
-	@echo 'make quickstart   train a small model through SFT, KD and RL on this machine (about 12 minutes on 2 cores)'
-	@echo 'make test         run all tests (about 12 minutes on 2 cores)'
+	@echo 'make quickstart   train a small model through SFT, KD and RL on this machine (about 5 minutes on 2 cores)'
+	@echo 'make test         run all tests (about 4 minutes on 2 cores)'
 	@echo 'make test-fast    run the tests that take no time'
 	@echo 'make lint         check style and types'
-	@echo 'make bench-training   smallwit and TRL on the same work: speed and memory (about 20 minutes on 2 cores)'
+	@echo 'make bench-training   smallwit and TRL on the same work: speed and memory (about 10 minutes on 2 cores)'
 	@echo 'make clean        remove .venv and caches; runs/ stays'
 
 quickstart: .venv/installed
