@@ -1,0 +1,70 @@
+"""Text in, text out: what evaluation and data construction ask of a model, wherever it runs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypedDict
+
+
+class Message(TypedDict):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a model is asked: a conversation (`messages`), or plain text that it continues (`text`), never both.
+
+    `prefix` is the start of the assistant's turn, given to the model as if it had written it; a reply does not repeat it.
+    """
+
+    messages: tuple[Message, ...] = ()
+    text: str | None = None
+    prefix: str = ""
+
+    def __post_init__(self) -> None:
+        if bool(self.messages) == (self.text is not None):
+            raise ValueError("a prompt is either a conversation or plain text; give exactly one of messages and text")
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How replies are drawn. `temperature` 0 is greedy. Generation ends at the model's own end tokens, before the
+    first of the `stop` strings (which is not part of the reply), or after `max_new_tokens`.
+    """
+
+    temperature: float
+    max_new_tokens: int
+    top_p: float = 1.0
+    top_k: int | None = None
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A model's text without special tokens, its length and its prompt's in tokens, and whether the limit cut it."""
+
+    text: str
+    tokens: int
+    prompt_tokens: int
+    truncated: bool
+
+
+class Generator(Protocol):
+    """A model behind text. What an implementation cannot do it refuses by name, before the first reply."""
+
+    def reply(
+        self,
+        prompts: Sequence[Prompt],
+        decoding: Decoding,
+        seeds: Sequence[int],
+        on_reply: Callable[[int, Reply], None] = lambda index, reply: None,
+    ) -> list[Reply]:
+        """One reply for each prompt, in the prompts' order. `seeds` has a random stream for each.
+
+        `on_reply(index, reply)` is called in this thread as soon as a reply is there, in any order, so that a caller
+        can keep it before the others have come.
+        """
+        ...
