@@ -16,7 +16,7 @@ class Message(TypedDict):
 class Prompt:
     """What a model is asked: a conversation (`messages`), or plain text that it continues (`text`), never both.
 
-    `prefix` is the start of the assistant's turn, given to the model as if it had written it; a reply does not repeat it.
+    `prefix` is the start of the assistant's turn, as if the model had written it; a reply does not repeat it.
     """
 
     messages: tuple[Message, ...] = ()
