@@ -1,10 +1,14 @@
 """Fixtures that several test files share."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import interruption
+import pipeline_recipes as micro
+from pipeline_recipes import Ran
 from recipe_samples import RECIPE, refusal
 from smallwit.recipe_file import check_recipe, read_recipe
 
@@ -36,3 +40,43 @@ def refused_recipe(write_recipe: Callable[[str], Path]) -> Callable[..., str]:
         return refusal(load)
 
     return edit
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """The micro recipe, run once. Its folder is only looked at."""
+    folder = tmp_path_factory.mktemp("finished")
+    return micro.run(micro.write(folder), folder / "run")
+
+
+@pytest.fixture
+def again(finished: Ran, tmp_path: Path) -> Callable[..., Ran]:
+    """Run the micro recipe in a copy of the finished run, with settings changed."""
+    recipe = micro.write(tmp_path)
+    shutil.copytree(finished.run_dir, tmp_path / "run", symlinks=True)
+
+    def run(*overrides: str, recipe_text: str = micro.RECIPE) -> Ran:
+        recipe.write_text(recipe_text)
+        return micro.run(recipe, tmp_path / "run", *overrides)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """The run that nobody interrupts."""
+    folder = tmp_path_factory.mktemp("whole")
+    return micro.run(micro.write(folder, interruption.RECIPE), folder / "run")
+
+
+@pytest.fixture
+def unmake(whole: Ran, recipe: Path) -> Callable[[str], Path]:
+    """A copy of the whole run in which one stage has yet to be done; its folder."""
+
+    def copy(stage: str) -> Path:
+        run_dir = recipe.parent / "run"
+        shutil.copytree(whole.run_dir, run_dir, symlinks=True)
+        shutil.rmtree(micro.artifact(run_dir, stage))
+        return run_dir
+
+    return copy

@@ -132,6 +132,7 @@ stages:
 )
 
 STAGES = ["teacher", "base", "sft", "kd", "rl", "answers", "joint", "sft-equal-compute"]
+MEASURED = [stage for stage in STAGES if stage != "answers"]
 
 
 def write(folder: Path, recipe: str = RECIPE) -> Path:
@@ -206,3 +207,7 @@ def metrics(run_dir: Path, stage: str) -> list[dict[str, Any]]:
 def without_times(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Metrics or samples without the numbers that a clock made."""
     return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def evaluations(*stages: str) -> list[str]:
+    return [f"evaluate {stage}" for stage in stages]

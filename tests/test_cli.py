@@ -184,6 +184,7 @@ class TestModelNew:
         assert not Path("out").exists()
 
 
+@pytest.mark.slow
 class TestDoctor:
     def test_it_tells_what_will_be_used_one_fact_a_line(self, tmp_path: Path) -> None:
         done = smallwit("doctor", "--data-dir", str(tmp_path), HF_HUB_OFFLINE="1")

@@ -22,6 +22,7 @@ print(psutil.Process().memory_info().rss)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc alone keeps what is freed")
 def test_freed_memory_goes_back_to_the_system() -> None:
     def resident(mode: str) -> int:

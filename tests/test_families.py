@@ -90,6 +90,7 @@ def test_training_is_a_sequence(family: type[ProceduralTask]) -> None:
         train[1_000_000]
 
 
+@pytest.mark.slow
 def test_every_solution_verifies(family: type[ProceduralTask]) -> None:
     task = family(test=400)
     problems = [*task.problems("test"), *sample(task, 400)]

@@ -178,6 +178,7 @@ def test_other_threads_may_judge_and_signal_handlers_stay() -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
 def test_nothing_stays_behind_when_the_caller_dies(end: signal.Signals) -> None:
     script = (

@@ -107,6 +107,7 @@ def test_p_of_fractional_scores_follows_the_paired_t_test() -> None:
         assert paired_comparison(list(a), list(b)).p == pytest.approx(expected, abs=0.02)
 
 
+@pytest.mark.slow
 def test_null_comparisons_are_called_significant_about_as_often_as_they_should() -> None:
     rng = np.random.default_rng(4)
     grid = np.array([0.0, 0.25, 0.5, 0.75, 1.0])

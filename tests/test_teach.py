@@ -51,6 +51,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     return micro.run(micro.write(folder, STORED), folder / "run")
 
 
+@pytest.mark.slow
 class TestCommand:
     def test_it_makes_the_store_and_what_that_needs_and_says_where_it_is(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]

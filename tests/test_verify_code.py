@@ -209,6 +209,7 @@ def test_identical_jobs_are_judged_once_and_order_is_kept() -> None:
     assert judge_code([]) == []
 
 
+@pytest.mark.slow
 def test_cpu_time_decides_and_not_the_clock() -> None:
     sleeper = "import time\ndef add(a, b):\n    time.sleep(1.5)\n    return a + b\n"
     spinner = "import time\ndef add(a, b):\n    while time.process_time() < 0.7: pass\n    return a + b\n"

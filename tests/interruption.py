@@ -1,0 +1,148 @@
+"""Runs that are stopped, and what they must come to. Every stage here saves after each of its steps, so that there is a
+save to interrupt at every moment.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+import pipeline_recipes as micro
+from pipeline_recipes import HEAD, Ran
+
+STEPS = 30
+STAGE = """\
+  - name: {name}
+    kind: train
+    from: {start}
+    sources: {{{source}}}
+    objectives: [{{{objective}}}]
+    steps: {steps}
+    checkpoint_seconds: 0.000001
+"""
+OWN = "own: {kind: rollouts, prompts: 2, group: 4, max_new_tokens: 8}"
+DEMOS = "demos: {kind: demonstrations, batch: 4}"
+RECIPE = (
+    HEAD.replace("max_new_tokens: 8", "max_new_tokens: 8, stages: [rl]")
+    + "stages:\n"
+    + STAGE.format(name="teacher", start="large", source=DEMOS, objective="kind: cross_entropy, source: demos", steps=2)
+    + STAGE.format(name="sft", start="small", source=DEMOS, objective="kind: cross_entropy, source: demos", steps=STEPS)
+    + "    validation: {every: 7, problems: 2}\n"
+    + STAGE.format(
+        name="kd", start="sft", source=OWN, objective="kind: forward_kl, source: own, teacher: teacher", steps=STEPS
+    )
+    + STAGE.format(name="rl", start="kd", source=OWN, objective="kind: grpo, source: own", steps=STEPS)
+)
+STAGES = ["sft", "kd", "rl"]
+
+
+def checkpoints(run_dir: Path, stage: str) -> list[Path]:
+    """A stage's published checkpoints, the oldest first."""
+    return sorted((run_dir / "stages").glob(f"*-{stage}/checkpoints/step_*"))
+
+
+def half_made(run_dir: Path, stage: str) -> list[Path]:
+    """What a save that is under way has made so far."""
+    return list((run_dir / "stages").glob(f"*-{stage}/checkpoints/.step_*.tmp"))
+
+
+def children() -> list[psutil.Process]:
+    """The processes below the fork server of this process: the stage that runs, and what it has started."""
+    servers = psutil.Process(os.getpid()).children()
+    found = [process for server in servers for process in server.children(recursive=True)]
+    return [process for process in found if process.status() != psutil.STATUS_ZOMBIE]
+
+
+def tree(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.0005)
+
+
+def nothing_is_left() -> None:
+    """A process that was only just being started when the signal came ends by itself: nobody holds its lifeline."""
+    wait_until(lambda: not children(), seconds=5.0)
+
+
+def in_mid_save(run_dir: Path, stage: str, processes: Callable[[], list[psutil.Process]]) -> None:
+    """Return with the processes frozen while a checkpoint is half made, after a few whole ones."""
+    wait_until(lambda: len(checkpoints(run_dir, stage)) >= 2)
+    while True:
+        wait_until(lambda: half_made(run_dir, stage))
+        frozen = processes()
+        for process in frozen:
+            process.suspend()
+        if half_made(run_dir, stage):
+            return
+        for process in frozen:
+            process.resume()
+
+
+def in_mid_step(run_dir: Path, stage: str, chance: random.Random) -> None:
+    """Return at some moment after the first few steps."""
+    step = chance.randint(3, STEPS - 8)
+    wait_until(lambda: (saved := checkpoints(run_dir, stage)) and int(saved[-1].name[5:]) >= step)
+    time.sleep(chance.uniform(0, 0.05))
+
+
+def assert_same(run_dir: Path, whole: Ran, stages: list[str] = STAGES) -> None:
+    """The same weights, bit for bit, and the same numbers on the way to them."""
+    for stage in stages:
+        assert micro.weights(run_dir, stage) == whole.weights(stage)
+        steps = {row["step"]: row for row in micro.without_times(whole.metrics(stage))}
+        rows = micro.without_times(micro.metrics(run_dir, stage))
+        assert [row["step"] for row in rows] == sorted({row["step"] for row in rows}), "no step is logged twice"
+        assert rows == [steps[row["step"]] for row in rows]
+        assert rows[-1]["step"] == STEPS
+        assert not checkpoints(run_dir, stage)
+
+
+def logged(run_dir: Path) -> list[str]:
+    """What `rl` has logged so far."""
+    file = next(iter((run_dir / "stages").glob("*-rl/checkpoints/*.jsonl")), None)
+    return file.read_text().splitlines() if file is not None else []
+
+
+def last(folders: list[Path]) -> str:
+    return folders[-1].name[5:] if folders else "0"
+
+
+def interrupt_when(condition: Callable[[], object]) -> None:
+    wait_until(condition)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def kill_when(condition: Callable[[], object]) -> None:
+    wait_until(condition)
+    for process in children():
+        process.kill()
+
+
+class command:
+    """The command line in a process of its own, which is gone when the block ends."""
+
+    def __init__(self, recipe: Path, run_dir: Path) -> None:
+        self.words = [sys.executable, "-m", "smallwit", "run", str(recipe), "--run-dir", str(run_dir)]
+
+    def __enter__(self) -> psutil.Popen:
+        self.process = psutil.Popen(self.words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return self.process
+
+    def __exit__(self, *error: object) -> None:
+        for process in tree(self.process):
+            process.kill()
+        self.process.wait()

@@ -1,0 +1,160 @@
+"""A signal or a full disk ends a run in good order, and the next one goes on."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import pipeline_recipes as micro
+from interruption import (
+    RECIPE,
+    STEPS,
+    assert_same,
+    checkpoints,
+    children,
+    interrupt_when,
+    logged,
+    nothing_is_left,
+    wait_until,
+)
+from pipeline_recipes import Ran
+from smallwit.cli import main
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    return micro.write(tmp_path, RECIPE)
+
+
+class TestSignals:
+    """Ctrl-C and SIGTERM: what is under way is saved first."""
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_a_signal_saves_ends_with_130_and_a_rerun_goes_on(
+        self,
+        recipe: Path,
+        whole: Ran,
+        unmake: Callable[[str], Path],
+        number: int,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        run_dir = unmake("rl")
+        words = ["run", str(recipe), "--run-dir", str(run_dir), "--set", "stages.rl.checkpoint_seconds=1000"]
+
+        def interrupt() -> None:
+            # Nothing is saved on the way, so what is found in the end was saved for the signal.
+            wait_until(lambda: len(logged(run_dir)) >= 5)
+            os.kill(os.getpid(), number)
+
+        interrupter = threading.Thread(target=interrupt)
+        interrupter.start()
+        assert main(words) == 130
+        interrupter.join()
+        nothing_is_left()
+        assert capsys.readouterr().err == "smallwit: interrupted; run the same command again to go on from here\n"
+        (saved,) = checkpoints(run_dir, "rl")
+        assert int(saved.name[5:]) == len(logged(run_dir)) >= 5
+        assert main(words) == 0
+        assert_same(run_dir, whole, ["rl"])
+        assert len(micro.metrics(run_dir, "rl")) == STEPS
+
+    def test_an_evaluation_stops_too(self, recipe: Path, unmake: Callable[[str], Path]) -> None:
+        run_dir = unmake("rl")
+        shutil.rmtree(run_dir / "store" / (run_dir / "evaluation" / "rl").readlink().name)
+        slow = micro.TASK.replace("right =", "import time; time.sleep(0.2)\n        right =")
+        (recipe.parent / "sums.py").write_text(slow)
+        threading.Thread(target=interrupt_when, args=(lambda: children(),), daemon=True).start()
+        started = time.monotonic()
+        assert main(["run", str(recipe), "--run-dir", str(run_dir), "--set", "evaluation.batch=1"]) == 130
+        assert time.monotonic() - started < 30
+        nothing_is_left()
+
+    def test_a_second_ctrl_c_stops_at_once(self, tmp_path: Path) -> None:
+        """The evaluation is in a verifier that never comes back, so it cannot notice the first."""
+        recipe = micro.write(tmp_path, micro.SHORT)
+        stuck = micro.TASK.replace("right =", "import time; time.sleep(1000)\n        right =")
+        (tmp_path / "sums.py").write_text(stuck)
+
+        def twice() -> None:
+            wait_until(lambda: list(tmp_path.glob("run/stages/*-sft/artifact")) and children())
+            time.sleep(1.0)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1.0)
+            assert children(), "the first one waits for the stage"
+            os.kill(os.getpid(), signal.SIGINT)
+
+        interrupter = threading.Thread(target=twice)
+        interrupter.start()
+        started = time.monotonic()
+        assert main(["run", str(recipe), "--run-dir", str(tmp_path / "run")]) == 130
+        assert time.monotonic() - started < 25
+        interrupter.join()
+        nothing_is_left()
+
+
+class TestDisk:
+    @pytest.fixture
+    def small_disk(self, tmp_path: Path) -> Iterator[Path]:
+        """A file system of 2 MB."""
+        folder = tmp_path / "disk"
+        folder.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+        if sys.platform != "linux" or os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
+            pytest.skip("a small file system can be mounted by root on Linux only")
+        yield folder
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+    def test_a_full_disk_is_said_in_one_line_and_harms_no_checkpoint(
+        self,
+        recipe: Path,
+        whole: Ran,
+        small_disk: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.setattr("smallwit.run_folder.FREE_BYTES", 0)
+        run_dir = small_disk / "run"
+
+        def fill() -> None:
+            wait_until(lambda: len(checkpoints(run_dir, "sft")) >= 2)
+            with (small_disk / "filler").open("wb", buffering=0) as file:
+                try:
+                    while True:
+                        file.write(bytes(1000))
+                except OSError:
+                    return
+
+        filler = threading.Thread(target=fill)
+        filler.start()
+        words = ["run", str(recipe), "--run-dir", str(run_dir), "--set", f"stages.sft.steps={STEPS}"]
+        assert main(words) == 1
+        filler.join()
+        error = capsys.readouterr().err
+        assert "No space left on device; free some space and run the same command again" in error
+        assert error.count("\n") == 1
+        saved = checkpoints(run_dir, "sft")
+        assert saved
+        (small_disk / "filler").unlink()
+        assert main(words) == 0
+        assert "damaged" not in capsys.readouterr().out
+        assert micro.weights(run_dir, "sft") == whole.weights("sft")
+
+    def test_a_disk_that_has_become_read_only_is_refused(
+        self, recipe: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr("smallwit.run_folder.FREE_BYTES", 0)
+        (small_disk / "run" / "store").mkdir(parents=True)
+        subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+        assert main(["run", str(recipe), "--run-dir", str(small_disk / "run")]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"smallwit: --run-dir {small_disk / 'run'}: cannot be written (Read-only file system)")
+        assert error.count("\n") == 1
