@@ -16,18 +16,18 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from smallwit.objectives.head import Pullback
 from smallwit.objectives.teacher import Distributions, TeacherDistribution
 
 
 class Divergence(Protocol):
-    """A divergence D(p, q) in nats. Both methods may overwrite `log_q`, which nobody else needs, and never `log_p`."""
+    """A divergence D(p, q) in nats."""
 
-    def value(self, pair: Distributions) -> Tensor:
-        """D `[n]`."""
-        ...
+    def evaluate(self, pair: Distributions, p: Tensor) -> tuple[Tensor, Tensor]:
+        """D `[n]` and the slopes s = p df/dp `[n, K]`, up to a multiple of `p` that is the same for all K.
 
-    def slopes(self, pair: Distributions, p: Tensor) -> Tensor:
-        """s = p df/dp `[n, K]`, up to a multiple of `p` that is the same for all K; `p` is exp(log p)."""
+        `p` is exp(log p). `log_q` may be overwritten, for nobody else needs it; `p` and `log_p` may not.
+        """
         ...
 
 
@@ -39,43 +39,40 @@ class DivergenceView:
     teacher: TeacherDistribution
     temperature: float = 1.0
 
-    def value(self, log_probs: Tensor, tokens: slice) -> Tensor:
-        return self.divergence.value(self.teacher.compare(log_probs, tokens, self.temperature))
-
-    def gradient(self, log_probs: Tensor, tokens: slice, upstream: Tensor) -> Tensor:
+    def evaluate(self, log_probs: Tensor, tokens: slice) -> tuple[Tensor, Pullback]:
         pair = self.teacher.compare(log_probs, tokens, self.temperature)
         p = pair.log_p.exp()
-        slopes = self.divergence.slopes(pair, p)
-        upstream = upstream[:, None]
-        gradient = p.mul_(-upstream * slopes.sum(1, keepdim=True)).addcmul_(slopes, upstream)
-        return self.teacher.spread(gradient, pair, log_probs, tokens)
+        value, slopes = self.divergence.evaluate(pair, p)
+
+        def pullback(upstream: Tensor) -> Tensor:
+            upstream = upstream[:, None]
+            gradient = p.mul_(-upstream * slopes.sum(1, keepdim=True)).addcmul_(slopes, upstream)
+            return self.teacher.spread(gradient, pair, log_probs, tokens)
+
+        return value, pullback
 
 
 def _expectation(probabilities: Tensor, values: Tensor) -> Tensor:
-    """sum_v probabilities * values `[n]`, in the storage of `probabilities`."""
-    return probabilities.mul_(values).sum(1)
+    """sum_v probabilities * values `[n]`, in the storage of `values`."""
+    return values.mul_(probabilities).sum(1)
 
 
 @dataclass(frozen=True)
 class ForwardKL:
     """KL(q || p) = sum q (log q - log p); s = -q (Hinton et al. 2015, arXiv 1503.02531)."""
 
-    def value(self, pair: Distributions) -> Tensor:
-        return _expectation(pair.log_q.exp(), pair.log_q.sub_(pair.log_p))
-
-    def slopes(self, pair: Distributions, p: Tensor) -> Tensor:
-        return pair.log_q.exp_().neg_()
+    def evaluate(self, pair: Distributions, p: Tensor) -> tuple[Tensor, Tensor]:
+        q = pair.log_q.exp()
+        return _expectation(q, pair.log_q.sub_(pair.log_p)), q.neg_()
 
 
 @dataclass(frozen=True)
 class ReverseKL:
     """KL(p || q) = sum p (log p - log q); s = p (log p - log q) (MiniLLM, arXiv 2306.08543)."""
 
-    def value(self, pair: Distributions) -> Tensor:
-        return _expectation(pair.log_p.exp(), pair.log_p - pair.log_q)
-
-    def slopes(self, pair: Distributions, p: Tensor) -> Tensor:
-        return (pair.log_p - pair.log_q).mul_(p)
+    def evaluate(self, pair: Distributions, p: Tensor) -> tuple[Tensor, Tensor]:
+        slopes = (pair.log_p - pair.log_q).mul_(p)
+        return slopes.sum(1), slopes
 
 
 def _log_mixture(log_a: Tensor, log_b: Tensor, share: float) -> Tensor:
@@ -94,15 +91,11 @@ class JensenShannon:
 
     beta: float
 
-    def value(self, pair: Distributions) -> Tensor:
+    def evaluate(self, pair: Distributions, p: Tensor) -> tuple[Tensor, Tensor]:
         log_m = _log_mixture(pair.log_q, pair.log_p, self.beta)
+        slopes = (pair.log_p - log_m).mul_(p).mul_(1 - self.beta)
         teacher = _expectation(pair.log_q.exp(), pair.log_q - log_m)
-        student = _expectation(pair.log_p.exp(), pair.log_p - log_m)
-        return self.beta * teacher + (1 - self.beta) * student
-
-    def slopes(self, pair: Distributions, p: Tensor) -> Tensor:
-        log_m = _log_mixture(pair.log_q, pair.log_p, self.beta)
-        return (pair.log_p - log_m).mul_(p).mul_(1 - self.beta)
+        return slopes.sum(1).add_(teacher, alpha=self.beta), slopes
 
 
 @dataclass(frozen=True)
@@ -111,13 +104,10 @@ class SkewForwardKL:
 
     alpha: float
 
-    def value(self, pair: Distributions) -> Tensor:
-        log_m = _log_mixture(pair.log_q, pair.log_p, self.alpha)
-        return _expectation(pair.log_q.exp(), pair.log_q - log_m)
-
-    def slopes(self, pair: Distributions, p: Tensor) -> Tensor:
-        log_m = _log_mixture(pair.log_q, pair.log_p, self.alpha)
-        return (pair.log_q - log_m).exp_().mul_(p).mul_(self.alpha - 1)
+    def evaluate(self, pair: Distributions, p: Tensor) -> tuple[Tensor, Tensor]:
+        log_ratio = pair.log_q - _log_mixture(pair.log_q, pair.log_p, self.alpha)
+        slopes = log_ratio.exp().mul_(p).mul_(self.alpha - 1)
+        return _expectation(pair.log_q.exp_(), log_ratio), slopes
 
 
 @dataclass(frozen=True)
@@ -126,24 +116,20 @@ class SkewReverseKL:
 
     alpha: float
 
-    def value(self, pair: Distributions) -> Tensor:
-        log_m = _log_mixture(pair.log_p, pair.log_q, self.alpha)
-        return _expectation(pair.log_p.exp(), pair.log_p - log_m)
-
-    def slopes(self, pair: Distributions, p: Tensor) -> Tensor:
+    def evaluate(self, pair: Distributions, p: Tensor) -> tuple[Tensor, Tensor]:
         log_ratio = pair.log_p - _log_mixture(pair.log_p, pair.log_q, self.alpha)
-        return (log_ratio - log_ratio.exp().mul_(self.alpha)).mul_(p)
+        slopes = (log_ratio - log_ratio.exp().mul_(self.alpha)).mul_(p)
+        return _expectation(p, log_ratio), slopes
 
 
 @dataclass(frozen=True)
 class TotalVariation:
     """sum |p - q| / 2, between 0 and 1; s = p sign(p - q) / 2."""
 
-    def value(self, pair: Distributions) -> Tensor:
-        return pair.log_p.exp().sub_(pair.log_q.exp_()).abs_().sum(1) / 2
-
-    def slopes(self, pair: Distributions, p: Tensor) -> Tensor:
-        return (pair.log_p - pair.log_q).sign_().mul_(p).mul_(0.5)
+    def evaluate(self, pair: Distributions, p: Tensor) -> tuple[Tensor, Tensor]:
+        gap = p - pair.log_q.exp_()
+        slopes = gap.sign().mul_(p).mul_(0.5)
+        return gap.abs_().sum(1) / 2, slopes
 
 
 @dataclass(frozen=True)
@@ -156,15 +142,12 @@ class AdaptiveKL:
 
     mu: float = 0.5
 
-    def value(self, pair: Distributions) -> Tensor:
-        p, q = pair.log_p.exp(), pair.log_q.exp()
-        head, ratio = self._head_share(p, q, pair.has_tail), pair.log_p - pair.log_q
-        return (1 - head) * (p * ratio).sum(1) - head * (q * ratio).sum(1)
-
-    def slopes(self, pair: Distributions, p: Tensor) -> Tensor:
-        q = pair.log_q.exp()
+    def evaluate(self, pair: Distributions, p: Tensor) -> tuple[Tensor, Tensor]:
+        q, ratio = pair.log_q.exp(), pair.log_p - pair.log_q
         head = self._head_share(p, q, pair.has_tail)[:, None]
-        return (pair.log_p - pair.log_q).mul_(p).mul_(1 - head).sub_(q.mul_(head))
+        slopes = (ratio * p).mul_(1 - head)
+        q.mul_(head)
+        return slopes.sum(1) - _expectation(q, ratio), slopes - q
 
     def _head_share(self, p: Tensor, q: Tensor, has_tail: bool) -> Tensor:
         """w `[n]`."""

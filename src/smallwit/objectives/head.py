@@ -25,20 +25,20 @@ BLOCK_ELEMENTS = 1 << 20
 """Elements that the views work on at a time on a CPU: its caches hold them, and memory for them is used again."""
 
 
+Pullback = Callable[[Tensor], Tensor]
+"""d(sum of upstream * statistic) / d(z / temperature) in fresh storage `[n, V]`, from `upstream` `[n]`; called once."""
+
+
 class View(Protocol):
     """One statistic of the distribution softmax(z / temperature) at each token."""
 
     @property
     def temperature(self) -> float: ...
 
-    def value(self, log_probs: Tensor, tokens: slice) -> Tensor:
-        """The statistic `[n]` from the log-probabilities `[n, V]` of the tokens `tokens`."""
-        ...
+    def evaluate(self, log_probs: Tensor, tokens: slice) -> tuple[Tensor, "Pullback"]:
+        """The statistic `[n]` from the log-probabilities `[n, V]` of the tokens `tokens`, and its pullback.
 
-    def gradient(self, log_probs: Tensor, tokens: slice, upstream: Tensor) -> Tensor:
-        """d(sum of upstream * value) / d(z / temperature): `[n, V]` from `[n, V]` and `[n]`.
-
-        May write into `log_probs`, which nobody reads afterwards.
+        `log_probs` stays as it is: other views read it too.
         """
         ...
 
@@ -50,12 +50,14 @@ class LogProb:
     labels: Tensor
     temperature: float = 1.0
 
-    def value(self, log_probs: Tensor, tokens: slice) -> Tensor:
-        return log_probs.gather(1, self.labels[tokens, None]).squeeze(1)
+    def evaluate(self, log_probs: Tensor, tokens: slice) -> tuple[Tensor, Pullback]:
+        labels = self.labels[tokens, None]
 
-    def gradient(self, log_probs: Tensor, tokens: slice, upstream: Tensor) -> Tensor:
-        gradient = log_probs.exp_().mul_(-upstream[:, None])
-        return gradient.scatter_add_(1, self.labels[tokens, None], upstream[:, None])
+        def pullback(upstream: Tensor) -> Tensor:
+            upstream = upstream[:, None]
+            return log_probs.exp().mul_(-upstream).scatter_add_(1, labels, upstream)
+
+        return log_probs.gather(1, labels).squeeze(1), pullback
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,14 @@ class Entropy:
 
     temperature: float = 1.0
 
-    def value(self, log_probs: Tensor, tokens: slice) -> Tensor:
-        return -(log_probs.exp() * log_probs).sum(1)
+    def evaluate(self, log_probs: Tensor, tokens: slice) -> tuple[Tensor, Pullback]:
+        p = log_probs.exp()
+        entropy = -(p * log_probs).sum(1)
 
-    def gradient(self, log_probs: Tensor, tokens: slice, upstream: Tensor) -> Tensor:
-        entropy = self.value(log_probs, tokens)[:, None]
-        return -log_probs.exp() * (log_probs + entropy) * upstream[:, None]
+        def pullback(upstream: Tensor) -> Tensor:
+            return (log_probs + entropy[:, None]).mul_(p).mul_(-upstream[:, None])
+
+        return entropy, pullback
 
 
 ChunkLoss = Callable[[Sequence[Tensor], slice], Tensor]
@@ -169,20 +173,18 @@ class _Block:
             for temperature in {view.temperature for view in views}
         }
 
-    def values(self) -> list[Tensor]:
-        """Each view's `[n]`."""
-        return [view.value(self.log_probs[view.temperature], self.tokens) for view in self.views]
+    def evaluate(self) -> tuple[list[Tensor], list[Pullback]]:
+        """Each view's `[n]`, and how a gradient by it becomes one by the logits."""
+        found = [view.evaluate(self.log_probs[view.temperature], self.tokens) for view in self.views]
+        return [value for value, _ in found], [pullback for _, pullback in found]
 
-    def become_gradient(self, upstream: Sequence[Tensor | None]) -> None:
-        """Put d(sum of upstream * value) / d(logits) in the place of the logits. The log-probabilities are used up."""
+    def become_gradient(self, pullbacks: Sequence[Pullback], upstream: Sequence[Tensor | None]) -> None:
+        """Put d(sum of upstream * value) / d(logits) in the place of the logits."""
         total: Tensor | None = None
-        wanted = [(view, one) for view, one in zip(self.views, upstream, strict=True) if one is not None]
-        for place, (view, one) in enumerate(wanted):
-            log_probs = self.log_probs[view.temperature]
-            if any(later.temperature == view.temperature for later, _ in wanted[place + 1 :]):
-                log_probs = log_probs.clone()
-            part = view.gradient(log_probs, self.tokens, one / view.temperature)
-            total = part if total is None else total.add_(part)
+        for view, pullback, one in zip(self.views, pullbacks, upstream, strict=True):
+            if one is not None:
+                part = pullback(one / view.temperature)
+                total = part if total is None else total.add_(part)
         if total is None:
             self.logits.zero_()
         else:
@@ -212,14 +214,15 @@ class _OnePass(torch.autograd.Function):
                 prepare(tokens)
             chunk = _Chunk(hidden, used, tokens, layout.block, storage)
             for block in chunk.blocks(views):
-                leaves = [value.requires_grad_() for value in block.values()]
+                found, pullbacks = block.evaluate()
+                leaves = [value.requires_grad_() for value in found]
                 with torch.enable_grad():
                     part = loss(leaves, block.tokens)
                     upstream = torch.autograd.grad(part, leaves, allow_unused=True)
                 total += part.detach()
                 for kept, leaf in zip(values, leaves, strict=True):
                     kept.append(leaf.detach())
-                block.become_gradient(upstream)
+                block.become_gradient(pullbacks, upstream)
             torch.mm(chunk.logits, used, out=hidden_gradient[tokens])
             if weight_gradient is not None:
                 _add_product(weight_gradient[:vocabulary], chunk.logits.T, hidden[tokens])
@@ -263,7 +266,7 @@ class _Recomputed(torch.autograd.Function):
         storage = _Chunk.storage(hidden, weight, layout)
         for tokens in _slices(0, hidden.shape[0], layout.chunk):
             for block in _Chunk(hidden, weight, tokens, layout.block, storage).blocks(views):
-                for whole, part in zip(values, block.values(), strict=True):
+                for whole, part in zip(values, block.evaluate()[0], strict=True):
                     whole[block.tokens] = part
         ctx.save_for_backward(hidden, weight)
         ctx.views, ctx.layout = views, layout  # type: ignore[attr-defined]
@@ -280,7 +283,8 @@ class _Recomputed(torch.autograd.Function):
         for tokens in _slices(0, hidden.shape[0], layout.chunk):
             chunk = _Chunk(hidden, weight, tokens, layout.block, storage)
             for block in chunk.blocks(ctx.views):  # type: ignore[attr-defined]
-                block.become_gradient([None if one is None else one[block.tokens] for one in upstream])
+                _, pullbacks = block.evaluate()
+                block.become_gradient(pullbacks, [None if one is None else one[block.tokens] for one in upstream])
             torch.mm(chunk.logits, weight, out=hidden_gradient[tokens])
             if weight_gradient is not None:
                 _add_product(weight_gradient, chunk.logits.T, hidden[tokens])
