@@ -38,7 +38,7 @@ def main(
     def on_term(signum: int, frame: FrameType | None) -> None:
         stopping.set()
 
-    signal.signal(signal.SIGTERM, on_term if first else signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, on_term)
     threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
     reporter = Reporter(
         progress=lambda share, text: pipe.send(("progress", share, text)) if first else None,
