@@ -9,13 +9,16 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from smallwit.models.flops import Cost
+from smallwit.models.tokenizer import train_tokenizer
 from smallwit.recipe import Demonstrations, Optimizer, Rollouts, Source
 from smallwit.recipe_objectives import ObjectiveSpec
 from smallwit.rollout.local import LocalEngine
+from smallwit.stages.teachers import read_by_teachers
 from smallwit.tasks.wordmath import WordMath
 from smallwit.training.annotators import ForwardPass, annotators_of
 from smallwit.training.loop import Budget, Teacher, Trainer
 from smallwit.training.objectives import bind
+from smallwit.training.reading import ReadingTeacher
 from smallwit.training.sources import DemonstrationSource, ProblemStream, RolloutSource, TaskProblems
 from smallwit.training.world import World
 from tiny import tiny_model, tokenizer
@@ -26,8 +29,10 @@ OWN = {"kind": "rollouts", "prompts": 3, "group": 4, "max_new_tokens": 8, "rewar
 REFERENCE = {"model": "teacher", "weight": 0.1, "estimate": "k3"}
 CASES: dict[str, tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]] = {
     "cross_entropy": ({"demos": DEMOS}, [{"kind": "cross_entropy", "source": "demos"}]),
+    "cross_entropy, packed": ({"demos": DEMOS}, [{"kind": "cross_entropy", "source": "demos"}]),
     "forward_kl": ({"demos": DEMOS}, [{"kind": "forward_kl", "source": "demos", "teacher": "teacher"}]),
     "reverse_kl on rollouts": ({"own": OWN}, [{"kind": "reverse_kl", "source": "own", "teacher": "teacher"}]),
+    "uld on rollouts": ({"own": OWN}, [{"kind": "uld", "source": "own", "teacher": "teacher"}]),
     "grpo": ({"own": OWN}, [{"kind": "grpo", "source": "own"}]),
     "grpo, resampled": ({"own": OWN | {"resample": 2, "group": 2}}, [{"kind": "grpo", "source": "own"}]),
     "gspo with a reference": ({"own": OWN}, [{"kind": "gspo", "source": "own", "reference": REFERENCE}]),
@@ -65,6 +70,10 @@ def make_trainer(
     sources = {name: TypeAdapter(Source).validate_python(spec) for name, spec in specs.items()}
     bound = [TypeAdapter(ObjectiveSpec).validate_python(entry) for entry in entries]
     objectives = [bind(spec, sources[spec.source], model.config.hidden_size) for spec in bound]
+    teachers: dict[str, Any] = {"teacher": Teacher(teacher, Cost.of(teacher))}
+    if case.startswith("uld"):
+        other = train_tokenizer((problem.prompt for problem in WordMath(train=50).problems("train")), vocabulary=100)
+        teachers["teacher"] = ReadingTeacher("teacher", tiny_model(rows=len(other)).to(dtype), other, words, 0)
     student = ForwardPass(model, 0, len(words), micro_tokens, world=world)
     stream = ProblemStream([TaskProblems.of(WordMath(train=50), "train")], 0, "problems")
 
@@ -87,14 +96,15 @@ def make_trainer(
 
     trainer = WatchedTrainer(
         model,
-        {name: source(name, spec) for name, spec in sources.items()},
+        {n: read_by_teachers(n, source(n, spec), objectives, teachers, world) for n, spec in sources.items()},
         objectives,
-        teachers={"teacher": Teacher(teacher, Cost.of(teacher))},
+        teachers=teachers,
         optimizer=Optimizer(lr=0.01, clip=0.5),
         budget=Budget(steps=steps),
         vocabulary=len(words),
         pad=0,
         micro_tokens=micro_tokens,
+        pack=256 if "packed" in case else None,
         seed=0,
         world=world,
     )

@@ -105,8 +105,6 @@ def test_all_processes_have_the_same_weights_bit_for_bit(case: str) -> None:
     first, second = together(take_steps, case, 3)
     assert same_bits(first["weights"], second["weights"])
     assert first["metrics"] == second["metrics"]
-    again, _ = together(take_steps, case, 3)
-    assert same_bits(again["weights"], first["weights"]), "and every time"
 
 
 def other_weights(world: World) -> dict[str, torch.Tensor]:
@@ -142,6 +140,7 @@ def run_and_resume(world: World, case: str, folder: Path, stops: list[int]) -> d
     return {name: tensor.detach().clone() for name, tensor in trainer.trained_tensors().items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["joint", "ppo"])
 def test_a_resumed_run_ends_with_the_weights_of_one_that_was_not_interrupted(case: str, tmp_path: Path) -> None:
     whole, _ = together(run_and_resume, case, tmp_path / "whole", [])
