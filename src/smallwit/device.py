@@ -4,6 +4,7 @@ torch takes seconds to import, so it is imported only where the answer depends o
 """
 
 import ctypes
+import math
 import sys
 
 from smallwit.errors import UserError
@@ -25,6 +26,15 @@ def resolve_device(wish: str = "auto") -> str:
         usable = ", ".join(device for device, is_there in there.items() if is_there)
         raise UserError(f"device {wish}: this machine has none that torch can use; usable: {usable}")
     return wish
+
+
+def devices_of(device: str) -> float:
+    """How many processes can each have a device of this kind. A CPU is shared by any number."""
+    if device == "cpu":
+        return math.inf
+    import torch
+
+    return torch.cuda.device_count() if device == "cuda" else 1
 
 
 def resolve_dtype(device: str, wish: str = "auto") -> str:

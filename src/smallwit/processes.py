@@ -1,6 +1,7 @@
 """The processes that compute: started from a fork server, listened to, stopped together, their memory watched."""
 
 import signal
+import socket
 import sys
 import threading
 import time
@@ -21,15 +22,16 @@ from smallwit.stages.job import Job
 
 STOP_SECONDS = 30.0
 LEAVE_SECONDS = 10.0
+CAUSE_SECONDS = 5.0
+"""How long it may take until it is known why a process that the others have lost has failed."""
 
 Message = tuple[Any, ...]
 
 
 @dataclass
-class Running:
-    """A job's process and the pipe that it reports through. Closing `lifeline` ends the process."""
+class Member:
+    """One process of a job and the pipe that it reports through. Closing `lifeline` ends the process."""
 
-    name: str
     process: BaseProcess
     pipe: Connection
     lifeline: Connection
@@ -56,36 +58,92 @@ class Running:
         self.lifeline.close()
 
 
+class Running:
+    """The processes of a job. The first speaks for all; of the others only failures are heard."""
+
+    def __init__(self, name: str, members: Sequence[Member]) -> None:
+        self.name, self.first = name, members[0]
+        self.members = list(members)
+        self.lost: tuple[float, str] | None = None
+
+    def messages(self) -> Iterator[Message]:
+        """What the job has said since the last look. When one process fails the others lose it: of their failures that
+        one is heard, which can take until the next look."""
+        for member in list(self.members):
+            for message in member.messages():
+                match message:
+                    case "lost", str(text):
+                        self.lost = self.lost or (time.monotonic(), text)
+                        self._forget(member)
+                        break
+                    case "ended", 0 if member is not self.first:
+                        self._forget(member)
+                    case _:
+                        yield message
+        if self.lost is not None and (not self.members or time.monotonic() - self.lost[0] > CAUSE_SECONDS):
+            yield "failed", "Failed", self.lost[1]
+
+    def _forget(self, member: Member) -> None:
+        member.process.kill()
+        member.close()
+        self.members.remove(member)
+
+    def close(self) -> None:
+        """Let processes that have done their work leave; they are not waited for long."""
+        for member in self.members:
+            member.close()
+
+    def kill(self) -> None:
+        """End all processes."""
+        for member in self.members:
+            member.process.kill()
+        for member in self.members:
+            member.process.join()
+
+
 def start(job: Job, name: str, context: BaseContext) -> Running:
-    """Start the process of a job."""
+    """Start the processes of a job. Several meet at a port of this machine's own, where the first listens."""
+    if job.processes == 1:
+        return Running(name, [_start(job, name, context, 0, None)])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        meetings = [listener, *[port] * (job.processes - 1)]
+        return Running(name, [_start(job, name, context, rank, meeting) for rank, meeting in enumerate(meetings)])
+
+
+def _start(job: Job, name: str, context: BaseContext, rank: int, meeting: socket.socket | int | None) -> Member:
     here, there = context.Pipe(duplex=False)
     lifeline_there, lifeline_here = context.Pipe(duplex=False)
-    process = context.Process(target=worker.main, args=(job, there, lifeline_there), name=name)  # type: ignore[attr-defined]
+    arguments = (job, there, lifeline_there, rank, meeting)
+    process = context.Process(target=worker.main, args=arguments, name=name)  # type: ignore[attr-defined]
     process.start()
     there.close()
     lifeline_there.close()
-    return Running(name, process, here, lifeline_here)
+    return Member(process, here, lifeline_here)
 
 
 def wait_for_news(running: Sequence[Running], seconds: float) -> None:
     """Return when one of the processes says something or ends, or when the time is up."""
-    wait([one.pipe for one in running] + [one.process.sentinel for one in running], timeout=seconds)
+    members = [member for one in running for member in one.members]
+    wait([member.pipe for member in members] + [member.process.sentinel for member in members], timeout=seconds)
 
 
 def stop(running: Sequence[Running]) -> None:
-    """Ask every process to save and stop; end those that do not in time, or at once on a second interrupt."""
+    """Ask every job to save and stop; end those that do not in time, or at once on a second interrupt."""
     try:
-        for one in running:
-            one.process.terminate()
+        # The first of a job's processes saves and is gone; nobody else of them has anything to lose.
+        firsts = [one.first.process for one in running]
+        for process in firsts:
+            process.terminate()
         deadline = time.monotonic() + STOP_SECONDS
-        while any(one.process.is_alive() for one in running) and time.monotonic() < deadline:
-            wait([one.process.sentinel for one in running if one.process.is_alive()], timeout=0.1)
+        while any(process.is_alive() for process in firsts) and time.monotonic() < deadline:
+            wait([process.sentinel for process in firsts if process.is_alive()], timeout=0.1)
             for one in running:
-                _drain(one.pipe)
+                for member in one.members:
+                    _drain(member.pipe)
     finally:
         for one in running:
-            one.process.kill()
-            one.process.join()
+            one.kill()
 
 
 def _drain(pipe: Connection) -> None:

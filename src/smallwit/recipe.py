@@ -169,6 +169,9 @@ class TrainStage(StageBase):
     )
     checkpoint_seconds: PositiveFloat = Field(default=60.0, description="seconds between checkpoints")
     validation: Selection | None = None
+    processes: PositiveInt = Field(
+        default=1, description="processes that train the model together, on a device each; they share the threads"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainStage":
@@ -191,10 +194,18 @@ class TrainStage(StageBase):
                     f"source '{name}' has resample, and no objective there compares the completions of a problem; "
                     "leave it out"
                 )
+        most = max((_examples(source) for source in self.sources.values()), default=0)
+        if self.processes > most:
+            raise ValueError(f"processes is {self.processes}, and no source has more than {most} examples a step")
         unread = set(self.sources) - {objective.source for objective in self.objectives}
         if unread:
             raise ValueError(f"no objective reads source {', '.join(sorted(unread))}")
         return self
+
+
+def _examples(source: Source) -> int:
+    """What a source gives for one optimizer step, at most."""
+    return source.prompts * source.group // source.updates if isinstance(source, Rollouts) else source.batch
 
 
 def _reinforces(objective: PolicyGradient, source: Source) -> None:

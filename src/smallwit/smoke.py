@@ -27,6 +27,7 @@ def smoke_recipe(recipe: Recipe) -> Recipe:
             stage["limit"] = PROBLEMS
             continue
         stage |= {"steps": STEPS, "flops": None, "equal_compute": None}
+        stage["processes"] = min(stage["processes"], PROBLEMS)
         if stage["validation"] is not None:
             stage["validation"] |= {"every": STEPS, "problems": PROBLEMS}
         for source in stage["sources"].values():

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from smallwit.recipe import Recipe
+from smallwit.recipe import Recipe, TrainStage
 
 
 @dataclass(frozen=True)
 class Job:
-    """One node of a pipeline, with everything that its process needs to know.
+    """One node of a pipeline, with everything that its process, or each of its `processes`, needs to know.
 
     `inputs` maps the names of models, stages and `tokenizer` to folders (or hub ids). `folder` is where the artifact is
     published, `work` the stage's own folder in the run.
@@ -30,6 +30,12 @@ class Job:
     inputs: dict[str, str] = field(default_factory=dict)
     flops: float | None = None
 
+    @property
+    def processes(self) -> int:
+        """How many processes run it together."""
+        counts = [s.processes for s in self.recipe.stages if isinstance(s, TrainStage) and s.name == self.name]
+        return counts[0] if counts and self.kind == "train" else 1
+
 
 class Stopped(Exception):
     """The stage was asked to stop, has saved what it had, and can be resumed."""
@@ -37,6 +43,10 @@ class Stopped(Exception):
 
 class Failed(Exception):
     """The stage cannot be finished. The message says why, and what to look at; a traceback would add nothing."""
+
+
+class LeftAlone(Exception):
+    """Another process of the same stage has ended or failed, so that this one cannot go on; that one says why."""
 
 
 @dataclass(frozen=True)

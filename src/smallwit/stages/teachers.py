@@ -18,6 +18,7 @@ from smallwit.training.objectives import Objective, PolicyObjective, UniversalOb
 from smallwit.training.reading import ReadingTeacher, ReadSource
 from smallwit.training.sources import Source
 from smallwit.training.teacher_store import StoredTeacher
+from smallwit.training.world import World
 
 
 def teachers_of(
@@ -65,12 +66,16 @@ def references_of(
 
 
 def read_by_teachers(
-    name: str, source: Source, objectives: Sequence[Objective], teachers: Mapping[str, Teacher | KnownTeacher]
+    name: str,
+    source: Source,
+    objectives: Sequence[Objective],
+    teachers: Mapping[str, Teacher | KnownTeacher],
+    world: World,
 ) -> Source:
     """The source of this name with its examples read by the teachers that have a tokenizer of their own."""
     named = {o.teacher: teachers[o.teacher] for o in objectives if o.source == name and o.teacher is not None}
     readers = {name: teacher for name, teacher in named.items() if isinstance(teacher, ReadingTeacher)}
-    return ReadSource(source, readers) if readers else source
+    return ReadSource(source, readers, world) if readers else source
 
 
 def _stored(job: Job, name: str, student: PreTrainedTokenizerBase) -> StoredTeacher:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from smallwit.training.loop import Budget, Trainer
 from smallwit.training.lora import add_adapters, merge_adapters
 from smallwit.training.objectives import Objective, bind
 from smallwit.training.sources import DemonstrationSource, ProblemStream, RolloutSource, TaskProblems, TextSource
+from smallwit.training.world import World
 
 DOCUMENTS = 50_000
 """Plain documents that a text source reads from each task; the stream repeats after them."""
@@ -42,7 +44,11 @@ LARGE_MODEL = 100_000_000
 
 
 def run(job: Job, reporter: Reporter) -> Info:
-    """Train, and publish the model. Raises `UserError` when there is nothing to learn from."""
+    """Train, and publish the model. Of several processes that do so together each runs this, and the first publishes.
+
+    Raises `UserError` when there is nothing to learn from.
+    """
+    world = World.current()
     stage = next(s for s in job.recipe.stages if s.name == job.name)
     assert isinstance(stage, TrainStage)
     tokenizer = tokenizer_of(job, stage.from_)
@@ -55,7 +61,9 @@ def run(job: Job, reporter: Reporter) -> Info:
         model.gradient_checkpointing_enable()
     model.train()
     objectives = [bind(spec, stage.sources[spec.source], model.config.hidden_size) for spec in stage.objectives]
-    student = ForwardPass(model, pad_token(tokenizer), len(tokenizer), stage.micro_tokens, autocast_of(job))
+    student = ForwardPass(
+        model, pad_token(tokenizer), len(tokenizer), stage.micro_tokens, autocast_of(job), world=world
+    )
     teachers = teachers_of(job, objectives, tokenizer, reporter)
     # Under LoRA the model that the stage starts from is at hand: it is the base with the adapters off.
     at_hand = {stage.from_: replace(student, context=adapted.disable_adapter)} if adapted is not None else {}
@@ -66,7 +74,7 @@ def run(job: Job, reporter: Reporter) -> Info:
     }
     trainer = Trainer(
         model,
-        {name: read_by_teachers(name, source, objectives, teachers) for name, source in made.items()},
+        {name: read_by_teachers(name, source, objectives, teachers, world) for name, source in made.items()},
         objectives,
         teachers=teachers,
         optimizer=stage.optimizer,
@@ -77,16 +85,20 @@ def run(job: Job, reporter: Reporter) -> Info:
         pack=stage.pack,
         seed=sources.stable_seed(job.recipe.seed, stage.name),
         autocast=autocast_of(job),
+        world=world,
     )
     checkpoints = Checkpoints(job.work / "checkpoints", job.key)
     trainer.resume(checkpoints)
     for complaint in checkpoints.complaints:
         reporter.say(f"a checkpoint is damaged and left out: {complaint}")
     log = _MetricsLog(checkpoints.log, trainer, reporter)
-    log.rewind(trainer.progress.step)
-    point(job.work / METRICS, log.path)
+    if world.first:
+        log.rewind(trainer.progress.step)
+        point(job.work / METRICS, log.path)
 
     def on_step(metrics: dict[str, float]) -> None:
+        if not world.first:
+            return
         log.write(metrics)
         if reporter.stopping() and trainer.budget.share(trainer.progress) < 1.0:
             # A signal to the whole process group may have ended verifiers too: then the step is taken again.
@@ -98,10 +110,12 @@ def run(job: Job, reporter: Reporter) -> Info:
         checkpoints,
         checkpoint_seconds=stage.checkpoint_seconds,
         on_step=on_step,
-        validate=_validator(job, stage, model, tokenizer) if stage.validation else None,
+        validate=_validator(job, stage, model, tokenizer, world) if stage.validation else None,
         validate_every=stage.validation.every if stage.validation else 0,
     )
     info = _info(trainer)
+    if not world.first:
+        return info
     trainer.finish(keep_best=stage.validation is not None and stage.validation.keep == "best")
     whole = merge_adapters(adapted) if adapted is not None else model
 
@@ -120,6 +134,7 @@ def _info(trainer: Trainer) -> Info:
         raise UserError("the stage trained on no token; its sources are empty, or no rollout ever earned a reward")
     # Linux gives kilobytes, macOS bytes.
     unit = 1024 if sys.platform.startswith("linux") else 1
+    peaks = trainer.world.everyones(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     return {
         "flops": progress.flops,
         "seconds": progress.seconds,
@@ -130,7 +145,7 @@ def _info(trainer: Trainer) -> Info:
         "no_signal_steps": progress.no_signal_steps,
         "best_step": progress.best_step,
         "parameters": trainer.model.num_parameters(),
-        "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9,
+        "peak_memory_gb": sum(peaks) * unit / 1e9,
     }
 
 
@@ -171,11 +186,12 @@ def _source(
         estimator=estimators[0] if estimators else None,  # a recipe allows one estimator for a source
         annotators=annotators_of(objectives, student, references),
         base=job.base,
+        world=student.world,
     )
 
 
 def _validator(
-    job: Job, stage: TrainStage, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    job: Job, stage: TrainStage, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, world: World
 ) -> Callable[[], dict[str, float]]:
     assert stage.validation is not None
     evaluation, count = job.recipe.evaluation, stage.validation.problems
@@ -186,16 +202,17 @@ def _validator(
     def validate() -> dict[str, float]:
         scores = {}
         for task in tasks:
-            rows = measure(
+            measured = partial(
+                measure,
                 task,
-                problems[task.name],
-                engine,
-                tokenizer,
+                engine=engine,
+                tokenizer=tokenizer,
                 temperature=0.0,
                 max_new_tokens=evaluation.max_new_tokens,
                 batch=evaluation.batch,
                 seed=job.recipe.seed,
             )
+            rows = world.spread(measured, problems[task.name])
             require_verdicts(rows, f"validation on {task.name}")
             scores[f"validation/{task.name}"] = mean_score(rows)
         return scores | {"validation": sum(scores.values()) / len(scores)}

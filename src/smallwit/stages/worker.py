@@ -1,30 +1,39 @@
-"""The process in which one stage runs.
+"""The process in which one stage runs, or one of several that train a model together.
 
 It dies with its parent, and speaks to it through one pipe: ("progress", share, text) and ("say", text), then
-("done", info), ("stopped",) or ("failed", kind, text). This module is light, because the parent imports it too; what a
-stage needs is in the module of its kind, which the fork server that the pipeline starts has imported already.
+("done", info), ("stopped",), ("failed", kind, text) or ("lost", text) when it has lost the others. Of several the first
+speaks for all, and the others tell only why they cannot go on. This module is light, because the parent imports it too;
+what a stage needs is in the module of its kind, which the fork server that the pipeline starts has imported already.
 """
 
 import importlib
 import os
 import signal
+import socket
 import sys
 import threading
 import traceback
+from contextlib import nullcontext
 from multiprocessing.connection import Connection
 from types import FrameType
 
 from smallwit.artifacts import disk_trouble
 from smallwit.errors import UserError
-from smallwit.stages.job import Failed, Info, Job, Reporter, Stopped
+from smallwit.stages.job import Failed, Info, Job, LeftAlone, Reporter, Stopped
 
 MODULES = {kind: f"smallwit.stages.{kind}" for kind in ("tokenizer", "train", "answers", "teach", "evaluate")}
 
 
-def main(job: Job, pipe: Connection, lifeline: Connection) -> None:
-    """Run one job and report through `pipe`. `lifeline` closes when the parent dies, and then so does this process."""
+def main(
+    job: Job, pipe: Connection, lifeline: Connection, rank: int = 0, meeting: socket.socket | int | None = None
+) -> None:
+    """Run one job and report through `pipe`. `lifeline` closes when the parent dies, and then so does this process.
+
+    Of several processes that run it this is the one with `rank`; `meeting` is where they meet (see `world.joined`).
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     stopping = threading.Event()
+    first = rank == 0
 
     def on_term(signum: int, frame: FrameType | None) -> None:
         stopping.set()
@@ -32,18 +41,22 @@ def main(job: Job, pipe: Connection, lifeline: Connection) -> None:
     signal.signal(signal.SIGTERM, on_term)
     threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
     reporter = Reporter(
-        progress=lambda share, text: pipe.send(("progress", share, text)),
-        say=lambda text: pipe.send(("say", text)),
+        progress=lambda share, text: pipe.send(("progress", share, text)) if first else None,
+        say=lambda text: pipe.send(("say", text)) if first else None,
         stopping=stopping.is_set,
     )
     try:
-        pipe.send(("done", _run(job, reporter)))
+        info = _run(job, reporter, rank, meeting)
+        if first:
+            pipe.send(("done", info))
     except Stopped:
         pipe.send(("stopped",))
     except UserError as error:
         pipe.send(("failed", "UserError", str(error)))
     except Failed as error:
         pipe.send(("failed", "Failed", str(error)))
+    except LeftAlone as error:
+        pipe.send(("lost", str(error)))
     except Exception as error:  # noqa: BLE001  the parent shows it, whatever it is
         trouble = disk_trouble(error)
         remedy = "free some space and run the same command again: what was saved is whole"
@@ -51,21 +64,26 @@ def main(job: Job, pipe: Connection, lifeline: Connection) -> None:
         sys.exit(1)
 
 
-def _run(job: Job, reporter: Reporter) -> Info:
+def _run(job: Job, reporter: Reporter, rank: int, meeting: socket.socket | int | None) -> Info:
     import torch
     from transformers.utils import logging
 
     from smallwit import offline  # noqa: F401  importing it puts the guard of --offline in place
     from smallwit.training.loop import TrainingStopped
+    from smallwit.training.world import PeerLost, joined
 
-    torch.set_num_threads(job.threads)
+    torch.set_num_threads(max(1, job.threads // job.processes))
     torch.set_flush_denormal(True)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    together = joined(rank, job.processes, meeting, job.device) if meeting is not None else nullcontext()
     try:
-        info: Info = importlib.import_module(MODULES[job.kind]).run(job, reporter)
+        with together:
+            info: Info = importlib.import_module(MODULES[job.kind]).run(job, reporter)
     except TrainingStopped as error:
         raise Failed(str(error)) from error
+    except PeerLost as error:
+        raise LeftAlone(str(error)) from error
     return info
 
 

@@ -22,6 +22,7 @@ from smallwit.training.forward import forward_hidden
 from smallwit.training.objectives import Objective, PolicyObjective, PPOObjective
 from smallwit.training.objectives.policy import ADVANTAGE, GRADED, OLD, RETURN, VALUE
 from smallwit.training.step_batch import StepBatch
+from smallwit.training.world import ALONE, World
 
 
 class Annotator(Protocol):
@@ -36,7 +37,8 @@ class Annotator(Protocol):
 class ForwardPass:
     """Passes of a model over examples without gradient, `micro_tokens` padded tokens at a time.
 
-    `vocabulary` is the tokenizer's number of real tokens; `context` surrounds each pass.
+    `vocabulary` is the tokenizer's number of real tokens; `context` surrounds each pass. The processes of `world` share
+    the work.
     """
 
     model: PreTrainedModel
@@ -45,10 +47,15 @@ class ForwardPass:
     micro_tokens: int
     autocast: torch.dtype | None = None
     context: Callable[[], AbstractContextManager[object]] = nullcontext
+    world: World = ALONE
 
-    @torch.no_grad()
     def per_token(self, examples: Sequence[Example], reduce: Callable[[Tensor, TokenBatch], Tensor]) -> list[Tensor]:
         """What `reduce` makes of hidden states `[N, H]` and their batch, `[N]`: one vector for each example."""
+        rows = self.world.spread(lambda share: [row.numpy() for row in self._per_token(share, reduce)], examples)
+        return [torch.from_numpy(row) for row in rows]
+
+    @torch.no_grad()
+    def _per_token(self, examples: Sequence[Example], reduce: Callable[[Tensor, TokenBatch], Tensor]) -> list[Tensor]:
         trained = [example for example in examples if example.targets > 0]
         found: dict[int, Tensor] = {}
         device_type = self.model.device.type

@@ -21,10 +21,11 @@ from smallwit.training.average import WeightAverage
 from smallwit.training.batch import Example, TokenBatch, micro_batches
 from smallwit.training.checkpoint import Checkpoints
 from smallwit.training.forward import forward_hidden
-from smallwit.training.metrics import TokenMeans, labels, merged_objectives, merged_sources
+from smallwit.training.metrics import Tally, labels, merged_objectives, merged_sources
 from smallwit.training.objectives import Objective
 from smallwit.training.optimizer import make_optimizers, rate_share
 from smallwit.training.sources import Remembering, Source, StepBatch
+from smallwit.training.world import ALONE, World
 
 NOT_FINITE_IN_A_ROW = 5
 UNVERIFIED_SHARE = 0.01
@@ -85,7 +86,8 @@ class Trainer:
     """Trains `model` in place on a mixture of sources and objectives.
 
     `vocabulary` is the tokenizer's number of real tokens: the head projects those only, so models whose tables are
-    padded to different sizes agree. `autocast` is a dtype for mixed precision, or `None`.
+    padded to different sizes agree. `autocast` is a dtype for mixed precision, or `None`. `world` is of the processes
+    that train the model together: each has a trainer with the same arguments, and the first one's weights are all's.
     """
 
     def __init__(
@@ -103,15 +105,18 @@ class Trainer:
         pack: int | None = None,
         seed: int,
         autocast: torch.dtype | None = None,
+        world: World = ALONE,
     ) -> None:
+        self.world = world
         self.model, self.sources, self.objectives, self.teachers = model, sources, objectives, teachers
         self.spec, self.budget = optimizer, budget
         self.vocabulary, self.pad, self.seed, self.autocast = vocabulary, pad, seed, autocast
         self.micro_tokens, self.pack = micro_tokens, pack
         found = {name: module for objective in objectives for name, module in objective.modules.items()}
         self.modules = {name: module.to(model.device) for name, module in found.items()}
-        self.parameters = list(self.trained_tensors().values())
         beside = [parameter for module in self.modules.values() for parameter in module.parameters()]
+        self.parameters = [*(p for p in model.parameters() if p.requires_grad), *beside]
+        world.copy_from_first(self.parameters)
         self.optimizers = make_optimizers(model, optimizer, beside)
         self.cost = Cost.of(model)
         self.progress = Progress()
@@ -157,8 +162,12 @@ class Trainer:
         self.objectives = [objective.at(share) for objective in self.objectives]
         batches = {name: source.batch(progress.step) for name, source in self.sources.items()}
         self._check_verified(batches)
-        metrics = merged_sources(batches) | self._backward(batches)
-        progress.flops += sum(batch.flops for batch in batches.values())
+        tally = self._backward(batches).of_all(self.world)
+        self.world.sum_gradients(self.parameters)
+        metrics = merged_sources(batches) | self._losses(tally)
+        progress.tokens += tally.tokens
+        progress.teacher_tokens += tally.teacher_tokens
+        progress.flops += tally.flops + sum(batch.flops for batch in batches.values())
         metrics |= {"lr": rate * self.spec.lr, "grad_norm": self._update(rate, metrics["loss"])}
         progress.step += 1
         return metrics | {"step": progress.step, "tokens": progress.tokens, "flops": progress.flops}
@@ -172,39 +181,44 @@ class Trainer:
                     "run `smallwit doctor` to see what code isolation this machine offers"
                 )
 
-    def _backward(self, batches: Mapping[str, StepBatch]) -> dict[str, float]:
-        """Accumulate the gradient of the whole step; returns the loss and its parts."""
-        losses = [0.0] * len(self.objectives)
-        means = [TokenMeans() for _ in self.objectives]
+    def _backward(self, batches: Mapping[str, StepBatch]) -> Tally:
+        """Accumulate the gradient of this process' share of the step."""
+        tally = Tally.of(len(self.objectives))
         for name, batch in batches.items():
             places = [place for place, objective in enumerate(self.objectives) if objective.source == name]
             objectives = [self.objectives[place] for place in places]
             # Before any backward: the normalisers are those of the whole step, however it is split.
             normalisers = [objective.normaliser(batch.examples) for objective in objectives]
             examples = [e for e in batch.examples if e.targets > 0 and any(o.wants(e) for o in objectives)]
-            for group in micro_batches(examples, self.micro_tokens, self.pack):
+            mine = self.world.share(examples, [len(example.tokens) for example in examples])
+            for group in micro_batches(mine, self.micro_tokens, self.pack):
                 tokens = TokenBatch.of(group, self.pad, self.model.device, self.pack)
-                parts, numbers = self._micro_backward(tokens, objectives, normalisers)
+                parts, numbers = self._micro_backward(tokens, objectives, normalisers, tally)
                 for place, part, number in zip(places, parts, numbers, strict=True):
-                    losses[place] += part
-                    means[place].add(number, len(tokens.labels))
-        total = sum(objective.weight * loss for objective, loss in zip(self.objectives, losses, strict=True))
+                    tally.losses[place] += part
+                    tally.means[place].add(number, len(tokens.labels))
+        return tally
+
+    def _losses(self, tally: Tally) -> dict[str, float]:
+        """The loss of a step, its parts, and what the objectives have to say."""
+        total = sum(objective.weight * loss for objective, loss in zip(self.objectives, tally.losses, strict=True))
         scheduled = [objective for objective in self.objectives if objective.schedule is not None]
         return (
             {"loss": total}
-            | {f"loss/{label}": loss for label, loss in zip(labels(self.objectives), losses, strict=True)}
+            | {f"loss/{label}": loss for label, loss in zip(labels(self.objectives), tally.losses, strict=True)}
             | {f"weight/{label}": o.weight for label, o in zip(labels(scheduled), scheduled, strict=True)}
-            | merged_objectives(self.objectives, means)
+            | merged_objectives(self.objectives, tally.means)
         )
 
     def _micro_backward(
-        self, batch: TokenBatch, objectives: Sequence[Objective], normalisers: Sequence[float]
+        self, batch: TokenBatch, objectives: Sequence[Objective], normalisers: Sequence[float], tally: Tally
     ) -> tuple[list[float], list[Mapping[str, Tensor]]]:
         """Add the gradient of one micro-batch; returns each objective's loss and its numbers of each token."""
         device_type = self.model.device.type
         with torch.autocast(device_type, self.autocast, enabled=self.autocast is not None):
             hidden = forward_hidden(self.model, batch)
-            heads = {name: self._teacher_head(name, batch) for name in {o.teacher for o in objectives if o.teacher}}
+            names = {o.teacher for o in objectives if o.teacher}
+            heads = {name: self._teacher_head(name, batch, tally) for name in names}
         views = [o.view(batch, heads[o.teacher] if o.teacher else None) for o in objectives]
         watched = [objective.watched(batch) for objective in objectives]
         asked = [*views, *chain.from_iterable(watched)]
@@ -238,8 +252,8 @@ class Trainer:
             loss = weighted(parts(values, batch))
         states = [(o.token_weights(batch) * o.state_loss(hidden, batch)).sum() / normaliser for o, normaliser in terms]
         (loss + weighted(states)).backward()
-        self.progress.tokens += len(batch.labels)
-        self.progress.flops += self.cost.train(batch.lengths, len(batch.labels))
+        tally.tokens += len(batch.labels)
+        tally.flops += self.cost.train(batch.lengths, len(batch.labels))
         with torch.no_grad():
             losses = [float(part + state) for part, state in zip(parts(values, batch), states, strict=True)]
             rest = iter(values[len(views) :])
@@ -250,16 +264,16 @@ class Trainer:
         return losses, numbers
 
     @torch.no_grad()
-    def _teacher_head(self, name: str, batch: TokenBatch) -> TeacherDistribution:
+    def _teacher_head(self, name: str, batch: TokenBatch, tally: Tally) -> TeacherDistribution:
         teacher = self.teachers[name]
         if not isinstance(teacher, Teacher):
             distribution, flops, tokens = teacher.distribution(batch.examples, batch.tokens.device)
-            self.progress.flops += flops
-            self.progress.teacher_tokens += tokens
+            tally.flops += flops
+            tally.teacher_tokens += tokens
             return distribution
         hidden = forward_hidden(teacher.model, batch)
-        self.progress.flops += teacher.cost.forward(batch.lengths, len(batch.labels))
-        self.progress.teacher_tokens += sum(batch.lengths)
+        tally.flops += teacher.cost.forward(batch.lengths, len(batch.labels))
+        tally.teacher_tokens += sum(batch.lengths)
         return TeacherHead(hidden, head_weight(teacher.model).to(hidden.dtype), self.vocabulary)
 
     def _update(self, rate: float, loss: float) -> float:
@@ -301,7 +315,9 @@ class Trainer:
         return trained
 
     def save(self, checkpoints: Checkpoints) -> None:
-        """Publish everything that training remembers."""
+        """Publish everything that training remembers; it is the same in all processes, so the first one does."""
+        if not self.world.first:
+            return
         tensors: dict[str, Any] = {
             "model": {name: p.detach() for name, p in self.trained_tensors().items()},
             "optimizers": [one.state_dict() for one in self.optimizers],
@@ -312,8 +328,18 @@ class Trainer:
         checkpoints.save(self.progress.step, tensors, asdict(self.progress))
 
     def resume(self, checkpoints: Checkpoints) -> list[str]:
-        """Go back to the newest whole checkpoint, if there is one; returns complaints about newer ones."""
-        found = checkpoints.load()
+        """Go back to the newest whole checkpoint, if there is one; returns complaints about newer ones.
+
+        Raises `TrainingStopped` when not all processes find the same one.
+        """
+        # The first clears away what is damaged, or of another stage, before the others look.
+        found = self.world.after_first(checkpoints.load)
+        steps = self.world.everyones(found and found[1]["step"])
+        if len(set(steps)) > 1:
+            raise TrainingStopped(
+                f"{checkpoints.folder}: the processes find checkpoints of different steps there ({steps}, by rank); "
+                "all of them need the same folder"
+            )
         if found is None:
             return []
         tensors, state, complaints = found

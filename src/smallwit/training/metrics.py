@@ -1,21 +1,24 @@
-"""Numbers for the log: means over the tokens of a step, and names that tell apart what several parts report."""
+"""The numbers of a step: what is added up over its tokens, and names that tell apart what several parts report."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
 
 import torch
 from torch import Tensor
 
 from smallwit.training.objectives import Objective
 from smallwit.training.step_batch import StepBatch
+from smallwit.training.world import World
 
 
 class TokenMeans:
     """Means of numbers of each token over all tokens of a step, however it is split."""
 
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.tokens = 0
+    def __init__(self, sums: Mapping[str, Tensor | float] | None = None, tokens: int = 0) -> None:
+        self.sums: dict[str, Tensor | float] = dict(sums or {})
+        self.tokens = tokens
 
     def add(self, numbers: Mapping[str, Tensor], tokens: int) -> None:
         """Take in the numbers `[N]` of one micro-batch of so many tokens."""
@@ -25,9 +28,50 @@ class TokenMeans:
             self.sums[name] = self.sums[name] + total if name in self.sums else total
         self.tokens += tokens
 
+    def plain(self) -> "TokenMeans":
+        """The same without tensors, to be told to other processes."""
+        return TokenMeans({name: float(total) for name, total in self.sums.items()}, self.tokens)
+
+    def __add__(self, other: "TokenMeans") -> "TokenMeans":
+        names = dict.fromkeys([*self.sums, *other.sums])
+        sums = {name: self.sums.get(name, 0.0) + other.sums.get(name, 0.0) for name in names}
+        return TokenMeans(sums, self.tokens + other.tokens)
+
     def means(self) -> dict[str, float]:
         """The means; none where no token was trained on."""
         return {name: float(total) / self.tokens for name, total in self.sums.items()}
+
+
+@dataclass
+class Tally:
+    """What the micro-batches of a step add up to: each objective's loss and numbers, tokens, and FLOPs."""
+
+    losses: list[float]
+    means: list[TokenMeans]
+    tokens: int = 0
+    teacher_tokens: int = 0
+    flops: float = 0.0
+
+    @staticmethod
+    def of(objectives: int) -> "Tally":
+        """Nothing yet, for so many objectives."""
+        return Tally([0.0] * objectives, [TokenMeans() for _ in range(objectives)])
+
+    def of_all(self, world: World) -> "Tally":
+        """The sum of all processes' tallies."""
+        if world.size == 1:
+            return self
+        plain = replace(self, means=[each.plain() for each in self.means])
+        return reduce(Tally.__add__, world.everyones(plain))
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(
+            [one + more for one, more in zip(self.losses, other.losses, strict=True)],
+            [one + more for one, more in zip(self.means, other.means, strict=True)],
+            self.tokens + other.tokens,
+            self.teacher_tokens + other.teacher_tokens,
+            self.flops + other.flops,
+        )
 
 
 def merged_sources(batches: Mapping[str, StepBatch]) -> dict[str, float]:

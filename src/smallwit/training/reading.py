@@ -19,6 +19,7 @@ from smallwit.objectives.teacher import RankedTeacher, TeacherDistribution, Teac
 from smallwit.training.batch import Example, Reading
 from smallwit.training.sources import Remembering, Source
 from smallwit.training.step_batch import StepBatch
+from smallwit.training.world import ALONE, World
 
 
 class ReadingTeacher:
@@ -87,18 +88,21 @@ def _first_at(texts: Sequence[str], whole: str) -> dict[int, int]:
 
 @dataclass(frozen=True)
 class ReadSource:
-    """A source whose examples the `teachers` have read, by name."""
+    """A source whose examples the `teachers` have read, by name; the processes of `world` share the reading."""
 
     source: Source
     teachers: Mapping[str, ReadingTeacher]
+    world: World = ALONE
 
     def batch(self, step: int) -> StepBatch:
         made = self.source.batch(step)
-        examples = [
+        return replace(made, examples=self.world.spread(self._read, made.examples))
+
+    def _read(self, examples: Sequence[Example]) -> list[Example]:
+        return [
             replace(example, readings={name: teacher.read(example) for name, teacher in self.teachers.items()})
-            for example in made.examples
+            for example in examples
         ]
-        return replace(made, examples=examples)
 
     def state(self) -> dict[str, Any]:
         """What the source itself must remember."""

@@ -24,6 +24,7 @@ from smallwit.training.annotators import Annotator
 from smallwit.training.batch import Example
 from smallwit.training.rewards import Grader
 from smallwit.training.step_batch import StepBatch
+from smallwit.training.world import ALONE, World
 
 
 class Source(Protocol):
@@ -164,6 +165,8 @@ class RolloutSource:
 
     `annotators` say more of them before the batch is split; `base` is the folder of the user's own reward files. A
     batch serves `spec.updates` steps, a part each; until they are over it is a part of what training remembers.
+
+    The processes of `world` share the problems: each completes and grades some, and all have the whole batch then.
     """
 
     def __init__(
@@ -178,7 +181,9 @@ class RolloutSource:
         estimator: Estimator | None,
         annotators: Sequence[Annotator] = (),
         base: Path | None = None,
+        world: World = ALONE,
     ) -> None:
+        self.world = world
         self.stream, self.tokenizer, self.engine, self.spec, self.cost = stream, tokenizer, engine, spec, cost
         self.seed, self.estimator, self.annotators = seed, estimator, annotators
         self.sampling = Sampling(spec.temperature, spec.max_new_tokens, end_tokens(tokenizer))
@@ -244,14 +249,41 @@ class RolloutSource:
         pairs = [self.stream[start + i] for i in range(count)]
         prompts = encode_prompts(self.tokenizer, [problem.prompt for _, problem in pairs])
         samples = range(attempt * spec.group, (attempt + 1) * spec.group)
+
+        def groups(rows: Sequence[int]) -> list[_Group]:
+            return self._groups(step, [pairs[row] for row in rows], [prompts[row] for row in rows], samples)
+
+        drawn = self.world.spread(groups, range(count))
+        return _Drawn(
+            pairs,
+            prompts,
+            [completion for group in drawn for completion in group.completions],
+            torch.tensor([group.rewards for group in drawn]),
+            {name: torch.tensor([g.parts[name] for g in drawn], dtype=torch.float64) for name in drawn[0].parts},
+        )
+
+    def _groups(
+        self, step: int, pairs: Sequence[tuple[Task, Problem]], prompts: Sequence[list[int]], samples: Sequence[int]
+    ) -> list["_Group"]:
+        """A group of completions of each problem, graded where an objective needs it."""
+        if not pairs:
+            return []
+        size = len(samples)
         seeds = [stable_seed(self.seed, step, t.name, problem.id, sample) for t, problem in pairs for sample in samples]
-        repeated = [prompt for prompt in prompts for _ in samples]
-        completions = self.engine.generate(repeated, self.sampling, seeds)
-        if self.estimator is None:
-            return _Drawn(pairs, prompts, completions, torch.full((count, spec.group), torch.nan), {})
-        responses = decode(self.tokenizer, [completion.tokens for completion in completions])
-        graded = self.grader.grade(pairs, responses, completions)
-        return _Drawn(pairs, prompts, completions, graded.total, graded.parts)
+        completions = self.engine.generate([prompt for prompt in prompts for _ in samples], self.sampling, seeds)
+        rewards, parts = torch.full((len(pairs), size), torch.nan), {}
+        if self.estimator is not None:
+            responses = decode(self.tokenizer, [completion.tokens for completion in completions])
+            graded = self.grader.grade(pairs, responses, completions)
+            rewards, parts = graded.total, graded.parts
+        return [
+            _Group(
+                completions[row * size : (row + 1) * size],
+                rewards[row].tolist(),
+                {name: part[row].tolist() for name, part in parts.items()},
+            )
+            for row in range(len(pairs))
+        ]
 
     def _flops(self, prompts: Sequence[list[int]], completions: Sequence[Completion]) -> float:
         """Each prompt is read once; each completion then costs what its tokens add."""
@@ -263,6 +295,15 @@ class RolloutSource:
                 added = len(completion.tokens) - 1
                 total += self.cost.forward([len(prompt) + added], 1 + added) - alone
         return total
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The completions `[G]` of one problem, their rewards, NaN where not known, and the parts of these."""
+
+    completions: list[Completion]
+    rewards: list[float]
+    parts: dict[str, list[float]]
 
 
 @dataclass(frozen=True)
