@@ -105,12 +105,13 @@ def _list(text: str, items: list[str]) -> Node:
     for item in items:
         node = parse(item)
         for part in node.parts if node.kind == "items" else (node,):
-            parts.setdefault(f"{part.name}={_identity(part.text)}", part)
+            parts.setdefault(f"{part.name}={identity(part.text)}", part)
     single = next(iter(parts.values())) if len(parts) == 1 else None
     return single or Node("items", text, parts=tuple(parts.values()))
 
 
-def _identity(text: str) -> str:
+def identity(text: str) -> str:
+    """A string that is equal for equal numbers and for answers in one spelling. Takes the output of `spell`."""
     number = read_number(text)
     return key(text) if number is None else str(number.value)
 
