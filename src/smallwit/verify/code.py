@@ -95,8 +95,7 @@ def judge_code(
     `workers` is the number of programs at a time, the machine's cores by default. The worker processes are kept for
     the next call. Raises `UserError` for a job that cannot be judged, before any is.
     """
-    orders = [_order(job, cpu_seconds) for job in jobs]
-    return list(_judged(orders, workers))
+    return list(_judged([_order(job, cpu_seconds) for job in jobs], cpu_seconds, workers))
 
 
 def judge_stream(
@@ -106,10 +105,12 @@ def judge_stream(
     there. Raises `UserError` at a job that cannot be judged; then and when the iterator is closed early, all programs
     that run are ended.
     """
-    return _judged((_order(job, cpu_seconds) for job in jobs), workers)
+    return _judged((_order(job, cpu_seconds) for job in jobs), cpu_seconds, workers)
 
 
-def _judged(orders: Iterable["_Order"], workers: int | None) -> Iterator[Verdict]:
+def _judged(orders: Iterable["_Order"], cpu_seconds: float, workers: int | None) -> Iterator[Verdict]:
+    if cpu_seconds <= 0:
+        raise UserError(f"a program cannot have cpu_seconds {cpu_seconds}; give a positive number")
     works = (Work(order.key(), partial(_judge_in_pool, order), _same) for order in orders)
     return in_order(works, workers or cores(), _state.verdicts, _state.close)
 
@@ -135,8 +136,6 @@ def isolation_level() -> str:
 
 
 def _order(job: CodeJob, cpu_seconds: float) -> _Order:
-    if cpu_seconds <= 0:
-        raise UserError(f"code job {job.entry_point!r}: cpu_seconds is {cpu_seconds}; give a positive number")
     if not job.cases and not job.tests:
         raise UserError(f"code job {job.entry_point!r}: it has neither tests nor cases; give one of them")
     cases, expected = [], []

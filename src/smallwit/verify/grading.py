@@ -145,8 +145,7 @@ def _grade_file(
         totals = _Totals(kind.name == "math")
         done, rows = _go_on(file, out, source, _rows(kind, source), totals)
         summary = Summary(kind.name, timeout, kind.isolation())
-        if done:
-            _join(out, summary)
+        _join(out, summary, done)
         _write_summary(out, summary)
         tell(done, total)
         ahead, behind = itertools.tee(rows)
@@ -276,15 +275,19 @@ def _write_summary(out: Path, summary: Summary) -> None:
     write_atomically(summary_path(out), json.dumps(asdict(summary), indent=1) + "\n")
 
 
-def _join(out: Path, summary: Summary) -> None:
-    """Check that what is there was graded by the same settings, and keep the weaker isolation of the two."""
+def _join(out: Path, summary: Summary, done: int) -> None:
+    """Check that the rows that are there were graded by the same settings, and keep the weaker isolation of the two."""
     path = summary_path(out)
+    if not path.exists():
+        if done:
+            raise UserError(f"{out}: is begun, but {path.name} with its settings is missing; name another file")
+        return
     try:
         before = Summary(**json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise UserError(f"{out}: is begun, and {path.name} with its settings is missing; name another file") from None
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path}: is no summary of a graded file; remove {out} and it to grade anew") from error
+        raise UserError(f"{path}: is in the way, and is no summary of a graded file; move it") from error
+    if not done:
+        return
     if (before.kind, before.timeout) != (summary.kind, summary.timeout):
         raise UserError(
             f"{out}: was begun by grade {before.kind} with a timeout of {before.timeout:g} seconds, this is grade "

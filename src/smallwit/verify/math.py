@@ -67,7 +67,7 @@ def grade_math_stream(
 def several_boxes(response: str) -> bool:
     """Whether the closed, non-empty boxes of a response (its last 64 that differ as text) hold different answers."""
     boxes = list(dict.fromkeys(box for box in reversed(boxed(response)) if box and "\\boxed" not in box))[:64]
-    return len({identity(spell(box[:MAX_CHARACTERS])) for box in boxes}) > 1
+    return len({box if over_limit(box) else identity(spell(box)) for box in boxes}) > 1
 
 
 def _graded(readings: Iterable["Verdict | _Open"], cpu_seconds: float, workers: int) -> Iterator[Verdict]:
@@ -138,11 +138,13 @@ def _read(gold: str, response: str) -> Verdict | _Open:
     gold_number, number = read_number(gold), read_number(extraction.answer)
     if gold_number and number:
         return _verdict(extraction, "correct" if gold_number.same(number) else "wrong")
+    if gold.strip() == extraction.answer and gold.strip() and not gold_number:
+        return _verdict(extraction, "correct")
+    if over_limit(extraction.answer):
+        return _verdict(extraction, "limit")
     gold, answer = spell(gold), spell(extraction.answer)
     if gold and key(gold) == key(answer) and not gold_number:
         return _verdict(extraction, "correct")
-    if over_limit(answer):
-        return _verdict(extraction, "limit")
     gold_node, answer_node = parse(gold), parse(answer)
     same = equal(gold_node, answer_node, lambda one, other: None)
     if same is None:
