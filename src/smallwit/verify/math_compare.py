@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 
-from smallwit.verify.math_structure import Node
+from smallwit.verify.math_structure import Node, as_interval
 from smallwit.verify.math_text import key, words
 from smallwit.verify.math_units import NOT_A_UNIT, read_units
 from smallwit.verify.numbers import Quantity, read_number
@@ -17,8 +17,10 @@ Oracle = Callable[[str, str], bool | None]
 _BASE = re.compile(
     r"(-?)\(?(?:\\(?:text|mathrm)\s*\{)?([0-9A-Z]*[0-9][0-9A-Z]*(?:\.[0-9A-Z]+)?)\}?\)?_(?:\{?\(?([0-9]{1,2})\)?\}?)"
 )
+_CLOCK = re.compile(r"([0-9]{1,2}):([0-5][0-9])(?::([0-5][0-9]))?(?:([ap])\.?m\.?)?", re.IGNORECASE)
 _UNIT_TAIL = re.compile(r"(?:\\degree|%|\\(?:text|mbox|textrm|mathrm)\s*\{[^{}]*\}(?:\s*\^\s*\{?[23]\}?)?|\s|\.)+$")
 _RELATION = re.compile(r"=|<|>|\\(?:le|ge|ne|in)(?![A-Za-z])")
+_TWO_NUMERALS = re.compile(r"[0-9] +[0-9]")  # Math-Verify would multiply them
 _WORDY = re.compile(r"\\(?:text|mbox|textrm|textbf)\b|\\begin|(?<![\\A-Za-z])[A-Za-z]{4,}")
 
 
@@ -30,6 +32,9 @@ def equal(gold: Node, answer: Node, oracle: Oracle) -> bool | None:
         # 100,200 was read as one number; the gold answer says that it is two.
         parts = tuple(Node("leaf", part) for part in answer.text.split(","))
         answer = Node("items", answer.text, answer.name, parts)
+    if gold.kind != answer.kind and (interval := as_interval(gold if gold.kind == "leaf" else answer)):
+        # [2, oo) and "x >= 2" say the same.
+        gold, answer = (interval, answer) if gold.kind == "leaf" else (gold, interval)
     if gold.kind != answer.kind:
         return oracle(gold.text, answer.text) if "union" in (gold.kind, answer.kind) else False
     if gold.kind == "leaf":
@@ -104,8 +109,12 @@ def _formula(gold: str, answer: str, oracle: Oracle) -> bool | None:
         return gold_number.same(answer_number)
     if gold_words := words(gold):
         return gold_words == (words(answer) or key(answer).lower())
+    if re.fullmatch("[A-Z]", gold) and (answer_words := words(answer)):
+        return answer_words == gold.lower()
     if key(gold).lstrip("+") == key(answer).lstrip("+"):
         return True
+    if (gold_clock := _clock(gold)) and (answer_clock := _clock(answer)):
+        return all(one == other or "" in (one, other) for one, other in zip(gold_clock, answer_clock, strict=True))
     gold_base, answer_base = _based(gold), _based(answer)
     if gold_base or answer_base:
         return (gold_base or _in_ten(gold_number)) == (answer_base or _in_ten(answer_number))
@@ -116,9 +125,15 @@ def _formula(gold: str, answer: str, oracle: Oracle) -> bool | None:
         return True
     if key(gold).lower() == key(answer).lower():
         return False  # Math-Verify would take x and X for the same variable
-    if _WORDY.search(gold) or _WORDY.search(answer):
+    if _WORDY.search(gold) or _WORDY.search(answer) or _TWO_NUMERALS.search(answer):
         return False
     return oracle(gold, answer)
+
+
+def _clock(text: str) -> tuple[int, int, int, str] | None:
+    """Hours, minutes, seconds and `a` or `p` of a time such as `3:30 \\text{ p.m.}`."""
+    match = _CLOCK.fullmatch(key(text).replace(" ", "").replace("~", ""))
+    return (int(match[1]), int(match[2]), int(match[3] or 0), (match[4] or "").lower()) if match else None
 
 
 def _based(text: str) -> tuple[str, str] | None:
