@@ -9,7 +9,6 @@ from rich.console import Console
 from smallwit.artifacts import disk_trouble
 from smallwit.progress import RunProgress
 from smallwit.verify import code, grading
-from smallwit.verify.sandbox.isolation import LEVELS
 
 _UNVERIFIED = "infrastructure"
 
@@ -57,9 +56,9 @@ def _beat(progress: RunProgress, stop: threading.Event) -> None:
 
 def _say_isolation(progress: RunProgress) -> None:
     level = code.isolation_level()
-    weak = LEVELS.index(level) < LEVELS.index("namespaces")
+    weak = code.LEVELS.index(level) < code.LEVELS.index(code.LEAST_ISOLATION)
     warning = "; this machine offers no namespaces: run only programs that you would run without a sandbox"
-    progress.say(f"isolation: {level} (of {', '.join(LEVELS)}){warning if weak else ''}")
+    progress.say(f"isolation: {level} (of {', '.join(code.LEVELS)}){warning if weak else ''}")
 
 
 def _lines(summary: grading.Summary) -> list[str]:

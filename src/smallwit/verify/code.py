@@ -28,6 +28,7 @@ from smallwit.verify.in_order import Memory, Work, cores, in_order
 from smallwit.verify.sandbox.candidate import LIMIT, READY, REQUEST_BYTES, VALUE
 from smallwit.verify.sandbox.codec import CodecError, TooLargeError, decode, encode, receive_frame, send_frame
 from smallwit.verify.sandbox.extract import MAX_CHARACTERS
+from smallwit.verify.sandbox.isolation import LEVELS
 from smallwit.verify.sandbox.pool import Pool, ServerLostError, Worker
 from smallwit.verify.verdict import Verdict
 
@@ -124,6 +125,22 @@ def _judge_in_pool(order: "_Order") -> Verdict:
     with _state.current_pool().lend() as worker:
         verdict = _judge(worker, order)
     return replace(verdict, seconds=time.perf_counter() - start)
+
+
+LEAST_ISOLATION = "namespaces"
+"""The level below which no model is trained by the verdicts on programs, unless the user says so."""
+
+
+def known_level(level: str) -> str:
+    """`level`, if it is one of `LEVELS`. Raises `ValueError` otherwise."""
+    if level not in LEVELS:
+        raise ValueError(f"isolation is {level!r}; give one of {', '.join(LEVELS)}")
+    return level
+
+
+def close() -> None:
+    """End the worker processes; the next job starts new ones."""
+    _state.close()
 
 
 def isolation_level() -> str:

@@ -23,7 +23,6 @@ from smallwit.artifacts import write_atomically
 from smallwit.errors import UserError
 from smallwit.rows import BadRow, Row, scan_rows
 from smallwit.verify import code, math
-from smallwit.verify.sandbox.isolation import LEVELS
 from smallwit.verify.verdict import Verdict
 
 ADDED = ("score", "strict", "answer", "reason", "seconds")
@@ -294,4 +293,4 @@ def _join(out: Path, summary: Summary, done: int) -> None:
             f"{summary.kind} with {summary.timeout:g}; give the same, or name another file"
         )
     if before.isolation is not None and summary.isolation is not None:
-        summary.isolation = min(before.isolation, summary.isolation, key=LEVELS.index)
+        summary.isolation = min(before.isolation, summary.isolation, key=code.LEVELS.index)
