@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import itertools
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -192,6 +193,8 @@ def _open(source: Path, out: Path) -> Iterator[BinaryIO]:
         raise UserError(f"{out}: is the source itself; name another file")
     if out.exists() and not out.is_file():
         raise UserError(f"{out}: is no file; name one")
+    if out.parent.is_dir() and not os.access(out.parent, os.W_OK):
+        raise UserError(f"{out.parent}: cannot be written to; name a file in another folder")
     try:
         file = out.open("r+b" if out.exists() else "x+b")
     except OSError as error:
