@@ -30,7 +30,7 @@ SETS = {
     "MBPP": ("mbpp", "mbpp/mbpp.jsonl"),
 }
 WRONG_AS_PUBLISHED = {"HumanEval+": {"HumanEval/32"}}
-"""Its check passes a list of coefficients as the arguments of a function that takes them as one."""
+"""Its check unpacks the number that the function has to return."""
 
 PROGRAMS = 1000
 BOMBS = (

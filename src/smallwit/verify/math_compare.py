@@ -60,31 +60,22 @@ def _in_order(gold: Sequence[Node], answer: Sequence[Node], oracle: Oracle) -> b
 
 
 def _any_order(gold: Sequence[Node], answer: Sequence[Node], oracle: Oracle) -> bool | None:
-    """Whether the two lists pair off, every part with one of its own."""
+    """Whether every part of the one has a part of its own in the other. The first that is equal will do."""
     if len(gold) != len(answer):
         return False
-    verdicts = [[equal(one, other, oracle) for other in answer] for one in gold]
-    for accepted in ({True}, {True, None}):
-        edges = [[column for column, verdict in enumerate(row) if verdict in accepted] for row in verdicts]
-        if _pairs_off(edges):
-            return None if None in accepted else True
-    return False
-
-
-def _pairs_off(edges: list[list[int]]) -> bool:
-    """Whether every row can be given a column of its own (augmenting paths)."""
-    owner: dict[int, int] = {}
-
-    def place(row: int, seen: set[int]) -> bool:
-        for column in edges[row]:
-            if column not in seen:
-                seen.add(column)
-                if column not in owner or place(owner[column], seen):
-                    owner[column] = row
-                    return True
-        return False
-
-    return all(place(row, set()) for row in range(len(edges)))
+    left, undecided = list(answer), False
+    for one in gold:
+        verdicts: list[bool | None] = []
+        for other in left:
+            verdicts.append(equal(one, other, oracle))
+            if verdicts[-1]:
+                left.remove(other)
+                break
+        else:
+            if None not in verdicts:
+                return False
+            undecided = True
+    return None if undecided else True
 
 
 def _leaf(gold: Node, answer: Node, oracle: Oracle) -> bool | None:
