@@ -11,6 +11,9 @@ from smallwit.verify.numbers import Quantity, read_number
 MAX_ITEMS = 40
 """Longest list that is compared item by item; longer ones are equal only as strings."""
 
+MAX_UNIT = 100
+"""Characters at the end of a formula in which its unit is looked for, so that the time stays linear."""
+
 Oracle = Callable[[str, str], bool | None]
 """Whether two formulas are equal: `oracle(gold, answer)` is `None` while it is not known yet."""
 
@@ -139,7 +142,7 @@ def _in_ten(number: Quantity | None) -> tuple[str, str] | None:
 
 def _without_unit(text: str) -> tuple[str, str | None]:
     """A formula without the unit that trails it, and the unit: `8\\sqrt{3} \\text{ cm}` is `8\\sqrt{3}` and `cm`."""
-    tail = _UNIT_TAIL.search(text)
+    tail = _UNIT_TAIL.search(text, max(0, len(text) - MAX_UNIT))
     if not tail or not text[: tail.start()].strip():
         return text, None
     unit = read_units(tail[0].replace(r"\degree", " degrees "))

@@ -144,9 +144,11 @@ class Pool:
         """Whether the formulas are equal. Safe to call from several threads."""
         reason = ""
         for attempt in (1, 2):
+            # A fresh worker is asked again whether it was the memory of earlier requests; not for as long.
+            seconds = cpu_seconds if reason != "limit" else cpu_seconds / 4
             try:
                 worker = self._take()
-                comparison = worker.compare(gold, answer, cpu_seconds)
+                comparison = worker.compare(gold, answer, seconds)
             except WorkerLost as lost:
                 reason = lost.reason
                 level = logging.WARNING if reason == "infrastructure" and not self._closed else logging.DEBUG
