@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
-PACKAGES = ("smallwit", "torch", "transformers", "trl", "peft", "numpy", "math-verify", "sympy")
+PACKAGES = ("smallwit", "torch", "transformers", "trl", "peft", "numpy")
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import json
 import logging
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,28 +71,33 @@ def read_rows(
 
 
 def scan_rows(
-    path: Path | str, columns: Mapping[str, type] | None = None, check: Callable[[Row], str | None] | None = None
+    path: Path | str,
+    columns: Mapping[str, type] | None = None,
+    *,
+    far: Callable[[float], None] = lambda share: None,
+    check: Callable[[Row], str | None] = lambda row: None,
 ) -> Iterator[Row | BadRow]:
     """The rows of a file one after the other, each a dict or a `BadRow`; one line or parquet batch is held at a time.
 
-    `check` may say of a row with all columns why it cannot be used all the same. The kind is told by the file's first
-    bytes, not by its name. Raises `UserError` where the whole file cannot be read.
+    The kind is told by the file's first bytes, not by its name. `far` is told, before each row, which share of the
+    file has been read; `check` may say why a row that has its columns cannot be used. Raises `UserError` where the
+    whole file cannot be read.
     """
     path = Path(path)
-    unusable = partial(_unusable, columns=columns, check=check)
     try:
         with path.open("rb") as file:
             start = file.read(4)
             file.seek(0)
+            size = max(path.stat().st_size, 1)
             if start[:2] in _UTF16_MARKS:
                 raise UserError(f"{path}: the file is UTF-16; convert it to UTF-8")
             if start == _PARQUET:
-                yield from _parquet_rows(path, unusable)
-            elif start[:2] == _GZIP:
-                with gzip.open(file) as unpacked:
-                    yield from _json_rows(path, unpacked, unusable)
-            else:
-                yield from _json_rows(path, file, unusable)
+                yield from _parquet_rows(path, columns, far, check)
+                return
+            with gzip.open(file) if start[:2] == _GZIP else nullcontext(file) as lines:
+                for row in _json_rows(path, lines, columns, check):
+                    far(file.tell() / size)
+                    yield row
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; check the path") from error
     except (OSError, EOFError, zlib.error) as error:
@@ -100,7 +105,9 @@ def scan_rows(
         raise UserError(f"{path}: cannot be read ({error}); download or write it again") from error
 
 
-def _json_rows(path: Path, file: Iterable[bytes], unusable: Callable[[Any], str | None]) -> Iterator[Row | BadRow]:
+def _json_rows(
+    path: Path, file: Iterable[bytes], columns: Mapping[str, type] | None, check: Callable[[Row], str | None]
+) -> Iterator[Row | BadRow]:
     for number, line in enumerate(file, 1):
         if number == 1:
             line = line.removeprefix(_UTF8_MARK)
@@ -115,13 +122,19 @@ def _json_rows(path: Path, file: Iterable[bytes], unusable: Callable[[Any], str 
             cut = "; the line has no end, so the file was cut off while it was written" if line[-1:] != b"\n" else ""
             yield BadRow(path, number, f"not JSON ({_short(error)}){cut}")
             continue
-        reason = unusable(row)
+        reason = _unusable(row, columns)
         if reason is None and b"\\ud" in line.lower() and not _encodable(row):
             reason = "a text holds half of a surrogate pair, which is no character"
+        reason = reason or check(row)
         yield row if reason is None else BadRow(path, number, reason)
 
 
-def _parquet_rows(path: Path, unusable: Callable[[Any], str | None]) -> Iterator[Row | BadRow]:
+def _parquet_rows(
+    path: Path,
+    columns: Mapping[str, type] | None,
+    far: Callable[[float], None],
+    check: Callable[[Row], str | None],
+) -> Iterator[Row | BadRow]:
     import pyarrow  # type: ignore[import-untyped]
     import pyarrow.parquet  # type: ignore[import-untyped]
 
@@ -131,13 +144,14 @@ def _parquet_rows(path: Path, unusable: Callable[[Any], str | None]) -> Iterator
             for batch in table.iter_batches(1024):
                 for row in batch.to_pylist():
                     number += 1
-                    reason = unusable(row)
+                    far(number / table.metadata.num_rows)
+                    reason = _unusable(row, columns) or check(row)
                     yield row if reason is None else BadRow(path, number, reason)
     except pyarrow.ArrowException as error:
         raise UserError(f"{path}: not a whole parquet file ({_short(error)}); download or write it again") from error
 
 
-def _unusable(row: Any, columns: Mapping[str, type] | None, check: Callable[[Row], str | None] | None) -> str | None:
+def _unusable(row: Any, columns: Mapping[str, type] | None) -> str | None:
     """Why a row cannot be used, or `None`."""
     if not isinstance(row, dict):
         return f"a row must be an object with named columns, this is {_kind(row)}"
@@ -146,7 +160,7 @@ def _unusable(row: Any, columns: Mapping[str, type] | None, check: Callable[[Row
             return f"column '{name}' is missing; the row has {', '.join(map(repr, row)) or 'none'}"
         if not isinstance(row[name], kind) or (kind is int and isinstance(row[name], bool)):
             return f"column '{name}' must be {_KINDS[kind]}, this is {_kind(row[name])}"
-    return check(row) if check is not None else None
+    return None
 
 
 _KINDS: dict[type, str] = {str: "text", int: "a whole number", float: "a number", list: "a list", dict: "an object"}

@@ -162,7 +162,7 @@ def _grade_file(
 
 
 def _rows(kind: _Kind, source: Path) -> Iterator[Row]:
-    for row in scan_rows(source, kind.columns, kind.check):
+    for row in scan_rows(source, kind.columns, check=kind.check):
         if isinstance(row, BadRow):
             raise UserError(f"{row}; mend or remove the row")
         yield row
@@ -173,7 +173,7 @@ def _count(kind: _Kind, source: Path) -> int:
     if source.exists() and not source.is_file():
         raise UserError(f"{source}: is no file; name a JSONL file")
     total, bad, first = 0, 0, None
-    for row in scan_rows(source, kind.columns, kind.check):
+    for row in scan_rows(source, kind.columns, check=kind.check):
         total += 1
         if isinstance(row, BadRow):
             bad += 1
