@@ -9,7 +9,7 @@ import pytest
 
 from smallwit.verify import math_pool
 from smallwit.verify.extract import boxed, extract, last_number
-from smallwit.verify.math import grade_math, grade_math_batch
+from smallwit.verify.math import grade_math, grade_math_batch, several_boxes
 from smallwit.verify.math_limits import over_limit
 from smallwit.verify.numbers import read_number
 
@@ -136,6 +136,8 @@ def test_numeric_path_takes_far_less_than_a_millisecond() -> None:
         ("**Answer:** 18 apples", "18", 1.0, 0.0),
         ("The final answer is $18$. I hope it is correct.", "18", 1.0, 0.0),
         ("The answer is 17. There are 18 boxes.", "17", 0.0, 0.0),
+        ("The answer is 18 or 19.", "18 or 19", 0.0, 0.0),
+        ("The answer is 18 and that is it.", "18", 1.0, 0.0),
         ("She has 20 - 2 = 18 left.", "18", 1.0, 0.0),
         ("She has 20-2", "2", 0.0, 0.0),
         ("She pays $1,018.50.", "$1,018.50", 0.0, 0.0),
@@ -150,6 +152,20 @@ def test_no_answer() -> None:
     for response in ("", "I do not know.", "\\boxed{}", "\\boxed{  }"):
         verdict = grade_math("18", response)
         assert (verdict.score, verdict.strict, verdict.answer, verdict.reason) == (0.0, 0.0, None, "no-answer")
+
+
+def test_responses_with_several_different_boxes_are_told() -> None:
+    for response in (r"\boxed{17} \boxed{18}", r"\boxed{x} or \boxed{y}, so \boxed{x}"):
+        assert several_boxes(response)
+    for response in (
+        "",
+        r"\boxed{18}",
+        r"\boxed{18}, \boxed{18.0}",
+        r"\boxed{\boxed{18}}",
+        r"\boxed{18} \boxed{}",
+        r"17 \boxed{",
+    ):
+        assert not several_boxes(response)
 
 
 def test_boxes() -> None:
