@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from hostile_programs import HOSTILE, SLOW
+from hostile_programs_more import CUNNING, SLOW_CUNNING, WEAK_TESTS
 from smallwit.verify import code
 from smallwit.verify.code import CodeJob, isolation_level, judge_code
 from smallwit.verify.sandbox.isolation import LEVELS
@@ -23,6 +24,8 @@ HONEST = "def f(a, b):\n    return a + b\n"
 CASES = [((1, 2), 3), ((2, 5), 7)]
 TESTS = ["assert f(1, 2) == 3", "assert f(2, 5) == 7"]
 LIMIT = 1.0  # CPU seconds
+PROGRAMS = HOSTILE | CUNNING
+UNHURRIED = {*SLOW, *SLOW_CUNNING}
 
 
 @pytest.fixture(autouse=True)
@@ -45,11 +48,11 @@ def honest() -> CodeJob:
 
 @pytest.mark.parametrize("way", ["cases", "tests"])
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in HOSTILE]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in UNHURRIED else []) for name in PROGRAMS]
 )
 def test_hostile_program_scores_zero_in_time_and_disturbs_nobody(name: str, way: str, tmp_path) -> None:
     tmp_path.chmod(0o777)
-    source = textwrap.dedent(HOSTILE[name]).replace("HOST", str(tmp_path))
+    source = textwrap.dedent(PROGRAMS[name]).replace("HOST", str(tmp_path))
     job = CodeJob("", "f", source, cases=CASES) if way == "cases" else CodeJob("", "f", source, tests=TESTS)
     assert judge_code([honest()], workers=1)[0].score == 1.0
     before = servers()
@@ -61,6 +64,16 @@ def test_hostile_program_scores_zero_in_time_and_disturbs_nobody(name: str, way:
     assert good == Verdict(1.0, 1.0, good.answer, "correct")
     assert not list(tmp_path.iterdir())
     assert servers() == before  # the same ones, and nothing else is left
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WEAK_TESTS)
+def test_no_hostile_program_passes_weak_tests(name: str) -> None:
+    tests = textwrap.dedent(WEAK_TESTS[name])
+    sources = {name: textwrap.dedent(source) for name, source in PROGRAMS.items() if name not in UNHURRIED}
+    verdicts = judge_code([CodeJob("", "f", source, tests=tests) for source in sources.values()], cpu_seconds=LIMIT)
+    assert {name: v.reason for name, v in zip(sources, verdicts, strict=True) if v.score != 0.0} == {}
+    assert judge_code([CodeJob("", "f", HONEST, tests=tests)])[0].score == 1.0
 
 
 @pytest.mark.slow

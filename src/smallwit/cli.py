@@ -20,6 +20,7 @@ COMMANDS: dict[str, dict[str, dict[str, Any]]] = {
     "run": {},
     "teach": {},
     "model": {"new": {}},
+    "grade": {"math": {}, "code": {}},
     "report": {},
     "doctor": {},
 }
@@ -89,6 +90,23 @@ def _parser() -> argparse.ArgumentParser:
     new.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the weights (float32)")
     new.set_defaults(command=_model_new, options=_options(new))
 
+    about = "Grade responses with the verifiers of training and evaluation. Run it again to go on after an interrupt."
+    grade = verbs.add_parser("grade", help="grade a file of responses", description=about)
+    kinds = grade.add_subparsers(metavar="COMMAND", required=True)
+    for kind, row, seconds, per in (
+        ("math", '{"id", "gold", "response"}', 3, "the formulas of one answer"),
+        ("code", '{"id", "prompt", "entry_point", "response", "tests", "setup"?}', 10, "one program"),
+    ):
+        about = f"Grade JSONL rows {row}."
+        each = kinds.add_parser(kind, help=about, description=about)
+        each.add_argument("source", metavar="IN", type=Path, help="the rows, as JSONL")
+        each.add_argument("out", metavar="OUT", type=Path, help="the same rows with their verdicts, as JSONL")
+        each.add_argument(
+            "--timeout", metavar="SECONDS", type=float, default=float(seconds), help=f"CPU time of {per} ({seconds})"
+        )
+        each.add_argument("--workers", metavar="N", type=_positive, help="processes at a time (the cores)")
+        each.set_defaults(command=_grade, kind=kind, options=_options(each))
+
     report = verbs.add_parser("report", help="write a run's report again", description="Write a run's report again.")
     report.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="a run's folder, as runs/quickstart")
     report.set_defaults(command=_report, options=_options(report))
@@ -116,10 +134,9 @@ def _options(parser: argparse.ArgumentParser) -> list[str]:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number above 0")
+    return int(text)
 
 
 def data_dir_of(given: Path | None) -> Path | None:
@@ -204,6 +221,12 @@ def _model_new(arguments: argparse.Namespace) -> int:
     )
     print(f"{arguments.out}: {parameters:,} parameters with random weights")
     return 0
+
+
+def _grade(arguments: argparse.Namespace) -> int:
+    from smallwit.grade import grade
+
+    return grade(arguments.kind, arguments.source, arguments.out, arguments.timeout, arguments.workers)
 
 
 def _report(arguments: argparse.Namespace) -> int:

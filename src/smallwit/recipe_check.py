@@ -67,6 +67,7 @@ class _Check:
                 self.equal_compute(index, stage, stage.equal_compute)
         self.measured()
         tasks = self.load_tasks(data_dir)
+        self.isolated(tasks)
         if read_data:
             read: set[tuple[str, str, int]] = set()
             for what, name, skip, place in self.needs():
@@ -309,6 +310,26 @@ class _Check:
             except UserError as error:
                 raise self.refuse(f"{error}{self.lines.changes('tasks', name)}", "tasks", name) from error
         return tasks
+
+    def isolated(self, tasks: "dict[str, Task]") -> None:
+        """Where a model is trained by verdicts on programs, this machine must surround those well enough."""
+        from smallwit.verify import code
+
+        offered = ""
+        for index, stage in enumerate(self.recipe.stages):
+            for name, source in stage.sources.items() if isinstance(stage, TrainStage) else ():
+                for task in (source.tasks or tasks) if isinstance(source, Rollouts) else ():
+                    needed = tasks[task].isolation
+                    if needed is None:
+                        continue
+                    offered = offered or code.isolation_level()
+                    if code.LEVELS.index(offered) < code.LEVELS.index(needed):
+                        what = f"task {task} runs programs that the model wrote, and this machine's isolation for them"
+                        remedy = f"train where there is more, or accept it by tasks.{task}.isolation: {offered}"
+                        place = ("stages", index, "sources", name)
+                        raise self.refuse(f"{what} is '{offered}', not '{needed}'; {remedy}", *place)
+        if offered:
+            code.close()
 
     def needs(self) -> Iterator[tuple[str, str, int, tuple[str | int, ...]]]:
         """What the stages ask of each task: a split, `solutions` or `documents`; how many problems are passed over

@@ -25,11 +25,16 @@ class Problem:
 
 
 class Task:
-    """Base class of tasks. Subclasses set `name` and define `problems` and `verify`."""
+    """Base class of tasks. Subclasses set `name` and define `problems` and `verify`.
+
+    A task whose `verify` runs programs says in `isolation` what must at least surround them where a model is trained
+    by their verdicts: one of `smallwit.verify.code.LEVELS`. `None` is for a task that runs none.
+    """
 
     name: str
     origin: str = ""
     license: str = ""
+    isolation: str | None = None
 
     def problems(self, split: str) -> Iterable[Problem]:
         """The problems of `split` (one of `SPLITS`), always in the same order.

@@ -1,22 +1,29 @@
 """What tasks with a program as the answer share: the judge and the form of a gold response."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar
 
 from smallwit.tasks.base import Problem
 from smallwit.tasks.dataset import DatasetTask
 from smallwit.verify import Verdict
-from smallwit.verify.code import CodeJob, judge_code
+from smallwit.verify.code import CPU_SECONDS, LEAST_ISOLATION, CodeJob, judge_code, known_level
 
 
 class FencedTask(DatasetTask):
     """A dataset whose responses are programs in a fenced block, judged by `smallwit.verify.code`.
 
     `Problem.gold` holds what `CodeJob` needs: `prompt`, `entry_point`, `tests` and `setup`. The tests are the gold.
-    A program may use `cpu_seconds` of CPU time.
+    A program may use `cpu_seconds` of CPU time. The option `isolation` is the least that must surround it in RL.
     """
 
-    cpu_seconds: ClassVar[float] = 10.0
+    cpu_seconds: ClassVar[float] = CPU_SECONDS
+
+    def __init__(
+        self, data_dir: Path | None = None, revision: str | None = None, isolation: str = LEAST_ISOLATION
+    ) -> None:
+        super().__init__(data_dir, revision)
+        self.isolation = known_level(isolation)
 
     def verify(self, problem: Problem, response: str) -> Verdict:
         """The verdict of the code judge."""

@@ -11,7 +11,7 @@ from smallwit.tasks.base import Problem
 from smallwit.tasks.functions_library import BY_TYPE, LETTERS, NOT_LAST, Operation
 from smallwit.tasks.procedural import Dice, Draft, ProceduralTask, split_of
 from smallwit.verify import Verdict
-from smallwit.verify.code import CodeJob, judge_code
+from smallwit.verify.code import LEAST_ISOLATION, CodeJob, judge_code, known_level
 
 NAMES = ("f", "g", "solve")
 PARAMETERS = {
@@ -155,7 +155,9 @@ class Functions(ProceduralTask):
         train: int = 1_000_000,
         validation: int = 2_000,
         test: int = 1_000,
+        isolation: str = LEAST_ISOLATION,
     ) -> None:
+        self.isolation = known_level(isolation)
         super().__init__(steps=steps, largest=largest, train=train, validation=validation, test=test)
         self.fewest = min(2, steps) if fewest is None else fewest
         self._check("fewest", self.fewest, 1, steps)

@@ -9,6 +9,7 @@ from smallwit.errors import UserError
 from smallwit.nearest import hint
 from smallwit.tasks.base import Problem, Task
 from smallwit.verify import Verdict
+from smallwit.verify.code import known_level
 
 
 class UserTask(Task):
@@ -20,6 +21,11 @@ class UserTask(Task):
         self.name = _own_name(task, where)
         self.origin = str(getattr(task, "origin", ""))
         self.license = str(getattr(task, "license", ""))
+        self.isolation = getattr(task, "isolation", None)
+        try:
+            self.isolation = None if self.isolation is None else known_level(self.isolation)
+        except ValueError as error:
+            raise UserError(f"{where}: {error}") from error
         for method, arguments in (("problems", "(split)"), ("verify", "(problem, response)")):
             _check_method(getattr(task, method, None), method, arguments, where)
 

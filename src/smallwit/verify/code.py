@@ -18,17 +18,22 @@ import signal
 import socket
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from smallwit.errors import UserError
+from smallwit.verify.in_order import Memory, Work, cores, in_order
 from smallwit.verify.sandbox.candidate import LIMIT, READY, REQUEST_BYTES, VALUE
 from smallwit.verify.sandbox.codec import CodecError, TooLargeError, decode, encode, receive_frame, send_frame
 from smallwit.verify.sandbox.extract import MAX_CHARACTERS
+from smallwit.verify.sandbox.isolation import LEVELS
 from smallwit.verify.sandbox.pool import Pool, ServerLostError, Worker
 from smallwit.verify.verdict import Verdict
+
+CPU_SECONDS = 10.0
+"""CPU time of one program, by default. Wall time is limited to twice that plus two seconds."""
 
 _LOG = logging.getLogger(__name__)
 _REMEMBERED = 4096
@@ -80,26 +85,62 @@ class _Run:
     program: tuple[str, bool] | None = None
 
 
-def judge_code(jobs: Sequence[CodeJob], *, cpu_seconds: float = 10.0, workers: int | None = None) -> list[Verdict]:
+def judge_code(
+    jobs: Sequence[CodeJob], *, cpu_seconds: float = CPU_SECONDS, workers: int | None = None
+) -> list[Verdict]:
     """The verdicts on `jobs`, in order. Identical jobs are judged once.
 
     A score is 1.0 if every case and test agrees, else 0.0; `strict` is the score if the response is in the declared
     format (`sandbox.extract`), else 0.0. A program over a limit (CPU seconds, memory, size of its output) has 0.0
     and the reason `limit`; where our own machinery fails twice, scores are `None` and the reason is `infrastructure`.
     `workers` is the number of programs at a time, the machine's cores by default. The worker processes are kept for
-    the next call. Raises `UserError` for a job that cannot be judged.
+    the next call. Raises `UserError` for a job that cannot be judged, before any is.
     """
+    return list(_judged([_order(job, cpu_seconds) for job in jobs], cpu_seconds, workers))
+
+
+def judge_stream(
+    jobs: Iterable[CodeJob], *, cpu_seconds: float = CPU_SECONDS, workers: int | None = None
+) -> Iterator[Verdict]:
+    """The same as `judge_code` for jobs that come one after the other: each verdict as soon as those before it are
+    there. Raises `UserError` at a job that cannot be judged; then and when the iterator is closed early, all programs
+    that run are ended.
+    """
+    return _judged((_order(job, cpu_seconds) for job in jobs), cpu_seconds, workers)
+
+
+def _judged(orders: Iterable["_Order"], cpu_seconds: float, workers: int | None) -> Iterator[Verdict]:
     if cpu_seconds <= 0:
-        raise UserError(f"judge_code: cpu_seconds is {cpu_seconds}; give a positive number of seconds")
-    orders = [_order(job, cpu_seconds) for job in jobs]
-    keys = [order.key() for order in orders]
-    with _state.lock:
-        waiting = {key: order for key, order in zip(keys, orders, strict=True) if key not in _state.verdicts}
-        fresh = _state.current_pool().map(_judge, list(waiting.values()), workers or _cores()) if waiting else []
-        verdicts = {key: _state.verdicts[key] for key in keys if key in _state.verdicts}
-        verdicts.update(zip(waiting, fresh, strict=True))
-        _state.remember(verdicts)
-    return [verdicts[key] for key in keys]
+        raise UserError(f"a program cannot have cpu_seconds {cpu_seconds}; give a positive number")
+    works = (Work(order.key(), partial(_judge_in_pool, order), _same) for order in orders)
+    return in_order(works, workers or cores(), _state.verdicts, _state.close)
+
+
+def _same(verdict: Verdict) -> Verdict:
+    return verdict
+
+
+def _judge_in_pool(order: "_Order") -> Verdict:
+    start = time.perf_counter()
+    with _state.current_pool().lend() as worker:
+        verdict = _judge(worker, order)
+    return replace(verdict, seconds=time.perf_counter() - start)
+
+
+LEAST_ISOLATION = "namespaces"
+"""The level below which no model is trained by the verdicts on programs, unless the user says so."""
+
+
+def known_level(level: str) -> str:
+    """`level`, if it is one of `LEVELS`. Raises `ValueError` otherwise."""
+    if level not in LEVELS:
+        raise ValueError(f"isolation is {level!r}; give one of {', '.join(LEVELS)}")
+    return level
+
+
+def close() -> None:
+    """End the worker processes; the next job starts new ones."""
+    _state.close()
 
 
 def isolation_level() -> str:
@@ -107,12 +148,8 @@ def isolation_level() -> str:
 
     Starts the first worker on the first call. Raises `ServerLostError` if it does not start.
     """
-    with _state.lock:
-        return _state.current_pool().worker().server("candidate").level
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with _state.current_pool().lend() as worker:
+        return worker.server("candidate").level
 
 
 def _order(job: CodeJob, cpu_seconds: float) -> _Order:
@@ -255,32 +292,26 @@ class _State:
     """The pool of this process and the verdicts it remembers."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
         self.pool: Pool | None = None
-        self.verdicts: OrderedDict[bytes, Verdict] = OrderedDict()
+        # A failure of our own is not remembered.
+        self.verdicts: Memory[Verdict] = Memory(_REMEMBERED, lambda verdict: verdict.score is not None)
+        self.lock = threading.Lock()
 
     def current_pool(self) -> Pool:
-        if self.pool is None:
-            self.pool = Pool()
-        return self.pool
-
-    def remember(self, verdicts: dict[bytes, Verdict]) -> None:
-        """Keep the newest verdicts. A failure of our own is not one."""
-        for key, verdict in verdicts.items():
-            if verdict.score is not None:
-                self.verdicts[key] = verdict
-                self.verdicts.move_to_end(key)
-        while len(self.verdicts) > _REMEMBERED:
-            self.verdicts.popitem(last=False)
+        with self.lock:
+            if self.pool is None:
+                self.pool = Pool()
+            return self.pool
 
     def close(self) -> None:
-        if self.pool is not None:
-            self.pool.close()
-            self.pool = None
+        with self.lock:
+            pool, self.pool = self.pool, None
+        if pool is not None:
+            pool.close()
 
     def after_fork(self) -> None:
         """A forked child starts servers of its own; the parent's stay the parent's."""
-        self.lock = threading.RLock()
+        self.lock = threading.Lock()
         if self.pool is not None:
             self.pool.forget()
             self.pool = None

@@ -15,6 +15,7 @@ _SENTENCE = re.compile(r"answer[*_ ]{0,4}(?:\bis\b|:)[*_: ]{0,4}([^\n]{1,400})",
 _MATH_SPAN = re.compile(r"\$\$?([^$]+)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]")
 _DECIMAL = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+"
 _ANY_NUMBER = re.compile(rf"(?<![0-9A-Za-z_)\]}}])-?\$?(?:{_DECIMAL})(?:/[0-9]+)?|(?:{_DECIMAL})(?:/[0-9]+)?")
+_ANOTHER = re.compile(r"\s+(?:or|and|to)\s+[-+$]?[0-9]")
 _CLAUSE_END = re.compile(r"\.\s|\.$|[;!?]|<\|")
 
 
@@ -85,7 +86,8 @@ def _clause(sentence: str) -> str:
     if span:
         return next(group for group in span.groups() if group is not None).strip()
     number = _ANY_NUMBER.match(sentence)
-    if number and re.match(r"[\s.,;!*]|$", sentence[number.end() :]):
+    rest = sentence[number.end() :] if number else ""
+    if number and re.match(r"[\s.,;!*]|$", rest) and not _ANOTHER.match(rest):
         return number[0]
     end = _CLAUSE_END.search(sentence)
     return (sentence[: end.start()] if end else sentence).strip(" *_`.$")

@@ -17,19 +17,26 @@ An answer over a limit is 0.0 with reason `limit`; where our own process fails t
 `infrastructure`. Safe to call from threads and from forked processes.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
-from smallwit.verify.extract import Extraction, extract
+from smallwit.errors import UserError
+from smallwit.verify import math_pool
+from smallwit.verify.extract import Extraction, boxed, extract
+from smallwit.verify.in_order import Memory, Work, cores, in_order
 from smallwit.verify.math_compare import equal
 from smallwit.verify.math_limits import MAX_CHARACTERS, over_limit
-from smallwit.verify.math_pool import Comparison, compare_all
-from smallwit.verify.math_structure import Node, parse
+from smallwit.verify.math_pool import CPU_SECONDS
+from smallwit.verify.math_structure import Node, identity, parse
 from smallwit.verify.math_text import key, spell
 from smallwit.verify.numbers import read_number
 from smallwit.verify.verdict import Verdict
 
-_Pair = tuple[str, str]
+_PAIRS_A_WORKER = 32
+"""A process takes a second to start: another one pays for itself from some dozens of formulas on."""
+
+_REMEMBERED = 4096
 
 
 def grade_math(gold: str, response: str) -> Verdict:
@@ -37,30 +44,88 @@ def grade_math(gold: str, response: str) -> Verdict:
     return grade_math_batch([(gold, response)])[0]
 
 
-def grade_math_batch(pairs: Iterable[tuple[str, str]]) -> list[Verdict]:
-    """The verdicts on (gold, response) pairs, in order. Formulas are compared all in one go, equal pairs once."""
-    readings = [_read(gold, response) for gold, response in pairs]
-    waiting = [reading for reading in readings if isinstance(reading, _Open)]
-    formulas = list(dict.fromkeys(pair for reading in waiting for pair in reading.formulas))
-    known = dict(zip(formulas, compare_all(formulas), strict=True))
-    return [reading.settle(known) if isinstance(reading, _Open) else reading for reading in readings]
+def grade_math_batch(
+    pairs: Iterable[tuple[str, str]], *, cpu_seconds: float = CPU_SECONDS, workers: int | None = None
+) -> list[Verdict]:
+    """The verdicts on (gold, response) pairs, in order; equal answers are compared once.
+
+    `cpu_seconds` is what one comparison of formulas may take, `workers` the number of processes that compare, by
+    default the machine's cores where there is enough to do. Raises `UserError` if `cpu_seconds` is not positive.
+    """
+    readings = [_timed(gold, response) for gold, response in pairs]
+    open_ones = sum(isinstance(reading, _Open) for reading in readings)
+    return list(_graded(readings, cpu_seconds, workers or min(cores(), 1 + open_ones // _PAIRS_A_WORKER)))
+
+
+def grade_math_stream(
+    pairs: Iterable[tuple[str, str]], *, cpu_seconds: float = CPU_SECONDS, workers: int | None = None
+) -> Iterator[Verdict]:
+    """The same for pairs that come one after the other: each verdict as soon as those before it are there."""
+    return _graded((_timed(gold, response) for gold, response in pairs), cpu_seconds, workers or cores())
+
+
+def several_boxes(response: str) -> bool:
+    """Whether the closed, non-empty boxes of a response (its last 64 that differ as text) hold different answers."""
+    boxes = list(dict.fromkeys(box for box in reversed(boxed(response)) if box and "\\boxed" not in box))[:64]
+    return len({box if over_limit(box) else identity(spell(box)) for box in boxes}) > 1
+
+
+def _graded(readings: Iterable["Verdict | _Open"], cpu_seconds: float, workers: int) -> Iterator[Verdict]:
+    if cpu_seconds <= 0:
+        raise UserError(f"a comparison of formulas cannot have {cpu_seconds} CPU seconds; give a positive number")
+    items = (reading.work(cpu_seconds) if isinstance(reading, _Open) else reading for reading in readings)
+    return in_order(items, workers, _outcomes, math_pool.close)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What a comparison came to, and the seconds that it took."""
+
+    reason: str
+    seconds: float
+
+
+_outcomes: Memory[_Outcome] = Memory(_REMEMBERED, lambda outcome: outcome.reason != "infrastructure")
 
 
 @dataclass(frozen=True, slots=True)
 class _Open:
-    """A response whose verdict waits for the formulas in `formulas`."""
+    """A response whose verdict waits for formulas to be compared."""
 
     gold: Node
     answer: Node
     extraction: Extraction
-    formulas: tuple[_Pair, ...]
+    seconds: float = 0.0
 
-    def settle(self, known: dict[_Pair, Comparison]) -> Verdict:
-        same = equal(self.gold, self.answer, lambda gold, answer: known[gold, answer].equal)
-        if same is None:
-            failed = {known[pair].reason for pair in self.formulas if known[pair].equal is None}
-            return _verdict(self.extraction, "infrastructure" if "infrastructure" in failed else "limit")
-        return _verdict(self.extraction, "correct" if same else "wrong")
+    def work(self, cpu_seconds: float) -> Work[_Outcome, Verdict]:
+        return Work((self.gold, self.answer, cpu_seconds), lambda: self._compare(cpu_seconds), self._verdict)
+
+    def _compare(self, cpu_seconds: float) -> _Outcome:
+        start = time.perf_counter()
+        failure = ""
+        left = cpu_seconds  # for all formulas of the answer together
+
+        def oracle(gold: str, answer: str) -> bool | None:
+            nonlocal failure, left
+            if failure:
+                return None
+            comparison = math_pool.compare(gold, answer, left)
+            failure = comparison.reason
+            left = max(left - comparison.cpu_seconds, 0.01)
+            return comparison.equal
+
+        same = equal(self.gold, self.answer, oracle)
+        reason = failure if same is None else "correct" if same else "wrong"
+        return _Outcome(reason, time.perf_counter() - start)
+
+    def _verdict(self, outcome: _Outcome) -> Verdict:
+        return replace(_verdict(self.extraction, outcome.reason), seconds=self.seconds + outcome.seconds)
+
+
+def _timed(gold: str, response: str) -> "Verdict | _Open":
+    start = time.perf_counter()
+    reading = _read(gold, response)
+    return replace(reading, seconds=time.perf_counter() - start)
 
 
 def _read(gold: str, response: str) -> Verdict | _Open:
@@ -73,16 +138,17 @@ def _read(gold: str, response: str) -> Verdict | _Open:
     gold_number, number = read_number(gold), read_number(extraction.answer)
     if gold_number and number:
         return _verdict(extraction, "correct" if gold_number.same(number) else "wrong")
+    if gold.strip() == extraction.answer and gold.strip() and not gold_number:
+        return _verdict(extraction, "correct")
+    if over_limit(extraction.answer):
+        return _verdict(extraction, "limit")
     gold, answer = spell(gold), spell(extraction.answer)
     if gold and key(gold) == key(answer) and not gold_number:
         return _verdict(extraction, "correct")
-    if over_limit(answer):
-        return _verdict(extraction, "limit")
-    asked: dict[_Pair, None] = {}
     gold_node, answer_node = parse(gold), parse(answer)
-    same = equal(gold_node, answer_node, lambda one, other: asked.setdefault((one, other)))
+    same = equal(gold_node, answer_node, lambda one, other: None)
     if same is None:
-        return _Open(gold_node, answer_node, extraction, tuple(asked))
+        return _Open(gold_node, answer_node, extraction)
     return _verdict(extraction, "correct" if same else "wrong")
 
 

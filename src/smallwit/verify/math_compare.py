@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 
-from smallwit.verify.math_structure import Node
+from smallwit.verify.math_structure import Node, as_interval
 from smallwit.verify.math_text import key, words
 from smallwit.verify.math_units import NOT_A_UNIT, read_units
 from smallwit.verify.numbers import Quantity, read_number
@@ -11,14 +11,19 @@ from smallwit.verify.numbers import Quantity, read_number
 MAX_ITEMS = 40
 """Longest list that is compared item by item; longer ones are equal only as strings."""
 
+MAX_UNIT = 100
+"""Characters at the end of a formula in which its unit is looked for, so that the time stays linear."""
+
 Oracle = Callable[[str, str], bool | None]
 """Whether two formulas are equal: `oracle(gold, answer)` is `None` while it is not known yet."""
 
 _BASE = re.compile(
     r"(-?)\(?(?:\\(?:text|mathrm)\s*\{)?([0-9A-Z]*[0-9][0-9A-Z]*(?:\.[0-9A-Z]+)?)\}?\)?_(?:\{?\(?([0-9]{1,2})\)?\}?)"
 )
+_CLOCK = re.compile(r"([0-9]{1,2}):([0-5][0-9])(?::([0-5][0-9]))?(?:([ap])\.?m\.?)?", re.IGNORECASE)
 _UNIT_TAIL = re.compile(r"(?:\\degree|%|\\(?:text|mbox|textrm|mathrm)\s*\{[^{}]*\}(?:\s*\^\s*\{?[23]\}?)?|\s|\.)+$")
 _RELATION = re.compile(r"=|<|>|\\(?:le|ge|ne|in)(?![A-Za-z])")
+_TWO_NUMERALS = re.compile(r"[0-9] +[0-9]")  # Math-Verify would multiply them
 _WORDY = re.compile(r"\\(?:text|mbox|textrm|textbf)\b|\\begin|(?<![\\A-Za-z])[A-Za-z]{4,}")
 
 
@@ -30,6 +35,9 @@ def equal(gold: Node, answer: Node, oracle: Oracle) -> bool | None:
         # 100,200 was read as one number; the gold answer says that it is two.
         parts = tuple(Node("leaf", part) for part in answer.text.split(","))
         answer = Node("items", answer.text, answer.name, parts)
+    if gold.kind != answer.kind and (interval := as_interval(gold if gold.kind == "leaf" else answer)):
+        # [2, oo) and "x >= 2" say the same.
+        gold, answer = (interval, answer) if gold.kind == "leaf" else (gold, interval)
     if gold.kind != answer.kind:
         return oracle(gold.text, answer.text) if "union" in (gold.kind, answer.kind) else False
     if gold.kind == "leaf":
@@ -55,31 +63,22 @@ def _in_order(gold: Sequence[Node], answer: Sequence[Node], oracle: Oracle) -> b
 
 
 def _any_order(gold: Sequence[Node], answer: Sequence[Node], oracle: Oracle) -> bool | None:
-    """Whether the two lists pair off, every part with one of its own."""
+    """Whether every part of the one has a part of its own in the other. The first that is equal will do."""
     if len(gold) != len(answer):
         return False
-    verdicts = [[equal(one, other, oracle) for other in answer] for one in gold]
-    for accepted in ({True}, {True, None}):
-        edges = [[column for column, verdict in enumerate(row) if verdict in accepted] for row in verdicts]
-        if _pairs_off(edges):
-            return None if None in accepted else True
-    return False
-
-
-def _pairs_off(edges: list[list[int]]) -> bool:
-    """Whether every row can be given a column of its own (augmenting paths)."""
-    owner: dict[int, int] = {}
-
-    def place(row: int, seen: set[int]) -> bool:
-        for column in edges[row]:
-            if column not in seen:
-                seen.add(column)
-                if column not in owner or place(owner[column], seen):
-                    owner[column] = row
-                    return True
-        return False
-
-    return all(place(row, set()) for row in range(len(edges)))
+    left, undecided = list(answer), False
+    for one in gold:
+        verdicts: list[bool | None] = []
+        for other in left:
+            verdicts.append(equal(one, other, oracle))
+            if verdicts[-1]:
+                left.remove(other)
+                break
+        else:
+            if None not in verdicts:
+                return False
+            undecided = True
+    return None if undecided else True
 
 
 def _leaf(gold: Node, answer: Node, oracle: Oracle) -> bool | None:
@@ -104,8 +103,12 @@ def _formula(gold: str, answer: str, oracle: Oracle) -> bool | None:
         return gold_number.same(answer_number)
     if gold_words := words(gold):
         return gold_words == (words(answer) or key(answer).lower())
+    if re.fullmatch("[A-Z]", gold) and (answer_words := words(answer)):
+        return answer_words == gold.lower()
     if key(gold).lstrip("+") == key(answer).lstrip("+"):
         return True
+    if (gold_clock := _clock(gold)) and (answer_clock := _clock(answer)):
+        return all(one == other or "" in (one, other) for one, other in zip(gold_clock, answer_clock, strict=True))
     gold_base, answer_base = _based(gold), _based(answer)
     if gold_base or answer_base:
         return (gold_base or _in_ten(gold_number)) == (answer_base or _in_ten(answer_number))
@@ -116,9 +119,15 @@ def _formula(gold: str, answer: str, oracle: Oracle) -> bool | None:
         return True
     if key(gold).lower() == key(answer).lower():
         return False  # Math-Verify would take x and X for the same variable
-    if _WORDY.search(gold) or _WORDY.search(answer):
+    if _WORDY.search(gold) or _WORDY.search(answer) or _TWO_NUMERALS.search(answer):
         return False
     return oracle(gold, answer)
+
+
+def _clock(text: str) -> tuple[int, int, int, str] | None:
+    """Hours, minutes, seconds and `a` or `p` of a time such as `3:30 \\text{ p.m.}`."""
+    match = _CLOCK.fullmatch(key(text).replace(" ", "").replace("~", ""))
+    return (int(match[1]), int(match[2]), int(match[3] or 0), (match[4] or "").lower()) if match else None
 
 
 def _based(text: str) -> tuple[str, str] | None:
@@ -133,7 +142,7 @@ def _in_ten(number: Quantity | None) -> tuple[str, str] | None:
 
 def _without_unit(text: str) -> tuple[str, str | None]:
     """A formula without the unit that trails it, and the unit: `8\\sqrt{3} \\text{ cm}` is `8\\sqrt{3}` and `cm`."""
-    tail = _UNIT_TAIL.search(text)
+    tail = _UNIT_TAIL.search(text, max(0, len(text) - MAX_UNIT))
     if not tail or not text[: tail.start()].strip():
         return text, None
     unit = read_units(tail[0].replace(r"\degree", " degrees "))

@@ -16,24 +16,23 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 CPU_SECONDS = 3.0
-"""CPU time of one comparison. It counts work, so a busy machine changes no verdict."""
+"""CPU time for the formulas of one answer, by default. It counts work, so a busy machine changes no verdict."""
 
 WALL_SECONDS = 60.0
-"""Wall time after which a worker that has CPU time left is given up: the machine's failure, not the answer's."""
+"""Wall time (or four times the CPU time, if that is more) after which a worker that has CPU time left is given up: the
+machine's failure, not the answer's."""
 
 START_SECONDS = 120.0
 REQUESTS_A_WORKER = 2000
 """A worker is replaced after so many comparisons: sympy's caches grow."""
 
 _SCRIPT = Path(__file__).with_name("math_worker.py")
-_LIMIT_SIGNALS = {-signal.SIGXCPU, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS, -signal.SIGFPE}
+_LIMIT_SIGNALS = {-signal.SIGPROF, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS, -signal.SIGFPE}
 _log = logging.getLogger(__name__)
 
 
@@ -43,6 +42,7 @@ class Comparison:
 
     equal: bool | None
     reason: str = ""
+    cpu_seconds: float = 0.0
 
 
 class WorkerLost(Exception):
@@ -80,22 +80,22 @@ class Worker:
             self.kill()
             raise WorkerLost("infrastructure", f"Math-Verify does not start: {started['failed']}")
 
-    def compare(self, gold: str, answer: str) -> bool:
+    def compare(self, gold: str, answer: str, cpu_seconds: float) -> Comparison:
         """Whether the two formulas are equal."""
         self.requests += 1
-        request = json.dumps({"gold": gold, "answer": answer, "cpu_seconds": CPU_SECONDS}).encode() + b"\n"
+        request = json.dumps({"gold": gold, "answer": answer, "cpu_seconds": cpu_seconds}).encode() + b"\n"
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(request)
         except OSError as error:
             self.kill()
             raise WorkerLost("infrastructure", f"worker is gone: {error}") from error
-        reply = self._receive(time.monotonic() + WALL_SECONDS)
+        reply = self._receive(time.monotonic() + max(WALL_SECONDS, 4 * cpu_seconds))
         if "limit" in reply:
             self.kill()
             # Memory may have been used up by the requests before this one; a fresh worker tells.
             raise WorkerLost("limit", reply["limit"], certain=self.requests == 1)
-        return bool(reply["equal"])
+        return Comparison(bool(reply["equal"]), cpu_seconds=reply["cpu_seconds"])
 
     def _receive(self, deadline: float) -> dict[str, Any]:
         assert self.process.stdout is not None
@@ -111,7 +111,7 @@ class Worker:
                 status = self.process.wait()
                 self.kill()
                 reason = "limit" if status in _LIMIT_SIGNALS else "infrastructure"
-                certain = reason == "limit" and (status == -signal.SIGXCPU or self.requests == 1)
+                certain = reason == "limit" and (status == -signal.SIGPROF or self.requests == 1)
                 raise WorkerLost(reason, f"worker ended with status {status}", certain)
             self._pending += received
         line, self._pending = self._pending.split(b"\n", 1)
@@ -132,94 +132,84 @@ class Worker:
 
 
 class Pool:
-    """Workers that are started as the work asks for them, at most one for each core."""
+    """Workers, lent to one thread each; as many as were ever needed at the same time."""
 
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
+    def __init__(self) -> None:
         self._idle: list[Worker] = []
         self._all: list[Worker] = []
+        self._closed = False
         self._lock = threading.Lock()
 
-    def compare(self, pairs: Sequence[tuple[str, str]]) -> list[Comparison]:
-        """The comparisons of (gold, answer) pairs, in order. Safe to call from several threads."""
-        # A worker takes a second to start: a second one pays for itself from some dozens of pairs on.
-        threads = min(self.workers, 1 + len(pairs) // 32)
-        if threads == 1:
-            return [self._compare(*pair) for pair in pairs]
-        with ThreadPoolExecutor(threads) as executor:
-            return list(executor.map(lambda pair: self._compare(*pair), pairs))
+    def compare(self, gold: str, answer: str, cpu_seconds: float) -> Comparison:
+        """Whether the formulas are equal. Safe to call from several threads."""
+        reason = ""
+        for attempt in (1, 2):
+            # A fresh worker is asked again whether it was the memory of earlier requests; not for as long.
+            seconds = cpu_seconds if reason != "limit" else cpu_seconds / 4
+            try:
+                worker = self._take()
+                comparison = worker.compare(gold, answer, seconds)
+            except WorkerLost as lost:
+                reason = lost.reason
+                level = logging.WARNING if reason == "infrastructure" and not self._closed else logging.DEBUG
+                _log.log(level, "math grading, attempt %d: %s", attempt, lost)
+                if lost.certain:
+                    break
+            else:
+                self._give_back(worker)
+                return comparison
+        return Comparison(None, reason)
 
     def close(self) -> None:
-        """Kill all workers."""
+        """Kill all workers. Threads that wait for one wake up."""
         with self._lock:
-            workers, self._all, self._idle = self._all, [], []
+            self._closed = True
+            workers, idle, self._all, self._idle = self._all, self._idle, [], []
         for worker in workers:
-            worker.kill()
+            if worker in idle:
+                worker.kill()
+            else:
+                worker.process.kill()  # the thread that listens to it does the rest
 
     def forget(self) -> None:
         """Let go of workers that belong to another process (after a fork)."""
         for worker in self._all:
             worker.forget()
 
-    def _compare(self, gold: str, answer: str) -> Comparison:
-        reason = ""
-        for attempt in (1, 2):
-            try:
-                worker = self._take()
-            except WorkerLost as lost:
-                reason = lost.reason
-                _log.warning("math grading, attempt %d: %s", attempt, lost)
-                continue
-            try:
-                verdict = worker.compare(gold, answer)
-            except WorkerLost as lost:
-                self._drop(worker)
-                reason = lost.reason
-                _log.info("math grading, attempt %d: %s", attempt, lost)
-                if lost.certain:
-                    break
-            else:
-                self._give_back(worker)
-                return Comparison(verdict)
-        return Comparison(None, reason)
-
     def _take(self) -> Worker:
         with self._lock:
+            if self._closed:
+                raise WorkerLost("infrastructure", "the pool is closed", certain=True)
             if self._idle:
                 return self._idle.pop()
         worker = Worker()
         with self._lock:
-            self._all.append(worker)
+            self._all = [*(other for other in self._all if other.process.returncode is None), worker]
+            closed = self._closed
+        if closed:
+            worker.kill()
         return worker
 
     def _give_back(self, worker: Worker) -> None:
         if worker.requests >= REQUESTS_A_WORKER:
-            self._drop(worker)
             worker.kill()
             return
         with self._lock:
             self._idle.append(worker)
-
-    def _drop(self, worker: Worker) -> None:
-        with self._lock:
-            if worker in self._all:
-                self._all.remove(worker)
 
 
 _pool: Pool | None = None
 _pool_lock = threading.Lock()
 
 
-def compare_all(pairs: Sequence[tuple[str, str]]) -> list[Comparison]:
-    """Whether the formulas of each (gold, answer) pair are equal, by this process's pool."""
+def compare(gold: str, answer: str, cpu_seconds: float) -> Comparison:
+    """Whether two formulas are equal, by this process's pool."""
     global _pool
-    if not pairs:
-        return []
     with _pool_lock:
         if _pool is None:
-            _pool = Pool(max(1, min(4, _cores())))
+            _pool = Pool()
         pool = _pool
-    return pool.compare(pairs)
+    return pool.compare(gold, answer, cpu_seconds)
 
 
 def close() -> None:
@@ -229,10 +219,6 @@ def close() -> None:
         pool, _pool = _pool, None
     if pool is not None:
         pool.close()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _after_fork() -> None:

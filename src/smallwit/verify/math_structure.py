@@ -36,6 +36,8 @@ _NAME = re.compile(
     rf"(?:m\s*)?(?:\\(?:angle|triangle)\s*)?(?:{_GREEK}\s*|[A-Za-z]{{1,3}}|\\(?:overline|mathbf|vec|text|mbox)\s*\{{[^{{}}]*\}})?'?"
     r"(?:_(?:\{[A-Za-z0-9+-]+\}|[A-Za-z0-9]))?(?:\^\{-1\})?(?:\([A-Za-z0-9,\s]{1,9}\))?|\(\s*[A-Za-z](?:\s*,\s*[A-Za-z])+\s*\)"
 )
+_ORDER = re.compile(r"(<|>|\\le(?![A-Za-z])|\\ge(?![A-Za-z]))")
+_TURNED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le"}
 _TOKEN = re.compile(r"\\[{}]|\\(?:langle|rangle|begin|end|cup|in|approx)(?![A-Za-z])|\\.|[()\[\]{}=]|(?s:.)")
 _OPENING = {"(": "(", "[": "[", "{": "{", r"\{": r"\{", r"\langle": "(", r"\begin": "b"}
 _CLOSING = {")": ")", "]": "]", "}": "}", r"\}": r"\}", r"\rangle": ")", r"\end": "e"}
@@ -67,6 +69,22 @@ def parse(spelled: str) -> Node:
         value = _shape(_split(last, r"\approx")[0] or last)
         return Node(value.kind, value.text, key(first), value.parts, value.brackets)
     return Node("leaf", "=".join(sides[1:]), key(first))
+
+
+def as_interval(leaf: Node) -> Node | None:
+    r"""The interval that an inequality in one variable describes (`1 \le x < 3`, `x > 2`), or `None`."""
+    sides = [side.strip() for side in _ORDER.split(leaf.text)]
+    if len(sides) == 3 and re.fullmatch("[a-z]", sides[0]):
+        sides = [r"-\infty", "<", *sides] if sides[1] in ("<", r"\le") else [*sides[::-1], "<", r"\infty"]
+        sides = [{">": "<", r"\ge": r"\le"}.get(side, side) for side in sides]
+    elif len(sides) == 3 and re.fullmatch("[a-z]", sides[2]):
+        return as_interval(Node("leaf", " ".join((sides[2], _TURNED.get(sides[1], ""), sides[0]))))
+    elif len(sides) == 5 and {sides[1], sides[3]} <= {">", r"\ge"}:
+        sides = [_TURNED.get(side, side) for side in sides[::-1]]
+    if len(sides) != 5 or not re.fullmatch("[a-z]", sides[2]) or not {sides[1], sides[3]} <= {"<", r"\le"}:
+        return None
+    brackets = ("(" if sides[1] == "<" else "[") + (")" if sides[3] == "<" else "]")
+    return Node("sequence", leaf.text, parts=(parse(sides[0]), parse(sides[4])), brackets=brackets)
 
 
 def _shape(text: str) -> Node:
@@ -105,12 +123,13 @@ def _list(text: str, items: list[str]) -> Node:
     for item in items:
         node = parse(item)
         for part in node.parts if node.kind == "items" else (node,):
-            parts.setdefault(f"{part.name}={_identity(part.text)}", part)
+            parts.setdefault(f"{part.name}={identity(part.text)}", part)
     single = next(iter(parts.values())) if len(parts) == 1 else None
     return single or Node("items", text, parts=tuple(parts.values()))
 
 
-def _identity(text: str) -> str:
+def identity(text: str) -> str:
+    """A string that is equal for equal numbers and for answers in one spelling. Takes the output of `spell`."""
     number = read_number(text)
     return key(text) if number is None else str(number.value)
 

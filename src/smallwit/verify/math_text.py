@@ -9,7 +9,7 @@ _SYMBOLS = str.maketrans(
     | {"²": "^2", "³": "^3", "≠": r"\ne ", "∈": r"\in ", "∅": r"\emptyset ", "’": "'"}
 )
 _REWRITES = tuple(
-    (re.compile(pattern), replacement)
+    (re.compile(pattern, re.DOTALL), replacement)
     for pattern, replacement in (
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
         (r"\\(?:left|right|bigl|bigr|Bigl|Bigr|big|Big|bigg|Bigg)(?![A-Za-z])\s*\.?", ""),
@@ -17,6 +17,7 @@ _REWRITES = tuple(
         (r"(?<!\\)\\!", ""),
         (r"\{,\}", ","),
         (r"(?<=[0-9])\\,\s*(?=[0-9]{3}(?![0-9]))", ","),
+        (r"\\q?quad(?![A-Za-z])(?!\s*\\text)", ", "),
         (r"(?<!\\)\\(?:[,;: ]|q?quad(?![A-Za-z]))|~", " "),
         (r"(?<!\\)\\([$%#&])", r"\1"),
         (r"\\(?:leq|leqslant)(?![A-Za-z])", r"\\le"),
@@ -34,7 +35,11 @@ _REWRITES = tuple(
         (r"\\frac\s*(\{[^{}]*\})\s*([0-9A-Za-z])", r"\\frac\1{\2}"),
         (r"\\sqrt\s*([0-9A-Za-z])", r"\\sqrt{\1}"),
         (r"([\^_])\s*\{\s*([0-9A-Za-z])\s*\}", r"\1\2"),
+        (r"[(\[]\s*\\begin\{array\}\s*\{[^{}]*\}(.*?)\\end\{array\}\s*[)\]]", r"\\begin{pmatrix}\1\\end{pmatrix}"),
         (r"\s+", " "),
+        (r"\\\{ ?\\\}", r"\\emptyset"),
+        (r"\( ?- ?\\infty ?, ?\+? ?\\infty ?\)", r"\\mathbb{R}"),
+        (r"(?<!\\)\\$", ""),
     )
 )
 _TEXT_COMMANDS = "text|mbox|hbox|textbf|textit|textrm|texttt"
@@ -42,7 +47,7 @@ _ONLY_TEXT = re.compile(rf"\\(?:{_TEXT_COMMANDS})\s*\{{([^{{}}]*)\}}")
 _TEXT_GROUP = re.compile(rf"\\(?:{_TEXT_COMMANDS}|mathrm|mathbf|mathit|bf|rm|operatorname)\s*\{{([^{{}}]*)\}}")
 _LOOSE_SPACE = re.compile(r"(?<![A-Za-z0-9]) +| +(?![A-Za-z0-9])")
 _COMMAND_SPACE = re.compile(r"(\\[A-Za-z]+) +(?=[0-9])")
-_WRAPPERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
+_WRAPPERS = (("**", "**"), ("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 
 
@@ -55,7 +60,7 @@ def spell(text: str) -> str:
     text = _unwrap(text)
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
-    text = text.strip().rstrip(".").strip()
+    text = text.strip().rstrip(".,;").strip()
     return _unwrap(text)
 
 

@@ -1,8 +1,9 @@
 """The process in which Math-Verify parses and compares formulas. Run as a script by `math_pool`; imports no smallwit.
 
 Protocol: one JSON object a line. In: `{"gold", "answer", "cpu_seconds"}`. Out, once at the start: `{"ready": true}` or
-`{"failed": reason}`; then for each request `{"equal": bool}` or `{"limit": reason}`. The process has a memory limit
-for its life and a CPU limit for each request, so a request may also end it: `math_pool` reads the signal.
+`{"failed": reason}`; then for each request `{"equal": bool, "cpu_seconds": float}` or `{"limit": reason}`. The process
+has a memory limit for its life and a CPU limit for each request, so a request may also end it: `math_pool` reads the
+signal.
 """
 
 import json
@@ -10,6 +11,7 @@ import os
 import re
 import signal
 import sys
+import time
 from fractions import Fraction
 from typing import Any
 
@@ -23,15 +25,6 @@ def limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform != "darwin":
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-
-
-def limit_cpu(seconds: float) -> None:
-    """Let this process use `seconds` more of CPU time, rounded up; SIGXCPU ends it after that, in C code too."""
-    import resource
-
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    end = int(usage.ru_utime + usage.ru_stime + seconds) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (end, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
 
 def memory_is_short() -> bool:
@@ -105,7 +98,7 @@ def serve() -> None:
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever a library prints stays out of the protocol
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the caller, who ends this process when it ends
-    signal.signal(signal.SIGXCPU, signal.SIG_DFL)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
     limit_memory()
     try:
         comparer = Comparer()
@@ -116,7 +109,9 @@ def serve() -> None:
     print(json.dumps({"ready": True}), file=out)
     for line in sys.stdin:
         request = json.loads(line)
-        limit_cpu(request["cpu_seconds"])
+        # SIGPROF ends this process when it has used the CPU time, in C code too, which a Python handler would not.
+        signal.setitimer(signal.ITIMER_PROF, request["cpu_seconds"])
+        start = time.process_time()
         try:
             answer: dict[str, Any] = {"equal": comparer.equal(request["gold"], request["answer"])}
         except (MemoryError, RecursionError) as error:
@@ -124,6 +119,8 @@ def serve() -> None:
             return
         except BaseException as error:  # noqa: BLE001 - Math-Verify's TimeoutException is a BaseException
             answer = {"equal": False, "error": type(error).__name__}
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        answer["cpu_seconds"] = time.process_time() - start
         if not answer["equal"] and memory_is_short():
             print(json.dumps({"limit": "memory"}), file=out)
             return

@@ -52,6 +52,8 @@ _PLAIN = re.compile(r"-?[0-9]{1,18}")
 _MULTIPLIERS = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 _MULTIPLIER = re.compile(rf"\s*(?P<group>\\(?:text|mbox|mathrm)\s*\{{)?\s*(?P<word>{'|'.join(_MULTIPLIERS)})s?\b")
 
+_SPACED = re.compile(r"[+-]?[1-9][0-9]{0,2}(?: [0-9]{3}){2,}")  # 1 000 000; but 1 234 may be two numbers
+
 _SYMBOLS = str.maketrans({"−": "-", "–": "-", "\u00a0": " ", "\u202f": " ", "\u2009": " ", "\n": " ", "\t": " "})
 _REWRITES = (
     (re.compile(r"\\[dtc]frac"), r"\\frac"),
@@ -63,6 +65,7 @@ _REWRITES = (
     (re.compile(r"\\([$%])"), r"\1"),
     (re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)|°|\\degree\b"), " degrees "),
     (re.compile(r"\bper cent\b"), "percent"),
+    (re.compile(r"[\\,;\s]+$"), ""),
 )
 
 
@@ -99,12 +102,14 @@ def read_number(text: str) -> Quantity | None:
 def _clean(text: str) -> str:
     """`text` in a small common spelling: one minus sign, `\\frac` only, plain spaces, no math delimiters."""
     text = text.translate(_SYMBOLS).strip()
-    for opening, closing in (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]")):
+    for opening, closing in (("**", "**"), ("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]")):
         if len(text) > len(opening + closing) and text.startswith(opening) and text.endswith(closing):
             text = text[len(opening) : -len(closing)]
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
     text = text.strip()
+    if _SPACED.fullmatch(text):
+        text = text.replace(" ", ",")
     if inner := re.fullmatch(r"\\(?:text|mbox|mathrm|mathbf|textbf)\s*\{([^{}]*)\}|\{([^{}]*)\}", text):
         text = (inner[1] or inner[2] or "").strip()
     return text

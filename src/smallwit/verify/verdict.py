@@ -12,7 +12,8 @@ class Verdict:
     `answer` is the answer as it was read (`None` when none was found) and `reason` one word for the outcome:
     `correct`, `wrong`, `no-answer`, `limit` (the response exceeded a limit: score 0) or `infrastructure`.
     `declared` says that the answer, right or wrong, stood in the declared format; a verifier that does not say
-    (`None`) reads no other format, so that any `answer` stood in it.
+    (`None`) reads no other format, so that any `answer` stood in it. `seconds` is the wall time that judging took,
+    where that is measured; equal responses that were judged once have the same.
     """
 
     score: float | None
@@ -20,6 +21,7 @@ class Verdict:
     answer: str | None
     reason: str
     declared: bool | None = field(default=None, compare=False)
+    seconds: float = field(default=0.0, compare=False)
 
     @property
     def formatted(self) -> bool:

@@ -1,6 +1,6 @@
 """Fork servers and the calling process: starting them, restarting them, and handing them work.
 
-A pool belongs to the process that made it (`Pool.process`); see `smallwit.verify.code` for what happens at a fork.
+A pool belongs to the process that made it; see `smallwit.verify.code` for what happens at a fork.
 """
 
 import contextlib
@@ -9,7 +9,6 @@ import json
 import logging
 import math
 import os
-import queue
 import shutil
 import socket
 import subprocess
@@ -17,15 +16,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
 from smallwit.verify.sandbox.codec import receive_frame
 from smallwit.verify.sandbox.server import REQUEST, START, STATUS, STOP
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 _LOG = logging.getLogger(__name__)
 _START_SECONDS = 30.0
@@ -143,6 +138,9 @@ class Worker:
             raise ServerLostError("the pool is closed")
         if kind not in self.servers:
             self.servers[kind] = _start(kind)
+            if self.closed:  # while it started
+                self.restart()
+                raise ServerLostError("the pool is closed")
         return self.servers[kind]
 
     def restart(self) -> None:
@@ -178,61 +176,37 @@ def _start(kind: str) -> Server:
 
 
 class Pool:
-    """Workers, each driven by a thread of the caller while there is work."""
+    """Workers, lent to one thread each; as many as were ever needed at the same time."""
 
     def __init__(self) -> None:
-        self.process = os.getpid()
         self.workers: list[Worker] = []
+        self.idle: list[Worker] = []
+        self.closed = False
+        self.lock = threading.Lock()
 
-    def worker(self) -> Worker:
-        """The first worker."""
-        if not self.workers:
-            self.workers.append(Worker())
-        return self.workers[0]
-
-    def map(self, function: Callable[[Worker, Item], Result], items: Sequence[Item], workers: int) -> list[Result]:
-        """`function(worker, item)` for every item, in order. An exception ends the work and is raised here."""
-        self.worker()
-        self.workers.extend(Worker() for _ in range(min(workers, len(items)) - len(self.workers)))
-        waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
-        for index in range(len(items)):
-            waiting.put(index)
-        results: list[Any] = [None] * len(items)
-        errors: list[BaseException] = []
-
-        def work(worker: Worker) -> None:
-            while not errors:
-                try:
-                    index = waiting.get_nowait()
-                except queue.Empty:
-                    return
-                try:
-                    results[index] = function(worker, items[index])
-                except BaseException as error:  # noqa: BLE001 (it is raised in the caller's thread)
-                    errors.append(error)
-
-        threads = [threading.Thread(target=work, args=(worker,), daemon=True) for worker in self.workers[:workers]]
+    @contextlib.contextmanager
+    def lend(self) -> Iterator[Worker]:
+        """A worker for the calling thread alone. Raises `ServerLostError` when the pool is closed."""
+        with self.lock:
+            if self.closed:
+                raise ServerLostError("the pool is closed")
+            worker = self.idle.pop() if self.idle else Worker()
+            if worker not in self.workers:
+                self.workers.append(worker)
         try:
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-        except BaseException as error:  # Ctrl-C: leave nothing running
-            errors.append(error)
-            self.close()
-            raise
-        if errors:
-            self.close()
-            raise errors[0]
-        return results
+            yield worker
+        finally:
+            with self.lock:
+                self.idle.append(worker)
 
     def close(self) -> None:
-        """End every server."""
-        workers = self.workers.copy()
-        self.workers.clear()
+        """End every server. Threads that wait for one wake up."""
+        with self.lock:
+            self.closed = True
+            workers, self.workers = self.workers, []
         for worker in workers:
             worker.closed = True
-            for server in worker.servers.values():
+            for server in list(worker.servers.values()):
                 server.hang_up()
         for worker in workers:
             worker.close()
@@ -242,4 +216,3 @@ class Pool:
         for worker in self.workers:
             for server in worker.servers.values():
                 server.forget()
-        self.workers.clear()

@@ -51,6 +51,7 @@ _REFUSED: dict[str, tuple[int, int | None]] = {
     "msgget": (68, 186),
     "semget": (64, 190),
     "mq_open": (240, 180),
+    "syslog": (103, 116),
     "keyctl": (250, 219),
     "add_key": (248, 217),
     "request_key": (249, 218),

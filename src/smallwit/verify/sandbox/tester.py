@@ -48,7 +48,8 @@ def _run(link: "_Link", prompt: str, entry_point: str, tests: str | list[str], s
         # A failure before the program was asked for anything, or of a value the link cannot carry, is the tests' own.
         ours = isinstance(error, NotPlainError) or not link.asked
         return link.state or ("infrastructure" if ours else "wrong")
-    return link.state or "correct"
+    # Tests that have asked the program for nothing say nothing of it.
+    return link.state or ("correct" if link.asked else "infrastructure")
 
 
 def _helpers(prompt: str, names: "_Names") -> None:
@@ -194,11 +195,15 @@ class _Link:
         raise ConnectionError("the candidate is lost") from error
 
 
+# Inside of a test's map() or zip() these would end the loop quietly, and the test with it.
+_ENDS_LOOPS = (StopIteration, StopAsyncIteration)
+
+
 def _exception(value: Any) -> Exception:
     """An exception of the candidate as one of ours: the builtin class by that name, if it is an ordinary one."""
     name = value[0] if isinstance(value, tuple) and value and isinstance(value[0], str) else "Exception"
     kind = getattr(builtins, name, Exception)
-    if not (isinstance(kind, type) and issubclass(kind, Exception)):
+    if not (isinstance(kind, type) and issubclass(kind, Exception)) or issubclass(kind, _ENDS_LOOPS):
         kind = RuntimeError
     try:
         return kind("raised by the candidate")
