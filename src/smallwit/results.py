@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from smallwit.evaluation.statistics import infrastructure_bounds, mean_interval, paired_comparison
+from smallwit.evaluation.scores import scores
+from smallwit.evaluation.statistics import paired_comparison
 from smallwit.recipe import Recipe
 
 Rows = dict[str, list[dict[str, Any]]]
@@ -20,12 +21,13 @@ def summarise(
     model, the tasks and theirs. Raises `ValueError` when no response to a task has a verdict.
     """
     rows = {name: _read(evaluation / name, signatures[name]) for name in costs}
-    models = [
-        {"name": name} | cost | {"scores": {task: _score(r, signatures[name][task]) for task, r in rows[name].items()}}
-        for name, cost in costs.items()
-    ]
+    models = [{"name": name} | cost | {"scores": _scores(rows[name], signatures[name])} for name, cost in costs.items()]
     comparisons = [c for pair in recipe.comparisons for c in _compare(recipe, pair.a, pair.b, rows)]
     return {"schema": 1, "run": recipe.name, "seed": recipe.seed, "models": models, "comparisons": comparisons}
+
+
+def _scores(rows: Rows, signatures: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    return {task: scores(samples).as_json() | {"signature": signatures[task]} for task, samples in rows.items()}
 
 
 def _read(folder: Path, tasks: Iterable[str]) -> Rows:
@@ -34,20 +36,6 @@ def _read(folder: Path, tasks: Iterable[str]) -> Rows:
         with (folder / f"{task}.jsonl").open(encoding="utf-8") as lines:
             rows[task] = [json.loads(line) for line in lines]
     return rows
-
-
-def _score(rows: list[dict[str, Any]], signature: str) -> dict[str, Any]:
-    """The means of the rows that have a verdict. The others are counted, with the means that they could have made."""
-    known = [row for row in rows if row["score"] is not None and row["strict"] is not None]
-    mean, low, high = mean_interval([row["score"] for row in known])
-    strict = mean_interval([row["strict"] for row in known])[0]
-    score = {"mean": mean, "low": low, "high": high, "strict": strict, "n": len(known), "signature": signature}
-    if len(known) == len(rows):
-        return score
-    return score | {
-        "unverified": len(rows) - len(known),
-        "bounds": list(infrastructure_bounds([row["score"] if row in known else None for row in rows])),
-    }
 
 
 def _compare(recipe: Recipe, a: str, b: str, rows: Mapping[str, Rows]) -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
 """Intervals and paired tests, so that a number never comes without its uncertainty.
 
 Scores are fractions in 0..1, one a problem. Every function is deterministic: the bootstrap draws from its own seeded
-generator. A score that is `None` (our own grader failed) has no place in a mean; `infrastructure_bounds` says what
-the mean could have been.
+generator. A score that is `None` (our own grader failed) has no place in a mean: `evaluation.scores` leaves it out and
+says what the mean could have been.
 """
 
 from collections.abc import Sequence
@@ -58,16 +58,6 @@ def mean_interval(scores: Sequence[float], level: float = 0.95) -> Interval:
         return Interval(mean, 0.0, 1.0)
     half = float(stats.t.ppf(0.5 + level / 2, n - 1)) * float(values.std(ddof=1)) / n**0.5
     return Interval(mean, max(0.0, mean - half), min(1.0, mean + half))
-
-
-def infrastructure_bounds(scores: Sequence[float | None]) -> tuple[float, float]:
-    """The lowest and the highest mean that `scores` could have had: every `None` counted as 0, and as 1.
-
-    Raises `ValueError` for no scores or a score outside 0..1.
-    """
-    low = _checked([0.0 if score is None else score for score in scores], "scores")
-    high = _checked([1.0 if score is None else score for score in scores], "scores")
-    return float(low.mean()), float(high.mean())
 
 
 def paired_comparison(
@@ -179,7 +169,7 @@ def _checked_pair(a: Sequence[float], b: Sequence[float]) -> tuple[Floats, Float
 
 def _checked(scores: Sequence[float], name: str) -> Floats:
     if any(score is None for score in scores):
-        raise ValueError(f"{name}: holds None (a failed grader); see infrastructure_bounds")
+        raise ValueError(f"{name}: holds None (a failed grader); leave such samples out, as evaluation.scores does")
     values = np.asarray(scores, dtype=np.float64)
     if values.ndim != 1 or not len(values):
         raise ValueError(f"{name}: a flat, non-empty sequence of scores is needed, got shape {values.shape}")
