@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
@@ -39,7 +40,7 @@ class Request:
 
     suites: Sequence[str]
     protocol: str = "house"
-    choice: Choice = Choice()
+    choice: Choice = field(default_factory=Choice)
     data_dir: Path | None = None
     out: Path | None = None
 
@@ -49,10 +50,19 @@ class Measured:
     """The samples and scores of one model, by task, and their folder."""
 
     reference: str
+    identity: str
     folder: Path
     rows: Mapping[str, list[Row]]
     scores: Mapping[str, Scores]
     signatures: Mapping[str, str]
+
+    def write(self, ratios: Mapping[str, Mapping[str, Any]] = MappingProxyType({})) -> None:
+        """Write the scores into the folder, with shares of another model's."""
+        entries = {
+            name: found.as_json() | {"signature": self.signatures[name]} | ({"against": ratios[name]} if ratios else {})
+            for name, found in self.scores.items()
+        }
+        write_scores(self.folder, {"reference": self.reference, "identity": self.identity}, entries)
 
 
 def evaluate(
@@ -74,11 +84,13 @@ def evaluate(
         measured.append(_measure(one, suites, folder, console))
     print_scores({one.reference: one.scores for one in measured}, measured[0].signatures, console)
     if against is not None:
-        ratios = {task: _ratio(measured[0].rows[task], measured[1].rows[task]) for task in measured[0].rows}
-        _note_ratios(measured, ratios)
+        mine, theirs = measured
+        ratios = {task: _ratio(mine.rows[task], theirs.rows[task]) for task in mine.rows}
+        about = {task: {"model": against, "signature": theirs.signatures[task]} for task in ratios}
+        mine.write({task: about[task] | ratio._asdict() for task, ratio in ratios.items()})
         print_ratios(ratios, against, console)
-    for one in measured:
-        console.print(f"samples and scores: {one.folder}", highlight=False, markup=False, soft_wrap=True)
+    for done in measured:
+        console.print(f"samples and scores: {done.folder}", highlight=False, markup=False, soft_wrap=True)
     return measured[0]
 
 
@@ -93,9 +105,7 @@ def evaluate_responses(path: Path, request: Request, console: Console | None = N
     stored = read_responses(path, problems)
     answered = [problem for problem in problems if problem.id in stored][: request.choice.limit]
     counts = [len(stored[problem.id]) for problem in answered]
-    suite = make_suite(
-        task, answered, named, request.choice, Asker("responses"), own=task_bytes(name), stored=counts
-    )
+    suite = make_suite(task, answered, named, request.choice, Asker("responses"), own=task_bytes(name), stored=counts)
     identity = f"responses:{file_hash(path)}"
     folder = request.out or EVALUATIONS / f"{path.stem}-{_key(identity, request, None)}"
     with _at_work(folder, console):
@@ -144,9 +154,9 @@ def _scored(
 ) -> Measured:
     found = {name: scores(of) for name, of in rows.items()}
     signatures = {suite.task.name: suite.protocol.signature for suite in suites}
-    entries = {name: one.as_json() | {"signature": signatures[name]} for name, one in found.items()}
-    write_scores(folder, {"reference": reference, "identity": identity}, entries)
-    return Measured(reference, folder, rows, found, signatures)
+    measured = Measured(reference, identity, folder, rows, found, signatures)
+    measured.write()
+    return measured
 
 
 def _ratio(first: Sequence[Row], second: Sequence[Row]) -> Interval:
@@ -154,15 +164,6 @@ def _ratio(first: Sequence[Row], second: Sequence[Row]) -> Interval:
     one, other = problem_means(first), problem_means(second)
     common = [name for name in one if name in other]
     return ratio_interval([one[name] for name in common], [other[name] for name in common])
-
-
-def _note_ratios(measured: Sequence[Measured], ratios: Mapping[str, Interval]) -> None:
-    mine, theirs = measured
-    entries = {}
-    for name, ratio in ratios.items():
-        against = {"model": theirs.reference, "signature": theirs.signatures[name]} | ratio._asdict()
-        entries[name] = mine.scores[name].as_json() | {"signature": mine.signatures[name], "against": against}
-    write_scores(mine.folder, None, entries)
 
 
 def _key(identity: str, request: Request, settings: Settings | None) -> str:

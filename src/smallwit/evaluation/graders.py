@@ -1,8 +1,8 @@
 """Extractors and graders by name, as protocols name them.
 
 A grader is a function `grade(task, pairs) -> verdicts`, `pairs` being (problem, response) and the verdicts in their
-order: `Verdict.score` is the lenient reading, `Verdict.strict` the strict one. It may be called several times with parts
-of the work. What it needs beside `Problem` it takes from `task.row(problem)`, the row as it was published.
+order: `Verdict.score` is the lenient reading, `Verdict.strict` the strict one. It may be called several times, with
+parts of the work. What it needs beside `Problem` it takes from `task.row(problem)`, the row as it was published.
 """
 
 import importlib

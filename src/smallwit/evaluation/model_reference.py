@@ -34,8 +34,8 @@ class Settings:
 class OpenModel:
     """A model that replies can be asked of.
 
-    `label` is a name for files, `identity` changes when the model does. `load(overflow)` makes the generator. `batch` is
-    the size of the batches that it computes, `None` where replies do not depend on each other.
+    `label` is a name for files, `identity` changes when the model does. `load(overflow)` makes the generator. `batch`
+    is the size of the batches that it computes, `None` where replies do not depend on each other.
     """
 
     reference: str

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from smallwit.errors import UserError
-from smallwit.evaluation.runner import Row, Sample, graded, require_verdicts, row_of
+from smallwit.evaluation.runner import Row, graded, require_verdicts, row_of
 from smallwit.evaluation.sample_file import SampleFile
 from smallwit.evaluation.suite import Suite
 from smallwit.rows import BadRow, scan_rows

@@ -70,6 +70,8 @@ def make_suite(
     """
     prompts = named.prompts(task, problems)
     decoding = choice.decoding(named)
+    if stored is None and choice.samples > 1 and decoding.temperature == 0:
+        raise UserError(f"{choice.samples} samples at temperature 0 would be equal; give a temperature, as 0.7")
     samples = samples_of(problems, prompts, choice.samples, choice.seed)
     if stored is not None:
         counts = dict(zip([problem.id for problem in problems], stored, strict=True))

@@ -11,9 +11,7 @@ from smallwit.evaluation.scores import Estimate, Scores
 from smallwit.evaluation.statistics import Interval
 
 
-def print_scores(
-    scores: Mapping[str, Mapping[str, Scores]], signatures: Mapping[str, str], console: Console
-) -> None:
+def print_scores(scores: Mapping[str, Mapping[str, Scores]], signatures: Mapping[str, str], console: Console) -> None:
     """Scores in per cent with their 95 % intervals, strict beside lenient, with rates of what can go wrong."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     heads = ("suite", "score", "95 %", "strict", "95 %", "n", "cut", "none", "several", "tokens")
@@ -23,7 +21,9 @@ def print_scores(
     for model, tasks in scores.items():
         for task, found in tasks.items():
             lenient, strict = found.lenient.mean, found.strict.mean
-            count = f"{found.problems:,}" + (f"x{found.samples // found.problems}" if found.samples > found.problems else "")
+            count = f"{found.problems:,}" + (
+                f"x{found.samples // found.problems}" if found.samples > found.problems else ""
+            )
             cells = [task, *_cells(lenient), *_cells(strict), count, _rate(found.truncated), _rate(found.no_answer)]
             cells += [_rate(found.several), "—" if found.mean_tokens is None else f"{found.mean_tokens:.0f}"]
             table.add_row(*([model] if several_models else []), *cells)
@@ -33,7 +33,9 @@ def print_scores(
         for task, found in tasks.items():
             for line in _further(found):
                 console.print(f"{model if several_models else task}: {line}", highlight=False, markup=False)
-    console.print("per cent; score: lenient reading, strict: the declared format only; cut: by the token limit; none: no")
+    console.print(
+        "per cent; score: lenient reading, strict: the declared format only; cut: by the token limit; none: no"
+    )
     console.print("answer; several: different boxed answers", highlight=False)
     for signature in signatures.values():
         console.print(f"signature: {signature}", highlight=False, markup=False, soft_wrap=True)

@@ -57,4 +57,3 @@ def generator_of(job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenize
 def autocast_of(job: Job) -> torch.dtype | None:
     """The number format of mixed precision, or `None` for plain float32."""
     return None if job.dtype == "float32" else DTYPES[job.dtype]
-
