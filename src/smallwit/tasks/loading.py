@@ -20,7 +20,15 @@ TASKS: Mapping[str, str] = {
     "math": "smallwit.tasks.math_benchmarks:Math",
     "math500": "smallwit.tasks.math_benchmarks:Math500",
     "humaneval": "smallwit.tasks.humaneval:HumanEval",
+    "humaneval+": "smallwit.tasks.plus:HumanEvalPlus",
     "mbpp": "smallwit.tasks.mbpp:MBPP",
+    "mbpp+": "smallwit.tasks.plus:MBPPPlus",
+    "aime24": "smallwit.tasks.competitions:AIME24",
+    "aime25": "smallwit.tasks.competitions:AIME25",
+    "amc23": "smallwit.tasks.competitions:AMC23",
+    "minerva": "smallwit.tasks.competitions:Minerva",
+    "olympiadbench": "smallwit.tasks.competitions:OlympiadBench",
+    "svamp": "smallwit.tasks.competitions:SVAMP",
 }
 """Built-in names, and where their classes are. A class is imported when its task is loaded."""
 
