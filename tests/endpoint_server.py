@@ -53,7 +53,7 @@ class Handler(BaseHTTPRequestHandler):
         state = self.state
         chat = self.path.endswith("/chat/completions")
         said = body["messages"][-1]["content"] if chat else body["prompt"]
-        trial = said.startswith(("Repeat:", "Write some random", "1, 2, 3"))
+        trial = said.startswith(("Repeat:", "Write some random", "1, 2, 3", "red red"))
         with state.lock:
             state.headers.append(dict(self.headers))
             fault = None
