@@ -309,8 +309,8 @@ class TestJournal:
     def test_a_kill_loses_at_most_what_was_under_way(self, tmp_path: Path) -> None:
         path = tmp_path / "j.jsonl"
         code = (
-            "import sys\nfrom smallwit.rollout.endpoint import *\nfrom smallwit.rollout.endpoint_client import Endpoint\n"
-            "from pathlib import Path\n"
+            "import sys\nfrom smallwit.rollout.endpoint import *\n"
+            "from smallwit.rollout.endpoint_client import Endpoint\nfrom pathlib import Path\n"
             "g = EndpointGenerator(Endpoint((sys.argv[1],), 'tiny', concurrency=4), journal=Path(sys.argv[2]))\n"
             "prompts = [Prompt(messages=({'role': 'user', 'content': str(i)},)) for i in range(60)]\n"
             "g.reply(prompts, Decoding(0.0, 16), range(60))\n"
@@ -342,11 +342,10 @@ class TestJournal:
         def enough(index: int, reply: Reply) -> None:
             raise ArithmeticError
 
-        with serving(FaultServer(delay=0.02)) as server:
-            with pytest.raises(ArithmeticError):
-                EndpointGenerator(endpoint(server, concurrency=2)).reply(
-                    [chat(str(i)) for i in range(100)], GREEDY, range(100), enough
-                )
+        with serving(FaultServer(delay=0.02)) as server, pytest.raises(ArithmeticError):
+            EndpointGenerator(endpoint(server, concurrency=2)).reply(
+                [chat(str(i)) for i in range(100)], GREEDY, range(100), enough
+            )
         assert len(server.asked) < 20
 
 

@@ -5,9 +5,8 @@ as they come. See `endpoint_client.py` for what is tried again, `endpoint_dialec
 `docs/endpoints.md`.
 """
 
-import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,12 +16,11 @@ from smallwit.errors import UserError
 from smallwit.rollout.background import in_background
 from smallwit.rollout.endpoint_client import Client, Endpoint, EndpointError, RequestFailed
 from smallwit.rollout.endpoint_dialect import MOST_SEEDS, Abilities, Answer, Dialect, cut
+from smallwit.rollout.endpoint_pool import results
 from smallwit.rollout.generator import Decoding, Prompt, Reply
 from smallwit.rollout.journal import Journal, request_key
 
 SCHEME = "openai:"
-_HOPELESS = 8
-"""Requests that all fail, with none that succeeds, before the others are not even tried."""
 _log = logging.getLogger(__name__)
 
 
@@ -103,14 +101,23 @@ class EndpointGenerator:
             places.setdefault(self._key(prompt, decoding, seed), []).append(index)
         replies: list[Reply | None] = [None] * len(prompts)
         failures: dict[int, str] = {}
-        with closing(self._results(places, prompts, decoding, seeds)) as results:
-            for key, result in results:
+
+        async def ask(index: int) -> dict[str, Any]:
+            prompt = prompts[index]
+            return asdict(self._reply(prompt, decoding, await self.dialect.ask(prompt, decoding, seeds[index])))
+
+        async def prepare() -> None:
+            await self.dialect.require(_needs(prompts, decoding))
+
+        first = {key: indices[0] for key, indices in places.items()}
+        with closing(results(self.client, first, ask, self.journal, prepare)) as found:
+            for key, result in found:
                 for index in places[key]:
-                    if isinstance(result, Reply):
-                        replies[index] = result
-                        on_reply(index, result)
-                    else:
+                    if isinstance(result, RequestFailed):
                         failures[index] = str(result)
+                    else:
+                        replies[index] = reply = Reply(**result)
+                        on_reply(index, reply)
         if failures:
             raise RepliesMissing(failures, replies)
         return [reply for reply in replies if reply is not None]
@@ -142,53 +149,6 @@ class EndpointGenerator:
         drawn = seed % MOST_SEEDS if decoding.temperature > 0 else None
         asked = {"model": self.endpoint.model, "prompt": asdict(prompt), "decoding": asdict(decoding), "seed": drawn}
         return request_key(asked)
-
-    def _results(
-        self, places: dict[str, list[int]], prompts: Sequence[Prompt], decoding: Decoding, seeds: Sequence[int]
-    ) -> Iterator[tuple[str, Reply | RequestFailed]]:
-        """A reply, or why there is none, for each key: those of the journal first."""
-        known = {key for key in places if self.journal is not None and key in self.journal}
-        for key in known:
-            assert self.journal is not None
-            yield key, Reply(**self.journal[key])
-        asked = {key: (prompts[where[0]], seeds[where[0]]) for key, where in places.items() if key not in known}
-        if asked:
-            with closing(in_background(lambda hand: self._ask_all(asked, decoding, hand))) as results:
-                yield from results
-
-    async def _ask_all(
-        self,
-        asked: dict[str, tuple[Prompt, int]],
-        decoding: Decoding,
-        hand: Callable[[tuple[str, Reply | RequestFailed]], None],
-    ) -> None:
-        waiting = iter(asked.items())
-        failed = succeeded = 0
-
-        async def work() -> None:
-            nonlocal failed, succeeded
-            for key, (prompt, seed) in waiting:
-                try:
-                    reply = self._reply(prompt, decoding, await self.dialect.ask(prompt, decoding, seed))
-                except RequestFailed as error:
-                    failed += 1
-                    if failed >= _HOPELESS and not succeeded:
-                        raise EndpointError(f"the first {failed} requests all failed, the last: {error}") from error
-                    hand((key, error))
-                    continue
-                succeeded += 1
-                if self.journal is not None:
-                    self.journal.add(key, asdict(reply))
-                hand((key, reply))
-
-        async with self.client:
-            await self.dialect.require(_needs([prompt for prompt, _ in asked.values()], decoding))
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for _ in range(min(self.endpoint.concurrency, len(asked))):
-                        group.create_task(work())
-            except BaseExceptionGroup as group_error:
-                raise group_error.exceptions[0] from None
 
     def _reply(self, prompt: Prompt, decoding: Decoding, answer: Answer) -> Reply:
         text, stopped = cut(answer.text, decoding.stop)

@@ -144,11 +144,11 @@ class Dialect:
         if not any(values.values()):
             reasons = [self.found[name][1] for name in values]
             raise UserError(f"endpoint {self.client.endpoint.urls[0]}: neither chats nor completes: {reasons[0]}")
-        names = ("samples", "n", "top_k", "repetition_penalty", "prefix", "top_log_probs")
-        values |= {name: (await self.try_out(name))[0] for name in names}
-        ints = {name: value for name, value in values.items() if name == "top_log_probs"}
-        bools = {name: bool(value) for name, value in values.items() if name not in ints}
-        return Abilities(**bools, **ints, usage=self.usage, seed=self.seed)
+        for name in ("samples", "n", "top_k", "repetition_penalty", "prefix", "top_log_probs"):
+            values[name] = (await self.try_out(name))[0]
+        top_log_probs = values.pop("top_log_probs")
+        able = {name: bool(value) for name, value in values.items()}
+        return Abilities(**able, top_log_probs=top_log_probs, usage=self.usage, seed=self.seed)
 
     async def try_out(self, name: str) -> tuple[int, str]:
         """Whether (or how much of) an ability is there, and if not, why; tried once. Raises as `Client.post` does."""
