@@ -150,7 +150,7 @@ class TestFaults:
     def test_an_endless_drip_is_ended_by_the_total_limit(self) -> None:
         with serving(FaultServer(always=drip)) as server:
             started = time.monotonic()
-            with pytest.raises(RepliesMissing, match="2 attempts failed, the last: no whole reply within 0.3 s"):
+            with pytest.raises(RepliesMissing, match=r"2 attempts failed, the last: no whole reply within 0.3 s"):
                 said_by(server, total=0.3, attempts=2)
         assert time.monotonic() - started < 2.0
 
@@ -164,7 +164,7 @@ class TestFaults:
     def test_a_wait_of_hours_is_not_waited(self) -> None:
         with (
             serving(FaultServer(faults=[status(429, "daily limit", Retry_After="7200")])) as server,
-            pytest.raises(EndpointError, match="asks to wait 7200 s .*daily limit.*run the same command again"),
+            pytest.raises(EndpointError, match=r"asks to wait 7200 s .*daily limit.*run the same command again"),
         ):
             said_by(server)
 
@@ -188,15 +188,17 @@ class TestFaults:
     def test_a_request_that_is_refused_fails_alone_and_at_once(self) -> None:
         with serving(FaultServer(faults=[None, status(400, "prompt is too long"), None])) as server:
             generator = EndpointGenerator(endpoint(server, concurrency=1))
-            with pytest.raises(RepliesMissing, match="1 of 3 requests failed, that of prompt 1: .*too long") as caught:
+            with pytest.raises(RepliesMissing, match=r"1 of 3 requests failed, that of prompt 1: .*too long") as caught:
                 asks(generator, [chat("a"), chat("b"), chat("c")])
         assert server.asked == ["a", "b", "c"]
         assert [reply and reply.text for reply in caught.value.replies] == ["a END", None, "c END"]
 
     def test_requests_that_all_fail_are_not_all_sent(self) -> None:
-        with serving(FaultServer(always=status(400, "no"))) as server:
-            with pytest.raises(EndpointError, match="the first 8 requests all failed"):
-                asks(EndpointGenerator(endpoint(server, concurrency=1)), [chat(str(i)) for i in range(100)])
+        with (
+            serving(FaultServer(always=status(400, "no"))) as server,
+            pytest.raises(EndpointError, match="the first 8 requests all failed"),
+        ):
+            asks(EndpointGenerator(endpoint(server, concurrency=1)), [chat(str(i)) for i in range(100)])
         assert len(server.asked) == 8
 
     def test_an_answer_that_is_withheld_is_no_answer(self) -> None:
@@ -206,9 +208,9 @@ class TestFaults:
         assert len(server.asked) == 1
 
     def test_a_redirect_is_not_followed(self) -> None:
-        with serving() as elsewhere:
-            with serving(FaultServer(always=status(307, Location=f"{elsewhere.url}/chat/completions"))) as server:
-                said = refusal(lambda: said_by(server))
+        with serving() as elsewhere, serving() as server:
+            server.always = status(307, Location=f"{elsewhere.url}/chat/completions")
+            said = refusal(lambda: said_by(server))
         assert f"redirects to {elsewhere.url}/chat/completions; text and key go only where you say" in said
         assert elsewhere.asked == []
 
@@ -222,7 +224,7 @@ class TestFaults:
         with socket.create_server(("127.0.0.1", 0)) as free:
             url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
         generator = EndpointGenerator(impatient((url,), attempts=3))
-        with pytest.raises(EndpointError, match="3 attempts failed, the last: .*onnect"):
+        with pytest.raises(EndpointError, match=r"3 attempts failed, the last: .*onnect"):
             asks(generator, [chat("a")])
 
 
@@ -249,7 +251,7 @@ class TestSeveralServers:
         with serving(FaultServer(faults=[None] * 5, always=status(500, "burnt down"))) as server:
             generator = EndpointGenerator(endpoint(server, concurrency=4), journal=tmp_path / "j.jsonl")
             came: list[int] = []
-            with pytest.raises(EndpointError, match="no server has answered for .*burnt down.*run the same command"):
+            with pytest.raises(EndpointError, match=r"no server has answered for .*burnt down.*run the same command"):
                 generator.reply([chat(str(i)) for i in range(50)], GREEDY, range(50), lambda i, reply: came.append(i))
         assert len(came) == 5
         assert generator.journal is not None

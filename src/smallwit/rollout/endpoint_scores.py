@@ -102,9 +102,9 @@ class EndpointScorer:
             except _Silent as silent:
                 reasons.append(str(silent))
         self._form = {}
-        where = f"endpoint {self.endpoint.urls[0]}#{self.endpoint.model}"
+        where, why = f"endpoint {self.endpoint.urls[0]}#{self.endpoint.model}", "; ".join(dict.fromkeys(reasons))
         raise UserError(
-            f"{where}: cannot give the {self.k} likeliest tokens of a given text ({'; '.join(dict.fromkeys(reasons))}); serve it by vLLM "
+            f"{where}: cannot give the {self.k} likeliest tokens of a given text ({why}); serve it by vLLM "
             f"(--max-logprobs {self.k}), or learn from its answers (an answers stage and cross_entropy)"
         )
 
