@@ -22,6 +22,7 @@ COMMANDS: dict[str, dict[str, dict[str, Any]]] = {
     "eval": {},
     "model": {"new": {}},
     "report": {},
+    "compare": {},
     "doctor": {},
 }
 
@@ -98,6 +99,18 @@ def _parser() -> argparse.ArgumentParser:
     report = verbs.add_parser("report", help="write a run's report again", description="Write a run's report again.")
     report.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="a run's folder, as runs/quickstart")
     report.set_defaults(command=_report, options=_options(report))
+
+    about = "Compare two evaluations problem by problem: A - B with its interval, tests, and what was won and lost."
+    compare = verbs.add_parser("compare", help="compare two evaluations problem by problem", description=about)
+    for name in ("a", "b"):
+        where = "a folder of smallwit eval, or a run's stage as runs/NAME:STAGE"
+        compare.add_argument(name, metavar=name.upper(), help=where)
+    compare.add_argument("--json", metavar="OUT", type=Path, help="write the numbers as JSON")
+    compare.add_argument("--problems", metavar="OUT", type=Path, help="write won, lost and tied problems as JSONL")
+    compare.add_argument(
+        "--across-protocols", action="store_true", help="go on although the protocols differ: no fair comparison"
+    )
+    compare.set_defaults(command=_compare, options=_options(compare))
 
     about = "Show what of this machine will be used."
     doctor = verbs.add_parser("doctor", help="show what of this machine will be used", description=about)
@@ -288,6 +301,22 @@ def _report(arguments: argparse.Namespace) -> int:
 
     write_report(arguments.run_dir)
     print_summary(json.loads(results.read_text(encoding="utf-8")), arguments.run_dir / "report.html", Console())
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from smallwit.compare import compare
+
+    compare(
+        arguments.a,
+        arguments.b,
+        Console(),
+        json_out=arguments.json,
+        problems_out=arguments.problems,
+        across_protocols=arguments.across_protocols,
+    )
     return 0
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from smallwit.evaluation.comparison import compare_tasks
 from smallwit.evaluation.scores import scores
-from smallwit.evaluation.statistics import paired_comparison
 from smallwit.recipe import Recipe
 
 Rows = dict[str, list[dict[str, Any]]]
@@ -40,29 +40,5 @@ def _read(folder: Path, tasks: Iterable[str]) -> Rows:
 
 def _compare(recipe: Recipe, a: str, b: str, rows: Mapping[str, Rows]) -> list[dict[str, Any]]:
     """One comparison a task on the problems that both have a verdict for, and one over all tasks."""
-    comparisons = []
-    firsts: list[float] = []
-    seconds: list[float] = []
-    strata: list[str] = []
-    for task in rows[a]:
-        other = {row["id"]: row["score"] for row in rows[b].get(task, ())}
-        pairs = [(row["score"], other.get(row["id"])) for row in rows[a][task]]
-        known = [(first, second) for first, second in pairs if first is not None and second is not None]
-        if not known:
-            continue
-        first, second = [pair[0] for pair in known], [pair[1] for pair in known]
-        comparisons.append(_entry(a, b, task, first, second, None, recipe.seed))
-        firsts += first
-        seconds += second
-        strata += [task] * len(first)
-    if len(comparisons) > 1:
-        comparisons.append(_entry(a, b, "pooled", firsts, seconds, strata, recipe.seed))
-    return comparisons
-
-
-def _entry(
-    a: str, b: str, task: str, first: list[float], second: list[float], strata: list[str] | None, seed: int
-) -> dict[str, Any]:
-    found = paired_comparison(first, second, seed, strata=strata)
-    numbers = {"difference": found.difference, "low": found.low, "high": found.high, "p": found.p}
-    return {"a": a, "b": b, "task": task} | numbers
+    tasks, pooled = compare_tasks(rows[a], rows[b], recipe.seed)
+    return [{"a": a, "b": b} | found.as_json() for found in (*tasks, pooled) if found is not None]
