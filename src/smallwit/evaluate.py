@@ -25,6 +25,7 @@ from smallwit.locks import occupied
 from smallwit.processes import terminable
 from smallwit.progress import RunProgress
 from smallwit.report.scores_table import print_ratios, print_scores
+from smallwit.rollout.endpoint_client import EndpointError
 from smallwit.tasks import load_task, task_bytes
 
 EVALUATIONS = Path("evaluations")
@@ -178,6 +179,8 @@ def _at_work(folder: Path, console: Console) -> Iterator[None]:
     try:
         with terminable(), occupied(folder, f"--out {folder}"):
             yield
+    except EndpointError as error:
+        raise EvaluationFailed(f"{error}; run the same command again to go on from here") from error
     except GraderFailed as error:
         raise EvaluationFailed(f"{error}; run the same command again: what failed is graded again") from error
     except OSError as error:

@@ -16,7 +16,11 @@ def admit(folder: Path, model: Mapping[str, str], protocols: Mapping[str, Protoc
     """Write what is going to be measured, and how. Raises `UserError` where the folder holds samples of another model
     or by another protocol: they could not be told from those that are to come."""
     path = folder / "protocol.json"
-    new = {"schema": SCHEMA, "model": dict(model), "protocols": {name: p.as_json() for name, p in protocols.items()}}
+    new: dict[str, Any] = {
+        "schema": SCHEMA,
+        "model": dict(model),
+        "protocols": {name: p.as_json() for name, p in protocols.items()},
+    }
     if path.is_file():
         old = _read(path)
         if old["model"]["identity"] != model["identity"]:

@@ -16,6 +16,11 @@ Grader = Callable[[Task, Pairs], list[Verdict]]
 
 GRADERS: Mapping[tuple[str, str], str] = {
     ("task", "task"): "smallwit.evaluation.graders:by_task",
+    ("lm-eval-gsm8k", "exact-match"): "smallwit.evaluation.replica_graders:lm_eval_gsm8k",
+    ("minerva", "house-math"): "smallwit.evaluation.replica_graders:minerva",
+    ("qwen", "house-math"): "smallwit.evaluation.replica_graders:qwen",
+    ("evalplus", "tests"): "smallwit.evaluation.replica_graders:evalplus",
+    ("evalplus-base", "tests"): "smallwit.evaluation.replica_graders:evalplus_base",
 }
 """(extractor, grader) and where the function that does both is; it is imported when it is needed."""
 

@@ -16,7 +16,7 @@ from smallwit.nearest import hint
 from smallwit.rollout.generator import Generator
 from smallwit.rollout.local_generator import Overflow
 
-OTHERS: Mapping[str, str] = {}
+OTHERS: Mapping[str, str] = {"openai": "smallwit.evaluation.endpoint_model:open_endpoint"}
 """Prefixes of models that are not run in this process, and the functions `open(MODEL, settings) -> OpenModel` for them;
 they are imported when they are needed."""
 

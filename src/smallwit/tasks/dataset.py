@@ -73,6 +73,12 @@ class DatasetTask(Task):
             self._problems[rows_of] = problems
         return self._problems[split]
 
+    def published(self, split: str) -> list[Row]:
+        """The rows of `train` or `test` as they were published. Raises `UserError` where they cannot be found."""
+        if split not in self.sources:
+            raise UserError(f"task {self.name} has no {split} rows; it has {', '.join(self.sources)}")
+        return self._rows(split)
+
     def row(self, problem: Problem) -> Row:
         """The row of a problem as it was published."""
         return self._published[problem.id]
