@@ -132,7 +132,7 @@ def test_a_missing_verdict_is_left_out_and_bounded() -> None:
     result = scores([row("a", 1.0), row("b", 0.0), row("c", None), row("d", 1.0)])
     assert result.lenient.mean.mean == pytest.approx(2 / 3)
     assert result.lenient.mean.bounds == (0.5, 0.75)
-    assert (result.lenient.mean.n, result.problems, result.failed) == (3, 4, 0.25)
+    assert (result.lenient.mean.n, result.problems, result.unverified) == (3, 4, 1)
 
 
 def test_a_missing_verdict_among_several_bounds_every_number() -> None:
@@ -153,7 +153,7 @@ def test_rates_count_samples() -> None:
     ]
     result = scores(rows)
     assert (result.truncated, result.no_answer, result.several) == (0.25, 0.25, 0.25)
-    assert (result.over_limit, result.failed) == (0.25, 0.25)
+    assert (result.over_limit, result.unverified) == (0.25, 1)
 
 
 def test_what_stored_responses_do_not_tell_is_not_made_up() -> None:

@@ -56,9 +56,9 @@ def _common(a: StoredEvaluation, b: StoredEvaluation, across_protocols: bool) ->
             f"compare {a.name} {b.name}: they have no task in common ({theirs}); evaluate one of them again"
         )
     pair = _Pair()
-    for name, one, other in ((a.name, a, b), (b.name, b, a)):
+    for one, other in ((a, b), (b, a)):
         if only := [task for task in one.protocols if task not in other.protocols]:
-            pair.notes.append(f"only {name} was measured on {', '.join(only)}")
+            pair.notes.append(f"only {one.name} was measured on {', '.join(only)}")
     for task in tasks:
         forbidden, said = differences(a.protocols[task], b.protocols[task])
         if forbidden and not across_protocols:
@@ -68,9 +68,9 @@ def _common(a: StoredEvaluation, b: StoredEvaluation, across_protocols: bool) ->
             )
         pair.notes.extend(f"{task}: DIFFERENT PROTOCOLS, {text}" for text in forbidden)
         pair.notes.extend(f"{task}: {text}" for text in said)
-        rows_a, rows_b, other = common_rows(a.rows[task], b.rows[task])
-        if other:
-            pair.notes.append(f"{task}: left out, other problems under the same id: {few(other)}")
+        rows_a, rows_b, unlike = common_rows(a.rows[task], b.rows[task])
+        if unlike:
+            pair.notes.append(f"{task}: left out, other problems under the same id: {few(unlike)}")
         counts = [len({row["id"] for row in rows}) for rows in (rows_a, a.rows[task], b.rows[task])]
         if len(set(counts)) > 1:
             pair.notes.append(f"{task}: {counts[0]} problems in common, of {counts[1]} and {counts[2]}")

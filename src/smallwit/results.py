@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from smallwit.evaluation.comparison import compare_tasks
-from smallwit.evaluation.scores import scores
+from smallwit.evaluation.scores import Scores, scores
 from smallwit.recipe import Recipe
 
 Rows = dict[str, list[dict[str, Any]]]
+
+SCORE_KEYS = ("mean", "low", "high", "strict", "n", "bounds")
+COMPARISON_KEYS = ("task", "difference", "low", "high", "p")
 
 
 def summarise(
@@ -27,7 +30,13 @@ def summarise(
 
 
 def _scores(rows: Rows, signatures: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    return {task: scores(samples).as_json() | {"signature": signatures[task]} for task, samples in rows.items()}
+    return {task: _score(scores(samples)) | {"signature": signatures[task]} for task, samples in rows.items()}
+
+
+def _score(found: Scores) -> dict[str, Any]:
+    """What the schema has of a score. Samples without a verdict are counted, with the means that they may have cost."""
+    entry = {key: value for key, value in found.as_json().items() if key in SCORE_KEYS}
+    return entry | ({"unverified": found.unverified} if found.unverified else {})
 
 
 def _read(folder: Path, tasks: Iterable[str]) -> Rows:
@@ -41,4 +50,5 @@ def _read(folder: Path, tasks: Iterable[str]) -> Rows:
 def _compare(recipe: Recipe, a: str, b: str, rows: Mapping[str, Rows]) -> list[dict[str, Any]]:
     """One comparison a task on the problems that both have a verdict for, and one over all tasks."""
     tasks, pooled = compare_tasks(rows[a], rows[b], recipe.seed)
-    return [{"a": a, "b": b} | found.as_json() for found in (*tasks, pooled) if found is not None]
+    entries = [found.as_json() for found in (*tasks, pooled) if found is not None]
+    return [{"a": a, "b": b} | {key: entry[key] for key in COMPARISON_KEYS} for entry in entries]

@@ -54,7 +54,7 @@ class Comparison:
         return sum(found.outcome == outcome for found in self.outcomes)
 
     def as_json(self) -> dict[str, Any]:
-        """An entry of results.json's comparisons, but for the names of the models."""
+        """The numbers as JSON; results.json holds a part of them."""
         n = len(self.outcomes)
         return {
             "task": self.task,

@@ -51,8 +51,8 @@ class Scores:
     """What is said of one model on one task.
 
     Rates are shares of the samples: cut by the token limit, without an answer, with several different answers, over a
-    limit of the grader (they score 0), and without a verdict because our grader failed. Lengths are in tokens.
-    `None` where no row knows.
+    limit of the grader (they score 0). `unverified` counts those without a verdict because our grader failed. Lengths
+    are in tokens. `None` where no row knows.
     """
 
     problems: int
@@ -63,12 +63,12 @@ class Scores:
     no_answer: float
     several: float | None
     over_limit: float
-    failed: float
+    unverified: int
     mean_tokens: float | None
     p95_tokens: float | None
 
     def as_json(self) -> dict[str, Any]:
-        """The entry of a task in results.json and scores.json, but for the signature."""
+        """The entry of a task in scores.json, but for the signature; results.json holds a part of it."""
         score, strict = self.lenient.mean, self.strict.mean
         entry: dict[str, Any] = {
             "mean": score.mean,
@@ -83,7 +83,7 @@ class Scores:
             "no_answer": self.no_answer,
             "several": self.several,
             "over_limit": self.over_limit,
-            "failed": self.failed,
+            "failed": self.unverified / self.samples,
             "tokens": {"mean": self.mean_tokens, "p95": self.p95_tokens},
         }
         if score.bounds or strict.bounds:
@@ -120,7 +120,7 @@ def scores(rows: Sequence[Row]) -> Scores:
         no_answer=_share([row["reason"] == "no-answer" for row in rows]),
         several=_rate(rows, "several"),
         over_limit=_share([row["reason"] == "limit" for row in rows]),
-        failed=_share([row["score"] is None for row in rows]),
+        unverified=sum(row["score"] is None for row in rows),
         mean_tokens=float(np.mean(lengths)) if lengths else None,
         # The least length that 95 % of the samples do not exceed: one that was measured.
         p95_tokens=float(np.quantile(lengths, 0.95, method="inverted_cdf")) if lengths else None,

@@ -60,10 +60,14 @@ def common_rows(a: list[Row], b: list[Row]) -> tuple[list[Row], list[Row], list[
 
     A problem is the same if its id, its text and its gold answer are.
     """
-    first, second = ({row["id"]: (row["prompt"], row["gold"]) for row in rows} for rows in (a, b))
+    first, second = _texts(a), _texts(b)
     same = {id for id in first if first[id] == second.get(id)}
     other = [id for id in first if id in second and id not in same]
     return [row for row in a if row["id"] in same], [row for row in b if row["id"] in same], other
+
+
+def _texts(rows: list[Row]) -> dict[str, tuple[Any, Any]]:
+    return {row["id"]: (row["prompt"], row["gold"]) for row in rows}
 
 
 def _folder(reference: str) -> Path:
