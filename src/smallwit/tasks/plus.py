@@ -1,7 +1,7 @@
 """HumanEval+ and MBPP+: the same problems with many more tests (Liu et al. 2023, arXiv 2305.01210).
 
 The tests are EvalPlus' own, in the form of its releases `...-OriginFmt`, which the hub has too: inputs, the expected
-results, and a comparison that allows floats a little.
+results, and a comparison that allows floats a little (`smallwit.tasks.evalplus`).
 """
 
 import re
@@ -11,20 +11,19 @@ from smallwit.errors import UserError
 from smallwit.rows import Row
 from smallwit.tasks.base import Problem
 from smallwit.tasks.dataset import Source
+from smallwit.tasks.evalplus import evalplus_tests
 from smallwit.tasks.fenced import fenced
 from smallwit.tasks.humaneval import HumanEval
 from smallwit.tasks.mbpp import MBPP, entry_point
 
-_POLYNOMIAL_AS_RELEASED = "assert _poly(*candidate(*inp), inp) <= 0.0001"
-_POLYNOMIAL = "assert abs(_poly(*inp, candidate(*inp))) <= 0.0001"
 _LOOP = re.compile(r"^for i, \(inp, exp\) in enumerate\(zip\(inputs, results\)\):\n(?:[ \t]+.*\n?)+", re.MULTILINE)
 
 
 class HumanEvalPlus(HumanEval):
     """HumanEval's 164 problems with EvalPlus' tests.
 
-    The released test of HumanEval/32 takes a number apart as if it were a list, so that no solution passes; here it
-    asks what its text says: that the polynomial is 0 at what the function finds.
+    The released test of HumanEval/32 takes a number apart as if it were a list, so that no solution passes; here, as
+    for EvalPlus itself, it asks whether the polynomial is 0 at what the function finds.
     """
 
     name = "humaneval+"
@@ -35,7 +34,7 @@ class HumanEvalPlus(HumanEval):
 
     def problem(self, row: Row, index: int, split: str) -> Problem:
         """As HumanEval, with more tests."""
-        return super().problem(row | {"test": row["test"].replace(_POLYNOMIAL_AS_RELEASED, _POLYNOMIAL)}, index, split)
+        return super().problem(row | {"test": evalplus_tests(row["test"])}, index, split)
 
 
 class MBPPPlus(MBPP):
@@ -63,7 +62,8 @@ class MBPPPlus(MBPP):
         body = "".join(f"    {line}\n" for line in loop[0].splitlines())
         body = re.sub(rf"\b{name}\(", "candidate(", body)
         test = f"{row['test'][: loop.start()]}def check(candidate):\n{body}{row['test'][loop.end() :]}"
-        gold = {"prompt": "", "entry_point": name, "tests": test, "setup": "\n".join(row.get("test_imports") or [])}
+        tested = evalplus_tests(test)
+        gold = {"prompt": "", "entry_point": name, "tests": tested, "setup": "\n".join(row.get("test_imports") or [])}
         return Problem(f"mbpp-{_number(row)}", self.request(row["prompt"], tests), gold, fenced(code))
 
     def _rows(self, split: str) -> list[Row]:
