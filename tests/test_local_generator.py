@@ -152,6 +152,7 @@ def test_log_probs_are_those_of_the_whole_distribution() -> None:
     sampling = Sampling(1.0, 1, (), top_k=1, top_p=0.5, repetition_penalty=2.0)
     chosen, log_probs = choose(probabilities.log(), sampling, torch.tensor([0.5]), torch.tensor([[False] * 4]))
     assert chosen.tolist() == [1]
+    assert log_probs is not None
     assert log_probs.exp().tolist() == pytest.approx([0.4])
 
 

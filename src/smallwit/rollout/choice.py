@@ -24,17 +24,22 @@ def tokens_seen(tokens: Tensor, real: Tensor, vocabulary: int) -> Tensor:
     return counts.scatter_add(1, tokens, real.int()) > 0
 
 
-def choose(logits: Tensor, sampling: Sampling, uniform: Tensor | None, seen: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The next token of each row of `logits` `[B, V]`, and its log-probability `[B]`.
+def choose(
+    logits: Tensor, sampling: Sampling, uniform: Tensor | None, seen: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """The next token of each row of `logits` `[B, V]`, and its log-probability `[B]` if it is wanted.
 
     `uniform` `[B]` draws it by inverting the distribution function; without it, or at temperature 0, it is the
     likeliest. The log-probability is that of the model's whole distribution at the sampling temperature, whatever
     penalty, top-k and top-p took away. `seen` `[B, V]` are the tokens that a repetition penalty applies to.
     """
+    greedy = uniform is None or sampling.temperature == 0
+    if greedy and not sampling.log_probs:
+        return _likeliest(logits, sampling, seen), None
     scaled = logits.float() / (sampling.temperature or 1.0)
     total = torch.logsumexp(scaled, 1)
-    if uniform is None or sampling.temperature == 0:
-        chosen = (logits if seen is None else _penalised(logits.float(), seen, sampling.repetition_penalty)).argmax(1)
+    if uniform is None or greedy:
+        chosen = _likeliest(logits, sampling, seen)
     else:
         wanted = scaled if seen is None else _penalised(scaled, seen, sampling.repetition_penalty)
         plain = seen is None and sampling.top_k is None and sampling.top_p == 1.0
@@ -45,7 +50,11 @@ def choose(logits: Tensor, sampling: Sampling, uniform: Tensor | None, seen: Ten
         threshold = uniform.to(place) * cumulative[:, -1]
         chosen = torch.searchsorted(cumulative, threshold[:, None], right=True).squeeze(1)
         chosen = chosen.clamp(max=logits.shape[1] - 1).to(logits.device)
-    return chosen, scaled.gather(1, chosen[:, None]).squeeze(1) - total
+    return chosen, scaled.gather(1, chosen[:, None]).squeeze(1) - total if sampling.log_probs else None
+
+
+def _likeliest(logits: Tensor, sampling: Sampling, seen: Tensor | None) -> Tensor:
+    return (logits if seen is None else _penalised(logits.float(), seen, sampling.repetition_penalty)).argmax(1)
 
 
 def _penalised(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:

@@ -9,7 +9,8 @@ from typing import Protocol
 class Sampling:
     """How completions are drawn. `temperature` 0 is greedy. A token of `stop` or the length limit ends generation.
 
-    `top_k`, `top_p` and `repetition_penalty` are those of transformers' `generate`; by default they do nothing.
+    `top_k`, `top_p` and `repetition_penalty` are those of transformers' `generate`; by default they do nothing. Without
+    `log_probs` a completion's are left empty: greedy decoding then saves a pass over the vocabulary.
     """
 
     temperature: float
@@ -18,6 +19,7 @@ class Sampling:
     top_p: float = 1.0
     top_k: int | None = None
     repetition_penalty: float = 1.0
+    log_probs: bool = True
 
 
 @dataclass(frozen=True)

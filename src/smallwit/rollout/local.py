@@ -134,13 +134,14 @@ class _Written:
         self.longest = int(self.limits.max())
         self.stop = torch.tensor(sampling.stop, device=device)
         self.tokens = torch.zeros(count, self.longest, dtype=torch.long, device=device)
-        self.log_probs = torch.zeros(count, self.longest, device=device)
+        self.log_probs = torch.zeros(count, self.longest if sampling.log_probs else 0, device=device)
         self.closed = torch.zeros(count, dtype=torch.bool, device=device)
 
-    def add(self, live: Tensor, step: int, chosen: Tensor, log_probs: Tensor) -> None:
+    def add(self, live: Tensor, step: int, chosen: Tensor, log_probs: Tensor | None) -> None:
         """Write token number `step` of the rows `live`, and close those that end with it."""
         self.tokens[live, step] = chosen
-        self.log_probs[live, step] = log_probs
+        if log_probs is not None:
+            self.log_probs[live, step] = log_probs
         open_ = ~self.closed[live]
         stopped = torch.isin(chosen, self.stop) & open_
         self._close(live[stopped], step + 1, truncated=False)

@@ -62,6 +62,7 @@ class LocalGenerator:
             top_p=decoding.top_p,
             top_k=decoding.top_k,
             repetition_penalty=decoding.repetition_penalty,
+            log_probs=False,
         )
         limits = None if self.context is None else [self.context - len(tokens) for tokens in encoded]
         watch = Watch(limits=limits, done=done)
