@@ -16,6 +16,7 @@ from smallwit.evaluation.comparison import compare_tasks
 from smallwit.evaluation.statistics import holm, smallest_difference
 
 PROTOCOL = {
+    "decoding": {"temperature": 0.0},
     "problems": 4,
     "data": "d0",
     "prompts": "p0",

@@ -98,7 +98,7 @@ def _protocols(folder: Path) -> dict[str, Mapping[str, Any]]:
 
 
 def _rows(path: Path) -> list[Row]:
-    rows = list(read_rows(path, columns={"id": str})[0])
+    rows: list[Row] = [*read_rows(path, columns={"id": str})[0]]
     missing = [key for key in ("prompt", "gold", "answer", "score", "strict") if key not in rows[0]]
     if missing:
         raise UserError(f"{path}: its rows have no '{missing[0]}'; it is no file of samples")
