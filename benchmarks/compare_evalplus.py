@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from smallwit.tasks.evalplus import evalplus_tests
+from smallwit.tasks import load_task
 from smallwit.verify.code import CodeJob, isolation_level, judge_code
 
 CPU_SECONDS = 10.0
@@ -200,7 +200,8 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = Path(arguments.data_dir) / "humaneval"
     problems = read(folder / "HumanEvalPlus.jsonl.gz")[: arguments.problems]
-    tests = {row["task_id"]: evalplus_tests(row["test"]) for row in read(folder / "HumanEvalPlus-OriginFmt.jsonl.gz")}
+    suite = load_task("humaneval+", data_dir=arguments.data_dir).problems("test")
+    tests = {problem.id: problem.gold["tests"] for problem in suite}
     rows = programs_of(problems)
 
     started = time.monotonic()

@@ -26,11 +26,12 @@ from lm_eval.api.model import LM
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.evaluator import evaluate
 
-from smallwit.evaluation.extractors import lm_eval_exact_match, lm_eval_flexible, lm_eval_strict
+from smallwit.evaluation.replica_graders import lm_eval_gsm8k
 from smallwit.rows import read_rows
 from smallwit.tasks import load_task
 
-FILTERS = {"strict-match": lm_eval_strict, "flexible-extract": lm_eval_flexible}
+FILTERS = {"strict-match": "strict", "flexible-extract": "score"}
+"""The harness' filters, and which reading of our verdicts is the same."""
 PER_PROBLEM = 3
 """Mutations of each gold solution, beside itself; which ones rotates over the problems."""
 
@@ -167,14 +168,14 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, default=os.environ.get("SMALLWIT_DATA_DIR"), help="benchmark files")
     data_dir = Path(parser.parse_args().data_dir)
     rows = generations_of(read_rows(data_dir / "gsm8k" / "test.jsonl")[0])
-    golds = [problem.gold for problem in load_task("gsm8k", data_dir=data_dir).problems("test")]
+    task = load_task("gsm8k", data_dir=data_dir)
+    problems = [problem for problem in task.problems("test") for _ in range(PER_PROBLEM + 1)]
+    verdicts = lm_eval_gsm8k(task, [(problem, row["response"]) for problem, row in zip(problems, rows, strict=True)])
     peer = theirs(rows)
     print(f"lm_eval {version('lm_eval')}, task gsm8k: {len(rows):,} generations, {len(MUTATIONS)} mutations")
     differing = 0
-    for name, extract in FILTERS.items():
-        ours = [
-            lm_eval_exact_match(extract(row["response"]), golds[i // (PER_PROBLEM + 1)]) for i, row in enumerate(rows)
-        ]
+    for name, reading in FILTERS.items():
+        ours = [getattr(verdict, reading) == 1.0 for verdict in verdicts]
         unlike = [i for i in range(len(rows)) if ours[i] != peer[name][i]]
         differing += len(unlike)
         means = f"{100 * sum(ours) / len(rows):.3f} here, {100 * sum(peer[name]) / len(rows):.3f} there"
