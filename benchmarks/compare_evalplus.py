@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from smallwit.tasks import load_task
+from smallwit.tasks.evalplus import evalplus_program
 from smallwit.verify.code import CodeJob, isolation_level, judge_code
 
 CPU_SECONDS = 10.0
-PER_PROBLEM = 3
+PER_PROBLEM = 2
 """Mutants of each solution, beside itself, of those that cost nothing; which ones rotates over the problems."""
 
 Mutant = Callable[[str, str, random.Random], str]
@@ -186,6 +187,50 @@ def theirs(problems: list[dict[str, Any]], rows: list[tuple[dict[str, Any], str,
     return said
 
 
+def responses_of(problems: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """(entry point, a response around the canonical solution), for the sanitisers."""
+    rng = random.Random(0)
+    found = []
+    for problem in problems:
+        code, name = problem["prompt"] + problem["canonical_solution"], problem["entry_point"]
+        broken = ["  broken (", "'''", "", "text here"]
+        lines = code.split("\n")
+        cut = [
+            [*lines[:i], rng.choice([*broken, lines[i] + " )"]), *lines[i + 1 :]]
+            for i in rng.sample(range(len(lines)), 2)
+        ]
+        texts = [
+            code,
+            f"Here is the code:\n```python\n{code}\n```\nThis works because of it.",
+            f"{code}\nprint({name}(1))\nif __name__ == '__main__':\n    pass\n",
+            f"import os, math\nx = 3\n@deco\ndef g():\n    return 2\nclass A:\n    pass\n\n{code}",
+            *("\n".join(changed) for changed in cut),
+        ]
+        found += [(name, text) for text in texts]
+    return found
+
+
+def same_program(one: str, other: str) -> bool:
+    """Whether two texts are the same program, whatever its comments and spaces."""
+    try:
+        return one == other or ast.dump(ast.parse(one)) == ast.dump(ast.parse(other))
+    except SyntaxError:
+        return False
+
+
+def compare_sanitisers(problems: list[dict[str, Any]]) -> None:
+    """Print how many responses EvalPlus' sanitiser and the replica make different programs of."""
+    from evalplus.sanitize import sanitize
+
+    responses = responses_of(problems)
+    unlike = [
+        (name, text) for name, text in responses if not same_program(sanitize(text, name), evalplus_program(text, name))
+    ]
+    print(f"sanitiser: {len(unlike)} of {len(responses):,} responses become different programs")
+    for name, text in unlike:
+        print(f"  {name}: {text[-200:]!r}")
+
+
 def read(path: Path) -> list[dict[str, Any]]:
     """The rows of a compressed JSON Lines file."""
     with gzip.open(path, "rt", encoding="utf-8") as lines:
@@ -211,9 +256,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         # Read when evalplus is imported: its file, and where it keeps what it has computed.
         os.environ |= {"HUMANEVAL_OVERRIDE_PATH": str(folder / "HumanEvalPlus.jsonl.gz"), "XDG_CACHE_HOME": cache}
+        compare_sanitisers(problems)
+        started_peer = time.monotonic()
         peer = theirs(problems, rows)
+        peer_seconds = time.monotonic() - started_peer
     print(f"evalplus {version('evalplus')}: {len(rows):,} programs for {len(problems)} problems, {seconds:.0f} s here,")
-    print(f"{time.monotonic() - started - seconds:.0f} s there; isolation here: {isolation_level()}")
+    print(f"{peer_seconds:.0f} s there; isolation here: {isolation_level()}")
     # A program is given as it is: what would have to be mended first is no program (the strict reading).
     unlike = [i for i in range(len(rows)) if (ours[i].strict == 1.0) != (peer[i] == "pass")]
     print(f"passed: {sum(v.strict == 1.0 for v in ours)} here, {peer.count('pass')} there; {len(unlike)} rows differ")
