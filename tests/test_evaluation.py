@@ -222,7 +222,7 @@ def test_a_folder_in_use_is_refused() -> None:
 
 def test_a_failed_grader_stops_the_run_and_is_asked_again_by_the_next(place: Path) -> None:
     (place / "broken").write_text("p3")
-    with pytest.raises(EvaluationFailed, match=r"length: the verifier itself failed on 11\.1% of 9 responses"):
+    with pytest.raises(EvaluationFailed, match=r"model on length: the verifier itself failed on 11\.1% of 9 responses"):
         measured()
     assert next(row for row in lines() if row["id"] == "p3")["score"] is None
     (place / "broken").unlink()
@@ -244,7 +244,7 @@ def test_a_failure_of_the_grader_is_tried_once_more() -> None:
     rows: list[dict[str, Any]] = []
     samples = samples_of(problems, HOUSE.prompts(task, problems), 1, 0)
     generator = opened().load("refuse")
-    collect(task, samples, generator, Decoding(0.0, 8), flaky, batch=64, have=(), keep=rows.append)
+    collect(task, samples, generator, Decoding(0.0, 8), flaky, batch=64, have=(), keep=rows.extend)
     assert asked == [9, 1]
     assert all(row["score"] is not None for row in rows)
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -140,12 +140,19 @@ def _measure(model: OpenModel, suites: Sequence[Suite], folder: Path, console: C
             name, total = suite.task.name, len(suite.samples)
             progress.start(name)
 
-            def on_row(done: int, name: str = name, total: int = total) -> None:
+            def on_rows(done: int, name: str = name, total: int = total) -> None:
                 progress.update(name, done / total, f"{done:,}/{total:,}")
                 progress.tick()
 
             path = folder / f"{name}.jsonl"
-            rows[name] = measure_suite(suite, path, lambda: load(suite.named.overflow), model.batch, on_row)  # noqa: B023
+            rows[name] = measure_suite(
+                suite,
+                path,
+                partial(load, suite.named.overflow),
+                model.batch,
+                on_rows,
+                model.reference,
+            )
             progress.end(name, f"{total:,} samples of {model.reference}")
     return _scored(model.reference, model.identity, folder, rows, suites)
 
