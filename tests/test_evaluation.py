@@ -322,7 +322,7 @@ def test_a_signature_begins_with_what_a_reader_asks_first() -> None:
 
 def test_differences_name_the_fields() -> None:
     one, other = protocol().as_json(), protocol(shots=5, decoding=Decoding(0.5, 12)).as_json()
-    assert differences(one, other) == ["shots: 0 -> 5", "decoding.temperature: 0.0 -> 0.5"]
+    assert list(differences(one, other).values()) == ["shots: 0 -> 5", "decoding.temperature: 0.0 -> 0.5"]
 
 
 def test_the_data_s_checksum_follows_every_text() -> None:
