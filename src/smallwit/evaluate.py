@@ -84,7 +84,7 @@ def evaluate(
         if number and request.out is not None:
             folder = request.out / f"against-{one.label}"
         measured.append(_measure(one, suites, folder, console))
-    print_scores({one.reference: one.scores for one in measured}, measured[0].signatures, console)
+    _show(measured, console)
     if against is not None:
         mine, theirs = measured
         ratios = {task: _ratio(mine.rows[task], theirs.rows[task]) for task in mine.rows}
@@ -116,7 +116,7 @@ def evaluate_responses(path: Path, request: Request, console: Console | None = N
     if len(answered) < len(problems):
         console.print(f"{path}: answers {len(answered):,} of {len(problems):,} problems", markup=False, highlight=False)
     measured = _scored(str(path), identity, folder, rows, [suite])
-    print_scores({measured.reference: measured.scores}, measured.signatures, console)
+    _show([measured], console)
     console.print(f"samples and scores: {folder}", highlight=False, markup=False, soft_wrap=True)
     return measured
 
@@ -165,6 +165,11 @@ def _scored(
     measured = Measured(reference, identity, folder, rows, found, signatures)
     measured.write()
     return measured
+
+
+def _show(measured: Sequence[Measured], console: Console) -> None:
+    scored = {one.reference: one.scores for one in measured}
+    print_scores(scored, {one.reference: one.signatures for one in measured}, console)
 
 
 def _ratio(first: Sequence[Row], second: Sequence[Row]) -> Interval:
