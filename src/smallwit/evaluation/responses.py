@@ -56,5 +56,5 @@ def grade_responses(suite: Suite, path: Path, stored: Mapping[str, Sequence[Row]
             for sample, row, verdict in zip(part, given, verdicts, strict=True):
                 known = {key: row.get(key) for key in ("tokens", "prompt_tokens", "truncated", "seconds")}
                 file.add(row_of(suite.task, sample, str(row["response"]), verdict) | known)
-            require_verdicts(list(file.rows.values()), suite.task.name, len(suite.samples))
+            require_verdicts(list(file.rows.values()), f"the responses on {suite.task.name}", len(suite.samples))
         return file.settle([sample.key for sample in suite.samples])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from smallwit.evaluation.graders import Grader, load_grader
-from smallwit.evaluation.named import HOUSE, NamedProtocol
+from smallwit.evaluation.named import HOUSE
 from smallwit.rollout.generator import Decoding, Generator, Prompt, Reply
 from smallwit.tasks.base import Problem, Task
 from smallwit.verify import Verdict
@@ -64,9 +64,10 @@ def collect(
     *,
     batch: int | None,
     have: Collection[Key],
-    keep: Callable[[Row], None],
+    keep: Callable[[list[Row]], None],
 ) -> None:
-    """Ask for the samples that are not in `have`, and call `keep` with the row of each as soon as it is graded.
+    """Ask for the samples that are not in `have`, and call `keep` with their rows, a few at a time, as soon as they are
+    graded.
 
     `batch` is the size of the generator's batches, `None` where replies do not depend on each other in any bit. Longer
     prompts come first, so that what does not fit into memory shows at once.
@@ -86,7 +87,11 @@ def collect(
             if index in missing:
                 grading.add(block[index], reply)
 
-        generator.reply([sample.prompt for sample in block], decoding, [sample.seed for sample in block], on_reply)
+        try:
+            generator.reply([sample.prompt for sample in block], decoding, [sample.seed for sample in block], on_reply)
+        except Exception:
+            grading.finish()  # what a server has sent is kept, whatever it failed at then
+            raise
         grading.finish()
 
 
@@ -98,15 +103,14 @@ def measure(
     *,
     batch: int,
     seed: int,
-    protocol: NamedProtocol = HOUSE,
 ) -> list[Row]:
-    """One row a problem, in their order, kept in memory: for validation, and for what training learns from."""
+    """One row a problem by the house protocol, in their order, kept in memory: for validation and training's data."""
     rows: dict[Key, Row] = {}
-    samples = samples_of(problems, protocol.prompts(task, problems), 1, seed)
-    grader = load_grader(protocol.extractor, protocol.grader)
+    samples = samples_of(problems, HOUSE.prompts(task, problems), 1, seed)
+    grader = load_grader(HOUSE.extractor, HOUSE.grader)
 
-    def keep(row: Row) -> None:
-        rows[row["id"], row["sample"]] = row
+    def keep(part: list[Row]) -> None:
+        rows.update({(row["id"], row["sample"]): row for row in part})
 
     collect(task, samples, generator, decoding, grader, batch=batch, have=(), keep=keep)
     return [rows[sample.key] for sample in samples]
@@ -140,7 +144,7 @@ def mean_score(rows: Sequence[Row], key: str = "score") -> float:
 class _Grading:
     """Replies that wait for their verdict. A few are graded together: tasks may judge in parallel."""
 
-    def __init__(self, task: Task, grader: Grader, keep: Callable[[Row], None]) -> None:
+    def __init__(self, task: Task, grader: Grader, keep: Callable[[list[Row]], None]) -> None:
         self.task, self.grader, self.keep = task, grader, keep
         self.waiting: list[tuple[Sample, Reply]] = []
         self.since = self.last = time.monotonic()
@@ -158,9 +162,11 @@ class _Grading:
         # The time since the rows before, shared among these: the rows' seconds add up to the whole.
         now = time.monotonic()
         seconds, self.last = (now - self.last) / max(1, len(waiting)), now
+        rows = []
         for (sample, reply), verdict in zip(waiting, verdicts, strict=True):
             known = {"tokens": reply.tokens, "prompt_tokens": reply.prompt_tokens, "truncated": reply.truncated}
-            self.keep(row_of(self.task, sample, reply.text, verdict) | known | {"seconds": round(seconds, 4)})
+            rows.append(row_of(self.task, sample, reply.text, verdict) | known | {"seconds": round(seconds, 4)})
+        self.keep(rows)
 
 
 def graded(task: Task, grader: Grader, pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:

@@ -1,6 +1,7 @@
 """One task by one protocol: what is asked, and its samples on disk, finished where they were interrupted."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -46,10 +47,13 @@ class Suite:
 
 
 def problems_of(task: Task, split: str, limit: int | None) -> list[Problem]:
-    """The first `limit` problems of a split. Raises `UserError` where there are none."""
+    """The first `limit` problems of a split. Raises `UserError` where there are none, or two have one id."""
     problems = list(islice(task.problems(split), limit))
     if not problems:
         raise UserError(f"task {task.name} has no {split} problems")
+    name, count = Counter(problem.id for problem in problems).most_common(1)[0]
+    if count > 1:
+        raise UserError(f"task {task.name}: {count} {split} problems have the id {name}; give each its own")
     return problems
 
 
@@ -103,21 +107,24 @@ def measure_suite(
     path: Path,
     generator: Callable[[], Generator],
     batch: int | None,
-    on_row: Callable[[int], None],
+    on_rows: Callable[[int], None],
+    subject: str,
 ) -> list[Row]:
     """The rows of all samples, in their order; `path` holds them, and those that it holds are not asked for again.
 
-    `generator` is called when something is missing, and `on_row` with the number of samples that are there after each.
-    Raises `GraderFailed` as soon as more than 1 % of the samples cannot have a verdict.
+    `generator` is called when something is missing, and `on_rows` whenever samples were added, with the number that
+    are there. Raises `GraderFailed`, which names the `subject`, as soon as more than 1 % of the samples cannot have a
+    verdict.
     """
     with SampleFile(path) as file:
         _grade_again(suite, file)
 
-        def keep(row: Row) -> None:
-            file.add(row)
-            if unverified(row):
-                require_verdicts(list(file.rows.values()), suite.task.name, len(suite.samples))
-            on_row(len(file.rows))
+        def keep(rows: list[Row]) -> None:
+            for row in rows:
+                file.add(row)
+            if any(map(unverified, rows)):
+                require_verdicts(list(file.rows.values()), f"{subject} on {suite.task.name}", len(suite.samples))
+            on_rows(len(file.rows))
 
         if any(sample.key not in file.rows for sample in suite.samples):
             assert suite.protocol.decoding is not None

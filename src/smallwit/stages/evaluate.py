@@ -31,14 +31,14 @@ def run(job: Job, reporter: Reporter) -> Info:
         own = task_bytes(task.name, job.recipe.tasks[task.name], job.base)
         problems = problems_of(task, spec.split, spec.problems)
 
-        def on_row(done: int, number: int = number, total: int = len(problems), name: str = task.name) -> None:
+        def on_rows(done: int, number: int = number, total: int = len(problems), name: str = task.name) -> None:
             reporter.progress((number + done / total) / len(tasks), f"{name} {done}/{total}")
             if reporter.stopping():
                 raise Stopped
 
         suite = make_suite(task, problems, HOUSE, choice, asker, own=own)
         signatures[task.name] = suite.protocol.signature
-        measure_suite(suite, samples / f"{task.name}.jsonl", lambda: generator, spec.batch, on_row)
+        measure_suite(suite, samples / f"{task.name}.jsonl", lambda: generator, spec.batch, on_rows, job.name)
     info: Info = {"seconds": time.monotonic() - started, "parameters": model.num_parameters(), "signatures": signatures}
     publish(job.folder, lambda folder: _move(samples, folder), {"key": job.key, "name": job.name} | info)
     shutil.rmtree(samples)
