@@ -181,6 +181,14 @@ class TestCommand:
         assert main(["compare", str(a), str(b), "--across-protocols"]) == 0
         assert "DIFFERENT PROTOCOLS, decoding.temperature: 0.0 -> 0.7" in capsys.readouterr().out
 
+    def test_across_protocols_the_same_problem_may_be_asked_in_other_words(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        a, b = folder(tmp_path / "a", {"t": [1, 1]}), folder(tmp_path / "b", {"t": [0, 1]}, shots=5)
+        (b / "t.jsonl").write_text((b / "t.jsonl").read_text().replace("question", "Question:"))
+        assert main(["compare", str(a), str(b), "--across-protocols"]) == 0
+        assert "t, n 2: a 100.0 %, b 50.0 %" in capsys.readouterr().out
+
     def test_signatures_alone_are_compared_whole(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         a, b = folder(tmp_path / "a", {"t": [1]}), folder(tmp_path / "b", {"t": [1]})
         (b / "protocol.json").unlink()

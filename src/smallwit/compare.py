@@ -68,7 +68,7 @@ def _common(a: StoredEvaluation, b: StoredEvaluation, across_protocols: bool) ->
             )
         pair.notes.extend(f"{task}: DIFFERENT PROTOCOLS, {text}" for text in forbidden)
         pair.notes.extend(f"{task}: {text}" for text in said)
-        rows_a, rows_b, unlike = common_rows(a.rows[task], b.rows[task])
+        rows_a, rows_b, unlike = common_rows(a.rows[task], b.rows[task], across_protocols)
         if unlike:
             pair.notes.append(f"{task}: left out, other problems under the same id: {few(unlike)}")
         counts = [len({row["id"] for row in rows}) for rows in (rows_a, a.rows[task], b.rows[task])]

@@ -1,7 +1,7 @@
 """Evaluations on disk: a folder of `smallwit eval`, or an evaluation of a run; and whether two can be compared."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,19 +54,16 @@ def comparable(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[list[str], l
     return [found[f] for f in found if f not in said], [found[f] for f in found if f in said]
 
 
-def common_rows(a: list[Row], b: list[Row]) -> tuple[list[Row], list[Row], list[str]]:
+def common_rows(a: Sequence[Row], b: Sequence[Row], across_protocols: bool) -> tuple[list[Row], list[Row], list[str]]:
     """The rows of the problems that both have, of `a` and of `b`, and the ids that stand for different problems.
 
-    A problem is the same if its id, its text and its gold answer are.
+    A problem is the same if its id, its text and its gold answer are; across protocols its text may be another.
     """
-    first, second = _texts(a), _texts(b)
-    same = {id for id in first if first[id] == second.get(id)}
-    other = [id for id in first if id in second and id not in same]
-    return [row for row in a if row["id"] in same], [row for row in b if row["id"] in same], other
-
-
-def _texts(rows: list[Row]) -> dict[str, tuple[Any, Any]]:
-    return {row["id"]: (row["prompt"], row["gold"]) for row in rows}
+    keys = ("gold",) if across_protocols else ("prompt", "gold")
+    first, second = ({row["id"]: [row[key] for key in keys] for row in rows} for rows in (a, b))
+    same = {id for id in first if id in second and first[id] == second[id]}
+    unlike = [id for id in first if id in second and id not in same]
+    return [row for row in a if row["id"] in same], [row for row in b if row["id"] in same], unlike
 
 
 def _folder(reference: str) -> Path:
