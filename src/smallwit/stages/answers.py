@@ -7,13 +7,12 @@ from pathlib import Path
 
 from smallwit.artifacts import publish
 from smallwit.errors import UserError
-from smallwit.evaluation.runner import Row, measure
+from smallwit.evaluation.runner import Row, measure, require_verdicts
 from smallwit.models.flops import Cost
-from smallwit.models.tokenizer import encode_prompts
 from smallwit.recipe import AnswersStage
-from smallwit.stages.inputs import engine_of, model_of, tasks_of, tokenizer_of
+from smallwit.rollout.generator import Decoding
+from smallwit.stages.inputs import generator_of, model_of, tasks_of, tokenizer_of
 from smallwit.stages.job import Info, Job, Reporter, Stopped
-from smallwit.stages.verdicts import require_verdicts
 from smallwit.tasks.base import Problem, Task
 from smallwit.training.sources import TaskProblems, stable_seed
 
@@ -26,29 +25,18 @@ def run(job: Job, reporter: Reporter) -> Info:
     stage = next(s for s in job.recipe.stages if s.name == job.name)
     assert isinstance(stage, AnswersStage)
     tokenizer, model = tokenizer_of(job, stage.model), model_of(job, stage.model)
-    engine, cost = engine_of(job, model, tokenizer, stage.batch), Cost.of(model)
+    generator, cost = generator_of(job, model, tokenizer, stage.batch), Cost.of(model)
+    decoding = Decoding(stage.temperature, stage.max_new_tokens)
     batches = _batches(stage, tasks_of(job, stage.tasks))
     kept: dict[tuple[str, str, str], dict[str, object]] = {}
     asked, flops, tokens, dearest = 0, 0.0, 0, 0.0
     for number, (task, sample, problems) in enumerate(batches):
         if stage.flops is not None and flops + dearest > stage.flops:
             break
-        rows = measure(
-            task,
-            problems,
-            engine,
-            tokenizer,
-            temperature=stage.temperature,
-            max_new_tokens=stage.max_new_tokens,
-            batch=stage.batch,
-            seed=stable_seed(job.recipe.seed, stage.name, number, sample) % 2**31,
-        )
+        seed = stable_seed(job.recipe.seed, stage.name, number, sample) % 2**31
+        rows = measure(task, problems, generator, decoding, batch=stage.batch, seed=seed)
         require_verdicts(rows, f"{stage.name} on {task.name}")
-        prompts = encode_prompts(tokenizer, [problem.prompt for problem in problems])
-        price = sum(
-            cost.forward([len(prompt) + row["tokens"] - 1], row["tokens"])
-            for prompt, row in zip(prompts, rows, strict=True)
-        )
+        price = sum(cost.forward([row["prompt_tokens"] + row["tokens"] - 1], row["tokens"]) for row in rows)
         flops, dearest = flops + price, max(dearest, price)
         tokens += sum(row["tokens"] for row in rows)
         asked += len(rows)

@@ -69,6 +69,7 @@ def _run(job: Job, reporter: Reporter, rank: int, meeting: socket.socket | int |
     from transformers.utils import logging
 
     from smallwit import offline  # noqa: F401  importing it puts the guard of --offline in place
+    from smallwit.evaluation.runner import GraderFailed
     from smallwit.training.loop import TrainingStopped
     from smallwit.training.world import PeerLost, joined
 
@@ -80,7 +81,7 @@ def _run(job: Job, reporter: Reporter, rank: int, meeting: socket.socket | int |
     try:
         with together:
             info: Info = importlib.import_module(MODULES[job.kind]).run(job, reporter)
-    except TrainingStopped as error:
+    except (TrainingStopped, GraderFailed) as error:
         raise Failed(str(error)) from error
     except PeerLost as error:
         raise LeftAlone(str(error)) from error
