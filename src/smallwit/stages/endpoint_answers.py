@@ -1,0 +1,83 @@
+"""Answers of a model behind an endpoint, for an answers stage."""
+
+from collections.abc import Sequence
+
+from smallwit.evaluation.runner import Row
+from smallwit.recipe import AnswersStage
+from smallwit.rollout.endpoint import EndpointGenerator, RepliesMissing
+from smallwit.rollout.generator import Decoding, Prompt, Reply
+from smallwit.stages.hosts import HostLog
+from smallwit.stages.inputs import calls_file, endpoint_of, tokenizer_of
+from smallwit.stages.job import Info, Job, Reporter, Stopped
+from smallwit.stages.verdicts import require_verdicts
+from smallwit.tasks.base import Problem, Task
+from smallwit.training.sources import stable_seed
+
+
+class EndpointAnswers:
+    """Asks an endpoint; its replies are in a journal, so that none is paid twice, whatever happens to the stage.
+
+    What the endpoint's machine computes is not known here: no FLOPs are counted, but the tokens that it counts.
+    """
+
+    def __init__(self, job: Job, stage: AnswersStage, reporter: Reporter) -> None:
+        self.job, self.stage, self.reporter = job, stage, reporter
+        endpoint = endpoint_of(job, stage.model)
+        tokenizer = tokenizer_of(job, stage.model) if job.recipe.models[stage.model].tokenizer is not None else None
+        self.generator = EndpointGenerator(
+            endpoint,
+            journal=calls_file(job, endpoint),
+            count=None
+            if tokenizer is None
+            else lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]),
+        )
+        self.decoding = Decoding(stage.temperature, stage.max_new_tokens)
+        self.hosts = HostLog(job.work, self.generator.client.traffic)
+        self.failed = self.read = 0
+
+    def ask(self, task: Task, problems: Sequence[Problem], number: int, sample: int) -> tuple[list[Row], float]:
+        """The graded answers to these problems. What the endpoint refuses to answer is said, counted and left out.
+
+        Raises `Failed` when the verifier itself fails, and as `EndpointGenerator.reply` does.
+        """
+        prompts = [Prompt(messages=({"role": "user", "content": problem.prompt},)) for problem in problems]
+        seeds = [stable_seed(self.job.recipe.seed, self.stage.name, task.name, p.id, sample) for p in problems]
+
+        def on_reply(index: int, reply: Reply) -> None:
+            self.hosts.tick()
+            if self.reporter.stopping():
+                raise Stopped
+
+        replies: Sequence[Reply | None]
+        try:
+            replies = self.generator.reply(prompts, self.decoding, seeds, on_reply)
+        except RepliesMissing as missing:
+            self.failed += len(missing.failures)
+            self.reporter.say(str(missing))
+            replies = missing.replies
+        finally:
+            self.hosts.write()
+        answered = [(problem, reply) for problem, reply in zip(problems, replies, strict=True) if reply is not None]
+        verdicts = task.verify_batch([(problem, reply.text) for problem, reply in answered]) if answered else []
+        rows: list[Row] = [
+            {
+                "id": problem.id,
+                "prompt": problem.prompt,
+                "response": reply.text,
+                "score": verdict.score,
+                "strict": verdict.strict,
+                "answer": verdict.answer,
+                "tokens": reply.tokens,
+                "prompt_tokens": reply.prompt_tokens,
+            }
+            for (problem, reply), verdict in zip(answered, verdicts, strict=True)
+        ]
+        if rows:
+            require_verdicts(rows, f"{self.stage.name} on {task.name}")
+        self.read += sum(row["prompt_tokens"] + row["tokens"] for row in rows)
+        return rows, 0.0
+
+    def close(self) -> Info:
+        """Let other processes have the journal."""
+        self.generator.close()
+        return {"teacher_tokens": self.read, "failed": self.failed}
