@@ -100,12 +100,16 @@ def answer(body: dict[str, Any], chat: bool, said: str) -> dict[str, Any]:
     return {"model": body["model"], "choices": [choice], "usage": usage}
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+
 @contextmanager
 def serving(state: FaultServer | None = None) -> Iterator[FaultServer]:
     """The server while it runs."""
     state = state or FaultServer()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), Handler)
     server.state = state  # type: ignore[attr-defined]
     state.url = f"http://127.0.0.1:{server.server_port}/v1"
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()

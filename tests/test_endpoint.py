@@ -374,8 +374,8 @@ class TestCounting:
         ((host, traffic),) = accounts(generator)["hosts"].items()
         assert server.url == f"http://{host}/v1"
         assert (traffic["requests"], traffic["failed"]) == (3, 1)  # a trial, the failure, the answer
-        assert 10_000 < traffic["sent"] < 12_000
-        assert 5_000 < traffic["received"] < 7_000
+        assert 10_000 < traffic["bytes_sent"] < 12_000
+        assert 5_000 < traffic["bytes_received"] < 7_000
 
 
 class TestAbilities:

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
+from smallwit.contacts import REQUESTS_FILE, HostLog
 from smallwit.evaluation.runner import Row
 from smallwit.recipe import AnswersStage
 from smallwit.rollout.endpoint import EndpointGenerator, RepliesMissing
 from smallwit.rollout.generator import Decoding, Prompt, Reply
-from smallwit.stages.hosts import HostLog
 from smallwit.stages.inputs import calls_file, endpoint_of, tokenizer_of
 from smallwit.stages.job import Info, Job, Reporter, Stopped
 from smallwit.stages.verdicts import require_verdicts
@@ -32,7 +32,7 @@ class EndpointAnswers:
             else lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]),
         )
         self.decoding = Decoding(stage.temperature, stage.max_new_tokens)
-        self.hosts = HostLog(job.work, self.generator.client.traffic)
+        self.hosts = HostLog(job.work / REQUESTS_FILE, self.generator.client.counts)
         self.failed = self.read = 0
 
     def ask(self, task: Task, problems: Sequence[Problem], number: int, sample: int) -> tuple[list[Row], float]:

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from smallwit.contacts import REQUESTS_FILE, HostLog
 from smallwit.models.build import backbone, head_weight
 from smallwit.models.flops import Cost
 from smallwit.objectives.head import CHUNK_ELEMENTS
@@ -15,7 +16,6 @@ from smallwit.objectives.teacher import TeacherHead, TopK
 from smallwit.recipe import TeachStage
 from smallwit.rollout.endpoint_scores import EndpointScorer
 from smallwit.rollout.journal import Journal
-from smallwit.stages.hosts import HostLog
 from smallwit.stages.inputs import autocast_of, calls_file, endpoint_of, model_of, pad_token, tokenizer_of
 from smallwit.stages.job import Job
 from smallwit.training.batch import Example, TokenBatch, micro_batches
@@ -92,7 +92,7 @@ class EndpointReader:
         endpoint = endpoint_of(job, stage.model)
         self.scorer = EndpointScorer(endpoint, self.tokenizer, stage.k)
         self.journal = Journal(calls_file(job, endpoint))
-        self.hosts = HostLog(job.work, self.scorer.client.traffic)
+        self.hosts = HostLog(job.work / REQUESTS_FILE, self.scorer.client.counts)
 
     def read(self, examples: Sequence[Example], note: Note) -> tuple[list[Example], NDArray[np.void]]:
         done = tokens = 0

@@ -14,6 +14,7 @@ import traceback
 from multiprocessing.connection import Connection
 from types import FrameType
 
+from smallwit import contacts
 from smallwit.artifacts import disk_trouble
 from smallwit.errors import UserError
 from smallwit.stages.job import Failed, Info, Job, Reporter, Stopped
@@ -31,13 +32,24 @@ def main(job: Job, pipe: Connection, lifeline: Connection) -> None:
 
     signal.signal(signal.SIGTERM, on_term)
     threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
+    contacts.watch()
+    looked_up = contacts.HostLog(job.work / contacts.LOOKUPS_FILE, contacts.lookups)
+
+    def on_progress(share: float, text: str) -> None:
+        looked_up.tick()
+        pipe.send(("progress", share, text))
+
     reporter = Reporter(
-        progress=lambda share, text: pipe.send(("progress", share, text)),
+        progress=on_progress,
         say=lambda text: pipe.send(("say", text)),
         stopping=stopping.is_set,
     )
     try:
-        pipe.send(("done", _run(job, reporter)))
+        try:
+            info = _run(job, reporter)
+        finally:
+            looked_up.write()
+        pipe.send(("done", info))
     except Stopped:
         pipe.send(("stopped",))
     except UserError as error:
