@@ -10,7 +10,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c c
 # Each test process has one thread to itself: more threads than cores only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help quickstart test test-fast lint bench-training clean
+.PHONY: help quickstart test test-fast lint bench-training bench-eval clean
 # Two installations into one .venv at the same time would break it.
 .NOTPARALLEL:
 
@@ -20,6 +20,7 @@ help:
 	@echo 'make test-fast    run the tests that take no time'
 	@echo 'make lint         check style and types'
 	@echo 'make bench-training   smallwit and TRL on the same work: speed and memory (about 10 minutes on 2 cores)'
+	@echo 'make bench-eval   smallwit and lm-evaluation-harness on the same prompts (about 5 minutes on 2 cores)'
 	@echo 'make clean        remove .venv and caches; runs/ stays'
 
 quickstart: .venv/installed
@@ -39,6 +40,9 @@ lint: .venv/installed-lint
 bench-training: .venv/installed-bench
 	$(BIN)/python benchmarks/training.py
 
+bench-eval: .venv/installed-bench-eval
+	$(BIN)/python benchmarks/evaluation.py
+
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -57,6 +61,11 @@ clean:
 .venv/installed-bench: pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'installing smallwit and TRL, its peer, into .venv (torch is large: the first time takes some minutes)'
 	$(INSTALL) -e '.[bench]'
+	@touch $@
+
+.venv/installed-bench-eval: pyproject.toml constraints.txt | $(BIN)/python
+	@echo 'installing smallwit and lm-evaluation-harness, its peer, into .venv (torch is large: the first time takes some minutes)'
+	$(INSTALL) -e '.[bench-eval]'
 	@touch $@
 
 .venv/installed-lint: pyproject.toml constraints.txt | $(BIN)/python

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
-PACKAGES = ("smallwit", "torch", "transformers", "trl", "peft", "numpy")
+PACKAGES = ("smallwit", "torch", "transformers", "trl", "lm_eval", "peft", "numpy")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ import pytest
 from scipy import stats
 
 from smallwit.evaluation.statistics import (
-    infrastructure_bounds,
     mean_interval,
     paired_comparison,
     ratio_interval,
@@ -60,11 +59,6 @@ def test_wilson_interval_covers_the_truth_about_as_often_as_it_says() -> None:
         intervals = [mean_interval(zeros_and_ones(int(k), 100)) for k in rng.binomial(100, truth, size=500)]
         covered = np.mean([low <= truth <= high for _, low, high in intervals])
         assert 0.925 < covered < 0.985
-
-
-def test_bounds_count_failed_graders_as_zero_and_as_one() -> None:
-    assert infrastructure_bounds([1.0, 0.0, None, 0.5]) == (0.375, 0.625)
-    assert infrastructure_bounds([1.0, 0.0]) == (0.5, 0.5)
 
 
 @pytest.mark.parametrize(("won", "lost", "ties"), [(9, 1, 90), (1, 9, 0), (5, 5, 3), (40, 12, 448), (3, 0, 7)])

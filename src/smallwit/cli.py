@@ -19,8 +19,10 @@ from smallwit.nearest import hint
 COMMANDS: dict[str, dict[str, dict[str, Any]]] = {
     "run": {},
     "teach": {},
+    "eval": {},
     "model": {"new": {}},
     "report": {},
+    "compare": {},
     "doctor": {},
 }
 
@@ -77,6 +79,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_recipe_arguments(teach)
     teach.set_defaults(command=_teach, options=_options(teach))
 
+    about = "Measure a model, or stored responses, on benchmarks by one protocol."
+    evaluation = verbs.add_parser("eval", help="measure a model on benchmarks", description=about)
+    _add_eval_arguments(evaluation)
+    evaluation.set_defaults(command=_eval, options=_options(evaluation))
+
     model = verbs.add_parser("model", help="make model folders", description="Make model folders.")
     new = model.add_subparsers(metavar="COMMAND", required=True).add_parser(
         "new", help="a model with random weights", description="Make a model folder with random weights."
@@ -92,6 +99,18 @@ def _parser() -> argparse.ArgumentParser:
     report = verbs.add_parser("report", help="write a run's report again", description="Write a run's report again.")
     report.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="a run's folder, as runs/quickstart")
     report.set_defaults(command=_report, options=_options(report))
+
+    about = "Compare two evaluations problem by problem: A - B with its interval, tests, and what was won and lost."
+    compare = verbs.add_parser("compare", help="compare two evaluations problem by problem", description=about)
+    for name in ("a", "b"):
+        where = "a folder of smallwit eval, or a run's stage as runs/NAME:STAGE"
+        compare.add_argument(name, metavar=name.upper(), help=where)
+    compare.add_argument("--json", metavar="OUT", type=Path, help="write the numbers as JSON")
+    compare.add_argument("--problems", metavar="OUT", type=Path, help="write won, lost and tied problems as JSONL")
+    compare.add_argument(
+        "--across-protocols", action="store_true", help="go on although the protocols differ: no fair comparison"
+    )
+    compare.set_defaults(command=_compare, options=_options(compare))
 
     about = "Show what of this machine will be used."
     doctor = verbs.add_parser("doctor", help="show what of this machine will be used", description=about)
@@ -111,6 +130,27 @@ def _add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--offline", action="store_true", help="refuse every connection to another machine")
 
 
+def _add_eval_arguments(parser: argparse.ArgumentParser) -> None:
+    what = "a folder, a hub id, runs/NAME:STAGE, or openai:URL#model"
+    parser.add_argument("model", metavar="MODEL", nargs="?", help=what)
+    parser.add_argument("--responses", metavar="FILE", type=Path, help="stored generations to grade, in place of MODEL")
+    parser.add_argument("--suite", metavar="A,B", required=True, help="tasks, or path/to/file.py:ClassName")
+    parser.add_argument("--protocol", metavar="NAME", default="house", help="how tasks are asked and read (house)")
+    parser.add_argument("--samples", metavar="K", type=_positive, default=1, help="responses to each problem (1)")
+    parser.add_argument("--temperature", metavar="T", type=_not_negative, help="0 is greedy (the protocol's)")
+    parser.add_argument("--max-new-tokens", metavar="N", type=_positive, help="of a response (the protocol's)")
+    parser.add_argument("--limit", metavar="N", type=_positive, help="problems of each suite, from its start (all)")
+    parser.add_argument("--split", choices=("test", "validation", "train"), default="test", help="(test)")
+    parser.add_argument("--seed", metavar="S", type=int, default=0, help="of the samples' random streams (0)")
+    parser.add_argument("--against", metavar="MODEL", help="give per cent of this model's score too")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="folder of samples and scores (evaluations/...)")
+    parser.add_argument("--batch", metavar="N", type=_positive, default=64, help="sequences in flight (64)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="(auto)")
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="(auto)")
+    parser.add_argument("--data-dir", metavar="D", type=Path, help="folder with benchmark files ($SMALLWIT_DATA_DIR)")
+    parser.add_argument("--offline", action="store_true", help="refuse every connection to another machine")
+
+
 def _options(parser: argparse.ArgumentParser) -> list[str]:
     return [option for action in parser._actions for option in action.option_strings]
 
@@ -118,6 +158,13 @@ def _options(parser: argparse.ArgumentParser) -> list[str]:
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def _not_negative(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < float("inf"):
         raise ValueError(text)
     return number
 
@@ -170,6 +217,41 @@ def _teach(arguments: argparse.Namespace) -> int:
     return _said(stored)
 
 
+def _eval(arguments: argparse.Namespace) -> int:
+    _go_offline(arguments)
+    if (arguments.model is None) == (arguments.responses is None):
+        raise UserError("smallwit eval measures a MODEL or --responses FILE; give one of them")
+    if arguments.responses is not None and arguments.against is not None:
+        raise UserError("--against compares with a model under the same protocol; it needs a MODEL, not --responses")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the graders' processes are forked
+    from transformers.utils import logging
+
+    from smallwit.evaluate import EvaluationFailed, Request, Settings, evaluate, evaluate_responses
+    from smallwit.evaluation.suite import Choice
+
+    logging.disable_progress_bar()
+    choice = Choice(
+        split=arguments.split,
+        limit=arguments.limit,
+        samples=arguments.samples,
+        seed=arguments.seed,
+        temperature=arguments.temperature,
+        max_new_tokens=arguments.max_new_tokens,
+    )
+    suites = list(dict.fromkeys(name.strip() for name in arguments.suite.split(",") if name.strip()))
+    request = Request(suites, arguments.protocol, choice, data_dir_of(arguments.data_dir), arguments.out)
+    try:
+        if arguments.responses is not None:
+            evaluate_responses(arguments.responses, request)
+        else:
+            settings = Settings(arguments.device, arguments.dtype, arguments.batch)
+            evaluate(arguments.model, request, settings, against=arguments.against)
+    except EvaluationFailed as error:
+        print(f"smallwit: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
 def _said(work: Callable[[], object]) -> int:
     """Do what a command is for; when a stage fails, say why."""
     from smallwit.pipeline import StageFailed
@@ -220,6 +302,22 @@ def _report(arguments: argparse.Namespace) -> int:
 
     write_report(arguments.run_dir)
     print_summary(json.loads(results.read_text(encoding="utf-8")), arguments.run_dir / "report.html", Console())
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from smallwit.compare import compare
+
+    compare(
+        arguments.a,
+        arguments.b,
+        Console(),
+        json_out=arguments.json,
+        problems_out=arguments.problems,
+        across_protocols=arguments.across_protocols,
+    )
     return 0
 
 

@@ -5,10 +5,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from smallwit.evaluation.statistics import infrastructure_bounds, mean_interval, paired_comparison
+from smallwit.evaluation.comparison import compare_tasks
+from smallwit.evaluation.scores import Scores, scores
 from smallwit.recipe import Recipe
 
 Rows = dict[str, list[dict[str, Any]]]
+
+SCORE_KEYS = ("mean", "low", "high", "strict", "n", "bounds")
+COMPARISON_KEYS = ("task", "difference", "low", "high", "p")
 
 
 def summarise(
@@ -20,12 +24,19 @@ def summarise(
     model, the tasks and theirs. Raises `ValueError` when no response to a task has a verdict.
     """
     rows = {name: _read(evaluation / name, signatures[name]) for name in costs}
-    models = [
-        {"name": name} | cost | {"scores": {task: _score(r, signatures[name][task]) for task, r in rows[name].items()}}
-        for name, cost in costs.items()
-    ]
+    models = [{"name": name} | cost | {"scores": _scores(rows[name], signatures[name])} for name, cost in costs.items()]
     comparisons = [c for pair in recipe.comparisons for c in _compare(recipe, pair.a, pair.b, rows)]
     return {"schema": 1, "run": recipe.name, "seed": recipe.seed, "models": models, "comparisons": comparisons}
+
+
+def _scores(rows: Rows, signatures: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    return {task: _score(scores(samples)) | {"signature": signatures[task]} for task, samples in rows.items()}
+
+
+def _score(found: Scores) -> dict[str, Any]:
+    """What the schema has of a score. Samples without a verdict are counted, with the means that they may have cost."""
+    entry = {key: value for key, value in found.as_json().items() if key in SCORE_KEYS}
+    return entry | ({"unverified": found.unverified} if found.unverified else {})
 
 
 def _read(folder: Path, tasks: Iterable[str]) -> Rows:
@@ -36,45 +47,8 @@ def _read(folder: Path, tasks: Iterable[str]) -> Rows:
     return rows
 
 
-def _score(rows: list[dict[str, Any]], signature: str) -> dict[str, Any]:
-    """The means of the rows that have a verdict. The others are counted, with the means that they could have made."""
-    known = [row for row in rows if row["score"] is not None and row["strict"] is not None]
-    mean, low, high = mean_interval([row["score"] for row in known])
-    strict = mean_interval([row["strict"] for row in known])[0]
-    score = {"mean": mean, "low": low, "high": high, "strict": strict, "n": len(known), "signature": signature}
-    if len(known) == len(rows):
-        return score
-    return score | {
-        "unverified": len(rows) - len(known),
-        "bounds": list(infrastructure_bounds([row["score"] if row in known else None for row in rows])),
-    }
-
-
 def _compare(recipe: Recipe, a: str, b: str, rows: Mapping[str, Rows]) -> list[dict[str, Any]]:
     """One comparison a task on the problems that both have a verdict for, and one over all tasks."""
-    comparisons = []
-    firsts: list[float] = []
-    seconds: list[float] = []
-    strata: list[str] = []
-    for task in rows[a]:
-        other = {row["id"]: row["score"] for row in rows[b].get(task, ())}
-        pairs = [(row["score"], other.get(row["id"])) for row in rows[a][task]]
-        known = [(first, second) for first, second in pairs if first is not None and second is not None]
-        if not known:
-            continue
-        first, second = [pair[0] for pair in known], [pair[1] for pair in known]
-        comparisons.append(_entry(a, b, task, first, second, None, recipe.seed))
-        firsts += first
-        seconds += second
-        strata += [task] * len(first)
-    if len(comparisons) > 1:
-        comparisons.append(_entry(a, b, "pooled", firsts, seconds, strata, recipe.seed))
-    return comparisons
-
-
-def _entry(
-    a: str, b: str, task: str, first: list[float], second: list[float], strata: list[str] | None, seed: int
-) -> dict[str, Any]:
-    found = paired_comparison(first, second, seed, strata=strata)
-    numbers = {"difference": found.difference, "low": found.low, "high": found.high, "p": found.p}
-    return {"a": a, "b": b, "task": task} | numbers
+    tasks, pooled = compare_tasks(rows[a], rows[b], recipe.seed)
+    entries = [found.as_json() for found in (*tasks, pooled) if found is not None]
+    return [{"a": a, "b": b} | {key: entry[key] for key in COMPARISON_KEYS} for entry in entries]

@@ -1,6 +1,5 @@
 """The folder of a run: who may work in it, and what lies where."""
 
-import fcntl
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from typing import Any
 
 from smallwit.artifacts import METRICS, BrokenArtifact, point, read_manifest, remove_leftovers
 from smallwit.errors import UserError
+from smallwit.locks import occupied
 from smallwit.plan import Node, Plan
 
 FREE_BYTES = 200_000_000
@@ -31,18 +31,8 @@ class RunFolder:
 
         Raises `UserError` if it cannot be written, is nearly full, or another process has it.
         """
-        try:
-            self.store.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / ".lock").open("w")
-        except OSError as error:
-            what = f"--run-dir {self.path}: cannot be written ({error.strerror})"
-            raise UserError(f"{what}; name a folder that you may write") from error
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                what = f"--run-dir {self.path}: another smallwit is at work there"
-                raise UserError(f"{what}; wait for it, or name another folder") from None
+        with occupied(self.path, f"--run-dir {self.path}"):
+            self.store.mkdir(exist_ok=True)
             free = shutil.disk_usage(self.path).free
             if free < FREE_BYTES:
                 raise UserError(f"--run-dir {self.path}: only {free // 10**6} MB are free there; free some space")

@@ -2,51 +2,120 @@
 
 import hashlib
 import json
+import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from typing import Any
 
 from smallwit.artifacts import content_key
+from smallwit.rollout.generator import Decoding, Prompt
 from smallwit.tasks.base import Problem
 
-GRADER_LIBRARIES = ("math-verify", "latex2sympy2_extended", "sympy")
+LIBRARIES = (
+    "smallwit",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "math-verify",
+    "latex2sympy2_extended",
+    "antlr4-python3-runtime",
+    "sympy",
+)
+VERSION = 1
+"""Raised when the same fields come to mean something else."""
+
+
+@dataclass(frozen=True)
+class Asker:
+    """What the protocol holds of the side that answers: `engine` (`local`, a server's protocol, `responses` for stored
+    ones), the bytes of its chat template, the token ids that end a reply, and its number format; `None` where it is
+    not known."""
+
+    engine: str
+    chat_template: str | None = None
+    ends: tuple[int, ...] | None = None
+    dtype: str | None = None
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How one task was measured. Two scores can be compared when their signatures are equal."""
+    """How one task was measured. Two scores can be compared when their signatures are equal.
 
+    `data` is a checksum over the problems' ids, texts and gold answers, `prompts` one over what was asked, word for
+    word: system message, demonstrations and all. `decoding` is `None` for stored responses. `seed` is `None` where
+    nothing is drawn. `extractor` and `grader` are what `evaluation.graders` calls them.
+    """
+
+    name: str
     task: str
     split: str
     problems: int
     data: str
-    chat_template: str
+    prompts: str
+    system: str | None
     shots: int
     samples: int
-    temperature: float
-    max_new_tokens: int
-    stop: tuple[str, ...]
-    engine: str
-    dtype: str
+    decoding: Decoding | None
+    seed: int | None
+    overflow: str
+    extractor: str
     grader: str
+    asker: Asker
+    libraries: tuple[tuple[str, str], ...]
+    version: int = VERSION
 
     @property
     def signature(self) -> str:
-        """Readable parts and a hash over all of them, such as `gsm8k|test:500|0-shot|T0|max256|float32|3f2a9c01`."""
-        return (
-            f"{self.task}|{self.split}:{self.problems}|{self.shots}-shot|T{self.temperature:g}"
-            f"|max{self.max_new_tokens}|{self.dtype}|{content_key(asdict(self))[:8]}"
-        )
+        """Readable parts and a hash over all of them: `gsm8k|house|test:1319|0-shot|T0|max2048|float32|3f2a9c01`."""
+        parts = [self.task, self.name, f"{self.split}:{self.problems}", f"{self.shots}-shot"]
+        if self.samples > 1:
+            parts.append(f"{self.samples}x")
+        if self.decoding is not None:
+            parts += [f"T{self.decoding.temperature:g}", f"max{self.decoding.max_new_tokens}"]
+        parts.append(self.asker.dtype or self.asker.engine)
+        return "|".join([*parts, content_key(asdict(self))[:8]])
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, and the signature, as JSON data."""
+        data: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return {"signature": self.signature} | data
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], at: str = "") -> list[str]:
+    """What two protocols in their JSON form do not share, as `decoding.temperature: 0.0 -> 0.7`."""
+    found: list[str] = []
+    for key in [*old, *(key for key in new if key not in old)]:
+        one, other = old.get(key), new.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            found += differences(one, other, f"{at}{key}.")
+        elif one != other and key != "signature":
+            found.append(f"{at}{key}: {_brief(one)} -> {_brief(other)}")
+    return found
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def data_checksum(problems: Sequence[Problem]) -> str:
     """A short hash over ids, prompts and gold answers."""
+    return _checksum([problem.id, problem.prompt, problem.gold] for problem in problems)
+
+
+def prompt_checksum(prompts: Sequence[Prompt]) -> str:
+    """A short hash over what is asked, word for word."""
+    return _checksum([prompt.messages, prompt.text, prompt.prefix] for prompt in prompts)
+
+
+def _checksum(rows: Any) -> str:
     digest = hashlib.sha256()
-    for problem in problems:
-        digest.update(json.dumps([problem.id, problem.prompt, problem.gold], sort_keys=True).encode())
+    for row in rows:
+        digest.update(json.dumps(row, sort_keys=True).encode())
     return digest.hexdigest()[:12]
 
 
-def grader_versions() -> str:
-    """Versions of the libraries that decide what counts as equal."""
-    return ",".join(f"{name}={version(name)}" for name in GRADER_LIBRARIES)
+def library_versions() -> tuple[tuple[str, str], ...]:
+    """Versions of what generates and of what decides which answers are equal."""
+    return (("python", platform.python_version()), *((name, version(name)) for name in LIBRARIES))

@@ -1,61 +1,136 @@
-"""Measure a model on a task: generate, verify, one row a sample."""
+"""Measure a model on a task: ask, grade, one row a sample.
 
+Replies are graded as they come. What comes of a sample does not depend on which others were asked with it, so that an
+evaluation that was interrupted and goes on ends with the same rows: a random stream belongs to (seed, problem, sample),
+and where a generator computes replies in batches, the batches are cut from all samples, and each is asked whole again
+unless all of it is there.
+"""
+
+import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
-from smallwit.models.tokenizer import decode, encode_prompts, end_tokens
-from smallwit.rollout.engine import Engine, Sampling
+from smallwit.evaluation.graders import Grader, load_grader
+from smallwit.evaluation.named import HOUSE
+from smallwit.rollout.generator import Decoding, Generator, Prompt, Reply
 from smallwit.tasks.base import Problem, Task
+from smallwit.verify import Verdict
+from smallwit.verify.extract import boxed
 
 Row = dict[str, Any]
+Key = tuple[str, int]
+UNVERIFIED_SHARE = 0.01
+"""Above this share of responses without a verdict a score means nothing."""
+_GRADED_AT_ONCE = 16
+_LONGEST_WAIT = 1.0  # seconds that a reply waits for others to be graded with
+
+
+class GraderFailed(Exception):
+    """Too many responses have no verdict, because the grader itself failed. The message says whose and how many."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One response to ask for: to `problem`, the `number`-th (0-based) of those to it."""
+
+    problem: Problem
+    number: int
+    prompt: Prompt
+    seed: int
+
+    @property
+    def key(self) -> Key:
+        """What tells it from the others of its task."""
+        return self.problem.id, self.number
+
+
+def samples_of(problems: Sequence[Problem], prompts: Sequence[Prompt], count: int, seed: int) -> list[Sample]:
+    """`count` samples of each problem, problem by problem."""
+    return [
+        Sample(problem, number, prompt, _seed(seed, problem.id, number))
+        for problem, prompt in zip(problems, prompts, strict=True)
+        for number in range(count)
+    ]
+
+
+def collect(
+    task: Task,
+    samples: Sequence[Sample],
+    generator: Generator,
+    decoding: Decoding,
+    grader: Grader,
+    *,
+    batch: int | None,
+    have: Collection[Key],
+    keep: Callable[[list[Row]], None],
+) -> None:
+    """Ask for the samples that are not in `have`, and call `keep` with their rows, a few at a time, as soon as they are
+    graded.
+
+    `batch` is the size of the generator's batches, `None` where replies do not depend on each other in any bit. Longer
+    prompts come first, so that what does not fit into memory shows at once.
+    """
+    grading = _Grading(task, grader, keep)
+    order = sorted(range(len(samples)), key=lambda i: (-_length(samples[i].prompt), i))
+    if batch is None:
+        blocks = [[samples[i] for i in order if samples[i].key not in have]]
+    else:
+        blocks = [[samples[i] for i in order[start : start + batch]] for start in range(0, len(order), batch)]
+    for block in blocks:
+        missing = {index for index, sample in enumerate(block) if sample.key not in have}
+        if not missing:
+            continue
+
+        def on_reply(index: int, reply: Reply, block: list[Sample] = block, missing: set[int] = missing) -> None:
+            if index in missing:
+                grading.add(block[index], reply)
+
+        try:
+            generator.reply([sample.prompt for sample in block], decoding, [sample.seed for sample in block], on_reply)
+        except Exception:
+            grading.finish()  # what a server has sent is kept, whatever it failed at then
+            raise
+        grading.finish()
 
 
 def measure(
     task: Task,
     problems: Sequence[Problem],
-    engine: Engine,
-    tokenizer: PreTrainedTokenizerBase,
+    generator: Generator,
+    decoding: Decoding,
     *,
-    temperature: float,
-    max_new_tokens: int,
     batch: int,
     seed: int,
-    on_batch: Callable[[int], None] = lambda done: None,
 ) -> list[Row]:
-    """One row a problem: prompt, response, verdict, tokens and seconds (a batch's time shared among its rows)."""
-    sampling = Sampling(temperature, max_new_tokens, end_tokens(tokenizer))
-    rows: list[Row] = []
-    for start in range(0, len(problems), batch):
-        part = problems[start : start + batch]
-        started = time.monotonic()
-        prompts = encode_prompts(tokenizer, [problem.prompt for problem in part])
-        seeds = [seed * 1_000_003 + start + i for i in range(len(part))]
-        completions = engine.generate(prompts, sampling, seeds)
-        responses = decode(tokenizer, [completion.tokens for completion in completions])
-        verdicts = task.verify_batch(list(zip(part, responses, strict=True)))
-        seconds = (time.monotonic() - started) / len(part)
-        for problem, completion, response, verdict in zip(part, completions, responses, verdicts, strict=True):
-            rows.append(
-                {
-                    "task": task.name,
-                    "id": problem.id,
-                    "prompt": problem.prompt,
-                    "response": response,
-                    "gold": problem.gold,
-                    "score": verdict.score,
-                    "strict": verdict.strict,
-                    "answer": verdict.answer,
-                    "reason": verdict.reason,
-                    "tokens": len(completion.tokens),
-                    "truncated": completion.truncated,
-                    "seconds": round(seconds, 4),
-                }
-            )
-        on_batch(len(rows))
-    return rows
+    """One row a problem by the house protocol, in their order, kept in memory: for validation and training's data."""
+    rows: dict[Key, Row] = {}
+    samples = samples_of(problems, HOUSE.prompts(task, problems), 1, seed)
+    grader = load_grader(HOUSE.extractor, HOUSE.grader)
+
+    def keep(part: list[Row]) -> None:
+        rows.update({(row["id"], row["sample"]): row for row in part})
+
+    collect(task, samples, generator, decoding, grader, batch=batch, have=(), keep=keep)
+    return [rows[sample.key] for sample in samples]
+
+
+def unverified(row: Row) -> bool:
+    """Whether our own infrastructure failed at this response."""
+    return row["score"] is None or row["strict"] is None
+
+
+def require_verdicts(rows: Sequence[Row], what: str, total: int | None = None) -> None:
+    """Raises `GraderFailed` when more than `UNVERIFIED_SHARE` of the rows (of `total`, if more are to come) have no
+    verdict; `what` says whose they are."""
+    failed = sum(map(unverified, rows))
+    share = failed / (total or len(rows))
+    if share > UNVERIFIED_SHARE:
+        raise GraderFailed(
+            f"{what}: the verifier itself failed on {share:.1%} of {total or len(rows)} responses; "
+            "run `smallwit doctor` to see what grades them on this machine"
+        )
 
 
 def mean_score(rows: Sequence[Row], key: str = "score") -> float:
@@ -64,3 +139,79 @@ def mean_score(rows: Sequence[Row], key: str = "score") -> float:
     if not known:
         raise ValueError(f"no row of {len(rows)} has a verdict")
     return float(sum(known) / len(known))
+
+
+class _Grading:
+    """Replies that wait for their verdict. A few are graded together: tasks may judge in parallel."""
+
+    def __init__(self, task: Task, grader: Grader, keep: Callable[[list[Row]], None]) -> None:
+        self.task, self.grader, self.keep = task, grader, keep
+        self.waiting: list[tuple[Sample, Reply]] = []
+        self.since = self.last = time.monotonic()
+
+    def add(self, sample: Sample, reply: Reply) -> None:
+        if not self.waiting:
+            self.since = time.monotonic()
+        self.waiting.append((sample, reply))
+        if len(self.waiting) >= _GRADED_AT_ONCE or time.monotonic() - self.since >= _LONGEST_WAIT:
+            self.finish()
+
+    def finish(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        verdicts = graded(self.task, self.grader, [(sample.problem, reply.text) for sample, reply in waiting])
+        # The time since the rows before, shared among these: the rows' seconds add up to the whole.
+        now = time.monotonic()
+        seconds, self.last = (now - self.last) / max(1, len(waiting)), now
+        rows = []
+        for (sample, reply), verdict in zip(waiting, verdicts, strict=True):
+            known = {"tokens": reply.tokens, "prompt_tokens": reply.prompt_tokens, "truncated": reply.truncated}
+            rows.append(row_of(self.task, sample, reply.text, verdict) | known | {"seconds": round(seconds, 4)})
+        self.keep(rows)
+
+
+def graded(task: Task, grader: Grader, pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
+    """The verdicts on responses, in order; what our own infrastructure failed at is tried once more."""
+    if not pairs:
+        return []
+    verdicts = list(grader(task, pairs))
+    failed = [i for i, verdict in enumerate(verdicts) if verdict.score is None or verdict.strict is None]
+    if failed:
+        for i, verdict in zip(failed, grader(task, [pairs[i] for i in failed]), strict=True):
+            verdicts[i] = verdict
+    return verdicts
+
+
+def row_of(task: Task, sample: Sample, response: str, verdict: Verdict) -> Row:
+    """The line of one sample, but for what only its generator knows."""
+    return {
+        "task": task.name,
+        "id": sample.problem.id,
+        "sample": sample.number,
+        "prompt": shown(sample.prompt),
+        "response": response,
+        "gold": sample.problem.gold,
+        "score": verdict.score,
+        "strict": verdict.strict,
+        "answer": verdict.answer,
+        "reason": verdict.reason,
+        "several": len(set(boxed(response))) > 1,
+    }
+
+
+def shown(prompt: Prompt) -> str:
+    """A prompt for people to read: its text, or its only message; else its turns."""
+    if prompt.text is not None:
+        return prompt.text + prompt.prefix
+    if len(prompt.messages) == 1 and not prompt.prefix:
+        return prompt.messages[0]["content"]
+    turns = [f"[{message['role']}] {message['content']}" for message in prompt.messages]
+    return "\n\n".join([*turns, f"[assistant] {prompt.prefix}"] if prompt.prefix else turns)
+
+
+def _length(prompt: Prompt) -> int:
+    return len(prompt.text or "") + len(prompt.prefix) + sum(len(message["content"]) for message in prompt.messages)
+
+
+def _seed(seed: int, problem: str, number: int) -> int:
+    digest = hashlib.sha256(f"{seed}\0{problem}\0{number}".encode()).digest()
+    return int.from_bytes(digest[:8], "big")

@@ -1,8 +1,8 @@
 """Intervals and paired tests, so that a number never comes without its uncertainty.
 
 Scores are fractions in 0..1, one a problem. Every function is deterministic: the bootstrap draws from its own seeded
-generator. A score that is `None` (our own grader failed) has no place in a mean; `infrastructure_bounds` says what
-the mean could have been.
+generator. A score that is `None` (our own grader failed) has no place in a mean: `evaluation.scores` leaves it out and
+says what the mean could have been.
 """
 
 from collections.abc import Sequence
@@ -31,12 +31,16 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PairedComparison:
-    """`difference` = mean(a) - mean(b) with its interval, as fractions (0.1 is 10 points), and a two-sided p value."""
+    """`difference` = mean(a) - mean(b) with its interval, as fractions (0.1 is 10 points), and a two-sided p value.
+
+    `test` names what the p value comes from, `McNemar` or `bootstrap`.
+    """
 
     difference: float
     low: float
     high: float
     p: float
+    test: str
 
 
 def mean_interval(scores: Sequence[float], level: float = 0.95) -> Interval:
@@ -58,16 +62,6 @@ def mean_interval(scores: Sequence[float], level: float = 0.95) -> Interval:
         return Interval(mean, 0.0, 1.0)
     half = float(stats.t.ppf(0.5 + level / 2, n - 1)) * float(values.std(ddof=1)) / n**0.5
     return Interval(mean, max(0.0, mean - half), min(1.0, mean + half))
-
-
-def infrastructure_bounds(scores: Sequence[float | None]) -> tuple[float, float]:
-    """The lowest and the highest mean that `scores` could have had: every `None` counted as 0, and as 1.
-
-    Raises `ValueError` for no scores or a score outside 0..1.
-    """
-    low = _checked([0.0 if score is None else score for score in scores], "scores")
-    high = _checked([1.0 if score is None else score for score in scores], "scores")
-    return float(low.mean()), float(high.mean())
 
 
 def paired_comparison(
@@ -93,12 +87,49 @@ def paired_comparison(
     low, high = np.quantile(resampled, [0.025, 0.975])
     if _binary(first) and _binary(second):
         won, lost = int((change > 0).sum()), int((change < 0).sum())
-        p = float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0
+        test, p = "McNemar", float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0
     else:
         # The small allowance keeps sums that are equal but for rounding equal.
         as_far = np.abs(resampled - difference) >= abs(difference) - 1e-12
-        p = float((1 + as_far.sum()) / (1 + RESAMPLES))
-    return PairedComparison(difference, float(low), float(high), p)
+        test, p = "bootstrap", float((1 + as_far.sum()) / (1 + RESAMPLES))
+    return PairedComparison(difference, float(low), float(high), p, test)
+
+
+def smallest_difference(a: Sequence[float], b: Sequence[float], power: float = 0.8, level: float = 0.95) -> float:
+    """The least true difference of two means that as many pairs as these would show with chance `power`.
+
+    (z(1 - (1 - level) / 2) + z(power)) * s / sqrt(n), the normal approximation for paired samples, with s the root mean
+    square of the observed differences: for 0/1 scores the share of problems that only one of the two solves is s^2
+    (Connor 1987, "Sample size for testing differences in proportions for the paired-sample design", with the variance
+    of no difference). For 0/1 scores it is never less than m / n, with m the fewest problems, all decided the same way,
+    from which McNemar's exact test can find p below 1 - level (6 at 95 %).
+
+    Raises `ValueError` as `paired_comparison` does.
+    """
+    first, second = _checked_pair(a, b)
+    n = len(first)
+    spread = float(np.sqrt(np.square(first - second).mean()))
+    least = float(stats.norm.ppf(0.5 + level / 2) + stats.norm.ppf(power)) * spread / n**0.5
+    if not (_binary(first) and _binary(second)):
+        return least
+    fewest = 1
+    while 2 * 0.5**fewest >= 1 - level:
+        fewest += 1
+    return max(least, fewest / n)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p values adjusted for having made all these tests at once, in the same order.
+
+    Holm 1979, "A simple sequentially rejective multiple test procedure": the i-th smallest of m is multiplied by
+    m + 1 - i, never less than the one before it, at most 1.
+    """
+    adjusted = [0.0] * len(p_values)
+    least = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
+        least = max(least, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = least
+    return adjusted
 
 
 def ratio_interval(
@@ -179,7 +210,7 @@ def _checked_pair(a: Sequence[float], b: Sequence[float]) -> tuple[Floats, Float
 
 def _checked(scores: Sequence[float], name: str) -> Floats:
     if any(score is None for score in scores):
-        raise ValueError(f"{name}: holds None (a failed grader); see infrastructure_bounds")
+        raise ValueError(f"{name}: holds None (a failed grader); leave such samples out, as evaluation.scores does")
     values = np.asarray(scores, dtype=np.float64)
     if values.ndim != 1 or not len(values):
         raise ValueError(f"{name}: a flat, non-empty sequence of scores is needed, got shape {values.shape}")

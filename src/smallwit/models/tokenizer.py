@@ -123,3 +123,8 @@ def encode_completions(tokenizer: PreTrainedTokenizerBase, completions: Sequence
 def decode(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[Sequence[int]]) -> list[str]:
     """The text of each row of token ids, special tokens left out."""
     return tokenizer.batch_decode([list(row) for row in tokens], skip_special_tokens=True)
+
+
+def pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The padding id; the end token where there is none: padding is never attended to nor trained on."""
+    return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id

@@ -8,14 +8,13 @@ from typing import Protocol
 
 from smallwit.artifacts import publish
 from smallwit.errors import UserError
-from smallwit.evaluation.runner import Row, measure
+from smallwit.evaluation.runner import Row, measure, require_verdicts
 from smallwit.models.flops import Cost
-from smallwit.models.tokenizer import encode_prompts
 from smallwit.recipe import AnswersStage
+from smallwit.rollout.generator import Decoding
 from smallwit.stages.endpoint_answers import EndpointAnswers
-from smallwit.stages.inputs import engine_of, model_of, tasks_of, tokenizer_of
+from smallwit.stages.inputs import generator_of, model_of, tasks_of, tokenizer_of
 from smallwit.stages.job import Info, Job, Reporter, Stopped
-from smallwit.stages.verdicts import require_verdicts
 from smallwit.tasks.base import Problem, Task
 from smallwit.training.sources import TaskProblems, stable_seed
 
@@ -36,6 +35,8 @@ def run(job: Job, reporter: Reporter) -> Info:
         if stage.flops is not None and flops + dearest > stage.flops:
             break
         rows, price = source.ask(task, problems, number, sample)
+        if rows:
+            require_verdicts(rows, f"{stage.name} on {task.name}")
         flops, dearest = flops + price, max(dearest, price)
         tokens += sum(row["tokens"] for row in rows)
         asked += len(rows)
@@ -76,29 +77,15 @@ class LocalAnswers:
 
     def __init__(self, job: Job, stage: AnswersStage) -> None:
         self.job, self.stage = job, stage
-        self.tokenizer, model = tokenizer_of(job, stage.model), model_of(job, stage.model)
-        self.engine, self.cost = engine_of(job, model, self.tokenizer, stage.batch), Cost.of(model)
+        tokenizer, model = tokenizer_of(job, stage.model), model_of(job, stage.model)
+        self.generator, self.cost = generator_of(job, model, tokenizer, stage.batch), Cost.of(model)
+        self.decoding = Decoding(stage.temperature, stage.max_new_tokens)
 
     def ask(self, task: Task, problems: Sequence[Problem], number: int, sample: int) -> tuple[list[Row], float]:
-        """Raises `Failed` when the verifier itself fails."""
-        stage = self.stage
-        rows = measure(
-            task,
-            problems,
-            self.engine,
-            self.tokenizer,
-            temperature=stage.temperature,
-            max_new_tokens=stage.max_new_tokens,
-            batch=stage.batch,
-            seed=stable_seed(self.job.recipe.seed, stage.name, number, sample) % 2**31,
-        )
-        require_verdicts(rows, f"{stage.name} on {task.name}")
-        prompts = encode_prompts(self.tokenizer, [problem.prompt for problem in problems])
-        price = sum(
-            self.cost.forward([len(prompt) + row["tokens"] - 1], row["tokens"])
-            for prompt, row in zip(prompts, rows, strict=True)
-        )
-        return rows, price
+        stage, cost = self.stage, self.cost
+        seed = stable_seed(self.job.recipe.seed, stage.name, number, sample) % 2**31
+        rows = measure(task, problems, self.generator, self.decoding, batch=stage.batch, seed=seed)
+        return rows, sum(cost.forward([row["prompt_tokens"] + row["tokens"] - 1], row["tokens"]) for row in rows)
 
     def close(self) -> Info:
         return {}

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 
 from smallwit.contacts import REQUESTS_FILE, HostLog
-from smallwit.evaluation.runner import Row
+from smallwit.evaluation.graders import load_grader
+from smallwit.evaluation.named import HOUSE
+from smallwit.evaluation.runner import Row, Sample, graded, row_of
 from smallwit.recipe import AnswersStage
 from smallwit.rollout.endpoint import EndpointGenerator, RepliesMissing
-from smallwit.rollout.generator import Decoding, Prompt, Reply
+from smallwit.rollout.generator import Decoding, Reply
 from smallwit.stages.inputs import calls_file, endpoint_of, tokenizer_of
 from smallwit.stages.job import Info, Job, Reporter, Stopped
-from smallwit.stages.verdicts import require_verdicts
 from smallwit.tasks.base import Problem, Task
 from smallwit.training.sources import stable_seed
 
@@ -33,15 +34,19 @@ class EndpointAnswers:
         )
         self.decoding = Decoding(stage.temperature, stage.max_new_tokens)
         self.hosts = HostLog(job.work / REQUESTS_FILE, self.generator.client.counts)
+        self.grader = load_grader(HOUSE.extractor, HOUSE.grader)
         self.failed = self.read = 0
 
     def ask(self, task: Task, problems: Sequence[Problem], number: int, sample: int) -> tuple[list[Row], float]:
         """The graded answers to these problems. What the endpoint refuses to answer is said, counted and left out.
 
-        Raises `Failed` when the verifier itself fails, and as `EndpointGenerator.reply` does.
+        Raises as `EndpointGenerator.reply` does.
         """
-        prompts = [Prompt(messages=({"role": "user", "content": problem.prompt},)) for problem in problems]
-        seeds = [stable_seed(self.job.recipe.seed, self.stage.name, task.name, p.id, sample) for p in problems]
+        name, seed = self.stage.name, self.job.recipe.seed
+        samples = [
+            Sample(problem, sample, prompt, stable_seed(seed, name, task.name, problem.id, sample))
+            for problem, prompt in zip(problems, HOUSE.prompts(task, problems), strict=True)
+        ]
 
         def on_reply(index: int, reply: Reply) -> None:
             self.hosts.tick()
@@ -50,30 +55,21 @@ class EndpointAnswers:
 
         replies: Sequence[Reply | None]
         try:
-            replies = self.generator.reply(prompts, self.decoding, seeds, on_reply)
+            replies = self.generator.reply(
+                [sample.prompt for sample in samples], self.decoding, [sample.seed for sample in samples], on_reply
+            )
         except RepliesMissing as missing:
             self.failed += len(missing.failures)
             self.reporter.say(str(missing))
             replies = missing.replies
         finally:
             self.hosts.write()
-        answered = [(problem, reply) for problem, reply in zip(problems, replies, strict=True) if reply is not None]
-        verdicts = task.verify_batch([(problem, reply.text) for problem, reply in answered]) if answered else []
-        rows: list[Row] = [
-            {
-                "id": problem.id,
-                "prompt": problem.prompt,
-                "response": reply.text,
-                "score": verdict.score,
-                "strict": verdict.strict,
-                "answer": verdict.answer,
-                "tokens": reply.tokens,
-                "prompt_tokens": reply.prompt_tokens,
-            }
-            for (problem, reply), verdict in zip(answered, verdicts, strict=True)
+        answered = [(sample, reply) for sample, reply in zip(samples, replies, strict=True) if reply is not None]
+        verdicts = graded(task, self.grader, [(sample.problem, reply.text) for sample, reply in answered])
+        rows = [
+            row_of(task, sample, reply.text, verdict) | {"tokens": reply.tokens, "prompt_tokens": reply.prompt_tokens}
+            for (sample, reply), verdict in zip(answered, verdicts, strict=True)
         ]
-        if rows:
-            require_verdicts(rows, f"{self.stage.name} on {task.name}")
         self.read += sum(row["prompt_tokens"] + row["tokens"] for row in rows)
         return rows, 0.0
 

@@ -9,10 +9,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from smallwit.artifacts import content_key
 from smallwit.models.build import DTYPES, load_model, new_model
-from smallwit.models.tokenizer import load_tokenizer
+from smallwit.models.tokenizer import end_tokens, load_tokenizer, pad_token
 from smallwit.recipe import ModelSpec
 from smallwit.rollout.endpoint_client import Endpoint
 from smallwit.rollout.local import LocalEngine
+from smallwit.rollout.local_generator import LocalGenerator
 from smallwit.stages.job import Job
 from smallwit.tasks import load_task
 from smallwit.tasks.base import Task
@@ -62,11 +63,11 @@ def engine_of(job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
     return LocalEngine(model, vocabulary=len(tokenizer), pad=pad, batch=batch, autocast=autocast_of(job))
 
 
+def generator_of(job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: int) -> LocalGenerator:
+    """Text in, text out, by the local engine on this model's weights."""
+    return LocalGenerator(engine_of(job, model, tokenizer, batch), tokenizer, end_tokens(tokenizer))
+
+
 def autocast_of(job: Job) -> torch.dtype | None:
     """The number format of mixed precision, or `None` for plain float32."""
     return None if job.dtype == "float32" else DTYPES[job.dtype]
-
-
-def pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The padding id; the end token where there is none: padding is never attended to nor trained on."""
-    return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id

@@ -16,15 +16,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from smallwit.artifacts import METRICS, point, publish, write_atomically
 from smallwit.device import return_freed_memory
 from smallwit.errors import UserError
-from smallwit.evaluation.runner import mean_score, measure
+from smallwit.evaluation.runner import mean_score, measure, require_verdicts
 from smallwit.models.build import save_model
 from smallwit.models.flops import Cost
 from smallwit.recipe import Demonstrations, Rollouts, Source, Text, TrainStage
+from smallwit.rollout.generator import Decoding
 from smallwit.stages.demonstrations import worked_solutions
-from smallwit.stages.inputs import autocast_of, engine_of, model_of, pad_token, tasks_of, tokenizer_of
+from smallwit.stages.inputs import autocast_of, engine_of, generator_of, model_of, pad_token, tasks_of, tokenizer_of
 from smallwit.stages.job import Info, Job, Reporter, Stopped
 from smallwit.stages.teachers import read_by_teachers, references_of, teachers_of
-from smallwit.stages.verdicts import require_verdicts
 from smallwit.training import sources
 from smallwit.training.annotators import ForwardPass, annotators_of
 from smallwit.training.checkpoint import Checkpoints
@@ -181,21 +181,13 @@ def _validator(
     evaluation, count = job.recipe.evaluation, stage.validation.problems
     tasks = tasks_of(job, stage.validation.tasks or evaluation.tasks)
     problems = {task.name: sources.as_sequence(task.problems("validation"), count)[:count] for task in tasks}
-    engine = engine_of(job, model, tokenizer, evaluation.batch)
+    generator = generator_of(job, model, tokenizer, evaluation.batch)
+    decoding, batch = Decoding(0.0, evaluation.max_new_tokens), evaluation.batch
 
     def validate() -> dict[str, float]:
         scores = {}
         for task in tasks:
-            rows = measure(
-                task,
-                problems[task.name],
-                engine,
-                tokenizer,
-                temperature=0.0,
-                max_new_tokens=evaluation.max_new_tokens,
-                batch=evaluation.batch,
-                seed=job.recipe.seed,
-            )
+            rows = measure(task, problems[task.name], generator, decoding, batch=batch, seed=job.recipe.seed)
             require_verdicts(rows, f"validation on {task.name}")
             scores[f"validation/{task.name}"] = mean_score(rows)
         return scores | {"validation": sum(scores.values()) / len(scores)}

@@ -68,6 +68,7 @@ def _run(job: Job, reporter: Reporter) -> Info:
     from transformers.utils import logging
 
     from smallwit import offline  # noqa: F401  importing it puts the guard of --offline in place
+    from smallwit.evaluation.runner import GraderFailed
     from smallwit.rollout.endpoint_client import EndpointError
     from smallwit.training.loop import TrainingStopped
 
@@ -77,7 +78,7 @@ def _run(job: Job, reporter: Reporter) -> Info:
     logging.disable_progress_bar()
     try:
         info: Info = importlib.import_module(MODULES[job.kind]).run(job, reporter)
-    except (TrainingStopped, EndpointError) as error:
+    except (TrainingStopped, EndpointError, GraderFailed) as error:
         raise Failed(str(error)) from error
     return info
 

@@ -30,3 +30,8 @@ class BoxedTask(DatasetTask):
 def ask(question: str) -> str:
     """The user's message for a question."""
     return f"{question.strip()}\n{INSTRUCTION}"
+
+
+def question_of(problem: Problem) -> str:
+    """The question of a problem whose message `ask` has made."""
+    return problem.prompt.removesuffix(f"\n{INSTRUCTION}")

@@ -50,6 +50,7 @@ class DatasetTask(Task):
         self.data_dir = None if folder is None else Path(folder)
         self.revision = revision
         self._problems: dict[str, Sequence[Problem]] = {}
+        self._published: dict[str, Row] = {}
 
     def problem(self, row: Row, index: int, split: str) -> Problem:
         """The problem of row `index` of the rows that `sources` names for `split`."""
@@ -63,12 +64,24 @@ class DatasetTask(Task):
             raise UserError(f"task {self.name} has no {split} split; it has {', '.join(self.sources)}")
         if split not in self._problems:
             rows_of = split if split in self.sources else "train"
-            problems = [self.problem(row, index, rows_of) for index, row in enumerate(self._rows(rows_of))]
+            rows = self._rows(rows_of)
+            problems = [self.problem(row, index, rows_of) for index, row in enumerate(rows)]
+            self._published |= {problem.id: row for problem, row in zip(problems, rows, strict=True)}
             if rows_of == "train" and "validation" not in self.sources:
                 self._problems["validation"] = [problem for problem in problems if held_out(problem)]
                 problems = [problem for problem in problems if not held_out(problem)]
             self._problems[rows_of] = problems
         return self._problems[split]
+
+    def published(self, split: str) -> list[Row]:
+        """The rows of `train` or `test` as they were published. Raises `UserError` where they cannot be found."""
+        if split not in self.sources:
+            raise UserError(f"task {self.name} has no {split} rows; it has {', '.join(self.sources)}")
+        return self._rows(split)
+
+    def row(self, problem: Problem) -> Row:
+        """The row of a problem as it was published."""
+        return self._published[problem.id]
 
     def fingerprint(self) -> str:
         """sha256 of every problem of every split, in order: two tasks with the same one train and measure alike."""

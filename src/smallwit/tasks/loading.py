@@ -20,9 +20,20 @@ TASKS: Mapping[str, str] = {
     "math": "smallwit.tasks.math_benchmarks:Math",
     "math500": "smallwit.tasks.math_benchmarks:Math500",
     "humaneval": "smallwit.tasks.humaneval:HumanEval",
+    "humaneval+": "smallwit.tasks.plus:HumanEvalPlus",
     "mbpp": "smallwit.tasks.mbpp:MBPP",
+    "mbpp+": "smallwit.tasks.plus:MBPPPlus",
+    "aime24": "smallwit.tasks.competitions:AIME24",
+    "aime25": "smallwit.tasks.competitions:AIME25",
+    "amc23": "smallwit.tasks.competitions:AMC23",
+    "minerva": "smallwit.tasks.competitions:Minerva",
+    "olympiadbench": "smallwit.tasks.competitions:OlympiadBench",
+    "svamp": "smallwit.tasks.competitions:SVAMP",
 }
 """Built-in names, and where their classes are. A class is imported when its task is loaded."""
+
+FAMILIES: Mapping[str, str] = {"reasoning-gym": "smallwit.tasks.reasoning_gym:ReasoningGym"}
+"""Libraries of problem families, named as `reasoning-gym:FAMILY`."""
 
 _CHUNK = 512
 
@@ -46,12 +57,15 @@ def load_task(
         where = f"{path}: {class_name}"
         task: Task = UserTask(make_task(user_class(path, class_name), where, arguments, data_dir), where)
     else:
-        if reference not in TASKS:
+        library, colon, family = reference.partition(":")
+        if colon and library in FAMILIES:
+            arguments["family"] = family
+        elif reference not in TASKS:
             raise UserError(
                 f"unknown task '{reference}'; {hint(reference, TASKS)} "
-                "(a task of your own is given as class: path/to/file.py:ClassName)"
+                "(a task of your own is given as path/to/file.py:ClassName)"
             )
-        module, class_name = TASKS[reference].split(":")
+        module, class_name = (FAMILIES[library] if colon else TASKS[reference]).split(":")
         task = make_task(getattr(importlib.import_module(module), class_name), f"task {name}", arguments, data_dir)
     if not _is_file(name):
         task.name = name

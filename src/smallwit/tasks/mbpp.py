@@ -30,23 +30,26 @@ class MBPP(FencedTask):
         """The task in words and its asserts, as is customary; `test_setup_code` runs after the solution."""
         code = row["code"].replace("\r\n", "\n")
         tests = [test.strip() for test in row["test_list"]]
-        prompt = (
-            f"Write a Python function. Answer with the whole program in one ```python block.\n\n{row['text'].strip()}\n"
-            "Your code should pass these tests:\n\n" + fenced("\n".join(tests))
-        )
         gold = {
             "prompt": "",
-            "entry_point": _entry_point(row, code, tests),
+            "entry_point": entry_point(row, code, tests),
             "tests": tests,
             "setup": row.get("test_setup_code") or "",
         }
-        return Problem(f"mbpp-{row['task_id']}", prompt, gold, fenced(code))
+        return Problem(f"mbpp-{row['task_id']}", self.request(row["text"], tests), gold, fenced(code))
+
+    def request(self, text: str, tests: Sequence[str]) -> str:
+        """The user's message."""
+        return (
+            f"Write a Python function. Answer with the whole program in one ```python block.\n\n{text.strip()}\n"
+            "Your code should pass these tests:\n\n" + fenced("\n".join(tests))
+        )
 
     def _rows(self, split: str) -> list[Row]:
         return [row for row in super()._rows(split) if row["task_id"] in _FIRST_IDS[split]]
 
 
-def _entry_point(row: Row, code: str, tests: Sequence[str]) -> str:
+def entry_point(row: Row, code: str, tests: Sequence[str]) -> str:
     """The function that the tests call: the last one defined whose name stands in the first test."""
     called = [name for name in _DEFINITION.findall(code) if re.search(rf"\b{name}\s*\(", tests[0])]
     if not called:

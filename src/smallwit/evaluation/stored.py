@@ -1,0 +1,119 @@
+"""Evaluations on disk: a folder of `smallwit eval`, or an evaluation of a run; and whether two can be compared."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from smallwit.artifacts import MANIFEST
+from smallwit.errors import UserError
+from smallwit.evaluation.scores import Row
+from smallwit.nearest import hint
+from smallwit.rows import read_rows
+
+PROTOCOL = "protocol.json"
+# What a protocol says of the choice of problems, and of the model itself: the rest has to be the same.
+_CHOICE = frozenset(("problems", "data", "prompts"))
+_MODELS_OWN = frozenset(("asker.chat_template", "asker.ends"))
+
+
+@dataclass(frozen=True)
+class StoredEvaluation:
+    """The sample rows of each task, and each task's protocol: its `signature` and, where they are known, its fields."""
+
+    name: str
+    rows: Mapping[str, list[Row]]
+    protocols: Mapping[str, Mapping[str, Any]]
+
+
+def read_evaluation(reference: str) -> StoredEvaluation:
+    """The evaluation at `reference`: its folder, or `runs/NAME:STAGE`.
+
+    Raises `UserError` when there is none, or its files are not those that an evaluation writes.
+    """
+    folder = _folder(reference)
+    protocols = _protocols(folder)
+    rows = {task: _rows(folder / f"{task}.jsonl") for task in protocols}
+    return StoredEvaluation(reference, rows, protocols)
+
+
+def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """In what two protocols of a task differ: (what forbids a comparison, what only has to be said).
+
+    Each is a text `field: a, b`. Other problems and another chat template are said: the problems that both have are
+    compared, and a template belongs to its model. Of protocols whose fields are not known, signatures are compared.
+    """
+    if a["signature"] == b["signature"]:
+        return [], []
+    one, other = _flat(a), _flat(b)
+    fields = [field for field in {**one, **other} if field != "signature" and one.get(field) != other.get(field)]
+    if not fields or len(one) == 1 or len(other) == 1:
+        return [f"signature: {a['signature']}, {b['signature']}"], []
+    texts = {field: f"{field}: {_brief(one.get(field))}, {_brief(other.get(field))}" for field in fields}
+    said = _CHOICE | _MODELS_OWN
+    return [texts[f] for f in fields if f not in said], [texts[f] for f in fields if f in said]
+
+
+def common_rows(a: list[Row], b: list[Row]) -> tuple[list[Row], list[Row], list[str]]:
+    """The rows of the problems that both have, of `a` and of `b`, and the ids that stand for different problems.
+
+    A problem is the same if its id, its text and its gold answer are.
+    """
+    first, second = _texts(a), _texts(b)
+    same = {id for id in first if first[id] == second.get(id)}
+    other = [id for id in first if id in second and id not in same]
+    return [row for row in a if row["id"] in same], [row for row in b if row["id"] in same], other
+
+
+def _texts(rows: list[Row]) -> dict[str, tuple[Any, Any]]:
+    return {row["id"]: (row["prompt"], row["gold"]) for row in rows}
+
+
+def _folder(reference: str) -> Path:
+    path = Path(reference).expanduser()
+    if path.is_dir():
+        return path
+    run, _, stage = reference.rpartition(":")
+    evaluations = Path(run).expanduser() / "evaluation"
+    if not run or not evaluations.is_dir():
+        what = "name a folder of `smallwit eval`, or a run's stage as runs/NAME:STAGE"
+        raise UserError(f"evaluation {reference}: there is no such folder; {what}")
+    stages = sorted(folder.name for folder in evaluations.iterdir() if folder.is_dir())
+    if stage not in stages:
+        raise UserError(f"evaluation {reference}: run {run} has no evaluation of '{stage}'; {hint(stage, stages)}")
+    return evaluations / stage
+
+
+def _protocols(folder: Path) -> dict[str, Mapping[str, Any]]:
+    """By task. `smallwit eval` writes whole protocols; the evaluation of a run has signatures in its manifest."""
+    path = folder / PROTOCOL if (folder / PROTOCOL).is_file() else folder / MANIFEST
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        if path.name == PROTOCOL:
+            return dict(about["protocols"])
+        return {task: {"signature": signature} for task, signature in about["signatures"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        what = "name a folder of `smallwit eval`, or a run's stage as runs/NAME:STAGE"
+        raise UserError(f"evaluation {folder}: has no {PROTOCOL} that can be read; {what}") from error
+
+
+def _rows(path: Path) -> list[Row]:
+    rows = list(read_rows(path, columns={"id": str})[0])
+    missing = [key for key in ("prompt", "gold", "answer", "score", "strict") if key not in rows[0]]
+    if missing:
+        raise UserError(f"{path}: its rows have no '{missing[0]}'; it is no file of samples")
+    return rows
+
+
+def _flat(protocol: Mapping[str, Any], at: str = "") -> dict[str, Any]:
+    """The fields of a protocol with those of its parts, as `decoding.temperature`."""
+    flat: dict[str, Any] = {}
+    for key, value in protocol.items():
+        flat |= _flat(value, f"{at}{key}.") if isinstance(value, dict) else {f"{at}{key}": value}
+    return flat
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,151 @@
+"""One task by one protocol: what is asked, and its samples on disk, finished where they were interrupted."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+from smallwit.errors import UserError
+from smallwit.evaluation.graders import Grader, load_grader
+from smallwit.evaluation.named import NamedProtocol
+from smallwit.evaluation.protocol import Asker, Protocol, data_checksum, library_versions, prompt_checksum
+from smallwit.evaluation.runner import Row, Sample, collect, graded, require_verdicts, samples_of, unverified
+from smallwit.evaluation.sample_file import SampleFile
+from smallwit.rollout.generator import Decoding, Generator
+from smallwit.tasks.base import Problem, Task
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a run chooses: problems from the start of a split (`limit`), samples of each, their seed, and how they are
+    drawn, where that is not as the protocol says."""
+
+    split: str = "test"
+    limit: int | None = None
+    samples: int = 1
+    seed: int = 0
+    temperature: float | None = None
+    max_new_tokens: int | None = None
+
+    def decoding(self, named: NamedProtocol) -> Decoding:
+        """The protocol's decoding with what was chosen otherwise."""
+        chosen = {"temperature": self.temperature, "max_new_tokens": self.max_new_tokens}
+        return replace(named.decoding, **{key: value for key, value in chosen.items() if value is not None})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A task that is going to be measured."""
+
+    task: Task
+    samples: Sequence[Sample]
+    named: NamedProtocol
+    grader: Grader
+    protocol: Protocol
+
+
+def problems_of(task: Task, split: str, limit: int | None) -> list[Problem]:
+    """The first `limit` problems of a split. Raises `UserError` where there are none, or two have one id."""
+    problems = list(islice(task.problems(split), limit))
+    if not problems:
+        raise UserError(f"task {task.name} has no {split} problems")
+    name, count = Counter(problem.id for problem in problems).most_common(1)[0]
+    if count > 1:
+        raise UserError(f"task {task.name}: {count} {split} problems have the id {name}; give each its own")
+    return problems
+
+
+def make_suite(
+    task: Task,
+    problems: Sequence[Problem],
+    named: NamedProtocol,
+    choice: Choice,
+    asker: Asker,
+    *,
+    own: bytes = b"",
+    stored: Sequence[int] | None = None,
+) -> Suite:
+    """Everything about a task that is settled before the first reply.
+
+    `own` are the bytes of a user's task file, which its verdicts depend on. `stored` has the number of stored responses
+    to each problem, where nothing is going to be generated.
+    """
+    prompts = named.prompts(task, problems)
+    decoding = choice.decoding(named)
+    if stored is None and choice.samples > 1 and decoding.temperature == 0:
+        raise UserError(f"{choice.samples} samples at temperature 0 would be equal; give a temperature, as 0.7")
+    samples = samples_of(problems, prompts, choice.samples, choice.seed)
+    if stored is not None:
+        counts = dict(zip([problem.id for problem in problems], stored, strict=True))
+        samples = [s for s in samples_of(problems, prompts, max(stored), 0) if s.number < counts[s.problem.id]]
+    grader = f"{named.grader}:{hashlib.sha256(own).hexdigest()[:12]}" if own else named.grader
+    protocol = Protocol(
+        name=named.name,
+        task=task.name,
+        split=choice.split,
+        problems=len(problems),
+        data=data_checksum(problems),
+        prompts=prompt_checksum(prompts),
+        system=named.system,
+        shots=named.shots,
+        samples=choice.samples if stored is None else max(stored),
+        decoding=decoding if stored is None else None,
+        seed=choice.seed if stored is None and decoding.temperature > 0 else None,
+        overflow=named.overflow,
+        extractor=named.extractor,
+        grader=grader,
+        asker=asker,
+        libraries=library_versions(),
+    )
+    return Suite(task, samples, named, load_grader(named.extractor, named.grader), protocol)
+
+
+def measure_suite(
+    suite: Suite,
+    path: Path,
+    generator: Callable[[], Generator],
+    batch: int | None,
+    on_rows: Callable[[int], None],
+    subject: str,
+) -> list[Row]:
+    """The rows of all samples, in their order; `path` holds them, and those that it holds are not asked for again.
+
+    `generator` is called when something is missing, and `on_rows` whenever samples were added, with the number that
+    are there. Raises `GraderFailed`, which names the `subject`, as soon as more than 1 % of the samples cannot have a
+    verdict.
+    """
+    with SampleFile(path) as file:
+        _grade_again(suite, file)
+
+        def keep(rows: list[Row]) -> None:
+            for row in rows:
+                file.add(row)
+            if any(map(unverified, rows)):
+                require_verdicts(list(file.rows.values()), f"{subject} on {suite.task.name}", len(suite.samples))
+            on_rows(len(file.rows))
+
+        if any(sample.key not in file.rows for sample in suite.samples):
+            assert suite.protocol.decoding is not None
+            have = set(file.rows)
+            collect(
+                suite.task,
+                suite.samples,
+                generator(),
+                suite.protocol.decoding,
+                suite.grader,
+                batch=batch,
+                have=have,
+                keep=keep,
+            )
+        return file.settle([sample.key for sample in suite.samples])
+
+
+def _grade_again(suite: Suite, file: SampleFile) -> None:
+    """What had no verdict when it was written gets another chance; it is not generated again."""
+    failed = [sample for sample in suite.samples if sample.key in file.rows and unverified(file.rows[sample.key])]
+    pairs = [(sample.problem, str(file.rows[sample.key]["response"])) for sample in failed]
+    for sample, verdict in zip(failed, graded(suite.task, suite.grader, pairs), strict=True):
+        reading = {name: getattr(verdict, name) for name in ("score", "strict", "answer", "reason")}
+        file.add(file.rows[sample.key] | reading)

@@ -1,0 +1,55 @@
+"""The terminal's view of two evaluations compared."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.text import Text
+
+from smallwit.evaluation.comparison import POOLED, Comparison
+from smallwit.report.format import p_value, percent, points
+
+_SHOWN = 8
+_TESTS = {"McNemar": "exact McNemar", "bootstrap": "paired bootstrap"}
+
+
+def print_comparison(console: Console, a: str, b: str, comparisons: Sequence[Comparison], notes: Sequence[str]) -> None:
+    """A paragraph a task. Lines are never wrapped: into a file or a pipe they are plain text."""
+
+    def say(text: str, style: str = "") -> None:
+        console.print(Text(text, style=style), soft_wrap=True)
+
+    say(f"a  {a}")
+    say(f"b  {b}")
+    for note in notes:
+        say(note, "bold red" if "DIFFERENT" in note else "yellow")
+    several = sum(found.task != POOLED for found in comparisons) > 1
+    for found in comparisons:
+        say("")
+        for text, style in _lines(found, several):
+            say(text, style)
+
+
+def _lines(found: Comparison, several: bool) -> list[tuple[str, str]]:
+    n, paired, entry = len(found.outcomes), found.paired, found.as_json()
+    low, high = (points(end).lstrip("+") for end in (paired.low, paired.high))
+    p = f"{p_value(paired.p)} ({_TESTS[paired.test]})"
+    if several and found.p_holm is not None:
+        p += f", {p_value(found.p_holm)} after Holm"
+    counts = ", ".join(f"{found.count(word):,} {word}" for word in ("won", "lost", "tied"))
+    lines = [
+        (f"{found.task}, n {n:,}: a {percent(entry['mean_a'])} %, b {percent(entry['mean_b'])} %", "bold"),
+        (f"  a - b       {points(paired.difference)} points [{low}, {high}], {p}", ""),
+        (f"  a / b       {found.ratio.mean:.1f} % [{found.ratio.low:.1f}, {found.ratio.high:.1f}]", ""),
+        (f"  detectable  a true difference of {points(found.detectable).lstrip('+')} points (80 % power)", ""),
+        (f"  problems    {counts}", ""),
+    ]
+    for word in ("won", "lost"):
+        ids = [outcome.id for outcome in found.outcomes if outcome.outcome == word]
+        if ids and found.task != POOLED:
+            lines.append((f"  {word:<11} {few(ids)}", "dim"))
+    return lines
+
+
+def few(ids: Sequence[str]) -> str:
+    """The first ids, and how many more there are."""
+    return ", ".join(ids[:_SHOWN]) + (f" and {len(ids) - _SHOWN:,} more" if len(ids) > _SHOWN else "")

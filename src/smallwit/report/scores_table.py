@@ -1,0 +1,71 @@
+"""The terminal's view of an evaluation: a line a model and task, and the signatures under them."""
+
+from collections.abc import Mapping
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from smallwit.evaluation.scores import Estimate, Scores
+from smallwit.evaluation.statistics import Interval
+
+
+def print_scores(scores: Mapping[str, Mapping[str, Scores]], signatures: Mapping[str, str], console: Console) -> None:
+    """Scores in per cent with their 95 % intervals, strict beside lenient, with rates of what can go wrong."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    heads = ("suite", "score", "95 %", "strict", "95 %", "n", "cut", "none", "several", "tokens")
+    several_models = len(scores) > 1
+    for place, head in enumerate((*(("model",) if several_models else ()), *heads)):
+        table.add_column(Text(head), justify="left" if place < 1 + several_models else "right")
+    for model, tasks in scores.items():
+        for task, found in tasks.items():
+            lenient, strict = found.lenient.mean, found.strict.mean
+            count = f"{found.problems:,}" + (
+                f"x{found.samples // found.problems}" if found.samples > found.problems else ""
+            )
+            cells = [task, *_cells(lenient), *_cells(strict), count, _rate(found.truncated), _rate(found.no_answer)]
+            cells += [_rate(found.several), "—" if found.mean_tokens is None else f"{found.mean_tokens:.0f}"]
+            table.add_row(*([model] if several_models else []), *cells)
+    console.print()
+    console.print(table)
+    for model, tasks in scores.items():
+        for task, found in tasks.items():
+            for line in _further(found):
+                console.print(f"{model if several_models else task}: {line}", highlight=False, markup=False)
+    console.print(
+        "per cent; score: lenient reading, strict: the declared format only; cut: by the token limit; none: no"
+    )
+    console.print("answer; several: different boxed answers", highlight=False)
+    for signature in signatures.values():
+        console.print(f"signature: {signature}", highlight=False, markup=False, soft_wrap=True)
+
+
+def print_ratios(ratios: Mapping[str, Interval], against: str, console: Console) -> None:
+    """Per cent of another model's score."""
+    for task, ratio in ratios.items():
+        line = f"{task}: {ratio.mean:.1f} % of {against}'s score (95 %: {ratio.low:.1f} to {ratio.high:.1f})"
+        if ratio.mean != ratio.mean:
+            line = f"{task}: {against} scores 0, so there is no share of it"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _cells(estimate: Estimate) -> tuple[str, str]:
+    return f"{100 * estimate.mean:.1f}", f"{100 * estimate.low:.1f}-{100 * estimate.high:.1f}"
+
+
+def _rate(share: float | None) -> str:
+    return "—" if share is None else f"{100 * share:.1f}"
+
+
+def _further(found: Scores) -> list[str]:
+    """What only some evaluations have: scores of several samples, and responses that the graders failed at."""
+    lines = []
+    for title, estimates in (("pass", found.lenient.pass_at), ("maj", found.lenient.majority_at)):
+        if estimates:
+            lines.append(", ".join(f"{title}@{k} {100 * e.mean:.1f} ({_cells(e)[1]})" for k, e in estimates.items()))
+    bounds = found.lenient.mean.bounds
+    if bounds is not None:
+        share = f"{100 * found.failed:.1f} % of the responses have no verdict, as the grader itself failed"
+        lines.append(f"{share}; with them the score is {100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}")
+    return lines

@@ -1,0 +1,394 @@
+"""Measuring a model: every sample is kept at once, resumed exactly, graded by the named protocol, and signed."""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from smallwit.errors import UserError
+from smallwit.evaluate import EvaluationFailed, Measured, Request, evaluate, evaluate_responses
+from smallwit.evaluation.model_reference import OpenModel, Settings, open_model
+from smallwit.evaluation.named import HOUSE, named_protocol, protocols
+from smallwit.evaluation.protocol import Asker, Protocol, data_checksum, differences
+from smallwit.evaluation.runner import collect, samples_of
+from smallwit.evaluation.sample_file import SampleFile
+from smallwit.evaluation.suite import Choice, make_suite, problems_of
+from smallwit.models.build import save_model
+from smallwit.rollout.generator import Decoding
+from smallwit.rollout.local_generator import LocalGenerator
+from smallwit.tasks import load_task
+from tiny import tiny_model, tokenizer
+
+OWN = """
+from pathlib import Path
+from smallwit.tasks import Problem
+from smallwit.verify import Verdict
+
+class Length:
+    name = "length"
+    def problems(self, split):
+        return [Problem(f"p{i}", "Ann has " + "3 pens and " * i, str(i)) for i in range(9)]
+    def verify(self, problem, response):
+        broken = Path(__file__).with_name("broken")
+        if broken.is_file() and problem.id in broken.read_text().split():
+            return Verdict(None, None, None, "infrastructure")
+        right = float(len(response) % 2)
+        return Verdict(right, right, response[:3], "correct" if right else "wrong")
+"""
+SETTINGS = Settings(device="cpu", dtype="float32", batch=4)
+SHORT = Choice(max_new_tokens=12)
+SAMPLED = Choice(max_new_tokens=12, samples=3, temperature=1.0)
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder with a task of the user's own and two models."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(OWN)
+    for seed, name in enumerate(("model", "other")):
+        save_model(tiny_model(rows=len(tokenizer()), scale=6.0, seed=seed), tokenizer(), tmp_path / name)
+    return tmp_path
+
+
+def measured(out: str = "out", choice: Choice = SHORT, **options: Any) -> Measured:
+    request = Request(["own.py:Length"], choice=choice, out=Path(out))
+    return evaluate(options.pop("model", "model"), request, SETTINGS, console=quiet(), **options)
+
+
+def quiet() -> Console:
+    return Console(file=open("console.txt", "a"), width=120)
+
+
+def lines(out: str = "out") -> list[dict[str, Any]]:
+    """The samples on disk, but for the time that they took."""
+    text = (Path(out) / "length.jsonl").read_text()
+    return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in text.splitlines()]
+
+
+# ---- what is written
+
+
+def test_every_sample_is_a_line_in_the_order_of_the_problems() -> None:
+    result = measured(choice=SAMPLED)
+    rows = lines()
+    assert [(row["id"], row["sample"]) for row in rows] == [(f"p{i}", k) for i in range(9) for k in range(3)]
+    assert len({row["response"] for row in rows}) > 20
+    for row in rows:
+        assert row["task"] == "length"
+        assert 1 <= row["tokens"] <= 12
+        assert row["prompt_tokens"] > 2
+        assert row["score"] == row["strict"] == len(row["response"]) % 2
+        assert isinstance(row["truncated"], bool)
+    scores = json.loads(Path("out/scores.json").read_text())["scores"]["length"]
+    assert scores["mean"] == pytest.approx(sum(row["score"] for row in rows) / 27)
+    assert scores["signature"] == result.signatures["length"]
+    protocol = json.loads(Path("out/protocol.json").read_text())["protocols"]["length"]
+    assert protocol["signature"] == result.signatures["length"]
+    assert protocol["asker"]["chat_template"] == tokenizer().chat_template
+    assert scores["signature"] in Path("console.txt").read_text()
+
+
+def test_samples_depend_on_the_seed_alone() -> None:
+    measured("one", SAMPLED)
+    measured("again", SAMPLED)
+    measured("seed", replace(SAMPLED, seed=1))
+    assert lines("one") == lines("again")
+    assert lines("one") != lines("seed")
+
+
+def test_a_limited_evaluation_has_the_first_of_the_same_samples() -> None:
+    measured("whole", SAMPLED)
+    measured("part", replace(SAMPLED, limit=4))
+    assert lines("part") == lines("whole")[:12]
+
+
+@pytest.mark.parametrize("batch", [1, 9, 64])
+def test_the_batch_changes_nothing(batch: int) -> None:
+    measured("four")
+    request = Request(["own.py:Length"], choice=SHORT, out=Path("other-batch"))
+    evaluate("model", request, replace(SETTINGS, batch=batch), console=quiet())
+    assert lines("four") == lines("other-batch")
+
+
+# ---- going on
+
+
+@pytest.mark.parametrize("choice", [SHORT, SAMPLED], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("kept", [1, 5])
+def test_an_interrupted_evaluation_ends_with_the_samples_of_an_uninterrupted_one(choice: Choice, kept: int) -> None:
+    measured("whole", choice)
+    measured("cut", choice)
+    path = Path("cut/length.jsonl")
+    text = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(text[::-1][:kept]) + text[0][:37])  # in another order, the last line cut short
+    measured("cut", choice)
+    assert lines("cut") == lines("whole")
+
+
+def test_what_is_there_is_not_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured()
+    path = Path("out/length.jsonl")
+    text = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(text[:7]))
+    added = []
+    monkeypatch.setattr(SampleFile, "add", recording(SampleFile.add, added))
+    measured()
+    assert sorted(row["id"] for row in added) == ["p7", "p8"]
+
+
+def recording(method: Callable[[SampleFile, dict[str, Any]], None], added: list[dict[str, Any]]) -> Any:
+    def add(self: SampleFile, row: dict[str, Any]) -> None:
+        added.append(row)
+        method(self, row)
+
+    return add
+
+
+def test_a_finished_evaluation_needs_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = measured()
+    monkeypatch.setattr("smallwit.models.build.load_model", lambda *_, **__: pytest.fail("the weights were loaded"))
+    assert measured().scores == first.scores
+
+
+def test_a_reply_is_on_disk_before_the_next_batch_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = []
+    reply = LocalGenerator.reply
+
+    def counting(self: LocalGenerator, prompts: Sequence[Any], *rest: Any) -> Any:
+        there.append(len(lines()))
+        return reply(self, prompts, *rest)
+
+    monkeypatch.setattr(LocalGenerator, "reply", counting)
+    measured()
+    assert there == [0, 4, 8]
+
+
+# ---- what must not be mixed
+
+
+@pytest.mark.parametrize(
+    ("choice", "changed"),
+    [
+        (replace(SHORT, max_new_tokens=13), "decoding.max_new_tokens: 12 -> 13"),
+        (replace(SHORT, limit=3), "problems: 9 -> 3"),
+        (SAMPLED, "samples: 1 -> 3"),
+    ],
+)
+def test_another_protocol_in_the_same_folder_is_refused(choice: Choice, changed: str) -> None:
+    measured()
+    before = lines()
+    with pytest.raises(UserError, match=f"out: holds samples of length by another protocol .*{re.escape(changed)}"):
+        measured(choice=choice)
+    assert lines() == before
+
+
+def test_another_model_in_the_same_folder_is_refused() -> None:
+    measured()
+    with pytest.raises(UserError, match=r"out: holds samples of model, which is not the model other"):
+        measured(model="other")
+
+
+def test_a_changed_task_file_is_another_protocol() -> None:
+    measured()
+    Path("own.py").write_text(OWN.replace("% 2", "% 3"))
+    with pytest.raises(UserError, match=r"another protocol \(grader: .*\)"):
+        measured()
+
+
+def test_without_a_folder_each_protocol_gets_its_own() -> None:
+    request = Request(["own.py:Length"], choice=SHORT)
+    folders = {
+        evaluate("model", replace(request, choice=choice), SETTINGS, console=quiet()).folder
+        for choice in (SHORT, SAMPLED, SHORT)
+    }
+    assert len(folders) == 2
+    assert all(re.fullmatch(r"evaluations/model-[0-9a-f]{8}", str(folder)) for folder in folders)
+
+
+def test_a_folder_in_use_is_refused() -> None:
+    from smallwit.locks import occupied
+
+    with occupied(Path("out"), "out"), pytest.raises(UserError, match="another smallwit is at work there"):
+        measured()
+
+
+# ---- graders that fail
+
+
+def test_a_failed_grader_stops_the_run_and_is_asked_again_by_the_next(place: Path) -> None:
+    (place / "broken").write_text("p3")
+    with pytest.raises(EvaluationFailed, match=r"model on length: the verifier itself failed on 11\.1% of 9 responses"):
+        measured()
+    assert next(row for row in lines() if row["id"] == "p3")["score"] is None
+    (place / "broken").unlink()
+    measured()
+    measured("untroubled")
+    assert lines() == lines("untroubled")
+
+
+def test_a_failure_of_the_grader_is_tried_once_more() -> None:
+    task = load_task("own.py:Length")
+    problems = problems_of(task, "test", None)
+    asked: list[int] = []
+
+    def flaky(task: Any, pairs: Sequence[Any]) -> Any:
+        asked.append(len(pairs))
+        verdicts = task.verify_batch(pairs)
+        return [replace(v, score=None) if len(asked) == 1 and i == 2 else v for i, v in enumerate(verdicts)]
+
+    rows: list[dict[str, Any]] = []
+    samples = samples_of(problems, HOUSE.prompts(task, problems), 1, 0)
+    generator = opened().load("refuse")
+    collect(task, samples, generator, Decoding(0.0, 8), flaky, batch=64, have=(), keep=rows.extend)
+    assert asked == [9, 1]
+    assert all(row["score"] is not None for row in rows)
+
+
+# ---- stored responses
+
+
+def stored(rows: Sequence[dict[str, Any]]) -> Measured:
+    Path("responses.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    request = Request(["own.py:Length"], out=Path("graded"))
+    return evaluate_responses(Path("responses.jsonl"), request, console=quiet())
+
+
+def test_stored_responses_are_graded_by_id_or_index() -> None:
+    rows = [{"index": 8, "response": "abc"}, {"id": "p1", "response": "ab"}, {"index": 8, "response": "abcd"}]
+    result = stored(rows)
+    graded = [(row["id"], row["sample"], row["response"], row["score"]) for row in result.rows["length"]]
+    assert graded == [("p1", 0, "ab", 0.0), ("p8", 0, "abc", 1.0), ("p8", 1, "abcd", 0.0)]
+    assert "answers 2 of 9 problems" in Path("console.txt").read_text()
+    assert "length|house|test:2|0-shot|2x|responses|" in result.signatures["length"]
+
+
+def test_grading_stored_responses_equals_measuring() -> None:
+    result = measured()
+    again = stored([{"id": row["id"], "response": row["response"]} for row in lines()])
+    assert again.scores["length"].lenient == result.scores["length"].lenient
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"id": "p10", "response": "x"}, r"responses\.jsonl: row 2: no problem has the id 'p10'; ids look like p0"),
+        ({"index": 9, "response": "x"}, r"row 2: index is 9; give the id of a problem, or an index from 0 to 8"),
+        ({"response": "x"}, "row 2: it has neither id nor index"),
+        ({"index": 1, "reply": "x"}, r"responses\.jsonl:2: column 'response' is missing"),
+    ],
+)
+def test_a_response_to_no_problem_is_named(row: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        stored([{"index": 0, "response": "y"}, row])
+
+
+# ---- against another model
+
+
+def test_the_share_of_another_model_s_score_has_an_interval() -> None:
+    result = measured(against="other")
+    other = json.loads(Path("out/against-other/scores.json").read_text())["scores"]["length"]["mean"]
+    share = json.loads(Path("out/scores.json").read_text())["scores"]["length"]["against"]
+    assert share["mean"] == pytest.approx(100 * result.scores["length"].lenient.mean.mean / other)
+    assert share["low"] <= share["mean"] <= share["high"]
+    assert "% of other's score" in Path("console.txt").read_text()
+
+
+# ---- protocols
+
+
+def protocol(**changes: Any) -> Protocol:
+    task = load_task("own.py:Length")
+    asker = Asker("local", "template", (3,), "float32")
+    made = make_suite(task, problems_of(task, "test", None), HOUSE, SHORT, asker).protocol
+    return replace(made, **changes)
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Protocol)])
+def test_whatever_is_changed_in_a_protocol_changes_its_signature(name: str) -> None:
+    changed = {"decoding": Decoding(0.0, 12, stop=("\n",)), "asker": Asker("local", "other", (3,), "float32")}
+    value = changed.get(name, 77 if isinstance(getattr(protocol(), name), int) else "changed")
+    assert protocol(**{name: value}).signature != protocol().signature
+
+
+def test_a_signature_begins_with_what_a_reader_asks_first() -> None:
+    assert re.fullmatch(r"length\|house\|test:9\|0-shot\|T0\|max12\|float32\|[0-9a-f]{8}", protocol().signature)
+
+
+def test_differences_name_the_fields() -> None:
+    one, other = protocol().as_json(), protocol(shots=5, decoding=Decoding(0.5, 12)).as_json()
+    assert differences(one, other) == ["shots: 0 -> 5", "decoding.temperature: 0.0 -> 0.5"]
+
+
+def test_the_data_s_checksum_follows_every_text() -> None:
+    problems = problems_of(load_task("own.py:Length"), "test", None)
+    assert data_checksum(problems) != data_checksum([replace(problems[0], gold="7"), *problems[1:]])
+
+
+def test_every_named_protocol_says_what_it_is() -> None:
+    known = protocols()
+    assert next(iter(known)) == "house"
+    assert all(each.about and each.name == name for name, each in known.items())
+    with pytest.raises(UserError, match="unknown protocol 'hose'; did you mean 'house'"):
+        named_protocol("hose")
+
+
+def test_a_protocol_for_other_tasks_is_refused() -> None:
+    with pytest.raises(UserError, match="protocol lm-eval-gsm8k is for gsm8k; task length needs another"):
+        evaluate("model", Request(["own.py:Length"], "lm-eval-gsm8k"), SETTINGS, console=quiet())
+
+
+def test_several_greedy_samples_are_refused() -> None:
+    with pytest.raises(UserError, match="3 samples at temperature 0 would be equal"):
+        measured(choice=replace(SHORT, samples=3))
+
+
+# ---- models
+
+
+def opened(reference: str = "model") -> OpenModel:
+    return open_model(reference, SETTINGS)
+
+
+def test_a_model_is_told_by_its_content() -> None:
+    assert opened("model").identity == opened("./model").identity
+    assert opened("model").identity != opened("other").identity
+
+
+def test_end_tokens_of_the_model_s_own_settings_end_replies() -> None:
+    path = Path("model/generation_config.json")
+    path.write_text(json.dumps({"eos_token_id": [7, 3]}))
+    assert opened().asker.ends == (3, 7)
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("nowhere", "model nowhere: there is no such folder; name a model folder, a hub id"),
+        ("./no/where", "there is no such folder"),
+        ("evaluations", "evaluations holds no config.json, so it is no model folder"),
+        ("run:rl", r"run run has no model of a stage 'rl'; .*sft"),
+    ],
+)
+def test_a_model_that_is_not_there_is_refused_in_a_line(place: Path, reference: str, message: str) -> None:
+    (place / "evaluations").mkdir()
+    (place / "run/stages/00-sft").mkdir(parents=True)
+    (place / "run/recipe.resolved.yaml").touch()
+    (place / "run/stages/00-sft/artifact").symlink_to(place / "model")
+    with pytest.raises(UserError, match=message) as caught:
+        opened(reference)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_stage_of_a_run_is_told_by_its_key(place: Path) -> None:
+    (place / "run/stages/00-sft").mkdir(parents=True)
+    (place / "run/recipe.resolved.yaml").touch()
+    (place / "run/stages/00-sft/artifact").symlink_to(place / "model")
+    (place / "model/manifest.json").write_text(json.dumps({"key": "abc", "files": {}}))
+    model = opened("run:sft")
+    assert (model.label, model.identity) == ("run-sft", "abc")
