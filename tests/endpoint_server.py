@@ -23,6 +23,7 @@ class FaultServer:
     always: Fault | None = None
     reshape: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]] = lambda body, reply: reply
     delay: float = 0.0
+    chats: bool = True
     asked: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     at: list[float] = field(default_factory=list)
@@ -67,6 +68,8 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(0 if trial else state.delay)
             if fault is not None:
                 fault(self)
+            elif chat and not state.chats:
+                self.send_json(404, {"detail": "Not Found"})
             elif body["model"] != "tiny":
                 self.send_json(404, {"error": {"message": f"The model `{body['model']}` does not exist."}})
             else:

@@ -406,6 +406,14 @@ class TestAbilities:
         assert message in said
         assert server.asked == []
 
+    def test_a_server_that_only_completes_is_tried_by_completions(self) -> None:
+        with serving(FaultServer(chats=False)) as server:
+            generator = EndpointGenerator(endpoint(server))
+            (reply,) = asks(generator, [Prompt(text="a")], Decoding(1.0, 8), [5])
+            said = refusal(lambda: asks(generator, [chat("a")]))
+        assert reply.text == "a 5 END"
+        assert "a prompt is a conversation, and the server cannot: " in said
+
     def test_a_server_that_does_not_sample_gives_no_samples(self) -> None:
         def greedy(body: dict[str, float], reply: dict[str, object]) -> dict[str, object]:
             return reply | {"choices": [{"message": {"content": "the same"}, "finish_reason": "stop"}]}

@@ -70,6 +70,7 @@ stages:
 
 
 TAUGHT = "{name: taught, kind: teach, model: far, from: answers, k: 12}"
+LEARN = "{kind: forward_kl, source: answered, teacher: taught}"
 OTHER = """\
   - name: other
     kind: train
@@ -140,6 +141,36 @@ class TestPipeline:
         assert host in (finished[0].run_dir / "report.html").read_text()
 
 
+LIVE = (
+    HEAD
+    + """\
+stages:
+  - name: kd
+    kind: train
+    from: small
+    sources: {own: {kind: rollouts, prompts: 3, max_new_tokens: 8}}
+    objectives: [{kind: reverse_kl, source: own, teacher: TEACHER, top_k: 12}]
+    steps: 2
+"""
+)
+
+
+class TestLive:
+    def test_on_the_students_rollouts_it_teaches_what_the_model_itself_teaches(self, tmp_path: Path) -> None:
+        """The likeliest tokens of each rollout are asked for while it learns."""
+        with teacher() as server:
+            far, near = [
+                micro.run(write(tmp_path / name, LIVE.replace("TEACHER", name), server.url), tmp_path / name / "run")
+                for name in ("far", "near")
+            ]
+        for ours, theirs in zip(far.metrics("kd"), near.metrics("kd"), strict=True):
+            assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+        (host,) = far.ledger["hosts"]
+        assert host["stage"] == "kd"
+        assert host["requests"] == len(server.bodies)
+        assert near.ledger["hosts"] == []
+
+
 class TestGoingOn:
     def test_a_run_that_was_stopped_repeats_no_finished_call(self, tmp_path: Path) -> None:
         with serving(FaultServer(delay=0.02)) as server:
@@ -191,7 +222,23 @@ class TestRefusals:
         ("old", "new", "message"),
         [
             ("from: small", "from: far", "from 'far' is behind an endpoint, its weights are not here; store what"),
-            ("teacher: taught}", "teacher: far}", "teacher 'far' is behind an endpoint, its weights are not here"),
+            (
+                LEARN,
+                LEARN.replace("taught", "far"),
+                "which gives its likeliest tokens only; give top_k, for example 20",
+            ),
+            (
+                LEARN,
+                LEARN.replace("taught", "far, top_k: 5, temperature: 2"),
+                "at temperature 1 only; leave temperature",
+            ),
+            (LEARN, "{kind: uld, source: answered, teacher: far}", "and uld needs all its probabilities"),
+            (
+                LEARN,
+                "{kind: forward_kl, source: answered, teacher: far, top_k: 5}\n"
+                "      - {kind: reverse_kl, source: answered, teacher: far, top_k: 6}",
+                "is asked for several top_k: 5, 6; give one",
+            ),
             (", tokenizer: large", "", "needs its tokenizer here; give models.far.tokenizer"),
             (TAUGHT, TAUGHT[:-1] + ", temperature: 2}", "gives log-probs at temperature 1, not at 2; leave"),
             ("temperature: 1.0", "flops: 1e9", "what its answers cost in FLOPs is not known; leave flops out"),

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,17 @@ def lookups() -> Counts:
     return {host: {"connections": count} for host, count in _looked_up.items()}
 
 
+def added(several: Iterable[Counts]) -> dict[str, dict[str, int]]:
+    """The sums of several counts."""
+    hosts: dict[str, dict[str, int]] = {}
+    for each in several:
+        for host, counts in each.items():
+            known = hosts.setdefault(host, {})
+            for name, count in counts.items():
+                known[name] = known.get(name, 0) + count
+    return hosts
+
+
 class HostLog:
     """Adds to a file what this attempt does; `counts` says it, by host, from the attempt's beginning."""
 
@@ -58,11 +69,7 @@ class HostLog:
 
     def write(self) -> None:
         """Write the file in one step, when there is something to write."""
-        hosts = {host: dict(counts) for host, counts in self.before.items()}
-        for host, counts in self.counts().items():
-            known = hosts.setdefault(host, {})
-            for name, count in counts.items():
-                known[name] = known.get(name, 0) + count
+        hosts = added([self.before, self.counts()])
         if hosts:
             write_atomically(self.path, json.dumps(hosts, indent=1))
         self.written = time.monotonic()

@@ -74,7 +74,7 @@ class Endpoint:
     attempts: int = 6
     backoff: float = 0.5
     connect: float = 10.0
-    read: float = 300.0
+    read: float = 900.0
     total: float = 900.0
     cooldown: float = 5.0
     patience: float = 300.0
@@ -291,7 +291,7 @@ class Client:
             except ValueError as error:
                 kind = response.headers.get("content-type", "no type")
                 raise Broken(f"a reply of {kind} that is not JSON: {self._clean(body)}") from error
-            if not isinstance(reply, dict) or "error" in reply:
+            if not isinstance(reply, dict) or reply.get("error"):
                 raise Broken(f"a reply that is no completion: {self._clean(body)}")
             return reply
         reason = f"status {status}: {self._message(body)}"

@@ -49,7 +49,8 @@ def model_of(job: Job, name: str, *, dtype: str | None = None) -> PreTrainedMode
 def endpoint_of(job: Job, name: str) -> Endpoint:
     """The servers of a model that is behind an endpoint."""
     spec = job.recipe.models[name]
-    return Endpoint(spec.urls, spec.model or "", spec.key_env, spec.concurrency)
+    name, seconds = spec.model or "", spec.timeout
+    return Endpoint(spec.urls, name, spec.key_env, spec.concurrency, read=seconds, total=seconds)
 
 
 def calls_file(job: Job, endpoint: Endpoint) -> Path:

@@ -19,6 +19,7 @@ from smallwit.rollout.journal import Journal
 from smallwit.stages.inputs import autocast_of, calls_file, endpoint_of, model_of, pad_token, tokenizer_of
 from smallwit.stages.job import Job
 from smallwit.training.batch import Example, TokenBatch, micro_batches
+from smallwit.training.endpoint_teacher import EndpointTeacher
 from smallwit.training.teacher_store import pack
 
 Note = Callable[[int, int], None]
@@ -88,11 +89,12 @@ class EndpointReader:
     """
 
     def __init__(self, job: Job, stage: TeachStage) -> None:
-        self.tokenizer, self.longest, self.temperature = tokenizer_of(job, stage.model), _ANY_LENGTH, stage.temperature
+        self.tokenizer, self.longest = tokenizer_of(job, stage.model), _ANY_LENGTH
         endpoint = endpoint_of(job, stage.model)
-        self.scorer = EndpointScorer(endpoint, self.tokenizer, stage.k)
         self.journal = Journal(calls_file(job, endpoint))
-        self.hosts = HostLog(job.work / REQUESTS_FILE, self.scorer.client.counts)
+        scorer = EndpointScorer(endpoint, self.tokenizer, stage.k)
+        self.hosts = HostLog(job.work / REQUESTS_FILE, scorer.client.counts)
+        self.teacher = EndpointTeacher(scorer, self.journal, self.hosts.write)
 
     def read(self, examples: Sequence[Example], note: Note) -> tuple[list[Example], NDArray[np.void]]:
         done = tokens = 0
@@ -103,22 +105,7 @@ class EndpointReader:
             done, tokens = done + 1, tokens + examples[index].targets
             self.hosts.tick()
 
-        rows = [(example.tokens, max(example.prompt_length, 1)) for example in examples]
-        try:
-            scored = self.scorer.score(rows, self.journal, on_row)
-        finally:
-            self.hosts.write()
-        ids, log_probs = (
-            np.concatenate(part) for part in zip(*((one.ids, one.log_probs) for one in scored), strict=True)
-        )
-        rest = np.log(np.maximum(1.0 - np.exp(log_probs).sum(1), np.finfo(np.float64).tiny))
-        top = TopK(
-            torch.from_numpy(ids),
-            torch.from_numpy(log_probs),
-            torch.from_numpy(rest),
-            len(self.tokenizer),
-            self.temperature,
-        )
+        top, _, _ = self.teacher.distribution(examples, torch.device("cpu"), on_row)
         return list(examples), pack(top)
 
     def flops(self, examples: Sequence[Example]) -> float:
