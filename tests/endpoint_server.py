@@ -23,6 +23,7 @@ class FaultServer:
     always: Fault | None = None
     reshape: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]] = lambda body, reply: reply
     delay: float = 0.0
+    chats: bool = True
     asked: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     at: list[float] = field(default_factory=list)
@@ -67,6 +68,8 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(0 if trial else state.delay)
             if fault is not None:
                 fault(self)
+            elif chat and not state.chats:
+                self.send_json(404, {"detail": "Not Found"})
             elif body["model"] != "tiny":
                 self.send_json(404, {"error": {"message": f"The model `{body['model']}` does not exist."}})
             else:
@@ -100,12 +103,16 @@ def answer(body: dict[str, Any], chat: bool, said: str) -> dict[str, Any]:
     return {"model": body["model"], "choices": [choice], "usage": usage}
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+
 @contextmanager
 def serving(state: FaultServer | None = None) -> Iterator[FaultServer]:
     """The server while it runs."""
     state = state or FaultServer()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), Handler)
     server.state = state  # type: ignore[attr-defined]
     state.url = f"http://127.0.0.1:{server.server_port}/v1"
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()

@@ -159,14 +159,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+
 @contextmanager
 def serving_model(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, forms: frozenset[str] = ALL_FORMS, most: int = 100
 ) -> Iterator[ModelServer]:
     """The server while it runs; the model's name is `teacher`."""
     state = ModelServer(model.eval(), tokenizer, forms, most)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), _Handler)
     server.state = state  # type: ignore[attr-defined]
     state.url = f"http://127.0.0.1:{server.server_port}/v1"
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()

@@ -374,8 +374,8 @@ class TestCounting:
         ((host, traffic),) = accounts(generator)["hosts"].items()
         assert server.url == f"http://{host}/v1"
         assert (traffic["requests"], traffic["failed"]) == (3, 1)  # a trial, the failure, the answer
-        assert 10_000 < traffic["sent"] < 12_000
-        assert 5_000 < traffic["received"] < 7_000
+        assert 10_000 < traffic["bytes_sent"] < 12_000
+        assert 5_000 < traffic["bytes_received"] < 7_000
 
 
 class TestAbilities:
@@ -405,6 +405,14 @@ class TestAbilities:
             said = refusal(lambda: asks(EndpointGenerator(endpoint(server)), [prompt], replace(GREEDY, **change)))
         assert message in said
         assert server.asked == []
+
+    def test_a_server_that_only_completes_is_tried_by_completions(self) -> None:
+        with serving(FaultServer(chats=False)) as server:
+            generator = EndpointGenerator(endpoint(server))
+            (reply,) = asks(generator, [Prompt(text="a")], Decoding(1.0, 8), [5])
+            said = refusal(lambda: asks(generator, [chat("a")]))
+        assert reply.text == "a 5 END"
+        assert "a prompt is a conversation, and the server cannot: " in said
 
     def test_a_server_that_does_not_sample_gives_no_samples(self) -> None:
         def greedy(body: dict[str, float], reply: dict[str, object]) -> dict[str, object]:

@@ -283,11 +283,12 @@ def _said(work: Callable[[], object]) -> int:
 
 
 def _go_offline(arguments: argparse.Namespace) -> None:
-    if arguments.offline:
-        # Before anything else: the Hugging Face libraries read their settings once, when they are imported.
-        from smallwit import offline
+    # Before anything else: the Hugging Face libraries read their settings once, when they are imported.
+    from smallwit import contacts, offline
 
+    if arguments.offline:
         offline.enable()
+    contacts.watch()
 
 
 def _model_new(arguments: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from smallwit.artifacts import write_atomically
+from smallwit.contacts import LOOKUPS_FILE, HostLog, contacted, lookups
 from smallwit.errors import UserError
 
 WRITE_SECONDS = 5.0
@@ -29,11 +30,12 @@ class Entry:
 
 
 class Ledger:
-    """`ledger.json` of a run: the stages' costs, and each attempt's wall time and peak memory."""
+    """`ledger.json` of a run: the stages' costs, what each sent to which host, each attempt's wall time and memory."""
 
     def __init__(self, path: Path) -> None:
-        """Raises `UserError` when the file is there and is no ledger."""
+        """`path` is in the run's folder. Raises `UserError` when the file is there and is no ledger."""
         self.path = path
+        self.lookups = HostLog(path.parent / LOOKUPS_FILE, lookups)
         self.attempts: list[dict[str, Any]] = []
         if path.is_file():
             try:
@@ -66,6 +68,9 @@ class Ledger:
     def write(self, entries: list[Entry]) -> None:
         """Write the file in one step."""
         attempts = [*self.attempts, *([self.attempt] if self.attempt["computed"] else [])]
-        data = {"schema": 1, "stages": [asdict(entry) for entry in entries], "attempts": attempts}
+        stages = [asdict(entry) for entry in entries]
+        self.lookups.write()
+        hosts = contacted(self.path.parent)
+        data = {"schema": 1, "stages": stages, "hosts": hosts, "attempts": attempts}
         write_atomically(self.path, json.dumps(data, indent=1))
         self.written = time.monotonic()

@@ -21,6 +21,7 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "math-verify", "sympy", "lat
 # These read the recipe, conduct, and sum up; they cannot change what a stage with a given key computes.
 NOT_COMPUTING = (
     "cli.py",
+    "contacts.py",
     "doctor.py",
     "evaluate.py",
     "evaluation/endpoint_model.py",

@@ -36,6 +36,7 @@ class ModelSpec(Section):
     key_env: str = Field(default="OPENAI_API_KEY", description="environment variable with the endpoint's key, if any")
     tokenizer: str | None = Field(default=None, description="folder or hub id of the endpoint's tokenizer, for `teach`")
     concurrency: PositiveInt = Field(default=16, description="requests to the endpoint under way at once")
+    timeout: PositiveFloat = Field(default=900.0, description="seconds that the endpoint has for one reply")
 
     @model_validator(mode="after")
     def _one_origin(self) -> "ModelSpec":
@@ -47,7 +48,7 @@ class ModelSpec(Section):
         if self.endpoint is not None and self.model is None:
             raise ValueError("a model behind an endpoint needs its name there; give it as model")
         if self.endpoint is None:
-            for name in ("model", "key_env", "tokenizer", "concurrency"):
+            for name in ("model", "key_env", "tokenizer", "concurrency", "timeout"):
                 if name in self.model_fields_set and getattr(self, name) != type(self).model_fields[name].default:
                     raise ValueError(f"{name} belongs to an endpoint; leave it out")
         return self

@@ -211,7 +211,8 @@ class _Check:
             remedy = "read demonstrations or rollouts" if text else "name a model"
             raise self.refuse(f"{what}; {remedy}", *place, "source" if text else "teacher")
         if not isinstance(store, TeachStage):
-            self.model_before("teacher", objective.teacher, *place, "teacher")
+            self.model_before("teacher", objective.teacher, *place, "teacher", weights=False)
+            self.complain(recipe_endpoints.teacher(objective, stage, self.recipe), *place)
             return
         self.before("teacher", store.name, *place, "teacher")
         name, source = objective.source, stage.sources[objective.source]

@@ -1,7 +1,9 @@
 """What a recipe may ask of models behind endpoints: each function says what is wrong, and with which key, or `None`."""
 
+from smallwit.budget import teachers_of
 from smallwit.errors import UserError
 from smallwit.recipe import AnswersStage, ModelSpec, Recipe, TeachStage, TrainStage
+from smallwit.recipe_objectives import ULD, Distillation
 
 Complaint = tuple[str, str] | None
 
@@ -26,6 +28,25 @@ def without_weights(role: str, name: str, recipe: Recipe) -> str | None:
     return f"{role} '{name}' is behind an endpoint, its weights are not here; {remedy}"
 
 
+def teacher(objective: Distillation, stage: TrainStage, recipe: Recipe) -> Complaint:
+    """A teacher behind an endpoint gives its likeliest tokens at temperature 1, of a text in the student's tokens."""
+    if not _behind(recipe, objective.teacher):
+        return None
+    name, first = f"teacher '{objective.teacher}' is behind an endpoint", f"models.{objective.teacher}.tokenizer"
+    if isinstance(objective, ULD):
+        return f"{name}, and uld needs all its probabilities; learn from its answers (an answers stage)", "teacher"
+    if recipe.models[objective.teacher].tokenizer is None:
+        return f"{name}, and its tokenizer is needed here; give {first}", "teacher"
+    if objective.temperature != 1.0:
+        return f"{name}, which gives log-probs at temperature 1 only; leave temperature out", "temperature"
+    if objective.top_k is None:
+        return f"{name}, which gives its likeliest tokens only; give top_k, for example 20", "teacher"
+    others = [o.top_k for o in stage.objectives if isinstance(o, Distillation) and o.teacher == objective.teacher]
+    if set(others) != {objective.top_k}:
+        return f"{name}, and is asked for several top_k: {', '.join(map(str, others))}; give one", "top_k"
+    return None
+
+
 def beyond(stage: AnswersStage | TeachStage, recipe: Recipe) -> Complaint:
     """What a stage asks of an endpoint must be something that endpoints can do."""
     if not _behind(recipe, stage.model):
@@ -46,8 +67,9 @@ def beyond(stage: AnswersStage | TeachStage, recipe: Recipe) -> Complaint:
 
 def unpriced(stage: TrainStage, paid: list[str], recipe: Recipe) -> str | None:
     """A stage at equal compute must know what the other path (of the stages `paid`) costs."""
-    for other in recipe.stages:
-        if other.name in paid and not isinstance(other, TrainStage) and _behind(recipe, other.model):
+    for other in (other for other in recipe.stages if other.name in paid):
+        asked = teachers_of(other) if isinstance(other, TrainStage) else [other.model]
+        if any(_behind(recipe, name) for name in asked):
             what = f"equal_compute '{stage.equal_compute}': its path has '{other.name}', and what a model behind an"
             return f"{what} endpoint costs is not known; give '{stage.name}' a budget in steps or flops"
     return None

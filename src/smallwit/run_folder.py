@@ -66,14 +66,14 @@ class RunFolder:
     def tidy(self, plan: Plan) -> None:
         """Number the stages' folders as the recipe does now, and drop what shows stages that it no longer has.
 
-        A folder with checkpoints stays, for the stage may come back.
+        A folder with checkpoints, or with replies that were paid for, stays: the stage may come back.
         """
         wanted = {node.name: self.work(node, plan) for node in plan.nodes.values() if node.kind != "evaluate"}
         for folder in sorted(self.stages.glob("*-*")):
             name = folder.name.partition("-")[2]
             if name in wanted and not wanted[name].exists():
                 folder.rename(wanted[name])
-            elif folder != wanted.get(name) and not any(folder.glob("checkpoints/step_*")):
+            elif folder != wanted.get(name) and not any([*folder.glob("checkpoints/step_*"), *folder.glob("calls-*")]):
                 shutil.rmtree(folder)
         for link in self.evaluation.glob("*"):
             if link.is_symlink() and link.name not in plan.measured:

@@ -184,6 +184,5 @@ def _needs(prompts: Sequence[Prompt], decoding: Decoding) -> dict[str, str]:
 
 
 def accounts(generator: EndpointGenerator) -> dict[str, Any]:
-    """For manifests and ledgers: hosts with requests, bytes and failed attempts; tokens."""
-    hosts = {host: asdict(traffic) for host, traffic in generator.client.traffic.items()}
-    return {"hosts": hosts, "tokens": asdict(generator.tokens)}
+    """For manifests: hosts with requests, failed attempts and bytes; tokens."""
+    return {"hosts": generator.client.counts(), "tokens": asdict(generator.tokens)}

@@ -13,7 +13,7 @@ import os
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
@@ -74,7 +74,7 @@ class Endpoint:
     attempts: int = 6
     backoff: float = 0.5
     connect: float = 10.0
-    read: float = 300.0
+    read: float = 900.0
     total: float = 900.0
     cooldown: float = 5.0
     patience: float = 300.0
@@ -114,9 +114,9 @@ class Traffic:
     """What went to and came from one host: bytes of requests and of replies, headers included, TLS not."""
 
     requests: int = 0
-    sent: int = 0
-    received: int = 0
     failed: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
 
 
 @dataclass
@@ -189,6 +189,10 @@ class Client:
                 await server.client.aclose()
                 server.client = None
 
+    def counts(self) -> dict[str, dict[str, int]]:
+        """The traffic by host (with its port), for ledgers."""
+        return {host: asdict(traffic) for host, traffic in self.traffic.items()}
+
     async def post(self, path: str, body: dict[str, Any], read: Callable[[dict[str, Any]], T]) -> T:
         """What `read` makes of the reply. `read` raises `Broken` for a reply to be asked for again.
 
@@ -232,6 +236,7 @@ class Client:
             except (Broken, httpx2.TransportError, httpx2.DecodingError, TimeoutError) as error:
                 reason = str(error) or type(error).__name__
                 self.traffic[server.host].failed += 1
+                _log.info("%s: an attempt failed: %s", server.url, reason)
                 server.failed(reason, endpoint.cooldown)
                 # A server that is known to be broken is no fault of this request.
                 failures += server.trips == 0
@@ -266,7 +271,7 @@ class Client:
         headers = {"Content-Type": "application/json"} if content else {}
         request = server.client.build_request(method, server.url + path, content=content, headers=headers)
         traffic.requests += 1
-        traffic.sent += _size(request.headers) + len(str(request.url)) + len(content)
+        traffic.bytes_sent += _size(request.headers) + len(str(request.url)) + len(content)
         try:
             async with asyncio.timeout(self.endpoint.total):
                 response = await server.client.send(request, stream=True)
@@ -286,7 +291,7 @@ class Client:
             except ValueError as error:
                 kind = response.headers.get("content-type", "no type")
                 raise Broken(f"a reply of {kind} that is not JSON: {self._clean(body)}") from error
-            if not isinstance(reply, dict) or "error" in reply:
+            if not isinstance(reply, dict) or reply.get("error"):
                 raise Broken(f"a reply that is no completion: {self._clean(body)}")
             return reply
         reason = f"status {status}: {self._message(body)}"
@@ -328,12 +333,12 @@ class Client:
 
 
 async def _body(response: httpx2.Response, traffic: Traffic) -> bytes:
-    traffic.received += _size(response.headers)
+    traffic.bytes_received += _size(response.headers)
     body = bytearray()
     counted = 0
     async for piece in response.aiter_bytes():
         body += piece
-        traffic.received += response.num_bytes_downloaded - counted
+        traffic.bytes_received += response.num_bytes_downloaded - counted
         counted = response.num_bytes_downloaded
         if len(body) > MOST_BYTES:
             raise Broken(f"a reply of more than {MOST_BYTES >> 20} MiB")

@@ -19,8 +19,8 @@ MOST_SEEDS = 2**31
 _MOST_STOPS = 4
 """As many as OpenAI takes. The others are cut here, with the tokens behind them paid."""
 _SIZES = (100, 64, 20, 10, 5, 1)
-_RUN = Prompt(messages=({"role": "user", "content": "Repeat: red red red red red red red red"},))
-_LIST = Prompt(messages=({"role": "user", "content": "Write some random numbers and words."},))
+_RUN = "Repeat: red red red red red red red red"
+_LIST = "Write some random numbers and words."
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,10 @@ def _count(usage: Any, name: str) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
+def _chat(words: str) -> Prompt:
+    return Prompt(messages=({"role": "user", "content": words},))
+
+
 def cut(text: str, stops: tuple[str, ...]) -> tuple[str, bool]:
     """The text before the first stop string, and whether there was one: some servers leave it in."""
     places = [place for place in (text.find(stop) for stop in stops) if place >= 0]
@@ -155,17 +159,20 @@ class Dialect:
         if name not in self.found:
             trial: Callable[[], Awaitable[tuple[int, str]]] = getattr(self, f"_try_{name}")
             try:
-                if name not in ("chat", "completions"):
-                    await self.try_out("chat")
+                if name not in ("chat", "completions") and not (await self.try_out("chat"))[0]:
+                    await self.try_out("completions")
                 self.found[name] = await trial()
             except (Refused, NotThere) as error:
                 self.found[name] = (0, str(error))
         return self.found[name]
 
+    def _trial(self, words: str) -> Prompt:
+        return _chat(words) if self.found["chat"][0] else Prompt(text=words)
+
     # ---- one trial each
 
     async def _try_chat(self) -> tuple[int, str]:
-        return await self._try_path(_RUN)
+        return await self._try_path(_chat(_RUN))
 
     async def _try_completions(self) -> tuple[int, str]:
         return await self._try_path(Prompt(text="1, 2, 3,"))
@@ -209,26 +216,29 @@ class Dialect:
             )
 
     async def _try_samples(self) -> tuple[int, str]:
-        texts = {(await self.ask(_LIST, Decoding(1.0, 24), seed)).text for seed in range(1, 5)}
+        texts = {(await self.ask(self._trial(_LIST), Decoding(1.0, 24), seed)).text for seed in range(1, 5)}
         return int(len(texts) > 1), "four draws at temperature 1 are the same text, so it does not sample"
 
     async def _try_n(self) -> tuple[int, str]:
-        answer = await self.ask(_LIST, Decoding(1.0, 4), 1, n=2)
+        answer = await self.ask(self._trial(_LIST), Decoding(1.0, 4), 1, n=2)
         return int(answer.choices == 2), f"asked for 2 answers, it gives {answer.choices}"
 
     async def _try_top_k(self) -> tuple[int, str]:
-        texts = {(await self.ask(_LIST, Decoding(1.0, 24, top_k=1), seed)).text for seed in range(1, 5)}
+        texts = {(await self.ask(self._trial(_LIST), Decoding(1.0, 24, top_k=1), seed)).text for seed in range(1, 5)}
         able = len(texts) == 1 and (await self.try_out("samples"))[0]
         return int(able), "draws with top_k 1 differ" if len(texts) > 1 else "it does not sample"
 
     async def _try_repetition_penalty(self) -> tuple[int, str]:
-        plain, fined = [(await self.ask(_RUN, Decoding(0.0, 24, repetition_penalty=p), 1)).text for p in (1.0, 5.0)]
+        plain, fined = [
+            (await self.ask(self._trial(_RUN), Decoding(0.0, 24, repetition_penalty=p), 1)).text for p in (1.0, 5.0)
+        ]
         return int(plain != fined), "a repetition_penalty of 5 changes nothing"
 
     async def _try_prefix(self) -> tuple[int, str]:
         """A turn that is continued has no end and no second beginning, so its prompt is shorter."""
-        begun = Prompt(messages=_RUN.messages, prefix="red red")
-        closed = Prompt(messages=(*_RUN.messages, {"role": "assistant", "content": "red red"}))
+        asked = _chat(_RUN).messages
+        begun = Prompt(messages=asked, prefix="red red")
+        closed = Prompt(messages=(*asked, {"role": "assistant", "content": "red red"}))
         lengths = [(await self.ask(prompt, Decoding(0.0, 1), 1)).prompt_tokens for prompt in (begun, closed)]
         able = lengths[0] is not None and lengths[1] is not None and lengths[0] < lengths[1]
         return int(able), "a turn that was begun is closed, not continued"
@@ -237,7 +247,7 @@ class Dialect:
         reason = ""
         for size in _SIZES:
             try:
-                answer = await self.ask(_RUN, Decoding(0.0, 1), 1, logprobs=True, top_logprobs=size)
+                answer = await self.ask(_chat(_RUN), Decoding(0.0, 1), 1, logprobs=True, top_logprobs=size)
                 given = len(answer.choice["logprobs"]["content"][0]["top_logprobs"])
             except (Refused, NotThere) as error:
                 reason = str(error)

@@ -28,7 +28,7 @@ def results(
     the first. Closing this cancels what is under way. Raises what both raise, and `EndpointError` when the first
     requests all fail.
     """
-    known = {key for key in requests if journal is not None and key in journal}
+    known = dict.fromkeys(key for key in requests if journal is not None and key in journal)
     for key in known:
         assert journal is not None
         yield key, journal[key]

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from smallwit.artifacts import publish
 from smallwit.errors import UserError
@@ -11,6 +12,7 @@ from smallwit.evaluation.runner import Row, measure, require_verdicts
 from smallwit.models.flops import Cost
 from smallwit.recipe import AnswersStage
 from smallwit.rollout.generator import Decoding
+from smallwit.stages.endpoint_answers import EndpointAnswers
 from smallwit.stages.inputs import generator_of, model_of, tasks_of, tokenizer_of
 from smallwit.stages.job import Info, Job, Reporter, Stopped
 from smallwit.tasks.base import Problem, Task
@@ -24,19 +26,17 @@ def run(job: Job, reporter: Reporter) -> Info:
     started = time.monotonic()
     stage = next(s for s in job.recipe.stages if s.name == job.name)
     assert isinstance(stage, AnswersStage)
-    tokenizer, model = tokenizer_of(job, stage.model), model_of(job, stage.model)
-    generator, cost = generator_of(job, model, tokenizer, stage.batch), Cost.of(model)
-    decoding = Decoding(stage.temperature, stage.max_new_tokens)
+    behind = stage.model in job.recipe.models and job.recipe.models[stage.model].endpoint is not None
+    source: Answers = EndpointAnswers(job, stage, reporter) if behind else LocalAnswers(job, stage)
     batches = _batches(stage, tasks_of(job, stage.tasks))
     kept: dict[tuple[str, str, str], dict[str, object]] = {}
     asked, flops, tokens, dearest = 0, 0.0, 0, 0.0
     for number, (task, sample, problems) in enumerate(batches):
         if stage.flops is not None and flops + dearest > stage.flops:
             break
-        seed = stable_seed(job.recipe.seed, stage.name, number, sample) % 2**31
-        rows = measure(task, problems, generator, decoding, batch=stage.batch, seed=seed)
-        require_verdicts(rows, f"{stage.name} on {task.name}")
-        price = sum(cost.forward([row["prompt_tokens"] + row["tokens"] - 1], row["tokens"]) for row in rows)
+        rows, price = source.ask(task, problems, number, sample)
+        if rows:
+            require_verdicts(rows, f"{stage.name} on {task.name}")
         flops, dearest = flops + price, max(dearest, price)
         tokens += sum(row["tokens"] for row in rows)
         asked += len(rows)
@@ -46,9 +46,10 @@ def run(job: Job, reporter: Reporter) -> Info:
         reporter.progress(min(share, 1.0), f"{len(kept)} of {asked} answers kept")
         if reporter.stopping():
             raise Stopped
+    info: Info = source.close()
     if not kept:
         raise UserError(f"stage {stage.name}: {stage.model} answered {asked} problems and the verifier accepted none")
-    info: Info = {
+    info |= {
         "seconds": time.monotonic() - started,
         "flops": flops,
         "tokens": tokens,
@@ -57,6 +58,37 @@ def run(job: Job, reporter: Reporter) -> Info:
     }
     publish(job.folder, lambda folder: _write(folder, list(kept.values())), {"key": job.key, "name": job.name} | info)
     return info
+
+
+class Answers(Protocol):
+    """Where answers come from."""
+
+    def ask(self, task: Task, problems: Sequence[Problem], number: int, sample: int) -> tuple[list[Row], float]:
+        """The graded answers to the `number`-th batch of problems, and the FLOPs that they cost."""
+        ...
+
+    def close(self) -> Info:
+        """What the manifest says of it."""
+        ...
+
+
+class LocalAnswers:
+    """A model that is here."""
+
+    def __init__(self, job: Job, stage: AnswersStage) -> None:
+        self.job, self.stage = job, stage
+        tokenizer, model = tokenizer_of(job, stage.model), model_of(job, stage.model)
+        self.generator, self.cost = generator_of(job, model, tokenizer, stage.batch), Cost.of(model)
+        self.decoding = Decoding(stage.temperature, stage.max_new_tokens)
+
+    def ask(self, task: Task, problems: Sequence[Problem], number: int, sample: int) -> tuple[list[Row], float]:
+        stage, cost = self.stage, self.cost
+        seed = stable_seed(self.job.recipe.seed, stage.name, number, sample) % 2**31
+        rows = measure(task, problems, self.generator, self.decoding, batch=stage.batch, seed=seed)
+        return rows, sum(cost.forward([row["prompt_tokens"] + row["tokens"] - 1], row["tokens"]) for row in rows)
+
+    def close(self) -> Info:
+        return {}
 
 
 def _batches(stage: AnswersStage, tasks: Sequence[Task]) -> list[tuple[Task, int, list[Problem]]]:

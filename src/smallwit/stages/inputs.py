@@ -1,14 +1,17 @@
 """What stages share: models, tokenizers, engines and problems from the names of a recipe."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from smallwit.artifacts import content_key
 from smallwit.models.build import DTYPES, load_model, new_model
 from smallwit.models.tokenizer import end_tokens, load_tokenizer, pad_token
 from smallwit.recipe import ModelSpec
+from smallwit.rollout.endpoint_client import Endpoint
 from smallwit.rollout.local import LocalEngine
 from smallwit.rollout.local_generator import LocalGenerator
 from smallwit.stages.job import Job
@@ -41,6 +44,18 @@ def model_of(job: Job, name: str, *, dtype: str | None = None) -> PreTrainedMode
         return model.to(job.device)
     revision = spec.revision if spec is not None else None
     return load_model(job.inputs[name], dtype=dtype or job.dtype, device=job.device, revision=revision)
+
+
+def endpoint_of(job: Job, name: str) -> Endpoint:
+    """The servers of a model that is behind an endpoint."""
+    spec = job.recipe.models[name]
+    name, seconds = spec.model or "", spec.timeout
+    return Endpoint(spec.urls, name, spec.key_env, spec.concurrency, read=seconds, total=seconds)
+
+
+def calls_file(job: Job, endpoint: Endpoint) -> Path:
+    """The journal of what a stage asked of an endpoint: it serves whatever else changes in the recipe."""
+    return job.work / f"calls-{content_key([endpoint.urls[0], endpoint.model])}.jsonl"
 
 
 def engine_of(job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: int) -> LocalEngine:

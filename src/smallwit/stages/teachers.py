@@ -7,14 +7,18 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from smallwit.artifacts import content_key
+from smallwit.contacts import REQUESTS_FILE, HostLog, added
 from smallwit.errors import UserError
 from smallwit.models.flops import Cost
 from smallwit.recipe import TeachStage
-from smallwit.stages.inputs import model_of, pad_token, tokenizer_of
+from smallwit.rollout.endpoint_client import Client
+from smallwit.rollout.endpoint_scores import EndpointScorer
+from smallwit.stages.inputs import endpoint_of, model_of, pad_token, tokenizer_of
 from smallwit.stages.job import Job, Reporter
 from smallwit.training.annotators import ForwardPass
+from smallwit.training.endpoint_teacher import EndpointTeacher
 from smallwit.training.loop import KnownTeacher, Teacher
-from smallwit.training.objectives import Objective, PolicyObjective, UniversalObjective
+from smallwit.training.objectives import DivergenceObjective, Objective, PolicyObjective, UniversalObjective
 from smallwit.training.reading import ReadingTeacher, ReadSource
 from smallwit.training.sources import Source
 from smallwit.training.teacher_store import StoredTeacher
@@ -27,10 +31,19 @@ def teachers_of(
     """Each teacher by its name. Raises `UserError` for one whose tokenizer does not suit its objectives."""
     stores = {stage.name for stage in job.recipe.stages if isinstance(stage, TeachStage)}
     teachers: dict[str, Teacher | KnownTeacher] = {}
+    clients: dict[str, Client] = {}
+    hosts = HostLog(job.work / REQUESTS_FILE, lambda: added(client.counts() for client in clients.values()))
     for objective in (objective for objective in objectives if objective.teacher is not None):
         name = str(objective.teacher)
         if name in stores:
             teachers[name] = _stored(job, name, student)
+        elif name in job.recipe.models and job.recipe.models[name].endpoint is not None:
+            _check_tokenizer(job, name, student, universal=False)
+            assert isinstance(objective, DivergenceObjective)  # nothing else has a teacher
+            assert objective.top_k is not None  # a recipe asks for it, the same for all objectives with this teacher
+            scorer = EndpointScorer(endpoint_of(job, name), student, objective.top_k)
+            clients[name] = scorer.client
+            teachers[name] = EndpointTeacher(scorer, note=hosts.write)
         else:
             _check_tokenizer(job, name, student, isinstance(objective, UniversalObjective))
             teachers[name] = teachers.get(name) or _live(job, name, student, reporter)

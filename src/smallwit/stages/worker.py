@@ -17,6 +17,7 @@ from contextlib import nullcontext
 from multiprocessing.connection import Connection
 from types import FrameType
 
+from smallwit import contacts
 from smallwit.artifacts import disk_trouble
 from smallwit.errors import UserError
 from smallwit.stages.job import Failed, Info, Job, LeftAlone, Reporter, Stopped
@@ -40,13 +41,25 @@ def main(
 
     signal.signal(signal.SIGTERM, on_term)
     threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
+    contacts.watch()
+    looked_up = contacts.HostLog(job.work / contacts.LOOKUPS_FILE, contacts.lookups)
+
+    def on_progress(share: float, text: str) -> None:
+        if first:
+            looked_up.tick()
+            pipe.send(("progress", share, text))
+
     reporter = Reporter(
-        progress=lambda share, text: pipe.send(("progress", share, text)) if first else None,
+        progress=on_progress,
         say=lambda text: pipe.send(("say", text)) if first else None,
         stopping=stopping.is_set,
     )
     try:
-        info = _run(job, reporter, rank, meeting)
+        try:
+            info = _run(job, reporter, rank, meeting)
+        finally:
+            if first:
+                looked_up.write()
         if first:
             pipe.send(("done", info))
     except Stopped:
@@ -70,6 +83,7 @@ def _run(job: Job, reporter: Reporter, rank: int, meeting: socket.socket | int |
 
     from smallwit import offline  # noqa: F401  importing it puts the guard of --offline in place
     from smallwit.evaluation.runner import GraderFailed
+    from smallwit.rollout.endpoint_client import EndpointError
     from smallwit.training.loop import TrainingStopped
     from smallwit.training.world import PeerLost, joined
 
@@ -81,7 +95,7 @@ def _run(job: Job, reporter: Reporter, rank: int, meeting: socket.socket | int |
     try:
         with together:
             info: Info = importlib.import_module(MODULES[job.kind]).run(job, reporter)
-    except (TrainingStopped, GraderFailed) as error:
+    except (TrainingStopped, EndpointError, GraderFailed) as error:
         raise Failed(str(error)) from error
     except PeerLost as error:
         raise LeftAlone(str(error)) from error

@@ -27,8 +27,8 @@ class DivergenceObjective(Objective):
 
     def view(self, batch: TokenBatch, teacher: TeacherDistribution | None) -> View:
         assert teacher is not None  # the loop supplies the teacher that `teacher` names
-        if self.top_k is not None:
-            assert isinstance(teacher, TeacherHead)  # a recipe allows top_k with a live teacher only
+        # A teacher behind an endpoint gives its top k and nothing else; a recipe has no top_k with a stored one.
+        if self.top_k is not None and isinstance(teacher, TeacherHead):
             teacher = teacher.top_k(self.top_k, self.temperature, chunk_elements=CHUNK_ELEMENTS)
         return DivergenceView(self.divergence, teacher, self.temperature)
 

@@ -1,0 +1,87 @@
+"""Which hosts a run has contacted, and what went there: kept in files beside the stages, over all their attempts.
+
+Requests to endpoints are counted with their bytes (`hosts.json`). What libraries do on their own, as downloads from the
+Hugging Face hub, is seen by an audit hook (PEP 578) as a name that was looked up: a connection, of unknown size
+(`lookups.json`). Native code, of ours only hf-xet, is not seen by it.
+"""
+
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from smallwit.artifacts import write_atomically
+from smallwit.offline import is_local_host
+
+REQUESTS_FILE, LOOKUPS_FILE = "hosts.json", "lookups.json"
+_WRITE_SECONDS = 1.0
+_looked_up: Counter[str] = Counter()
+_watching = False
+
+Counts = Mapping[str, Mapping[str, int]]
+
+
+def watch() -> None:
+    """Notice from now on which other machines this process looks up. It cannot be undone."""
+    global _watching
+    if not _watching:
+        sys.addaudithook(_notice)
+        _watching = True
+
+
+def _notice(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "socket.getaddrinfo" and isinstance(arguments[0], str | bytes) and not is_local_host(arguments[0]):
+        _looked_up[os.fsdecode(arguments[0])] += 1
+
+
+def lookups() -> Counts:
+    """The machines that this process has looked up since `watch`, and how often."""
+    return {host: {"connections": count} for host, count in _looked_up.items()}
+
+
+def added(several: Iterable[Counts]) -> dict[str, dict[str, int]]:
+    """The sums of several counts."""
+    hosts: dict[str, dict[str, int]] = {}
+    for each in several:
+        for host, counts in each.items():
+            known = hosts.setdefault(host, {})
+            for name, count in counts.items():
+                known[name] = known.get(name, 0) + count
+    return hosts
+
+
+class HostLog:
+    """Adds to a file what this attempt does; `counts` says it, by host, from the attempt's beginning."""
+
+    def __init__(self, path: Path, counts: Callable[[], Counts]) -> None:
+        self.path, self.counts = path, counts
+        self.before: Counts = json.loads(path.read_text()) if path.is_file() else {}
+        self.written = 0.0
+
+    def tick(self) -> None:
+        """Called often: writes now and then, so that an attempt that is killed is not forgotten."""
+        if time.monotonic() - self.written >= _WRITE_SECONDS:
+            self.write()
+
+    def write(self) -> None:
+        """Write the file in one step, when there is something to write."""
+        hosts = added([self.before, self.counts()])
+        if hosts:
+            write_atomically(self.path, json.dumps(hosts, indent=1))
+        self.written = time.monotonic()
+
+
+def contacted(run: Path) -> list[dict[str, Any]]:
+    """For each stage of a run, and the run itself (stage ""), the hosts: `requests` (`failed` of them), `bytes_sent`
+    and `bytes_received`, or only `connections` where no more is known."""
+    rows = []
+    for file in sorted(
+        [*run.glob(f"stages/*/{REQUESTS_FILE}"), *run.glob(LOOKUPS_FILE), *run.glob(f"stages/*/{LOOKUPS_FILE}")]
+    ):
+        stage = file.parent.name.partition("-")[2] if file.parent != run else ""
+        rows += [{"stage": stage, "host": host} | counts for host, counts in json.loads(file.read_text()).items()]
+    return rows

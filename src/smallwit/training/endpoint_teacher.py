@@ -1,0 +1,47 @@
+"""A teacher behind an endpoint: its likeliest tokens at each token of an example, asked for when a batch is made."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from smallwit.objectives.teacher import TopK
+from smallwit.rollout.endpoint_scores import EndpointScorer
+from smallwit.rollout.journal import Journal
+from smallwit.training.batch import Example
+
+
+class EndpointTeacher:
+    """With a `journal` no reply is asked for twice. `note` is called after each batch of examples."""
+
+    def __init__(
+        self, scorer: EndpointScorer, journal: Journal | None = None, note: Callable[[], None] = lambda: None
+    ) -> None:
+        self.scorer, self.journal, self.note = scorer, journal, note
+        self.vocabulary = len(scorer.tokenizer)
+
+    def distribution(
+        self, examples: Sequence[Example], device: torch.device, on_row: Callable[[int], None] = lambda index: None
+    ) -> tuple[TopK, float, int]:
+        """The distributions for the trained tokens of these examples, one after the other; the FLOPs that it took,
+        which are not known and count as 0; and the tokens that the endpoint read.
+
+        `on_row` is called as replies come, with the position of the example; it may end the reading by raising. Raises
+        as `EndpointScorer.score` does.
+        """
+        rows = [(example.tokens, max(example.prompt_length, 1)) for example in examples]
+        try:
+            scored = self.scorer.score(rows, self.journal, on_row)
+        finally:
+            self.note()
+        ids = np.concatenate([one.ids for one in scored])
+        log_probs = np.concatenate([one.log_probs for one in scored])
+        rest = np.log(np.maximum(1.0 - np.exp(log_probs).sum(1), np.finfo(np.float32).tiny))
+        top = TopK(
+            torch.from_numpy(ids).to(device),
+            torch.from_numpy(log_probs).float().to(device),
+            torch.from_numpy(rest).float().to(device),
+            self.vocabulary,
+            1.0,
+        )
+        return top, 0.0, sum(len(example.tokens) for example in examples)

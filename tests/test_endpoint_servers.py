@@ -1,0 +1,169 @@
+"""The endpoint against servers that others wrote, started here on loopback. Where one is not installed, its tests say
+so and are skipped."""
+
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tiny
+from recipe_samples import refusal
+from smallwit.errors import UserError
+from smallwit.models.build import save_model
+from smallwit.rollout.endpoint import EndpointGenerator
+from smallwit.rollout.endpoint_client import Endpoint
+from smallwit.rollout.endpoint_scores import EndpointScorer
+from smallwit.rollout.generator import Decoding, Prompt
+
+pytestmark = pytest.mark.slow
+SECONDS = 120.0
+QUESTION = Prompt(messages=({"role": "user", "content": "Tom has 3 apples and buys 4 more. How many?"},))
+
+
+def installed(*modules: str) -> bool:
+    return all(importlib.util.find_spec(module) is not None for module in modules)
+
+
+@contextmanager
+def started(command: Sequence[str], port: int, log: Path) -> Iterator[str]:
+    """A server's base URL once it answers. Raises `RuntimeError` with its log when it does not."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | {"HF_HUB_OFFLINE": "1"}
+        )
+        try:
+            url, end = f"http://127.0.0.1:{port}/v1", time.monotonic() + SECONDS
+            while not answers(f"{url}/models"):
+                if process.poll() is not None or time.monotonic() > end:
+                    raise RuntimeError(f"the server does not answer:\n{log.read_text()[-4000:]}")
+                time.sleep(0.2)
+            yield url
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as reply:
+            return reply.status == 200
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model that draws when it is asked to (a model folder's generation settings say so)."""
+    folder = tmp_path_factory.mktemp("served") / "tiny"
+    model = tiny.tiny_model(rows=len(tiny.tokenizer()), scale=2.0)
+    model.generation_config.do_sample = True
+    model.generation_config.eos_token_id = tiny.tokenizer().eos_token_id
+    save_model(model, tiny.tokenizer(), folder)
+    return folder
+
+
+@pytest.mark.skipif(
+    not installed("fastapi", "uvicorn", "openai"), reason="transformers serve needs pip install 'smallwit[serving]'"
+)
+class TestTransformersServe:
+    @pytest.fixture(scope="class")
+    def url(self, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+        port = free_port()
+        code = "from transformers.cli.transformers import main; main()"
+        command = [sys.executable, "-c", code, "serve", str(folder), "--port", str(port), "--host", "127.0.0.1"]
+        with started([*command, "--device", "cpu"], port, tmp_path_factory.mktemp("log") / "serve.log") as url:
+            yield url
+
+    @pytest.fixture
+    def generator(self, url: str, folder: Path) -> EndpointGenerator:
+        return EndpointGenerator(Endpoint((url,), str(folder), concurrency=2))
+
+    def test_what_it_can(self, generator: EndpointGenerator) -> None:
+        found = generator.abilities()
+        assert found.chat
+        assert found.completions
+        assert found.usage
+        assert found.seed
+        assert found.samples
+        assert str(found).endswith("cannot: n, top k, repetition penalty, prefix, top log probs")
+
+    def test_replies_with_their_tokens(self, generator: EndpointGenerator) -> None:
+        replies = generator.reply([QUESTION, Prompt(text="Tom has")] * 3, Decoding(0.0, 6), range(6))
+        assert {reply.tokens for reply in replies} <= set(range(1, 7))
+        assert replies[0] == replies[2]
+        assert replies[1] == replies[3] != replies[0]
+        assert all(reply.truncated for reply in replies if reply.tokens == 6)
+        assert min(reply.prompt_tokens for reply in replies) > 0
+
+    def test_samples_differ(self, generator: EndpointGenerator) -> None:
+        replies = generator.reply([QUESTION] * 4, Decoding(1.0, 12), range(4))
+        assert len({reply.text for reply in replies}) > 1
+
+    @pytest.mark.parametrize(
+        ("decoding", "message"),
+        [
+            (Decoding(1.0, 4, top_k=5), "top_k is 5, and the server cannot: .*Unexpected fields.*top_k"),
+            (
+                Decoding(0.0, 4, repetition_penalty=1.1),
+                "repetition_penalty is 1.1, and the server cannot: .*Unexpected",
+            ),
+        ],
+    )
+    def test_what_it_cannot_is_refused_by_name(
+        self, generator: EndpointGenerator, decoding: Decoding, message: str
+    ) -> None:
+        with pytest.raises(UserError, match=message):
+            generator.reply([QUESTION], decoding, [0])
+
+    def test_it_gives_no_log_probs(self, url: str, folder: Path) -> None:
+        scorer = EndpointScorer(Endpoint((url,), str(folder)), tiny.tokenizer(), 5)
+        assert "cannot give the 5 likeliest tokens of a given text" in refusal(lambda: scorer.score([([5, 6, 7], 1)]))
+
+    def test_another_model_than_it_serves(self, url: str) -> None:
+        said = refusal(lambda: EndpointGenerator(Endpoint((url,), "other")).reply([QUESTION], Decoding(0.0, 4), [0]))
+        assert "Server is pinned to" in said
+
+
+@pytest.mark.skipif(
+    not (installed("llama_cpp", "starlette_context") and os.environ.get("SMALLWIT_TEST_GGUF")),
+    reason="needs pip install 'llama-cpp-python[server]' (it compiles for minutes), and a model's file and the folder "
+    "of its tokenizer in SMALLWIT_TEST_GGUF=FILE,FOLDER",
+)
+class TestLlamaCpp:
+    @pytest.fixture(scope="class")
+    def url(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+        port, model = free_port(), os.environ["SMALLWIT_TEST_GGUF"].split(",")[0]
+        command = [sys.executable, "-m", "llama_cpp.server", "--model", model, "--model_alias", "tiny"]
+        options = ["--host", "127.0.0.1", "--port", str(port), "--logits_all", "true", "--n_ctx", "512"]
+        with started([*command, *options], port, tmp_path_factory.mktemp("log") / "llama.log") as url:
+            yield url
+
+    def test_its_log_probs_are_those_of_the_same_tokens(self, url: str) -> None:
+        from smallwit.models.tokenizer import load_tokenizer
+
+        tokenizer = load_tokenizer(os.environ["SMALLWIT_TEST_GGUF"].split(",")[1])
+        tokens = tokenizer("Tom has 3 apples.", add_special_tokens=False)["input_ids"]
+        (scored,) = EndpointScorer(Endpoint((url,), "tiny"), tokenizer, 3).score([(tokens, 1)])
+        assert scored.ids.shape == (len(tokens) - 1, 3)
+        assert (np.exp(scored.log_probs).sum(1) <= 1.0 + 1e-6).all()
+
+    def test_it_answers(self, url: str) -> None:
+        (reply,) = EndpointGenerator(Endpoint((url,), "tiny")).reply([QUESTION], Decoding(0.0, 8), [0])
+        assert 0 < reply.tokens <= 8
