@@ -101,6 +101,20 @@ def test_a_reply_ends_before_the_first_stop_string() -> None:
     assert ended_early > 5
 
 
+def test_a_stop_string_may_name_a_special_token() -> None:
+    engine = LocalEngine(model(), vocabulary=len(tokenizer()), pad=0)
+    mark = int(tokenizer().convert_tokens_to_ids("<|user|>"))
+    (free,) = LocalGenerator(engine, tokenizer(), ()).reply([Prompt(text="3 pens" * 3)], Decoding(0.0, 200), [0])
+    with torch.no_grad():
+        engine.model.get_output_embeddings().weight[mark] *= 3  # it is said sooner or later
+    decoding = Decoding(0.0, 200, stop=("<|user|>",))
+    (reply,) = LocalGenerator(engine, tokenizer(), ()).reply([Prompt(text="3 pens" * 3)], decoding, [0])
+    assert free.truncated
+    assert not reply.truncated
+    assert reply.tokens < 200
+    assert "<|user|>" not in reply.text
+
+
 def test_replies_are_told_as_they_come_and_stand_in_the_prompts_order() -> None:
     told: dict[int, Reply] = {}
     prompts = asked()
