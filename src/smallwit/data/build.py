@@ -18,6 +18,9 @@ from smallwit.rows import Row
 
 STEPS: Mapping[str, str] = {
     "gather": "smallwit.data.gather:GatherStep",
+    "filter": "smallwit.data.filter:FilterStep",
+    "deduplicate": "smallwit.data.deduplicate:DeduplicateStep",
+    "decontaminate": "smallwit.data.decontaminate:DecontaminateStep",
     "write": "smallwit.data.write:WriteStep",
 }
 """Kinds of steps, and where their classes are. A class is imported when its step is made, of its recipe section."""
