@@ -80,7 +80,8 @@ def scan_rows(
     """The rows of a file one after the other, each a dict or a `BadRow`; one line or parquet batch is held at a time.
 
     The kind is told by the file's first bytes, not by its name. `far` is told, before each row, which share of the
-    file has been read; `check` may say why a row that has its columns cannot be used. Raises `UserError` where the whole file cannot be read.
+    file has been read; `check` may say why a row that has its columns cannot be used. Raises `UserError` where the
+    whole file cannot be read.
     """
     path = Path(path)
     try:

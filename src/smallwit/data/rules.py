@@ -23,7 +23,7 @@ _ENGLISH = frozenset(
         "equal equals find first for from get given gives has have he her his how if in into is it its let "
         "more must need not now number of on one only or other our out she since so some than that the their "
         "them then there therefore these they this thus to total two use using value was we were what when "
-        "where which who will with would you your "
+        "where which who will with would you your ",
     )
 )
 _FEWEST_WORDS = 12
