@@ -21,7 +21,7 @@ from smallwit.recipe import (
     TeachStage,
     TrainStage,
 )
-from smallwit.recipe_data import FileRows, Gather, RowSourceSpec, StageRows, TaskRows
+from smallwit.recipe_data import Decontaminate, FileRows, Gather, RowSourceSpec, StageRows, TaskRows
 from smallwit.recipe_objectives import ULD, Distillation, PolicyGradient
 from smallwit.recipe_rewards import FunctionReward
 from smallwit.recipe_yaml import Lines
@@ -246,9 +246,21 @@ class _Check:
             place = ("stages", index, "steps", number)
             for name in step.models:
                 self.model_before("model", name, *place)
+            if isinstance(step, Decontaminate):
+                self.suites(step, *place)
             if isinstance(step, Gather):
                 for count, source in enumerate(step.sources):
                     self.row_source(source, *place, "sources", count)
+
+    def suites(self, step: Decontaminate, *place: str | int) -> None:
+        # Imported here: the shared nouns stand below the tasks.
+        from smallwit.tasks.loading import TASKS
+
+        known = dict.fromkeys([*TASKS, *self.recipe.tasks])
+        for key, names in (("against", step.against or ()), ("accept_missing", step.accept_missing)):
+            for index, name in enumerate(names):
+                if name not in known:
+                    raise self.refuse(f"there is no suite '{name}'; {hint(name, known)}", *place, key, index)
 
     def row_source(self, source: RowSourceSpec, *place: str | int) -> None:
         if isinstance(source, StageRows):

@@ -22,7 +22,7 @@ _ENGLISH = frozenset(
         "about after all and another any are at because been before both bought but by can did does each "
         "equal equals every find first for from get given gives has have her his how into it its left let "
         "made many much must need not now number one only other our out she some than that the their them "
-        "then there therefore these they this thus to total two using value were what when where which who "
+        "then there therefore these they this thus to two using value were what when where which who "
         "with would you your ",
     )
 )
