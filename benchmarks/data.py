@@ -1,7 +1,7 @@
 """Building datasets: how fast and small deduplication is, what decontamination finds, and what it takes by mistake.
 
-`make bench-data` writes bench/data.json. Decontamination needs the benchmark files (SMALLWIT_DATA_DIR); `--quick` leaves
-out the million rows. Letters are the parts of issue 5: F deduplicate, G decontaminate, S streams.
+`make bench-data` writes bench/data.json. Decontamination needs the benchmark files (SMALLWIT_DATA_DIR); `--quick`
+leaves out the million rows. Letters are the parts of issue 5: F deduplicate, G decontaminate, S streams.
 """
 
 import os
