@@ -10,7 +10,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c c
 # Each test process has one thread to itself: more threads than cores only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help quickstart test test-fast lint bench-training bench-grading bench-eval clean
+.PHONY: help quickstart test test-fast lint bench-training bench-grading bench-eval bench-data clean
 # Two installations into one .venv at the same time would break it.
 .NOTPARALLEL:
 
@@ -22,6 +22,7 @@ help:
 	@echo 'make bench-training   smallwit and TRL on the same work: speed and memory (about 10 minutes on 2 cores)'
 	@echo 'make bench-grading   the graders against their bars (about 6 minutes on 2 cores)'
 	@echo 'make bench-eval   smallwit and lm-evaluation-harness on the same prompts (about 5 minutes on 2 cores)'
+	@echo 'make bench-data       deduplication and decontamination against their bars (about 10 minutes on 2 cores)'
 	@echo 'make clean        remove .venv and caches; runs/ stays'
 
 quickstart: .venv/installed
@@ -46,6 +47,9 @@ bench-grading: .venv/installed
 
 bench-eval: .venv/installed-bench-eval
 	$(BIN)/python benchmarks/evaluation.py
+
+bench-data: .venv/installed
+	$(BIN)/python benchmarks/data.py
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache src/*.egg-info

@@ -12,6 +12,7 @@ from smallwit import __version__
 from smallwit.cli import main
 from smallwit.recipe_file import load_recipe
 
+ALL = "run, teach, eval, data, model, grade, report, compare, doctor"
 RECIPE = """\
 name: tiny
 tasks: {own: {class: own.py:Own}}
@@ -33,6 +34,8 @@ evaluation: {problems: 3, max_new_tokens: 4}
 TASK = """
 from smallwit.tasks import Problem
 from smallwit.verify import Verdict
+
+
 
 class Own:
     name = "own"
@@ -75,10 +78,13 @@ class TestWords:
             ("rnu r.yaml", "smallwit has no command 'rnu'; did you mean 'run'?"),
             (
                 "frobnicate",
-                "smallwit has no command 'frobnicate'; commands: run, teach, eval, model, report, compare, doctor",
+                f"smallwit has no command 'frobnicate'; commands: {ALL}",
             ),
             ("model nwe", "smallwit model has no command 'nwe'; did you mean 'new'?"),
-            ("", "smallwit needs a command: run, teach, eval, model, report, compare, doctor; see smallwit --help"),
+            (
+                "",
+                f"smallwit needs a command: {ALL}; see smallwit --help",
+            ),
             ("model", "smallwit model needs a command: new; see smallwit model --help"),
             ("run", "the following arguments are required: RECIPE; see smallwit run --help"),
             ("run r.yaml --smoek", "unknown argument '--smoek'; did you mean '--smoke'?"),

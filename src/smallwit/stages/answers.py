@@ -18,7 +18,8 @@ from smallwit.stages.job import Info, Job, Reporter, Stopped
 from smallwit.tasks.base import Problem, Task
 from smallwit.training.sources import TaskProblems, stable_seed
 
-ANSWERS_FILE = "answers.jsonl"
+ANSWERS_FILE = "train-00000-of-00001.jsonl"
+"""The answers are a dataset of one file."""
 
 
 def run(job: Job, reporter: Reporter) -> Info:
@@ -119,14 +120,3 @@ def _row(row: Row, task: Task, stage: AnswersStage) -> dict[str, object]:
 def _write(folder: Path, rows: list[dict[str, object]]) -> None:
     with (folder / ANSWERS_FILE).open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-def read_answers(folder: Path) -> dict[str, list[Problem]]:
-    """The kept answers by task, as problems whose solution is the answer."""
-    by_task: dict[str, list[Problem]] = {}
-    with (folder / ANSWERS_FILE).open(encoding="utf-8") as file:
-        for line in file:
-            row = json.loads(line)
-            problem = Problem(row["id"], row["prompt"], row["answer"], row["completion"])
-            by_task.setdefault(row["task"], []).append(problem)
-    return by_task

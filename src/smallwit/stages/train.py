@@ -22,7 +22,7 @@ from smallwit.models.build import save_model
 from smallwit.models.flops import Cost
 from smallwit.recipe import Demonstrations, Rollouts, Source, Text, TrainStage
 from smallwit.rollout.generator import Decoding
-from smallwit.stages.demonstrations import worked_solutions
+from smallwit.stages.demonstrations import posed_problems, worked_solutions
 from smallwit.stages.inputs import autocast_of, engine_of, generator_of, model_of, pad_token, tasks_of, tokenizer_of
 from smallwit.stages.job import Info, Job, Reporter, Stopped
 from smallwit.stages.teachers import read_by_teachers, references_of, teachers_of
@@ -32,7 +32,7 @@ from smallwit.training.checkpoint import Checkpoints
 from smallwit.training.loop import Budget, Trainer
 from smallwit.training.lora import add_adapters, merge_adapters
 from smallwit.training.objectives import Objective, bind
-from smallwit.training.sources import DemonstrationSource, ProblemStream, RolloutSource, TaskProblems, TextSource
+from smallwit.training.sources import DemonstrationSource, ProblemStream, RolloutSource, TextSource
 from smallwit.training.world import World
 
 DOCUMENTS = 50_000
@@ -172,10 +172,9 @@ def _source(
         stream = ProblemStream(worked_solutions(job, spec, tasks), seed, name)
         return DemonstrationSource(stream, tokenizer, spec.batch, longest)
     assert isinstance(spec, Rollouts)
-    problems = [TaskProblems.of(task, "train", skip=spec.skip) for task in tasks]
     estimators = [objective.estimator for objective in objectives if objective.estimator is not None]
     engine = engine_of(job, model, tokenizer, spec.prompts * spec.group)
-    stream = ProblemStream(problems, seed, name)
+    stream = ProblemStream(posed_problems(job, spec, tasks), seed, name)
     return RolloutSource(
         stream,
         tokenizer,
