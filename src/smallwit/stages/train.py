@@ -20,6 +20,7 @@ from smallwit.evaluation.runner import mean_score, measure
 from smallwit.models.build import save_model
 from smallwit.models.flops import Cost
 from smallwit.recipe import Demonstrations, Rollouts, Source, Text, TrainStage
+from smallwit.seeds import stable_seed
 from smallwit.stages.demonstrations import worked_solutions
 from smallwit.stages.inputs import autocast_of, engine_of, model_of, pad_token, tasks_of, tokenizer_of
 from smallwit.stages.job import Info, Job, Reporter, Stopped
@@ -75,7 +76,7 @@ def run(job: Job, reporter: Reporter) -> Info:
         pad=pad_token(tokenizer),
         micro_tokens=stage.micro_tokens,
         pack=stage.pack,
-        seed=sources.stable_seed(job.recipe.seed, stage.name),
+        seed=stable_seed(job.recipe.seed, stage.name),
         autocast=autocast_of(job),
     )
     checkpoints = Checkpoints(job.work / "checkpoints", job.key)
@@ -146,7 +147,7 @@ def _source(
     """The source `name` for the `objectives` that read it."""
     model = student.model
     tasks = tasks_of(job, spec.tasks)
-    seed = sources.stable_seed(job.recipe.seed, job.name, name)
+    seed = stable_seed(job.recipe.seed, job.name, name)
     longest = model.config.max_position_embeddings
     if isinstance(spec, Text):
         documents = [document for task in tasks for document in islice(task.documents(), DOCUMENTS)]

@@ -1,6 +1,5 @@
 """Sources of tokens: each makes the examples of a step as a pure function of (seed, step) and the weights."""
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -19,6 +18,7 @@ from smallwit.objectives.advantages import GROUP_ESTIMATORS, has_signal
 from smallwit.objectives.algorithms import Estimator
 from smallwit.recipe import Rollouts
 from smallwit.rollout.engine import Completion, Engine, Sampling
+from smallwit.seeds import stable_seed
 from smallwit.tasks.base import Problem, Task
 from smallwit.training.annotators import Annotator
 from smallwit.training.batch import Example
@@ -39,12 +39,6 @@ class Remembering(Protocol):
     def state(self) -> dict[str, Any]: ...
 
     def restore(self, state: Mapping[str, Any]) -> None: ...
-
-
-def stable_seed(*parts: object) -> int:
-    """A 63-bit seed that depends on nothing but `parts`."""
-    digest = hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
 
 
 class Shuffled:

@@ -1,0 +1,193 @@
+"""Ask models for many replies: within a budget, and never again for a reply that is there."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import NamedTuple
+
+from smallwit.artifacts import content_key
+from smallwit.data.journal import Journal
+from smallwit.recipe_generation import Price
+from smallwit.rollout.generator import Decoding, Generator, Prompt, Reply
+
+_TURN_TOKENS = 64
+"""More than any chat template writes around a turn."""
+
+
+class Call(NamedTuple):
+    """One reply that is wanted, of the teacher called `teacher`."""
+
+    teacher: str
+    prompt: Prompt
+    decoding: Decoding
+    seed: int
+
+
+class Spent(NamedTuple):
+    """What replies have cost: tokens of prompts and of replies, dollars, FLOPs."""
+
+    prompt_tokens: int = 0
+    tokens: int = 0
+    dollars: float = 0.0
+    flops: float = 0.0
+
+    def plus(self, other: "Spent") -> "Spent":
+        """The sum."""
+        return Spent(
+            self.prompt_tokens + other.prompt_tokens,
+            self.tokens + other.tokens,
+            self.dollars + other.dollars,
+            self.flops + other.flops,
+        )
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What may be spent; `None` is without limit. `tokens` are those of prompts and replies together."""
+
+    tokens: int | None = None
+    dollars: float | None = None
+    flops: float | None = None
+
+    def exceeded(self, spent: Spent) -> str | None:
+        """The first limit that `spent` lies above."""
+        sums = (("tokens", spent.prompt_tokens + spent.tokens), ("dollars", spent.dollars), ("flops", spent.flops))
+        for name, value in sums:
+            limit = getattr(self, name)
+            if limit is not None and value > limit:
+                return name
+        return None
+
+
+def most_prompt_tokens(prompt: Prompt) -> int:
+    """A bound on a prompt's length with any tokenizer: a token is a byte at least."""
+    texts = [message["content"] for message in prompt.messages] + [prompt.text or "", prompt.prefix]
+    return sum(len(text.encode()) + _TURN_TOKENS for text in texts if text)
+
+
+def no_flops(prompt_tokens: int, tokens: int) -> float:
+    """A model elsewhere spends none of ours."""
+    return 0.0
+
+
+@dataclass
+class Model:
+    """A model that can be asked.
+
+    `identity` says which weights these are (a hash, or an address and a name): replies are found again by it. `load` is
+    called when a reply is not there yet, and once. `flops(prompt_tokens, tokens)` is what a reply costs here.
+    """
+
+    identity: str
+    load: Callable[[], Generator]
+    price: Price = field(default_factory=lambda: Price(input=0, output=0))
+    flops: Callable[[int, int], float] = no_flops
+    _generator: Generator | None = None
+
+    @property
+    def generator(self) -> Generator:
+        """The model itself."""
+        if self._generator is None:
+            self._generator = self.load()
+        return self._generator
+
+    def cost(self, prompt_tokens: int, tokens: int) -> Spent:
+        """What a reply of this length costs."""
+        dollars = (prompt_tokens * self.price.input + tokens * self.price.output) / 1e6
+        return Spent(prompt_tokens, tokens, dollars, self.flops(prompt_tokens, tokens))
+
+
+class Asker:
+    """Gets replies in the order of the calls, `batch` calls at a time, and keeps each in the journal when it comes.
+
+    A call is made only if what was spent on all calls before it, and the most that it can cost itself, lies within
+    `limits`; the first that does not ends the work, and `exhausted` names the limit. Replies found in the journal count
+    as if they were made now. So which calls are made depends on the replies alone, not on batches, speed or restarts.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, Model],
+        journal: Journal,
+        *,
+        limits: Limits = Limits(),
+        batch: int = 256,
+        on_reply: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.models, self.journal, self.limits, self.batch, self.on_reply = models, journal, limits, batch, on_reply
+        self.spent = Spent()
+        self.exhausted: str | None = None
+        self.made = 0
+
+    def ask(self, calls: Iterable[Call]) -> Iterator[list[tuple[Call, Reply]]]:
+        """Calls with their replies, in batches, in the order of the calls. Ends early when a limit is reached."""
+        waiting: list[Call] = []
+        coming = iter(calls)
+        while self.exhausted is None:
+            waiting += islice(coming, self.batch - len(waiting))
+            if not waiting:
+                return
+            count = self._affordable(waiting)
+            if count:
+                yield self._answered(waiting[:count])
+            waiting = waiting[count:]
+
+    def _affordable(self, calls: list[Call]) -> int:
+        """How many of the calls can be made at once, whatever each costs."""
+        spent = self.spent
+        for count, call in enumerate(calls):
+            model = self.models[call.teacher]
+            most = spent.plus(model.cost(most_prompt_tokens(call.prompt), call.decoding.max_new_tokens))
+            over = self.limits.exceeded(most)
+            if over is not None:
+                if count == 0:
+                    self.exhausted = over
+                return count
+            reply = self._recorded(call)
+            spent = most if reply is None else spent.plus(self._cost(call, reply))
+        return len(calls)
+
+    def _answered(self, calls: list[Call]) -> list[tuple[Call, Reply]]:
+        for name in dict.fromkeys(call.teacher for call in calls):
+            self._fetch(name, [call for call in calls if call.teacher == name])
+        answered = []
+        for call in calls:
+            reply = self._recorded(call)
+            assert reply is not None
+            self.spent = self.spent.plus(self._cost(call, reply))
+            answered.append((call, reply))
+        return answered
+
+    def _fetch(self, name: str, calls: list[Call]) -> None:
+        """Let the model make the replies that are not there yet; equal calls once."""
+        for decoding in dict.fromkeys(call.decoding for call in calls):
+            missing = {
+                self._key(call): call for call in calls if call.decoding == decoding and self._recorded(call) is None
+            }
+            keys, wanted = list(missing), list(missing.values())
+            if not wanted:
+                continue
+
+            def keep(index: int, reply: Reply, keys: list[str] = keys) -> None:
+                self.journal.put(keys[index], [reply.text, reply.tokens, reply.prompt_tokens, reply.truncated])
+                self.made += 1
+                self.on_reply()
+
+            self.models[name].generator.reply(
+                [call.prompt for call in wanted], decoding, [call.seed for call in wanted], keep
+            )
+
+    def _cost(self, call: Call, reply: Reply) -> Spent:
+        return self.models[call.teacher].cost(reply.prompt_tokens, reply.tokens)
+
+    def _recorded(self, call: Call) -> Reply | None:
+        key = self._key(call)
+        return Reply(*self.journal[key]) if key in self.journal else None
+
+    def _key(self, call: Call) -> str:
+        """What a reply depends on. Greedy decoding draws no random numbers."""
+        prompt, decoding = call.prompt, call.decoding
+        seed = call.seed if decoding.temperature > 0 else None
+        return content_key(
+            [self.models[call.teacher].identity, prompt.messages, prompt.text, prompt.prefix, asdict(decoding), seed]
+        )
