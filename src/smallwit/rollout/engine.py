@@ -1,17 +1,23 @@
 """What a rollout engine is: prompts in, completions with their log-probabilities out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How completions are drawn. `temperature` 0 is greedy. A token of `stop` or the length limit ends generation."""
+    """How completions are drawn. `temperature` 0 is greedy. A token of `stop` or the length limit ends generation.
+
+    `top_k`, `top_p` and `repetition_penalty` are those of transformers' `generate`; by default they do nothing.
+    """
 
     temperature: float
     max_new_tokens: int
     stop: tuple[int, ...]
+    top_p: float = 1.0
+    top_k: int | None = None
+    repetition_penalty: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,21 @@ class Completion:
     tokens: list[int]
     log_probs: list[float]
     truncated: bool
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What a caller says while completions are written. All of it is optional.
+
+    `limits` has a length limit for each prompt, beside that of `Sampling`. `halt` gets the last `window` tokens of
+    every row that is still being written, after each token, and says which of them end here. `done(index, completion)`
+    is called as soon as a completion has ended.
+    """
+
+    limits: Sequence[int] | None = None
+    window: int = 0
+    halt: Callable[[list[list[int]]], list[bool]] | None = None
+    done: Callable[[int, Completion], None] = lambda index, completion: None
 
 
 class Engine(Protocol):

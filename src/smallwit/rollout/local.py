@@ -5,17 +5,19 @@ the batch. Every completion draws from a random stream of its own, so it does no
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from smallwit.rollout.cache import PreallocatedCache, row_indices
-from smallwit.rollout.engine import Completion, Sampling
+from smallwit.rollout.choice import choose, tokens_seen, uniforms
+from smallwit.rollout.engine import Completion, Sampling, Watch
 
 SHRINK_BELOW = 0.75
 """Rows move to a smaller batch once the share of live ones falls below this: moving costs a pass over the cache."""
+_UNWATCHED = Watch()
 
 
 class LocalEngine:
@@ -40,7 +42,11 @@ class LocalEngine:
 
     @torch.no_grad()
     def generate(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int] | None = None
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        seeds: Sequence[int] | None = None,
+        watch: Watch = _UNWATCHED,
     ) -> list[Completion]:
         """See `Engine.generate`. Raises `ValueError` for an empty prompt, or sampling without seeds."""
         if any(not prompt for prompt in prompts):
@@ -54,58 +60,60 @@ class LocalEngine:
         self.model.eval()
         for start in range(0, len(order), self.batch):
             rows = order[start : start + self.batch]
-            draws = _uniforms([seeds[i] for i in rows], sampling.max_new_tokens) if seeds is not None else None
-            done = self._generate_batch([list(prompts[i]) for i in rows], sampling, draws)
-            completions.update(zip(rows, done, strict=True))
+            limits = [
+                min(sampling.max_new_tokens, watch.limits[i]) if watch.limits else sampling.max_new_tokens for i in rows
+            ]
+            draws = uniforms([seeds[i] for i in rows], sampling.max_new_tokens) if seeds is not None else None
+
+            def done(row: int, completion: Completion, rows: list[int] = rows) -> None:
+                completions[rows[row]] = completion
+                watch.done(rows[row], completion)
+
+            self._generate_batch(
+                [list(prompts[i]) for i in rows], sampling, draws, replace(watch, limits=limits, done=done)
+            )
         self.model.train(training)
         return [completions[i] for i in range(len(prompts))]
 
-    def _generate_batch(self, prompts: list[list[int]], sampling: Sampling, draws: Tensor | None) -> list[Completion]:
+    def _generate_batch(self, prompts: list[list[int]], sampling: Sampling, draws: Tensor | None, watch: Watch) -> None:
         device = self.model.device
         distinct = {tuple(prompt): row for row, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
         tokens, real = _left_padded(list(distinct), self.pad, device)
         width = tokens.shape[1]
-        cache = PreallocatedCache(self.model.config.num_hidden_layers, width + sampling.max_new_tokens)
+        written = _Written(len(prompts), sampling, watch, device)
+        cache = PreallocatedCache(self.model.config.num_hidden_layers, width + written.longest)
         positions = (real.cumsum(1) - 1).clamp(min=0)
         logits = self._forward(tokens, _causal(real) if not real.all() else None, positions, cache)
         copies = torch.tensor([distinct[tuple(prompt)] for prompt in prompts], device=device)
         if len(distinct) != len(prompts):
             cache.select(copies)
         logits, lengths = logits[copies], real.sum(1)[copies]
+        seen = None
+        if sampling.repetition_penalty != 1.0:
+            seen = tokens_seen(tokens, real, self.vocabulary)[copies]
         padding = width - lengths
-        column = torch.arange(width + sampling.max_new_tokens, device=device)
+        column = torch.arange(width + written.longest, device=device)
         visible = column[None] >= padding[:, None] if bool((padding > 0).any()) else None
 
-        count = len(prompts)
-        out_tokens = torch.full((count, sampling.max_new_tokens), self.pad, device=device)
-        out_log_probs = torch.zeros(count, sampling.max_new_tokens, device=device)
-        out_lengths = torch.full((count,), sampling.max_new_tokens, device=device)
-        ended = torch.zeros(count, dtype=torch.bool, device=device)
-        stop = torch.tensor(sampling.stop, device=device)
-        live = torch.arange(count, device=device)
-        for step in range(sampling.max_new_tokens):
+        live = torch.arange(len(prompts), device=device)
+        for step in range(written.longest):
             uniform = None if draws is None else draws[live.cpu(), step]
-            chosen, log_probs = _choose(logits, sampling.temperature, uniform)
-            out_tokens[live, step] = chosen
-            out_log_probs[live, step] = log_probs
-            finished = live[torch.isin(chosen, stop) & ~ended[live]]
-            out_lengths[finished] = step + 1
-            ended[finished] = True
-            alive = ~ended[live]
+            chosen, log_probs = choose(logits, sampling, uniform, seen)
+            written.add(live, step, chosen, log_probs)
+            alive = ~written.closed[live]
             remaining = int(alive.sum())
-            if remaining == 0 or step + 1 == sampling.max_new_tokens:
+            if remaining == 0:
                 break
+            if seen is not None:
+                seen.scatter_(1, chosen[:, None], True)
             if remaining < SHRINK_BELOW * len(live):
                 rows = row_indices(alive)
                 cache.select(rows)
                 live, chosen, lengths = live[rows], chosen[rows], lengths[rows]
                 visible = None if visible is None else visible[rows]
+                seen = None if seen is None else seen[rows]
             mask = None if visible is None else visible[:, None, None, : width + step + 1]
             logits = self._forward(chosen[:, None], mask, (lengths + step)[:, None], cache)
-        return [
-            Completion(out_tokens[i, :n].tolist(), out_log_probs[i, :n].tolist(), truncated=not done)
-            for i, (n, done) in enumerate(zip(out_lengths.tolist(), ended.tolist(), strict=True))
-        ]
 
     def _forward(self, tokens: Tensor, mask: Tensor | None, positions: Tensor, cache: PreallocatedCache) -> Tensor:
         """Logits `[B, vocabulary]` after the last of `tokens` `[B, T]`."""
@@ -115,6 +123,40 @@ class LocalEngine:
                 input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
             ).last_hidden_state[:, -1]
             return hidden @ self.model.get_output_embeddings().weight[: self.vocabulary].T
+
+
+class _Written:
+    """The tokens of a batch so far. `closed` `[B]` are the rows that have ended; they may stay in the batch a while."""
+
+    def __init__(self, count: int, sampling: Sampling, watch: Watch, device: torch.device) -> None:
+        self.watch = watch
+        self.limits = torch.tensor(watch.limits, device=device)
+        self.longest = int(self.limits.max())
+        self.stop = torch.tensor(sampling.stop, device=device)
+        self.tokens = torch.zeros(count, self.longest, dtype=torch.long, device=device)
+        self.log_probs = torch.zeros(count, self.longest, device=device)
+        self.closed = torch.zeros(count, dtype=torch.bool, device=device)
+
+    def add(self, live: Tensor, step: int, chosen: Tensor, log_probs: Tensor) -> None:
+        """Write token number `step` of the rows `live`, and close those that end with it."""
+        self.tokens[live, step] = chosen
+        self.log_probs[live, step] = log_probs
+        open_ = ~self.closed[live]
+        stopped = torch.isin(chosen, self.stop) & open_
+        self._close(live[stopped], step + 1, truncated=False)
+        if self.watch.halt is not None:
+            rows = live[open_ & ~stopped]
+            tails = self.tokens[rows, max(0, step + 1 - self.watch.window) : step + 1].tolist()
+            halted = torch.tensor(self.watch.halt(tails), dtype=torch.bool, device=rows.device)
+            self._close(rows[halted], step + 1, truncated=False)
+        full = live[~self.closed[live] & (self.limits[live] <= step + 1)]
+        self._close(full, step + 1, truncated=True)
+
+    def _close(self, rows: Tensor, length: int, *, truncated: bool) -> None:
+        self.closed[rows] = True
+        for row in rows.tolist():
+            tokens, log_probs = self.tokens[row, :length].tolist(), self.log_probs[row, :length].tolist()
+            self.watch.done(row, Completion(tokens, log_probs, truncated))
 
 
 def _left_padded(prompts: list[tuple[int, ...]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -131,25 +173,3 @@ def _causal(real: Tensor) -> Tensor:
     causal = torch.ones(width, width, dtype=torch.bool, device=real.device).tril()
     itself = torch.eye(width, dtype=torch.bool, device=real.device)
     return ((causal[None] & real[:, None, :]) | itself[None])[:, None]
-
-
-def _uniforms(seeds: Sequence[int], length: int) -> Tensor:
-    """Uniform draws `[B, length]`: row i is a pure function of seeds[i]."""
-    rows = [np.random.Generator(np.random.Philox(key=seed)).random(length) for seed in seeds]
-    return torch.from_numpy(np.stack(rows))
-
-
-def _choose(logits: Tensor, temperature: float, uniform: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The next token of each row and its log-probability: the likeliest, or by inverting the distribution function."""
-    scaled = logits.float() / temperature if temperature > 0 else logits.float()
-    log_probs = torch.log_softmax(scaled, dim=1)
-    if uniform is None or temperature == 0:
-        chosen = logits.argmax(1)
-    else:
-        # In float64, which Apple's GPUs lack.
-        place = torch.device("cpu") if logits.device.type == "mps" else logits.device
-        cumulative = log_probs.to(place).double().exp().cumsum(1)
-        threshold = uniform.to(place) * cumulative[:, -1]
-        chosen = torch.searchsorted(cumulative, threshold[:, None], right=True).squeeze(1)
-        chosen = chosen.clamp(max=logits.shape[1] - 1).to(logits.device)
-    return chosen, log_probs.gather(1, chosen[:, None]).squeeze(1)
