@@ -5,8 +5,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from smallwit.recipe_generation import PLACES, Asking, Drawing, KeepSpec, Keep, Section, Teacher, TeacherSpec, TemplateSpec
-from smallwit.recipe_generation import Template
+from smallwit.recipe_generation import (
+    PLACES,
+    Asking,
+    Drawing,
+    Keep,
+    KeepSpec,
+    Section,
+    Teacher,
+    TeacherSpec,
+    Template,
+    TemplateSpec,
+)
 
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 """The house protocol's instruction on the answer's form."""
@@ -25,8 +35,8 @@ REPHRASE = _writes(
 DEPTH: dict[str, Template] = {
     "constraint": _writes("Make this question harder: add one more condition that changes the answer."),
     "deepen": _writes("Make this question harder: ask for something that follows from its present answer."),
-    "concrete": _writes("Make this question harder: replace what is general in it by particular things and quantities."),
-    "steps": _writes("Make this question harder, so that at least one more step of reasoning is needed to answer it."),
+    "concrete": _writes("Make this question harder: put particular things and quantities for what is general in it."),
+    "steps": _writes("Make this question harder: one more step of reasoning at least should be needed to answer it."),
 }
 """Evol-Instruct's operations in depth (Xu et al. 2023, arXiv 2304.12244), in our own words."""
 BREADTH = _writes(
@@ -34,13 +44,13 @@ BREADTH = _writes(
     "It must be complete in itself and have exactly one answer."
 )
 STEPS = Template(
-    user="Here are a question and its short solution. Write the solution out step by step, each step on a line, in plain "
-    "words and with every calculation. End exactly as the short solution ends.\n\nQuestion: {problem}\n\nShort solution: "
-    "{solution}"
+    user="Here are a question and its short solution. Write the solution out step by step, each step on a line, in "
+    "plain words and with every calculation. End exactly as the short solution ends.\n\nQuestion: {problem}\n\n"
+    "Short solution: {solution}"
 )
 SHORTEN = Template(
-    user="Here are a question and a long solution. Write the shortest solution that still shows each step needed, in at "
-    "most {words} words. End exactly as the long solution ends.\n\nQuestion: {problem}\n\nLong solution: {solution}"
+    user="Here are a question and a long solution. Write the shortest solution that still shows each step needed, in "
+    "at most {words} words. End exactly as the long solution ends.\n\nQuestion: {problem}\n\nLong solution: {solution}"
 )
 PROGRAM = Template(user="Write this Python function, signature included, and nothing else.\n\n{problem}")
 TESTS = Template(

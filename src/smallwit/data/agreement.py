@@ -21,36 +21,37 @@ class Agreed:
 
 
 def agree_on_gold(task: Task, problem: Problem, responses: Sequence[str]) -> Agreed:
-    """The samples that the task's verifier accepts, strictly read."""
+    """The samples that the task's verifier accepts, strictly read. Those without a verdict count neither way."""
     verdicts = task.verify_batch([(problem, response) for response in responses])
     places = [place for place, verdict in enumerate(verdicts) if verdict.strict == 1.0]
-    return Agreed(problem.gold, places, len(places) / len(responses) if responses else 0.0)
+    known = sum(verdict.strict is not None for verdict in verdicts)
+    return Agreed(problem.gold, places, len(places) / known if known else 0.0)
 
 
-def agree_on_majority(task: Task, problem: Problem, responses: Sequence[str]) -> Agreed | None:
+def agree_on_majority(task: Task, problem: Problem, responses: Sequence[str]) -> Agreed:
     """The answer that most samples give in the declared format (Wang et al. 2022, arXiv 2203.11171), as gold.
 
     Which answers are the same is for the task's verifier to say: each of the samples' answers is tried as the gold
-    answer, the commonest first. `None` when no sample has an answer. The gold answer of `problem` is not looked at.
+    answer, the commonest first; a later one wins with more samples only. The gold answer of `problem` is not looked at.
     """
     blank = replace(problem, gold="0")
     readings = task.verify_batch([(blank, response) for response in responses])
     written = Counter(v.answer for v in readings if v.answer is not None and v.formatted)
-    best: Agreed | None = None
+    best = Agreed(None, [], 0.0)
     for answer, _ in written.most_common():
         agreed = agree_on_gold(task, replace(problem, gold=answer), responses)
-        if best is None or len(agreed.places) > len(best.places):
+        if len(agreed.places) > len(best.places):
             best = agreed
     return best
 
 
 def agree_by_running(
     prompt: str, entry_point: str, programs: Sequence[str], cases: Sequence[Case], *, cpu_seconds: float = 2.0
-) -> Agreed | None:
+) -> Agreed:
     """The programs that agree with each other on the most cases (CodeT's dual agreement, Chen et al. 2022, arXiv
     2207.10397): of the groups of programs that pass the same cases, the one with most programs times cases.
 
-    The gold is the list of these cases. `None` when no program passes a case.
+    The gold is the list of these cases, empty when no program passes one.
     """
     jobs = [CodeJob(prompt, entry_point, program, cases=[case]) for program in programs for case in cases]
     verdicts = judge_code(jobs, cpu_seconds=cpu_seconds)
@@ -61,6 +62,6 @@ def agree_by_running(
         if passed:
             groups.setdefault(passed, []).append(place)
     if not groups:
-        return None
+        return Agreed([], [], 0.0)
     passed, places = max(groups.items(), key=lambda group: (len(group[0]) * len(group[1]), len(group[0])))
     return Agreed([cases[number] for number in passed], places, len(places) / len(programs))

@@ -3,15 +3,24 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from smallwit.artifacts import content_key
 from smallwit.data.journal import Journal
 from smallwit.recipe_generation import Price
 from smallwit.rollout.generator import Decoding, Generator, Prompt, Reply
 
+Item = TypeVar("Item")
+
 _TURN_TOKENS = 64
 """More than any chat template writes around a turn."""
+
+
+def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """The items in lists of `size`, the last one perhaps shorter."""
+    coming = iter(items)
+    while chunk := list(islice(coming, size)):
+        yield chunk
 
 
 class Call(NamedTuple):
@@ -76,12 +85,16 @@ class Model:
 
     `identity` says which weights these are (a hash, or an address and a name): replies are found again by it. `load` is
     called when a reply is not there yet, and once. `flops(prompt_tokens, tokens)` is what a reply costs here.
+
+    `whole` says that a reply depends, in its last bits, on the calls that it is made with, as on this machine: then a
+    batch that was broken off is made again whole, so that a restart changes nothing.
     """
 
     identity: str
     load: Callable[[], Generator]
     price: Price = field(default_factory=lambda: Price(input=0, output=0))
     flops: Callable[[int, int], float] = no_flops
+    whole: bool = False
     _generator: Generator | None = None
 
     @property
@@ -103,6 +116,7 @@ class Asker:
     A call is made only if what was spent on all calls before it, and the most that it can cost itself, lies within
     `limits`; the first that does not ends the work, and `exhausted` names the limit. Replies found in the journal count
     as if they were made now. So which calls are made depends on the replies alone, not on batches, speed or restarts.
+    `made` counts the replies that were not in the journal; `on_reply` is called after each of those, and may raise.
     """
 
     def __init__(
@@ -143,8 +157,7 @@ class Asker:
                 if count == 0:
                     self.exhausted = over
                 return count
-            reply = self._recorded(call)
-            spent = most if reply is None else spent.plus(self._cost(call, reply))
+            spent = most
         return len(calls)
 
     def _answered(self, calls: list[Call]) -> list[tuple[Call, Reply]]:
@@ -161,21 +174,30 @@ class Asker:
     def _fetch(self, name: str, calls: list[Call]) -> None:
         """Let the model make the replies that are not there yet; equal calls once."""
         for decoding in dict.fromkeys(call.decoding for call in calls):
-            missing = {
-                self._key(call): call for call in calls if call.decoding == decoding and self._recorded(call) is None
-            }
-            keys, wanted = list(missing), list(missing.values())
-            if not wanted:
-                continue
+            alike = [call for call in calls if call.decoding == decoding]
+            missing = {self._key(call): call for call in alike if self._recorded(call) is None}
+            if missing:
+                self._make(self.models[name], decoding, missing)
 
-            def keep(index: int, reply: Reply, keys: list[str] = keys) -> None:
-                self.journal.put(keys[index], [reply.text, reply.tokens, reply.prompt_tokens, reply.truncated])
-                self.made += 1
-                self.on_reply()
+    def _make(self, model: Model, decoding: Decoding, missing: Mapping[str, Call]) -> None:
+        keys, calls = list(missing), list(missing.values())
+        finished: list[tuple[str, Reply]] = []
 
-            self.models[name].generator.reply(
-                [call.prompt for call in wanted], decoding, [call.seed for call in wanted], keep
-            )
+        def keep(index: int, reply: Reply) -> None:
+            finished.append((keys[index], reply))
+            if not model.whole:
+                self._record(finished)
+            self.on_reply()
+
+        model.generator.reply([call.prompt for call in calls], decoding, [call.seed for call in calls], keep)
+        self._record(finished)
+
+    def _record(self, finished: list[tuple[str, Reply]]) -> None:
+        """Move replies to the journal."""
+        while finished:
+            key, reply = finished.pop(0)
+            self.journal.put(key, [reply.text, reply.tokens, reply.prompt_tokens, reply.truncated])
+            self.made += 1
 
     def _cost(self, call: Call, reply: Reply) -> Spent:
         return self.models[call.teacher].cost(reply.prompt_tokens, reply.tokens)

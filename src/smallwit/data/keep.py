@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from smallwit.recipe_generation import Keep
 
@@ -10,22 +9,19 @@ _WORD = re.compile(r"\d+|[^\W\d]+|[^\w\s]")
 _LONGEST_RUN = 3
 
 
-class Answer(NamedTuple):
-    """An answer to a problem, and its length in tokens."""
-
-    text: str
-    tokens: int
-
-
-def kept(answers: Sequence[Answer], keep: Keep) -> list[int]:
+def kept(answers: Sequence[str], keep: Keep) -> list[int]:
     """The places of the answers that are kept, in the order in which they were chosen. Equal texts count once.
 
-    Ties go to the answer that comes first, so that the choice depends on the answers and their order alone.
+    Length is in characters: teachers count tokens differently, and the shortest of some answers to one problem is the
+    same by either. Ties go to the answer that comes first, so that the choice depends on the answers alone.
     """
-    places = list({answer.text.strip(): place for place, answer in reversed(list(enumerate(answers)))}.values())[::-1]
+    first: dict[str, int] = {}
+    for place, answer in enumerate(answers):
+        first.setdefault(answer.strip(), place)
+    places = list(first.values())
     if keep.most is None:
         return places
-    by_length = sorted(places, key=lambda place: (answers[place].tokens, place))
+    by_length = sorted(places, key=lambda place: (len(answers[place]), place))
     if keep.rule == "shortest" or len(by_length) <= keep.most:
         return by_length[: keep.most]
     if keep.rule == "mixed":
@@ -34,9 +30,9 @@ def kept(answers: Sequence[Answer], keep: Keep) -> list[int]:
     return _diverse(by_length, answers, keep.most)
 
 
-def _diverse(by_length: Sequence[int], answers: Sequence[Answer], count: int) -> list[int]:
+def _diverse(by_length: Sequence[int], answers: Sequence[str], count: int) -> list[int]:
     """The shortest, then always the one whose nearest neighbour among those taken is farthest (Gonzalez 1985)."""
-    runs = {place: word_runs(answers[place].text) for place in by_length}
+    runs = {place: word_runs(answers[place]) for place in by_length}
     taken = [by_length[0]]
     nearest = {place: distance(runs[place], runs[taken[0]]) for place in by_length[1:]}
     while len(taken) < count:

@@ -17,11 +17,12 @@ class Unusable(ValueError):
 
 
 class Signature(NamedTuple):
-    """A function that is asked for: its name, and how many arguments it takes at least and at most."""
+    """A function that is asked for: its name, how many arguments it takes at least and at most, and the code so far."""
 
     name: str
     least: int
     most: int
+    code: str
 
 
 def read_question(reply: str, truncated: bool, original: str) -> str:
@@ -55,12 +56,14 @@ def read_solution(reply: str, truncated: bool) -> str:
 
 
 def read_signature(prompt: str) -> Signature:
-    """The function that a prompt ends with, signature and docstring. Raises `Unusable` for another prompt."""
+    """The function that a prompt, or its fenced block, ends with. Raises `Unusable` where there is none."""
+    blocks = _FENCE.findall(prompt)
+    prompt = (blocks[-1] if blocks else prompt).rstrip()
     start = [match.start() for match in re.finditer(r"^def ", prompt, re.MULTILINE)]
     if not start:
         raise Unusable("no function is asked for")
     try:
-        body = ast.parse(prompt[start[-1] :].rstrip() + "\n    pass\n").body
+        body = ast.parse(prompt[start[-1] :] + "\n    pass\n").body
     except SyntaxError:
         raise Unusable("the prompt does not end with a signature and a docstring") from None
     function = body[0]
@@ -68,7 +71,7 @@ def read_signature(prompt: str) -> Signature:
         raise Unusable("the prompt does not end with one plain function")
     takes = len(function.args.posonlyargs) + len(function.args.args)
     most = 1_000 if function.args.vararg else takes
-    return Signature(function.name, takes - len(function.args.defaults), most)
+    return Signature(function.name, takes - len(function.args.defaults), most, prompt)
 
 
 def read_cases(reply: str, signature: Signature) -> list[Case]:
