@@ -82,6 +82,12 @@ class Rollouts(Section):
         default=0, ge=0, description="rounds in which groups whose rewards are all equal are replaced by other prompts'"
     )
 
+    rest: int = Field(
+        default=0,
+        ge=0,
+        description="batches that a problem sits out after all of its completions earned alike",
+    )
+
     @model_validator(mode="after")
     def _consistent(self) -> "Rollouts":
         names = [part.function if isinstance(part, FunctionReward) else part.kind for part in self.reward]
@@ -186,11 +192,12 @@ class TrainStage(StageBase):
                 raise ValueError("cross_entropy on the student's own rollouts teaches nothing; use demonstrations")
         _one_estimator(self.objectives)
         for name, source in self.sources.items():
-            if isinstance(source, Rollouts) and source.resample and not _compares(self.objectives, name):
-                raise ValueError(
-                    f"source '{name}' has resample, and no objective there compares the completions of a problem; "
-                    "leave it out"
-                )
+            for key in ("resample", "rest"):
+                if isinstance(source, Rollouts) and getattr(source, key) and not _compares(self.objectives, name):
+                    raise ValueError(
+                        f"source '{name}' has {key}, and no objective there compares the completions of a problem; "
+                        "leave it out"
+                    )
         unread = set(self.sources) - {objective.source for objective in self.objectives}
         if unread:
             raise ValueError(f"no objective reads source {', '.join(sorted(unread))}")

@@ -103,6 +103,8 @@ class RunFolder:
         if node.kind == "teach":
             # They are in the artifact: a process killed just after publishing it leaves them.
             shutil.rmtree(work / "shards", ignore_errors=True)
+        if node.kind == "answers":
+            shutil.rmtree(work / "replies", ignore_errors=True)
 
     def _drop_checkpoints(self, folder: Path, key: str) -> None:
         """Those on the way to an artifact that is there: a process killed just after publishing it leaves them."""

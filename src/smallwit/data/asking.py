@@ -84,7 +84,8 @@ class Model:
     """A model that can be asked.
 
     `identity` says which weights these are (a hash, or an address and a name): replies are found again by it. `load` is
-    called when a reply is not there yet, and once. `flops(prompt_tokens, tokens)` is what a reply costs here.
+    called when a reply is not there yet, and once. `flops(prompt_tokens, tokens)` is what a reply costs here,
+    `prompt_tokens` the length of a prompt, or a bound on it.
 
     `whole` says that a reply depends, in its last bits, on the calls that it is made with, as on this machine: then a
     batch that was broken off is made again whole, so that a restart changes nothing.
@@ -94,6 +95,7 @@ class Model:
     load: Callable[[], Generator]
     price: Price = field(default_factory=lambda: Price(input=0, output=0))
     flops: Callable[[int, int], float] = no_flops
+    prompt_tokens: Callable[[Prompt], int] = most_prompt_tokens
     whole: bool = False
     _generator: Generator | None = None
 
@@ -148,10 +150,12 @@ class Asker:
 
     def _affordable(self, calls: list[Call]) -> int:
         """How many of the calls can be made at once, whatever each costs."""
+        if self.limits == Limits():
+            return len(calls)
         spent = self.spent
         for count, call in enumerate(calls):
             model = self.models[call.teacher]
-            most = spent.plus(model.cost(most_prompt_tokens(call.prompt), call.decoding.max_new_tokens))
+            most = spent.plus(model.cost(model.prompt_tokens(call.prompt), call.decoding.max_new_tokens))
             over = self.limits.exceeded(most)
             if over is not None:
                 if count == 0:

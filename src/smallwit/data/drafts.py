@@ -1,6 +1,5 @@
 """What a way of augmenting makes of a row before it is proved: a draft, or the reason why there is none."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -134,7 +133,7 @@ def _backward(way: Backward, spec: Augment, problem: Problem, seed: int) -> Draf
     return Draft(made, spec.check.prompt, "gold")
 
 
-def _values(problem: Problem, instruction: str) -> Mapping[str, str]:
+def _values(problem: Problem, instruction: str) -> dict[str, str]:
     question, _ = split_instruction(problem.prompt, instruction)
     answer = "" if problem.gold is None else str(problem.gold)
     return {"problem": question, "answer": answer, "solution": problem.solution or ""}

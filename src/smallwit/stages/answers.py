@@ -1,98 +1,134 @@
 """Let a model answer training problems and keep what the verifier accepts (rejection sampling)."""
 
 import json
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from smallwit.artifacts import publish
+from smallwit.data.asking import Asker, Call, Limits, Model
+from smallwit.data.journal import Journal
 from smallwit.errors import UserError
-from smallwit.evaluation.runner import Row, measure
 from smallwit.models.flops import Cost
-from smallwit.models.tokenizer import encode_prompts
 from smallwit.recipe import AnswersStage
-from smallwit.stages.inputs import engine_of, model_of, tasks_of, tokenizer_of
+from smallwit.rollout.generator import Decoding, Prompt, Reply
+from smallwit.seeds import stable_seed
+from smallwit.stages.inputs import generator_of, model_of, tasks_of, tokenizer_of
 from smallwit.stages.job import Info, Job, Reporter, Stopped
 from smallwit.stages.verdicts import require_verdicts
 from smallwit.tasks.base import Problem, Task
-from smallwit.training.sources import TaskProblems, stable_seed
+from smallwit.training.sources import TaskProblems
+from smallwit.verify import Verdict
 
 ANSWERS_FILE = "answers.jsonl"
+REPLIES = "replies"
+"""The folder of the journal while the stage is at work."""
+
+
+class _Wanted(NamedTuple):
+    task: Task
+    problem: Problem
+    sample: int
 
 
 def run(job: Job, reporter: Reporter) -> Info:
-    """Publish the accepted answers as `prompt`, `completion` rows. Raises `UserError` when none is accepted."""
+    """Publish the accepted answers as `prompt`, `completion` rows. Raises `UserError` when none is accepted.
+
+    Replies are kept as batches of them come: a stage that was broken off goes on behind the last whole batch.
+    """
     started = time.monotonic()
     stage = next(s for s in job.recipe.stages if s.name == job.name)
     assert isinstance(stage, AnswersStage)
-    tokenizer, model = tokenizer_of(job, stage.model), model_of(job, stage.model)
-    engine, cost = engine_of(job, model, tokenizer, stage.batch), Cost.of(model)
-    batches = _batches(stage, tasks_of(job, stage.tasks))
+    wanted = list(_in_turns(stage, tasks_of(job, stage.tasks)))
     kept: dict[tuple[str, str, str], dict[str, object]] = {}
-    asked, flops, tokens, dearest = 0, 0.0, 0, 0.0
-    for number, (task, sample, problems) in enumerate(batches):
-        if stage.flops is not None and flops + dearest > stage.flops:
-            break
-        rows = measure(
-            task,
-            problems,
-            engine,
-            tokenizer,
-            temperature=stage.temperature,
-            max_new_tokens=stage.max_new_tokens,
-            batch=stage.batch,
-            seed=stable_seed(job.recipe.seed, stage.name, number, sample) % 2**31,
-        )
-        require_verdicts(rows, f"{stage.name} on {task.name}")
-        prompts = encode_prompts(tokenizer, [problem.prompt for problem in problems])
-        price = sum(
-            cost.forward([len(prompt) + row["tokens"] - 1], row["tokens"])
-            for prompt, row in zip(prompts, rows, strict=True)
-        )
-        flops, dearest = flops + price, max(dearest, price)
-        tokens += sum(row["tokens"] for row in rows)
-        asked += len(rows)
-        accepted = [row for row in rows if stage.keep == "all" or row["strict"] == 1.0]
-        kept |= {(task.name, row["id"], row["response"]): _row(row, task, stage) for row in accepted}
-        share = flops / stage.flops if stage.flops is not None else (number + 1) / len(batches)
-        reporter.progress(min(share, 1.0), f"{len(kept)} of {asked} answers kept")
-        if reporter.stopping():
-            raise Stopped
+    verdicts: list[dict[str, float | None]] = []
+    asked = 0
+    with Journal(job.work / REPLIES / f"{job.key}.jsonl") as journal:
+        asker = _asker(job, stage, journal, reporter)
+        for batch in asker.ask(_call(job, stage, each) for each in wanted):
+            answered = [(each, reply) for each, (_, reply) in zip(wanted[asked:], batch, strict=False)]
+            asked += len(batch)
+            for each, reply, verdict in _judged(answered):
+                verdicts.append({"score": verdict.score, "strict": verdict.strict})
+                if stage.keep == "all" or verdict.strict == 1.0:
+                    kept[each.task.name, each.problem.id, reply.text] = _row(each, reply, stage)
+            require_verdicts(verdicts, stage.name)
+            share = asked / len(wanted) if stage.flops is None else asker.spent.flops / stage.flops
+            reporter.progress(min(share, 1.0), f"{len(kept)} of {asked} answers kept")
+            if reporter.stopping():
+                raise Stopped
     if not kept:
         raise UserError(f"stage {stage.name}: {stage.model} answered {asked} problems and the verifier accepted none")
     info: Info = {
         "seconds": time.monotonic() - started,
-        "flops": flops,
-        "tokens": tokens,
+        "flops": asker.spent.flops,
+        "tokens": asker.spent.tokens,
         "asked": asked,
         "kept": len(kept),
     }
     publish(job.folder, lambda folder: _write(folder, list(kept.values())), {"key": job.key, "name": job.name} | info)
+    shutil.rmtree(job.work / REPLIES)
     return info
 
 
-def _batches(stage: AnswersStage, tasks: Sequence[Task]) -> list[tuple[Task, int, list[Problem]]]:
-    """The work in batches of one task each, the tasks taking turns, so that a budget is spent on all alike."""
+def _asker(job: Job, stage: AnswersStage, journal: Journal, reporter: Reporter) -> Asker:
+    tokenizer, model = tokenizer_of(job, stage.model), model_of(job, stage.model)
+    cost, generator = Cost.of(model), generator_of(job, model, tokenizer, stage.batch)
+
+    def flops(prompt_tokens: int, tokens: int) -> float:
+        return cost.forward([prompt_tokens + tokens - 1], tokens)
+
+    def stop() -> None:
+        if reporter.stopping():
+            raise Stopped
+
+    def prompt_tokens(prompt: Prompt) -> int:
+        return len(generator.encode([prompt], _decoding(stage))[0])
+
+    teacher = Model(job.key, lambda: generator, flops=flops, prompt_tokens=prompt_tokens, whole=True)
+    limits = Limits(flops=stage.flops)
+    return Asker({stage.model: teacher}, journal, limits=limits, batch=stage.batch, on_reply=stop)
+
+
+def _call(job: Job, stage: AnswersStage, wanted: _Wanted) -> Call:
+    seed = stable_seed(job.recipe.seed, stage.name, wanted.task.name, wanted.problem.id, wanted.sample)
+    prompt = Prompt(({"role": "user", "content": wanted.problem.prompt},))
+    return Call(stage.model, prompt, _decoding(stage), seed)
+
+
+def _decoding(stage: AnswersStage) -> Decoding:
+    return Decoding(stage.temperature, stage.max_new_tokens)
+
+
+def _judged(answered: Sequence[tuple[_Wanted, Reply]]) -> Iterator[tuple[_Wanted, Reply, Verdict]]:
+    """The answers with their verdicts, task by task."""
+    for task in dict.fromkeys(each.task for each, _ in answered):
+        rows = [(each, reply) for each, reply in answered if each.task is task]
+        verdicts = task.verify_batch([(each.problem, reply.text) for each, reply in rows])
+        yield from ((each, reply, verdict) for (each, reply), verdict in zip(rows, verdicts, strict=True))
+
+
+def _in_turns(stage: AnswersStage, tasks: Sequence[Task]) -> Iterator[_Wanted]:
+    """The work, a batch of each task in turn, so that a budget is spent on all alike."""
     chosen = [TaskProblems.of(task, "train", skip=stage.skip, limit=stage.problems) for task in tasks]
-    starts = range(0, max(problems.size for problems in chosen), stage.batch)
-    return [
-        (problems.task, sample, [problems[i] for i in range(start, min(start + stage.batch, problems.size))])
-        for sample in range(stage.samples)
-        for start in starts
-        for problems in chosen
-        if start < problems.size
-    ]
+    for sample in range(stage.samples):
+        for start in range(0, max(problems.size for problems in chosen), stage.batch):
+            for problems in chosen:
+                for index in range(start, min(start + stage.batch, problems.size)):
+                    yield _Wanted(problems.task, problems[index], sample)
 
 
-def _row(row: Row, task: Task, stage: AnswersStage) -> dict[str, object]:
+def _row(wanted: _Wanted, reply: Reply, stage: AnswersStage) -> dict[str, object]:
     return {
-        "prompt": row["prompt"],
-        "completion": row["response"],
-        "answer": row["answer"],
-        "task": task.name,
-        "id": row["id"],
+        "prompt": wanted.problem.prompt,
+        "completion": reply.text,
+        "answer": wanted.problem.gold,
+        "task": wanted.task.name,
+        "id": wanted.problem.id,
         "origin": stage.model,
-        "license": task.license,
+        "license": wanted.task.license,
     }
 
 

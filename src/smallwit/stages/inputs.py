@@ -7,9 +7,10 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from smallwit.models.build import DTYPES, load_model, new_model
-from smallwit.models.tokenizer import load_tokenizer
+from smallwit.models.tokenizer import end_tokens, load_tokenizer
 from smallwit.recipe import ModelSpec
 from smallwit.rollout.local import LocalEngine
+from smallwit.rollout.local_generator import LocalGenerator
 from smallwit.stages.job import Job
 from smallwit.tasks import load_task
 from smallwit.tasks.base import Task
@@ -46,6 +47,11 @@ def engine_of(job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
     """The local engine on this model's weights."""
     pad = pad_token(tokenizer)
     return LocalEngine(model, vocabulary=len(tokenizer), pad=pad, batch=batch, autocast=autocast_of(job))
+
+
+def generator_of(job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: int) -> LocalGenerator:
+    """Text in, text out, by the local engine on this model's weights."""
+    return LocalGenerator(engine_of(job, model, tokenizer, batch), tokenizer, end_tokens(tokenizer))
 
 
 def autocast_of(job: Job) -> torch.dtype | None:

@@ -22,6 +22,7 @@ from smallwit.seeds import stable_seed
 from smallwit.tasks.base import Problem, Task
 from smallwit.training.annotators import Annotator
 from smallwit.training.batch import Example
+from smallwit.training.resting import Resting
 from smallwit.training.rewards import Grader
 from smallwit.training.step_batch import StepBatch
 
@@ -93,6 +94,7 @@ class ProblemStream:
     def __init__(self, tasks: Sequence[TaskProblems], seed: int, name: str) -> None:
         self.tasks = tasks
         self.orders = [Shuffled(t.size, seed, name, t.task.name) for t in tasks]
+        self.size = sum(t.size for t in tasks)
 
     def __getitem__(self, index: int) -> tuple[Task, Problem]:
         turn, which = divmod(index, len(self.tasks))
@@ -157,7 +159,8 @@ class RolloutSource:
     """The student's own completions; graded, and given advantages by `estimator`, when an objective needs rewards.
 
     `annotators` say more of them before the batch is split; `base` is the folder of the user's own reward files. A
-    batch serves `spec.updates` steps, a part each; until they are over it is a part of what training remembers.
+    batch serves `spec.updates` steps, a part each; until they are over it is a part of what training remembers. So is
+    which problems rest, if the recipe lets them.
     """
 
     def __init__(
@@ -179,6 +182,7 @@ class RolloutSource:
         self.grader = Grader(spec.reward, spec.max_new_tokens, base)
         self.shared: list[Example] = []
         self.shared_number = -1
+        self.resting = Resting(spec.rest) if spec.rest else None
 
     def batch(self, step: int) -> StepBatch:
         """Raises `RuntimeError` for a step that goes on with rollouts which were neither made nor restored."""
@@ -194,12 +198,15 @@ class RolloutSource:
     def state(self) -> dict[str, Any]:
         """What goes into a checkpoint: the rollouts that later steps may still learn from."""
         shared = self.shared if self.spec.updates > 1 else []
-        return {"number": self.shared_number, "shared": [asdict(example) for example in shared]}
+        resting = self.resting.state() if self.resting is not None else None
+        return {"number": self.shared_number, "shared": [asdict(example) for example in shared], "resting": resting}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint's `state`."""
         self.shared_number = state["number"]
         self.shared = [Example(**example) for example in state["shared"]]
+        if self.resting is not None:
+            self.resting.restore(state["resting"])
 
     def _rollouts(self, step: int) -> StepBatch:
         spec = self.spec
@@ -211,6 +218,9 @@ class RolloutSource:
                 break
             drawn = drawn.and_also(self._draw(step, attempt, len(drawn.pairs), missing))
         metrics = drawn.metrics()
+        if self.resting is not None:
+            self.resting.note(drawn.pairs, drawn.rewards, step)
+            metrics["resting"] = float(len(self.resting.until))
         flops = self._flops(drawn.prompts, drawn.completions)
         if spec.resample:
             metrics["dropped"] = float((~has_signal(drawn.rewards)).sum())
@@ -234,8 +244,11 @@ class RolloutSource:
     def _draw(self, step: int, attempt: int, first: int, count: int) -> "_Drawn":
         """Groups of completions of `count` problems, from place `first` of the step's window of the stream on."""
         spec = self.spec
-        start = step * spec.prompts * (1 + spec.resample) + first
-        pairs = [self.stream[start + i] for i in range(count)]
+        if self.resting is not None:
+            pairs = self.resting.take(self.stream, step, count)
+        else:
+            start = step * spec.prompts * (1 + spec.resample) + first
+            pairs = [self.stream[start + i] for i in range(count)]
         prompts = encode_prompts(self.tokenizer, [problem.prompt for _, problem in pairs])
         samples = range(attempt * spec.group, (attempt + 1) * spec.group)
         seeds = [stable_seed(self.seed, step, t.name, problem.id, sample) for t, problem in pairs for sample in samples]
