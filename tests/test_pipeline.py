@@ -243,11 +243,11 @@ class TestCache:
         content = bytearray(model.read_bytes())
         content[-1] ^= 1
         model.write_bytes(content)
-        (micro.artifact(tmp_path / "run", "answers") / "answers.jsonl").unlink()
+        (micro.artifact(tmp_path / "run", "answers") / "train-00000-of-00001.jsonl").unlink()
         ran = again()
         assert sorted(ran.computed) == ["answers", "kd"]
         assert f"kd: its artifact is damaged and will be made again: {model}: content differs" in ran.printed
-        assert "answers.jsonl: missing" in ran.printed
+        assert "train-00000-of-00001.jsonl: missing" in ran.printed
         assert ran.weights("kd") == finished.weights("kd")
 
     def test_the_seconds_of_a_stopped_attempt_count(

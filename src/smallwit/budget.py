@@ -1,7 +1,16 @@
 """What a recipe says of the training FLOPs of its models: who pays for what, and what is left to spend."""
 
 from smallwit.errors import UserError
-from smallwit.recipe import Demonstrations, Recipe, TeachStage, TrainStage
+from smallwit.recipe import (
+    AnswersStage,
+    ConstructStage,
+    Demonstrations,
+    Recipe,
+    Rollouts,
+    Stage,
+    TeachStage,
+    TrainStage,
+)
 from smallwit.recipe_objectives import Distillation
 
 
@@ -10,11 +19,18 @@ def declared_flops(recipe: Recipe, name: str) -> float | None:
     stages = {stage.name: stage for stage in recipe.stages}
     total = 0.0
     for paid in paid_stages(recipe, name):
-        stage = stages[paid]
-        if isinstance(stage, TeachStage) or stage.flops is None:
+        cost = declared_cost(stages[paid])
+        if cost is None:
             return None
-        total += stage.flops
+        total += cost
     return total
+
+
+def declared_cost(stage: Stage) -> float | None:
+    """The FLOPs that a stage itself may spend, if the recipe says so. A dataset that no model helps with costs none."""
+    if isinstance(stage, TrainStage | AnswersStage):
+        return stage.flops
+    return 0.0 if isinstance(stage, ConstructStage) and not stage.models else None
 
 
 def remaining_flops(stage: TrainStage, target: float, spent: float) -> float:
@@ -45,12 +61,15 @@ def paid_stages(recipe: Recipe, name: str) -> list[str]:
             waiting += [stage.from_, *answers_of(stage), *stores]
         elif isinstance(stage, TeachStage) and stage.from_ is not None:
             waiting.append(stage.from_)
+        elif isinstance(stage, ConstructStage):
+            waiting += stage.reads
     return paid
 
 
 def answers_of(stage: TrainStage) -> list[str]:
-    """The answers stages that a stage learns from."""
-    return [s.from_ for s in stage.sources.values() if isinstance(s, Demonstrations) and s.from_ is not None]
+    """The answers and construct stages that a stage learns from."""
+    sources = [source for source in stage.sources.values() if isinstance(source, Demonstrations | Rollouts)]
+    return [source.from_ for source in sources if source.from_ is not None]
 
 
 def teachers_of(stage: TrainStage) -> list[str]:

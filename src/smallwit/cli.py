@@ -19,6 +19,7 @@ from smallwit.nearest import hint
 COMMANDS: dict[str, dict[str, dict[str, Any]]] = {
     "run": {},
     "teach": {},
+    "data": {"build": {}},
     "model": {"new": {}},
     "report": {},
     "doctor": {},
@@ -76,6 +77,13 @@ def _parser() -> argparse.ArgumentParser:
     teach = verbs.add_parser("teach", help="store what a recipe's teachers know", description=about)
     _add_recipe_arguments(teach)
     teach.set_defaults(command=_teach, options=_options(teach))
+
+    data = verbs.add_parser("data", help="build datasets and look at them", description="Build datasets.")
+    verbs_of_data = data.add_subparsers(metavar="COMMAND", required=True)
+    about = "Run a recipe's construct stages, and what they need, and stop."
+    build = verbs_of_data.add_parser("build", help="build a recipe's datasets", description=about)
+    _add_recipe_arguments(build)
+    build.set_defaults(command=_data_build, options=_options(build))
 
     model = verbs.add_parser("model", help="make model folders", description="Make model folders.")
     new = model.add_subparsers(metavar="COMMAND", required=True).add_parser(
@@ -168,6 +176,25 @@ def _teach(arguments: argparse.Namespace) -> int:
             print(f"{store.stage}: {store.folder}, {store.tokens:,} tokens, {share:.1f} bytes a token")
 
     return _said(stored)
+
+
+def _data_build(arguments: argparse.Namespace) -> int:
+    _go_offline(arguments)
+    from smallwit.recipe_file import check_recipe, read_recipe
+
+    base = arguments.recipe.parent
+    data_dir = data_dir_of(arguments.data_dir)
+    recipe, lines = read_recipe(arguments.recipe, arguments.set)
+    check_recipe(recipe, base, data_dir, lines=lines)
+    run_dir = arguments.run_dir or Path("runs") / recipe.name
+
+    from smallwit import pipeline
+
+    def built() -> None:
+        for name, folder in pipeline.construct(recipe, base=base, run_dir=run_dir, data_dir=data_dir):
+            print(f"{name}: {folder}")
+
+    return _said(built)
 
 
 def _said(work: Callable[[], object]) -> int:

@@ -18,7 +18,7 @@ from smallwit.ledger import Entry, Ledger
 from smallwit.plan import Node, Plan, make_plan
 from smallwit.processes import MemoryWatch, Message, Running, fork_server, start, stop, terminable, wait_for_news
 from smallwit.progress import RunProgress
-from smallwit.recipe import Recipe, TeachStage, TrainStage
+from smallwit.recipe import Recipe, TrainStage
 from smallwit.recipe_file import dump_recipe
 from smallwit.report.format import human_seconds
 from smallwit.report.html import write_report
@@ -74,17 +74,35 @@ def teach(
 
     Raises as `run` does, and `UserError` for a recipe without a teach stage.
     """
-    stages = [stage.name for stage in recipe.stages if isinstance(stage, TeachStage)]
+    stores = []
+    for name, folder, manifest in _stages_alone(recipe, "teach", base, run_dir, data_dir, console):
+        size = sum(file["bytes"] for file in manifest["files"].values())
+        stores.append(Store(name, folder, manifest["tokens"], size))
+    return stores
+
+
+def construct(
+    recipe: Recipe, *, base: Path, run_dir: Path, data_dir: Path | None, console: Console | None = None
+) -> list[tuple[str, Path]]:
+    """Build what is missing of a recipe's datasets and of what they need, and nothing else; their names and folders.
+
+    Raises as `run` does, and `UserError` for a recipe without a construct stage.
+    """
+    made = _stages_alone(recipe, "construct", base, run_dir, data_dir, console)
+    return [(name, folder) for name, folder, _ in made]
+
+
+def _stages_alone(
+    recipe: Recipe, kind: str, base: Path, run_dir: Path, data_dir: Path | None, console: Console | None
+) -> list[tuple[str, Path, dict[str, Any]]]:
+    """The stages of a kind, each with its artifact's folder and manifest."""
+    stages = [stage.name for stage in recipe.stages if stage.kind == kind]
     if not stages:
-        raise UserError(f"recipe {recipe.name}: has no teach stage; add one (kind: teach), or use smallwit run")
+        raise UserError(f"recipe {recipe.name}: has no {kind} stage; add one (kind: {kind}), or use smallwit run")
     with _at_work(recipe, base, run_dir, data_dir, console or Console()) as conductor:
         conductor.run(conductor.plan.needed_for(stages))
-    stores = []
-    for name in stages:
-        manifest = conductor.manifests[name]
-        size = sum(file["bytes"] for file in manifest["files"].values())
-        stores.append(Store(name, conductor.folder.artifact(conductor.plan.nodes[name]), manifest["tokens"], size))
-    return stores
+    nodes = conductor.plan.nodes
+    return [(name, conductor.folder.artifact(nodes[name]), conductor.manifests[name]) for name in stages]
 
 
 @contextmanager
@@ -239,7 +257,7 @@ class Conductor:
     def _entries(self) -> list[Entry]:
         entries = []
         for node in self.plan.nodes.values():
-            if node.kind not in ("train", "answers", "teach") or node.name not in self.manifests:
+            if node.kind not in ("train", "answers", "teach", "construct") or node.name not in self.manifests:
                 continue
             manifest = self.manifests[node.name]
             entries.append(

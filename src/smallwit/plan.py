@@ -8,10 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from smallwit.artifacts import content_key, folder_hash
+from smallwit.artifacts import content_key, file_hash, folder_hash
 from smallwit.budget import answers_of, declared_flops, remaining_flops, teachers_of
+from smallwit.data.build import content_of, origin_of_tokenizer
 from smallwit.errors import UserError
-from smallwit.recipe import Recipe, Rollouts, Stage, TeachStage, TrainStage
+from smallwit.recipe import ConstructStage, Recipe, Rollouts, Stage, TeachStage, TrainStage
 from smallwit.recipe_objectives import PolicyGradient
 from smallwit.recipe_rewards import FunctionReward
 from smallwit.tasks import load_task, task_bytes
@@ -130,10 +131,12 @@ def make_plan(recipe: Recipe, *, base: Path, data_dir: Path | None, device: str,
         add("tokenizer", "tokenizer", "tokenizer", config, [], [], threads)
     for stage in recipe.stages:
         count = stage.threads or threads
-        inputs = _inputs(stage)
+        inputs = _inputs(stage, recipe)
         needs = [name for name in inputs if name in plan.nodes] + tokens(inputs)
         read = tasks(_tasks_read(stage, recipe))
         config = [stage.model_dump(mode="json", exclude={"checkpoint_seconds"}), read, *_rewards(stage, base)]
+        if isinstance(stage, ConstructStage):
+            config.append([content_of(stage.steps, base), _tokenizer_identity(stage, recipe, base)])
         if isinstance(stage, TrainStage) and stage.validation is not None:
             # The part of the evaluation's settings that validation follows.
             chosen = stage.validation.tasks or recipe.evaluation.tasks
@@ -156,6 +159,8 @@ def make_plan(recipe: Recipe, *, base: Path, data_dir: Path | None, device: str,
 
 def _tasks_read(stage: Stage, recipe: Recipe) -> list[str]:
     """Names of the tasks whose problems a stage works on."""
+    if isinstance(stage, ConstructStage):
+        return sorted(recipe.tasks)
     readers = list(stage.sources.values()) if isinstance(stage, TrainStage) else [stage]
     return sorted({name for reader in readers for name in reader.tasks or recipe.tasks})
 
@@ -168,12 +173,15 @@ def _rewards(stage: Stage, base: Path) -> list[str]:
     return [hashlib.sha256(content).hexdigest() for content in files]
 
 
-def _inputs(stage: Stage) -> list[str]:
+def _inputs(stage: Stage, recipe: Recipe) -> list[str]:
     """Names of the models and stages that a stage reads."""
     if isinstance(stage, TrainStage):
         penalties = [o.reference for o in stage.objectives if isinstance(o, PolicyGradient)]
         references = [reference.model for reference in penalties if reference is not None]
         return list(dict.fromkeys([stage.from_, *teachers_of(stage), *references, *answers_of(stage)]))
+    if isinstance(stage, ConstructStage):
+        counting = [stage.tokenizer] if stage.tokenizer in recipe.models else []
+        return list(dict.fromkeys([*stage.models, *stage.reads, *counting]))
     answers = [stage.from_] if isinstance(stage, TeachStage) and stage.from_ is not None else []
     return [stage.model, *answers]
 
@@ -183,6 +191,14 @@ def _task_identity(name: str, options: dict[str, Any], data_dir: Path | None, ba
     fingerprint = getattr(load_task(name, options, data_dir, base), "fingerprint", None)
     own = hashlib.sha256(task_bytes(name, options, base)).hexdigest()
     return [options, own, fingerprint() if fingerprint is not None else None]
+
+
+def _tokenizer_identity(stage: ConstructStage, recipe: Recipe, base: Path) -> str | None:
+    """The content of a tokenizer's folder that is no model of the recipe's."""
+    if stage.tokenizer is None or stage.tokenizer in recipe.models:
+        return None
+    file = Path(origin_of_tokenizer(stage.tokenizer, base)) / "tokenizer.json"
+    return file_hash(file) if file.is_file() else None
 
 
 def _model_identity(recipe: Recipe, name: str, base: Path) -> Any:

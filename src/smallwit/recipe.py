@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from smallwit.recipe_data import DataStepSpec, Filter, whole_construction
 from smallwit.recipe_objectives import ObjectiveSpec, PolicyGradient, Section
 from smallwit.recipe_rewards import FunctionReward, Overlong, ResponseReward, Reward
 
@@ -44,10 +45,10 @@ class TokenizerSpec(Section):
 
 
 class WorkedSolutions(Section):
-    """Problems with solutions: of the tasks' training splits, or the answers that an earlier stage collected."""
+    """Problems with solutions: of the tasks' training splits, or the rows that an earlier stage made."""
 
     tasks: list[str] | None = None
-    from_: str | None = Field(default=None, alias="from", description="name of an `answers` stage")
+    from_: str | None = Field(default=None, alias="from", description="name of an `answers` or `construct` stage")
     limit: PositiveInt | None = Field(default=None, description="problems of each task, from the start of the split")
 
 
@@ -71,6 +72,7 @@ class Rollouts(Section):
 
     kind: Literal["rollouts"]
     tasks: list[str] | None = None
+    from_: str | None = Field(default=None, alias="from", description="name of a `construct` stage, for its problems")
     prompts: PositiveInt
     group: PositiveInt = 1
     temperature: PositiveFloat = 1.0
@@ -261,7 +263,41 @@ class TeachStage(StageBase, WorkedSolutions):
     micro_tokens: PositiveInt = Field(default=16384, description="padded tokens of one forward pass")
 
 
-Stage = Annotated[TrainStage | AnswersStage | TeachStage, Field(discriminator="kind")]
+class ConstructStage(StageBase):
+    """Build a dataset by steps, for sources of train stages (`from`) or for its own sake (`smallwit data build`)."""
+
+    kind: Literal["construct"]
+    steps: list[DataStepSpec]
+    tokenizer: str | None = Field(
+        default=None, description="what counts tokens: a model of the recipe, or else a folder or hub id"
+    )
+    on_personal_data: Literal["report", "stop"] = Field(
+        default="report", description="what looks like personal data in a row that a step sends to a model"
+    )
+
+    @field_validator("steps")
+    @classmethod
+    def _whole(cls, steps: list[DataStepSpec]) -> list[DataStepSpec]:
+        return whole_construction(steps)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ConstructStage":
+        if self.tokenizer is None and any(isinstance(step, Filter) and step.counts_tokens for step in self.steps):
+            raise ValueError("a step counts tokens; give the stage a tokenizer (a model of the recipe, or a folder)")
+        return self
+
+    @property
+    def models(self) -> list[str]:
+        """The models and train stages that the steps ask."""
+        return list(dict.fromkeys(name for step in self.steps for name in step.models))
+
+    @property
+    def reads(self) -> list[str]:
+        """The earlier stages whose rows the steps read."""
+        return list(dict.fromkeys(name for step in self.steps for name in step.stages))
+
+
+Stage = Annotated[TrainStage | AnswersStage | TeachStage | ConstructStage, Field(discriminator="kind")]
 
 
 class Evaluation(Section):
@@ -291,9 +327,19 @@ class Recipe(Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     workers: PositiveInt = Field(default=1, description="stages that may run side by side")
-    tasks: dict[str, dict[str, Any]] = Field(min_length=1)
+    tasks: dict[str, dict[str, Any]] = Field(default_factory=dict)
     tokenizer: TokenizerSpec | None = None
-    models: dict[str, ModelSpec] = Field(min_length=1)
+    models: dict[str, ModelSpec] = Field(default_factory=dict)
     stages: list[Stage] = Field(min_length=1)
     evaluation: Evaluation = Evaluation()
     comparisons: list[Comparison] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _something_to_train(self) -> "Recipe":
+        """Only a recipe that does nothing but build datasets can do without tasks and models."""
+        for name in ("tasks", "models"):
+            if not getattr(self, name) and not all(isinstance(stage, ConstructStage) for stage in self.stages):
+                raise ValueError(
+                    f"needs a key '{name}' with at least one entry: it has a stage that trains or asks a model"
+                )
+        return self

@@ -11,12 +11,12 @@ from smallwit.recipe_generation import (
     Drawing,
     Keep,
     KeepSpec,
-    Section,
     Teacher,
     TeacherSpec,
     Template,
     TemplateSpec,
 )
+from smallwit.recipe_objectives import Section
 
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 """The house protocol's instruction on the answer's form."""

@@ -6,11 +6,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from smallwit.budget import paid_stages
+from smallwit.budget import declared_cost, paid_stages
 from smallwit.errors import UserError
 from smallwit.nearest import hint
 from smallwit.recipe import (
     AnswersStage,
+    ConstructStage,
     Demonstrations,
     ModelSpec,
     NewModel,
@@ -20,6 +21,7 @@ from smallwit.recipe import (
     TeachStage,
     TrainStage,
 )
+from smallwit.recipe_data import FileRows, Gather, RowSourceSpec, StageRows, TaskRows
 from smallwit.recipe_objectives import ULD, Distillation, PolicyGradient
 from smallwit.recipe_rewards import FunctionReward
 from smallwit.recipe_yaml import Lines
@@ -57,11 +59,13 @@ class _Check:
         for index, stage in enumerate(self.recipe.stages):
             if isinstance(stage, TrainStage):
                 self.train_stage(index, stage)
+            elif isinstance(stage, ConstructStage):
+                self.construct_stage(index, stage)
             else:
                 self.model_before("model", stage.model, "stages", index, "model")
                 self.task_names(stage.tasks, "stages", index, "tasks")
             if isinstance(stage, TeachStage) and stage.from_ is not None:
-                self.answers_before(stage.from_, "stages", index, "from")
+                self.rows_before("demonstrations from", stage.from_, "stages", index, "from")
         for index, stage in enumerate(self.recipe.stages):
             if isinstance(stage, TrainStage) and stage.equal_compute is not None:
                 self.equal_compute(index, stage, stage.equal_compute)
@@ -112,8 +116,10 @@ class _Check:
             known = [*self.recipe.models, *self.train_stages(self.recipe.stages[:index])]
             raise self.refuse(f"{role} '{name}' is no model and no earlier stage; {hint(name, known)}", *place)
         if not isinstance(stage, TrainStage):
-            kind = {"answers": "an answers stage", "teach": "a teach stage"}[stage.kind]
-            what = f"{role} '{name}' is {kind}, which makes no model; name a model or a train stage"
+            article = "an" if stage.kind == "answers" else "a"
+            what = (
+                f"{role} '{name}' is {article} {stage.kind} stage, which makes no model; name a model or a train stage"
+            )
             raise self.refuse(what, *place)
         self.before(role, name, *place)
 
@@ -164,8 +170,8 @@ class _Check:
         self.model_before("from", stage.from_, *place, "from")
         for name, source in stage.sources.items():
             self.task_names(source.tasks, *place, "sources", name, "tasks")
-            if isinstance(source, Demonstrations) and source.from_ is not None:
-                self.answers_before(source.from_, *place, "sources", name, "from")
+            if isinstance(source, Demonstrations | Rollouts) and source.from_ is not None:
+                self.rows_before(f"{source.kind} from", source.from_, *place, "sources", name, "from")
             if isinstance(source, Rollouts):
                 self.reward(source, *place, "sources", name, "reward")
         if stage.validation is not None:
@@ -225,14 +231,39 @@ class _Check:
             what = f"{stored} has {store.limit} problems of each task, source '{name}' reads {wanted}"
             raise self.refuse(f"{what}; make limit there as large", *place, "teacher")
 
-    def answers_before(self, name: str, *place: str | int) -> None:
+    def rows_before(self, role: str, name: str, *place: str | int) -> None:
+        """`name` must be an answers or construct stage that comes before the stage at `place`."""
         stage = self.stages.get(name)
-        if not isinstance(stage, AnswersStage):
-            answers = [other.name for other in self.recipe.stages if isinstance(other, AnswersStage)]
-            what = f"is a {stage.kind} stage, which collects no answers" if stage else "is no stage"
-            advice = hint(name, answers, "answers stages")
-            raise self.refuse(f"demonstrations from '{name}': it {what}; {advice}", *place)
-        self.before("demonstrations from", name, *place)
+        if not isinstance(stage, AnswersStage | ConstructStage):
+            known = [other.name for other in self.recipe.stages if isinstance(other, AnswersStage | ConstructStage)]
+            what = f"is a {stage.kind} stage, which makes no rows" if stage else "is no stage"
+            advice = hint(name, known, "answers and construct stages")
+            raise self.refuse(f"{role} '{name}': it {what}; {advice}", *place)
+        self.before(role, name, *place)
+
+    def construct_stage(self, index: int, stage: ConstructStage) -> None:
+        for number, step in enumerate(stage.steps):
+            place = ("stages", index, "steps", number)
+            for name in step.models:
+                self.model_before("model", name, *place)
+            if isinstance(step, Gather):
+                for count, source in enumerate(step.sources):
+                    self.row_source(source, *place, "sources", count)
+
+    def row_source(self, source: RowSourceSpec, *place: str | int) -> None:
+        if isinstance(source, StageRows):
+            self.rows_before("rows from", source.from_, *place, "from")
+        elif source.task is not None and source.task not in self.recipe.tasks:
+            what = f"unknown task '{source.task}'; {hint(source.task, self.recipe.tasks)}"
+            raise self.refuse(what, *place, "task")
+        if isinstance(source, FileRows):
+            # Imported here: the shared nouns stand below the workshops.
+            from smallwit.data.gather import files_of
+
+            try:
+                files_of(source, self.base)
+            except UserError as error:
+                raise self.refuse(str(error), *place, "path") from error
 
     def equal_compute(self, index: int, stage: TrainStage, target: str) -> None:
         """A stage can match the cost of an earlier one, or of a later one whose whole path has declared its FLOPs."""
@@ -247,7 +278,7 @@ class _Check:
             return
         for name in paid_stages(self.recipe, target):
             other = self.stages[name]
-            if isinstance(other, TeachStage) or other.flops is None:
+            if declared_cost(other) is None:
                 what = f"equal_compute '{target}' comes later, and its cost is not known before it has run"
                 reason = f"'{name}', whose cost counts, has no budget in flops"
                 raise self.refuse(f"{what}: {reason}; put '{stage.name}' after '{target}'", *place)
@@ -324,8 +355,14 @@ class _Check:
                 for task in () if stage.from_ is not None else stage.tasks or everything:
                     yield "solutions", task, 0, place
                 continue
+            if isinstance(stage, ConstructStage):
+                for number, step in enumerate(stage.steps):
+                    for count, rows in enumerate(step.sources if isinstance(step, Gather) else ()):
+                        if isinstance(rows, TaskRows):
+                            yield rows.split, rows.task, 0, (*place, "steps", number, "sources", count)
+                continue
             for name, source in stage.sources.items():
-                if isinstance(source, Demonstrations) and source.from_ is not None:
+                if isinstance(source, Demonstrations | Rollouts) and source.from_ is not None:
                     continue
                 what = {"demonstrations": "solutions", "text": "documents", "rollouts": "train"}[source.kind]
                 for task in source.tasks or everything:
@@ -334,7 +371,8 @@ class _Check:
             if stage.validation is not None:
                 for task in stage.validation.tasks or self.recipe.evaluation.tasks or everything:
                     yield "validation", task, 0, (*place, "validation")
-        for task in self.recipe.evaluation.tasks or everything:
+        measured = self.recipe.evaluation.tasks or everything
+        for task in measured if self.train_stages(self.recipe.stages) else ():
             yield self.recipe.evaluation.split, task, 0, ("evaluation",)
 
     def has_problems(self, task: "Task", what: str, skip: int, place: tuple[str | int, ...]) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from smallwit.recipe_objectives import Section
+from smallwit.recipe_step import DataStep
 from smallwit.rollout.generator import Decoding, Message, Prompt
 
 # ---- prompts
@@ -117,7 +118,7 @@ class Drawing(Section):
         return Decoding(self.temperature, self.max_new_tokens, self.top_p)
 
 
-class Asking(Section):
+class Asking(DataStep):
     """What steps that ask a model have in common."""
 
     budget: Budget | None = None
@@ -207,7 +208,7 @@ def _as_rule(value: Any) -> Any:
 KeepSpec = Annotated[Keep, BeforeValidator(_as_rule)]
 
 
-class Verify(Section):
+class Verify(DataStep):
     """Keep answers that the task's verifier accepts, and of those what `keep` says. Equal answers count once."""
 
     kind: Literal["verify"]

@@ -7,7 +7,8 @@ import gzip
 import json
 import logging
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,25 +70,29 @@ def read_rows(
     return rows, bad
 
 
-def scan_rows(path: Path | str, columns: Mapping[str, type] | None = None) -> Iterator[Row | BadRow]:
+def scan_rows(
+    path: Path | str, columns: Mapping[str, type] | None = None, far: Callable[[float], None] = lambda share: None
+) -> Iterator[Row | BadRow]:
     """The rows of a file one after the other, each a dict or a `BadRow`; one line or parquet batch is held at a time.
 
-    The kind is told by the file's first bytes, not by its name. Raises `UserError` where the whole file cannot be read.
+    The kind is told by the file's first bytes, not by its name. `far` is told, before each row, which share of the
+    file has been read. Raises `UserError` where the whole file cannot be read.
     """
     path = Path(path)
     try:
         with path.open("rb") as file:
             start = file.read(4)
             file.seek(0)
+            size = max(path.stat().st_size, 1)
             if start[:2] in _UTF16_MARKS:
                 raise UserError(f"{path}: the file is UTF-16; convert it to UTF-8")
             if start == _PARQUET:
-                yield from _parquet_rows(path, columns)
-            elif start[:2] == _GZIP:
-                with gzip.open(file) as unpacked:
-                    yield from _json_rows(path, unpacked, columns)
-            else:
-                yield from _json_rows(path, file, columns)
+                yield from _parquet_rows(path, columns, far)
+                return
+            with gzip.open(file) if start[:2] == _GZIP else nullcontext(file) as lines:
+                for row in _json_rows(path, lines, columns):
+                    far(file.tell() / size)
+                    yield row
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; check the path") from error
     except (OSError, EOFError, zlib.error) as error:
@@ -116,7 +121,9 @@ def _json_rows(path: Path, file: Iterable[bytes], columns: Mapping[str, type] | 
         yield row if reason is None else BadRow(path, number, reason)
 
 
-def _parquet_rows(path: Path, columns: Mapping[str, type] | None) -> Iterator[Row | BadRow]:
+def _parquet_rows(
+    path: Path, columns: Mapping[str, type] | None, far: Callable[[float], None]
+) -> Iterator[Row | BadRow]:
     import pyarrow  # type: ignore[import-untyped]
     import pyarrow.parquet  # type: ignore[import-untyped]
 
@@ -126,6 +133,7 @@ def _parquet_rows(path: Path, columns: Mapping[str, type] | None) -> Iterator[Ro
             for batch in table.iter_batches(1024):
                 for row in batch.to_pylist():
                     number += 1
+                    far(number / table.metadata.num_rows)
                     reason = _unusable(row, columns)
                     yield row if reason is None else BadRow(path, number, reason)
     except pyarrow.ArrowException as error:

@@ -23,6 +23,10 @@ def smoke_recipe(recipe: Recipe) -> Recipe:
         if stage["kind"] == "answers":
             stage |= {"problems": PROBLEMS, "samples": 1, "max_new_tokens": NEW_TOKENS, "keep": "all"}
             continue
+        if stage["kind"] == "construct":
+            for source in stage["steps"][0]["sources"]:
+                source["limit"] = PROBLEMS
+            continue
         if stage["kind"] == "teach":
             stage["limit"] = PROBLEMS
             continue

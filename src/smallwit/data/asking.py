@@ -1,13 +1,15 @@
 """Ask models for many replies: within a budget, and never again for a reply that is there."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from typing import NamedTuple, TypeVar
 
 from smallwit.artifacts import content_key
 from smallwit.data.journal import Journal
-from smallwit.recipe_generation import Price
+from smallwit.data.step import Context, Pace
+from smallwit.recipe_generation import Asking, Price
 from smallwit.rollout.generator import Decoding, Generator, Prompt, Reply
 
 Item = TypeVar("Item")
@@ -135,6 +137,10 @@ class Asker:
         self.exhausted: str | None = None
         self.made = 0
 
+    def replies(self, calls: Iterable[Call]) -> list[Reply]:
+        """The replies to the calls, in order; fewer when a limit is reached."""
+        return [reply for batch in self.ask(calls) for _, reply in batch]
+
     def ask(self, calls: Iterable[Call]) -> Iterator[list[tuple[Call, Reply]]]:
         """Calls with their replies, in batches, in the order of the calls. Ends early when a limit is reached."""
         waiting: list[Call] = []
@@ -217,3 +223,32 @@ class Asker:
         return content_key(
             [self.models[call.teacher].identity, prompt.messages, prompt.text, prompt.prefix, asdict(decoding), seed]
         )
+
+
+@contextmanager
+def asker_of(context: Context, spec: Asking) -> Iterator[Asker]:
+    """What asks the models that a step names; what it cost is in the step's account when it ends."""
+    world = context.world
+    models = {each.model: world.model(each.model, spec.batch) for each in spec.asked}
+    prices = {each.model: each.price for each in spec.asked}
+    priced = {name: replace(model, price=prices[name] or model.price) for name, model in models.items()}
+    limits = Limits(spec.budget.tokens, spec.budget.dollars) if spec.budget is not None else Limits()
+    pace = Pace(world, "replies")
+
+    def on_reply() -> None:
+        pace.step()
+        world.stop_if_asked()
+
+    with Journal(context.folder / "replies.jsonl") as journal:
+        asker = Asker(priced, journal, limits=limits, batch=spec.batch, on_reply=on_reply)
+        yield asker
+        spent = asker.spent
+        context.account.flops += spent.flops
+        context.account.tokens += spent.tokens
+        context.note("tokens", {"prompts": spent.prompt_tokens, "replies": spent.tokens})
+        if any(price is not None for price in prices.values()):
+            context.note("dollars", round(spent.dollars, 6))
+        if asker.exhausted is not None:
+            limit = getattr(limits, asker.exhausted)
+            context.note("stopped by its budget", f"{asker.exhausted} {limit:g}")
+            world.say(f"{context.name}: stopped, the budget of {limit:g} {asker.exhausted} is spent")

@@ -4,13 +4,13 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from smallwit.data.asking import Asker, Call, chunks
+from smallwit.data.asking import Asker, Call, asker_of, chunks
 from smallwit.data.difficulty import tokens_of
 from smallwit.data.drafts import Draft, draft_of, draft_seed, way_name, writing_prompt
-from smallwit.data.generate import replies_to, sample_seed
+from smallwit.data.generate import sample_seed
 from smallwit.data.keep import kept
 from smallwit.data.reading_replies import Unusable
-from smallwit.data.step import Context, asker_of, problem_of
+from smallwit.data.step import Context, problem_of
 from smallwit.recipe_augment import Augment, Rewrite, WaySpec
 from smallwit.rollout.generator import Decoding
 from smallwit.rows import Row
@@ -75,7 +75,7 @@ class AugmentStep:
             if prompt is not None:
                 waiting.append(place)
                 calls.append(Call(spec.teacher.model, prompt, decoding, seeds[place]))
-        replies = dict(zip(waiting, replies_to(calls, asker), strict=False))
+        replies = dict(zip(waiting, asker.replies(calls), strict=False))
         drafted = []
         for place, attempt in enumerate(attempts):
             if place in waiting and place not in replies:
@@ -118,7 +118,7 @@ class AugmentStep:
             for attempt, draft in sampled
             for sample in range(samples)
         ]
-        texts = [reply.text for reply in replies_to(calls, asker)]
+        texts = [reply.text for reply in asker.replies(calls)]
         responses = {id(one): texts[number * samples : (number + 1) * samples] for number, one in enumerate(sampled)}
         proved: dict[int, list[Row]] = {}
         for one in drafted:

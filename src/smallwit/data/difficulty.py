@@ -5,9 +5,9 @@ import tempfile
 from collections.abc import Iterator
 
 from smallwit.data.agreement import agree_on_gold
-from smallwit.data.asking import Call, chunks
-from smallwit.data.generate import prompt_of, replies_to, sample_seed
-from smallwit.data.step import Context, asker_of, problem_of
+from smallwit.data.asking import Call, asker_of, chunks
+from smallwit.data.generate import prompt_of, sample_seed
+from smallwit.data.step import Context, problem_of
 from smallwit.data.verify import answer_of, problem_groups
 from smallwit.recipe_generation import Difficulty, Template
 from smallwit.rows import Row
@@ -48,7 +48,7 @@ class DifficultyStep:
                     for group in groups
                     for sample in range(samples)
                 ]
-                texts = [reply.text for reply in replies_to(calls, asker)]
+                texts = [reply.text for reply in asker.replies(calls)]
                 for number, group in enumerate(groups):
                     own = texts[number * samples : (number + 1) * samples]
                     if len(own) < samples:

@@ -1,12 +1,11 @@
 """Let teachers answer problems: one row a reply."""
 
 from collections.abc import Iterator, Sequence
-from itertools import chain
 
-from smallwit.data.asking import Asker, Call, chunks
-from smallwit.data.step import Context, asker_of, problem_of
+from smallwit.data.asking import Call, asker_of, chunks
+from smallwit.data.step import Context, problem_of
 from smallwit.recipe_generation import Generate, Template
-from smallwit.rollout.generator import Prompt, Reply
+from smallwit.rollout.generator import Prompt
 from smallwit.rows import Row
 from smallwit.seeds import stable_seed
 
@@ -34,7 +33,7 @@ class GenerateStep:
                     for row, t, sample in wanted
                 ]
                 answered: set[int] = set()
-                for (row, teacher, sample), reply in zip(wanted, replies_to(calls, asker), strict=False):
+                for (row, teacher, sample), reply in zip(wanted, asker.replies(calls), strict=False):
                     answered.add(id(row))
                     yield row | {
                         "completion": reply.text,
@@ -63,8 +62,3 @@ def prompt_of(row: Row, template: Template) -> Prompt:
     gold = problem.gold
     answer = "" if gold is None else str(gold)
     return template.fill({"problem": problem.prompt, "answer": answer, "solution": problem.solution or ""})
-
-
-def replies_to(calls: Sequence[Call], asker: Asker) -> list[Reply]:
-    """The replies to the calls in order; fewer when a budget is spent."""
-    return [reply for _, reply in chain.from_iterable(asker.ask(calls))]

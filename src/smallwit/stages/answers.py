@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 from smallwit.artifacts import publish
-from smallwit.data.asking import Asker, Call, Limits, Model
+from smallwit.data.asking import Asker, Call, Limits
 from smallwit.data.journal import Journal
 from smallwit.errors import UserError
-from smallwit.models.flops import Cost
 from smallwit.recipe import AnswersStage
 from smallwit.rollout.generator import Decoding, Prompt, Reply
 from smallwit.seeds import stable_seed
-from smallwit.stages.inputs import generator_of, model_of, tasks_of, tokenizer_of
+from smallwit.stages.inputs import asked_model, tasks_of
 from smallwit.stages.job import Info, Job, Reporter, Stopped
 from smallwit.stages.verdicts import require_verdicts
 from smallwit.tasks.base import Problem, Task
 from smallwit.training.sources import TaskProblems
 from smallwit.verify import Verdict
 
-ANSWERS_FILE = "answers.jsonl"
+ANSWERS_FILE = "train-00000-of-00001.jsonl"
+"""The answers are a dataset of one file."""
 REPLIES = "replies"
 """The folder of the journal while the stage is at work."""
 
@@ -74,32 +74,19 @@ def run(job: Job, reporter: Reporter) -> Info:
 
 
 def _asker(job: Job, stage: AnswersStage, journal: Journal, reporter: Reporter) -> Asker:
-    tokenizer, model = tokenizer_of(job, stage.model), model_of(job, stage.model)
-    cost, generator = Cost.of(model), generator_of(job, model, tokenizer, stage.batch)
-
-    def flops(prompt_tokens: int, tokens: int) -> float:
-        return cost.forward([prompt_tokens + tokens - 1], tokens)
-
     def stop() -> None:
         if reporter.stopping():
             raise Stopped
 
-    def prompt_tokens(prompt: Prompt) -> int:
-        return len(generator.encode([prompt], _decoding(stage))[0])
-
-    teacher = Model(job.key, lambda: generator, flops=flops, prompt_tokens=prompt_tokens, whole=True)
+    model = asked_model(job, stage.model, stage.batch)
     limits = Limits(flops=stage.flops)
-    return Asker({stage.model: teacher}, journal, limits=limits, batch=stage.batch, on_reply=stop)
+    return Asker({stage.model: model}, journal, limits=limits, batch=stage.batch, on_reply=stop)
 
 
 def _call(job: Job, stage: AnswersStage, wanted: _Wanted) -> Call:
     seed = stable_seed(job.recipe.seed, stage.name, wanted.task.name, wanted.problem.id, wanted.sample)
     prompt = Prompt(({"role": "user", "content": wanted.problem.prompt},))
-    return Call(stage.model, prompt, _decoding(stage), seed)
-
-
-def _decoding(stage: AnswersStage) -> Decoding:
-    return Decoding(stage.temperature, stage.max_new_tokens)
+    return Call(stage.model, prompt, Decoding(stage.temperature, stage.max_new_tokens), seed)
 
 
 def _judged(answered: Sequence[tuple[_Wanted, Reply]]) -> Iterator[tuple[_Wanted, Reply, Verdict]]:
@@ -135,14 +122,3 @@ def _row(wanted: _Wanted, reply: Reply, stage: AnswersStage) -> dict[str, object
 def _write(folder: Path, rows: list[dict[str, object]]) -> None:
     with (folder / ANSWERS_FILE).open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-def read_answers(folder: Path) -> dict[str, list[Problem]]:
-    """The kept answers by task, as problems whose solution is the answer."""
-    by_task: dict[str, list[Problem]] = {}
-    with (folder / ANSWERS_FILE).open(encoding="utf-8") as file:
-        for line in file:
-            row = json.loads(line)
-            problem = Problem(row["id"], row["prompt"], row["answer"], row["completion"])
-            by_task.setdefault(row["task"], []).append(problem)
-    return by_task

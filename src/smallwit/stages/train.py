@@ -21,7 +21,7 @@ from smallwit.models.build import save_model
 from smallwit.models.flops import Cost
 from smallwit.recipe import Demonstrations, Rollouts, Source, Text, TrainStage
 from smallwit.seeds import stable_seed
-from smallwit.stages.demonstrations import worked_solutions
+from smallwit.stages.demonstrations import posed_problems, worked_solutions
 from smallwit.stages.inputs import autocast_of, engine_of, model_of, pad_token, tasks_of, tokenizer_of
 from smallwit.stages.job import Info, Job, Reporter, Stopped
 from smallwit.stages.teachers import read_by_teachers, references_of, teachers_of
@@ -32,7 +32,7 @@ from smallwit.training.checkpoint import Checkpoints
 from smallwit.training.loop import Budget, Trainer
 from smallwit.training.lora import add_adapters, merge_adapters
 from smallwit.training.objectives import Objective, bind
-from smallwit.training.sources import DemonstrationSource, ProblemStream, RolloutSource, TaskProblems, TextSource
+from smallwit.training.sources import DemonstrationSource, ProblemStream, RolloutSource, TextSource
 
 DOCUMENTS = 50_000
 """Plain documents that a text source reads from each task; the stream repeats after them."""
@@ -158,10 +158,9 @@ def _source(
         stream = ProblemStream(worked_solutions(job, spec, tasks), seed, name)
         return DemonstrationSource(stream, tokenizer, spec.batch, longest)
     assert isinstance(spec, Rollouts)
-    problems = [TaskProblems.of(task, "train", skip=spec.skip) for task in tasks]
     estimators = [objective.estimator for objective in objectives if objective.estimator is not None]
     engine = engine_of(job, model, tokenizer, spec.prompts * spec.group)
-    stream = ProblemStream(problems, seed, name)
+    stream = ProblemStream(posed_problems(job, spec, tasks), seed, name)
     return RolloutSource(
         stream,
         tokenizer,

@@ -18,7 +18,9 @@ from smallwit.artifacts import disk_trouble
 from smallwit.errors import UserError
 from smallwit.stages.job import Failed, Info, Job, Reporter, Stopped
 
-MODULES = {kind: f"smallwit.stages.{kind}" for kind in ("tokenizer", "train", "answers", "teach", "evaluate")}
+MODULES = {
+    kind: f"smallwit.stages.{kind}" for kind in ("tokenizer", "train", "answers", "teach", "construct", "evaluate")
+}
 
 
 def main(job: Job, pipe: Connection, lifeline: Connection) -> None:

@@ -111,7 +111,7 @@ class DatasetTask(Task):
             at = f" at revision {self.revision}" if self.revision else ""
             raise UserError(
                 f"task {self.name}: cannot read {source.repository}{at} from the Hugging Face hub "
-                f"({_first_line(error)}); connect to it, or put {source.file} into a folder and name that folder by "
+                f"({first_line(error)}); connect to it, or put {source.file} into a folder and name that folder by "
                 f"--data-dir or {DATA_DIR_VARIABLE}"
             ) from error
         return rows
@@ -123,6 +123,7 @@ def held_out(problem: Problem) -> bool:
     return int.from_bytes(digest[:8], "big") % VALIDATION_SHARE == 0
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, shortened."""
     lines = str(error).splitlines()
     return lines[0][:160] if lines else type(error).__name__

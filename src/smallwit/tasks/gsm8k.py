@@ -25,10 +25,21 @@ class GSM8K(BoxedTask):
 
     def problem(self, row: Row, index: int, split: str) -> Problem:
         """The worked steps without their calculator marks, and the number after `####` as the answer in a box."""
-        steps, mark, gold = row["answer"].rpartition("####")
-        if not mark:
+        worked = worked_answer(row["answer"])
+        if worked is None:
             raise UserError(f"task gsm8k: row {index} of {split} has no line '#### answer'; the file is not GSM8K")
-        gold = gold.strip().replace(",", "")
-        steps = _CALCULATOR_MARK.sub("", steps).strip()
-        solution = f"{steps}\nThe answer is \\boxed{{{gold}}}."
+        solution, gold = worked
         return Problem(f"gsm8k-{split}-{index}", ask(row["question"]), gold, solution)
+
+
+def worked_answer(text: str) -> tuple[str, str] | None:
+    """A terse answer in GSM8K's style as a chat answer, and its number: calculator marks cleaned, the number in a box.
+
+    `None` for a text without a line `#### answer`.
+    """
+    steps, mark, gold = text.rpartition("####")
+    if not mark:
+        return None
+    gold = gold.strip().replace(",", "")
+    steps = _CALCULATOR_MARK.sub("", steps).strip()
+    return f"{steps}\nThe answer is \\boxed{{{gold}}}.", gold

@@ -1,0 +1,70 @@
+"""The card of a dataset: where its rows come from, what was done to them, and what it is to be known by."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from smallwit.data.dataset import shards_of
+from smallwit.data.step import Account
+
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+
+
+def card(name: str, accounts: Sequence[Account], folder: Path, identity: str, signature: str) -> str:
+    """README.md of a dataset whose shards are in `folder`, with the front matter that the Hugging Face hub reads."""
+    splits: dict[str, int] = accounts[-1].notes["splits"]
+    origins: list[tuple[str, str, str, int]] = accounts[-1].notes["origins"]
+    parts = [
+        f"# {name}",
+        "Made by `smallwit data build`. Every row has been through the steps below, and says in its own columns where "
+        "it comes from and under which licence.",
+        "## Rows",
+        _table(("split", "rows"), [(split, f"{rows:,}") for split, rows in splits.items()]),
+        "## Origins",
+        _table(("origin", "licence", "task", "rows"), [(*about, f"{count:,}") for *about, count in origins]),
+        "## Steps",
+        _table(("step", "rows in", "rows out", "dropped"), [_step_line(account) for account in accounts]),
+        *_notes(accounts),
+        "## Identity",
+        f"- identity (a hash over the files of all splits): `{identity}`\n"
+        f"- signature of the construction (steps, settings, versions of what verifies): `{signature}`",
+    ]
+    return _front_matter(folder, splits, sorted({licence for _, licence, _, _ in origins})) + "\n\n".join(parts) + "\n"
+
+
+def _front_matter(folder: Path, splits: dict[str, int], licences: Sequence[str]) -> str:
+    form = shards_of(folder)[0].suffix
+    total = sum(splits.values())
+    about = {
+        "license": licences[0].lower() if len(licences) == 1 else "other",
+        "size_categories": [next((name for bound, name in _SIZES if total < bound), "n>1M")],
+        "configs": [
+            {
+                "config_name": "default",
+                "data_files": [{"split": split, "path": f"{split}-*{form}"} for split in splits],
+            }
+        ],
+    }
+    return f"---\n{yaml.safe_dump(about, sort_keys=False)}---\n\n"
+
+
+def _step_line(account: Account) -> tuple[str, str, str, str]:
+    dropped = ", ".join(f"{rule} {count:,}" for rule, count in account.dropped.most_common())
+    rows_in = "" if account.kind == "gather" else f"{account.rows_in:,}"
+    return account.kind, rows_in, f"{account.rows_out:,}", dropped
+
+
+def _notes(accounts: Sequence[Account]) -> list[str]:
+    lines = [
+        f"- {account.kind}: {key}: {value}"
+        for account in accounts
+        for key, value in account.notes.items()
+        if key not in ("splits", "origins")
+    ]
+    return ["## Notes", "\n".join(lines)] if lines else []
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)

@@ -1,0 +1,50 @@
+"""Reading a dataset again: a folder of shards that a stage has made."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from smallwit.data.step import problem_of
+from smallwit.errors import UserError
+from smallwit.rows import BadRow, Row, scan_rows
+from smallwit.tasks.base import SPLITS, Problem
+
+_SHARD = re.compile(rf"({'|'.join(SPLITS)})-(\d+)-of-(\d+)\.(jsonl|parquet)")
+
+
+def shards_of(folder: Path, split: str | None = None) -> list[Path]:
+    """The files of a dataset in their order, of one split or of all. Raises `UserError` when one is missing."""
+    found = [(match, path) for path in sorted(folder.iterdir()) if (match := _SHARD.fullmatch(path.name))]
+    counts = {match[1]: int(match[3]) for match, _ in found}
+    for name, count in counts.items():
+        there = sum(match[1] == name for match, _ in found)
+        if there != count:
+            raise UserError(f"{folder}: split {name} has {there} of its {count} files; copy the whole folder")
+    return [path for match, path in found if split in (None, match[1])]
+
+
+def read_dataset(
+    folder: Path, split: str | None = "train", far: Callable[[float], None] = lambda share: None
+) -> Iterator[Row]:
+    """The rows of a split, or of all splits, in order. Raises `UserError` for a folder that holds none, and for a row
+    that cannot be read: what a stage has written is whole."""
+    paths = shards_of(folder, split)
+    if not paths:
+        raise UserError(f"{folder}: holds no {split or 'dataset'} files; name a folder that a construct stage has made")
+    for number, path in enumerate(paths):
+
+        def far_in_all(share: float, number: int = number) -> None:
+            far((number + share) / len(paths))
+
+        for row in scan_rows(path, far=far_in_all):
+            if isinstance(row, BadRow):
+                raise UserError(str(row))
+            yield {name: value for name, value in row.items() if value is not None}
+
+
+def read_problems(folder: Path) -> dict[str | None, list[Problem]]:
+    """The training rows by task, as problems whose solution is the row's answer; `None` has those without a task."""
+    by_task: dict[str | None, list[Problem]] = {}
+    for row in read_dataset(folder):
+        by_task.setdefault(row.get("task"), []).append(problem_of(row))
+    return by_task

@@ -1,0 +1,205 @@
+"""What a step of a dataset's construction is: rows in, rows out, and an account of every row that it dropped."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
+
+from smallwit.data.personal import Finding, findings
+from smallwit.errors import UserError
+from smallwit.rows import Row
+from smallwit.tasks.base import Problem, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from smallwit.data.asking import Model
+
+REPORT_SECONDS = 0.5
+
+
+class Step(Protocol):
+    """One step. What must outlive a killed build is in a journal in `context.folder`."""
+
+    def rows(self, rows: Iterator[Row], context: "Context") -> Iterator[Row]:
+        """The rows that the step lets pass or makes, in an order that depends on its input alone.
+
+        It reads `rows` as it goes and keeps no more of them than it must (hashes, not texts). Every row that it does
+        not pass on goes to `context.drop`.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class World:
+    """What steps may ask for beside their rows.
+
+    `tasks` are the recipe's. `load_tokenizer` is called when a step first counts tokens; `model(name, batch)` gives a
+    model that can be asked. `inputs` has the folders of the earlier stages that the steps read. `progress(share, text)`
+    tells how far the build is, `say(text)` what the user should know; `stop_if_asked()` raises when the build should
+    stop, and is called between pieces of work that are kept.
+    """
+
+    tasks: Mapping[str, Task]
+    base: Path
+    data_dir: Path | None
+    seed: int
+    load_tokenizer: "Callable[[], PreTrainedTokenizerBase]"
+    model: "Callable[[str, int], Model]"
+    inputs: Mapping[str, Path]
+    progress: Callable[[float, str], None]
+    say: Callable[[str], None]
+    stop_if_asked: Callable[[], None]
+
+    @cached_property
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """The tokenizer that the stage names."""
+        return self.load_tokenizer()
+
+    def task_of(self, row: Row) -> Task:
+        """The task that a row belongs to. Raises `UserError` for a row without one."""
+        name = row.get("task")
+        if name not in self.tasks:
+            what = f"its task '{name}' is none of the recipe's" if name else "it names no task"
+            raise UserError(f"row {row['id']} cannot be verified: {what}; give its source a task of the recipe")
+        return self.tasks[name]
+
+
+@dataclass
+class Account:
+    """What a step did, for the card: rows in and out, drops by rule, what else it notes; and what it cost, in FLOPs and
+    in tokens that models wrote."""
+
+    kind: str
+    rows_in: int = 0
+    rows_out: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    notes: dict[str, Any] = field(default_factory=dict)
+    flops: float = 0.0
+    tokens: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it as JSON data."""
+        return asdict(self)
+
+
+class Context:
+    """A step's own view of the build."""
+
+    def __init__(self, world: World, number: int, kind: str, build: Path, journals: Path) -> None:
+        self.world = world
+        self.name = f"{number:02d}-{kind}"
+        self.account = Account(kind)
+        self.build = build
+        self._journals = journals
+        self._side_files: dict[str, TextIO] = {}
+
+    @property
+    def folder(self) -> Path:
+        """A folder of the step's own that outlives a killed build. For journals of calls that must not be repeated."""
+        folder = self._journals / self.name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def drop(self, row: Row, rule: str, reason: str) -> None:
+        """Account for a row that the step does not pass on; it is kept in `dropped/NN-KIND.jsonl`."""
+        self.account.dropped[rule] += 1
+        self.aside("dropped", row | {"dropped": {"step": self.name, "rule": rule, "reason": reason}})
+
+    def aside(self, what: str, row: Mapping[str, Any]) -> None:
+        """Add a line to the side file `WHAT/NN-KIND.jsonl` of the dataset."""
+        file = self._side_files.get(what)
+        if file is None:
+            path = self.build / what / f"{self.name}.jsonl"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = self._side_files[what] = path.open("w", encoding="utf-8")
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def note(self, key: str, value: Any) -> None:
+        """A figure of the step (JSON data) for the card and the manifest."""
+        self.account.notes[key] = value
+
+    def close(self) -> None:
+        """Close the side files."""
+        for file in self._side_files.values():
+            file.close()
+
+
+class Pace:
+    """Rate and time left of a loop, told at most twice a second."""
+
+    def __init__(self, world: World, what: str) -> None:
+        self.world, self.what = world, what
+        self.started = self.told = time.monotonic()
+        self.count = 0
+
+    def step(self, share: float | None = None, count: int = 1) -> None:
+        """`count` more are done, `share` (0..1) of all if that is known."""
+        self.count += count
+        now = time.monotonic()
+        if now - self.told < REPORT_SECONDS:
+            return
+        self.told = now
+        seconds = now - self.started
+        text = f"{self.count:,} {self.what}, {self.count / seconds:,.0f} a second"
+        if share:
+            text += f", {_clock(seconds * (1 - share) / share)} left"
+        self.world.progress(share or 0.0, text)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+
+
+# ---- rows
+
+
+def texts(row: Row) -> tuple[str, str | None]:
+    """What is asked and what is answered, whichever columns hold them. Of a conversation: all turns before the last
+    assistant's, one after the other, and the last assistant's."""
+    if row.get("messages"):
+        turns = row["messages"]
+        last = turns[-1]["content"] if turns[-1]["role"] == "assistant" else None
+        asked = turns if last is None else turns[:-1]
+        return "\n\n".join(turn["content"] for turn in asked), last
+    return row["prompt"], row.get("completion")
+
+
+def problem_of(row: Row) -> Problem:
+    """A row as a task's problem, so that the task's verifier can judge answers to it."""
+    prompt, completion = texts(row)
+    return Problem(str(row["id"]), prompt, row.get("answer"), completion)
+
+
+# ---- personal data
+
+
+def screened(rows: Iterator[Row], context: Context, action: str) -> Iterator[Row]:
+    """The rows on their way to a model, looked through for personal data.
+
+    Findings go to the side file `personal-data`. Raises `UserError` at the first one when `action` is `stop`; that row
+    has gone nowhere then.
+    """
+    found: Counter[str] = Counter()
+    for row in rows:
+        asked, answered = texts(row)
+        for finding in findings(asked if answered is None else f"{asked}\n{answered}"):
+            if action == "stop":
+                raise UserError(_stopped(row, finding))
+            found[finding.kind] += 1
+            about = {"id": row["id"], "origin": row["origin"]}
+            context.aside("personal-data", about | {"kind": finding.kind, "text": finding.text})
+            context.note("personal data", dict(found))
+        yield row
+
+
+def _stopped(row: Row, finding: Finding) -> str:
+    return (
+        f"row {row['id']} of {row['origin']} holds what looks like {finding.kind} ({finding.text}), and would go to a "
+        "model; drop it by a filter, or set on_personal_data: report"
+    )
