@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from smallwit.recipe_data import DataStepSpec, Filter, whole_construction
+from smallwit.recipe_data import DataStepSpec, whole_construction
 from smallwit.recipe_objectives import ObjectiveSpec, PolicyGradient, Section
 from smallwit.recipe_rewards import FunctionReward, Overlong, ResponseReward, Reward
 
@@ -282,7 +282,7 @@ class ConstructStage(StageBase):
 
     @model_validator(mode="after")
     def _consistent(self) -> "ConstructStage":
-        if self.tokenizer is None and any(isinstance(step, Filter) and step.counts_tokens for step in self.steps):
+        if self.tokenizer is None and any(step.counts_tokens for step in self.steps):
             raise ValueError("a step counts tokens; give the stage a tokenizer (a model of the recipe, or a folder)")
         return self
 

@@ -74,29 +74,20 @@ class Check(Section):
         return self
 
 
-class Way(Section):
-    """What ways to augment have in common."""
-
-    @property
-    def makes_problems(self) -> bool:
-        """Whether a new problem comes out, and not a new solution of the same one."""
-        return True
-
-
-class Rephrase(Way):
+class Rephrase(Section):
     """The same question in other words; samples must agree with the known answer."""
 
     kind: Literal["rephrase"]
     prompt: TemplateSpec = REPHRASE
 
 
-class Backward(Way):
+class Backward(Section):
     """A number is hidden and the answer told. No model writes these; samples must agree with the hidden number."""
 
     kind: Literal["backward", "self_verification"]
 
 
-class Evolve(Way):
+class Evolve(Section):
     """A harder question, or one of another kind; the majority of the samples is its answer."""
 
     kind: Literal["evolve"]
@@ -109,7 +100,7 @@ class Evolve(Way):
         return self.prompts or (list(DEPTH.values()) if self.direction == "depth" else [BREADTH])
 
 
-class Rewrite(Way):
+class Rewrite(Section):
     """Another solution of the same problem, which the task's verifier must accept.
 
     `steps` writes a terse one out; `shorten` makes a long one fit `max_tokens` of the stage's tokenizer.
@@ -118,11 +109,6 @@ class Rewrite(Way):
     kind: Literal["steps", "shorten"]
     prompt: TemplateSpec | None = None
     max_tokens: PositiveInt | None = Field(default=None, description="of the new solution; `shorten` needs it")
-
-    @property
-    def makes_problems(self) -> bool:
-        """Only the solution is new."""
-        return False
 
     @property
     def template(self) -> Template:
@@ -136,7 +122,7 @@ class Rewrite(Way):
         return self
 
 
-class Tested(Way):
+class Tested(Section):
     """Programs and tests for a function known by its docstring; they must agree when run.
 
     `functions` lets the teacher write programs and tests; `tests` takes the row's own program and writes tests alone.
@@ -146,11 +132,6 @@ class Tested(Way):
     prompt: TemplateSpec = PROGRAM
     tests: TemplateSpec = TESTS
     least: PositiveInt = Field(default=3, description="tests that a function must have in the end")
-
-    @property
-    def makes_problems(self) -> bool:
-        """The problem is the row's own; its tests and solution are new."""
-        return False
 
 
 WaySpec = Annotated[Rephrase | Backward | Evolve | Rewrite | Tested, Field(discriminator="kind")]
@@ -175,6 +156,11 @@ class Augment(Asking):
     def asked(self) -> Sequence[TeacherSpec]:
         """The teacher."""
         return (self.teacher,)
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether a way has a bound in tokens."""
+        return any(isinstance(way, Rewrite) and way.max_tokens is not None for way in self.ways)
 
     @model_validator(mode="after")
     def _places(self) -> "Augment":

@@ -247,3 +247,8 @@ class Difficulty(Asking):
     def keeps(self, rate: float) -> bool:
         """Whether problems with this pass rate (0..1) are kept."""
         return 0 < rate < 1 if self.band is None else self.band[0] <= rate <= self.band[1]
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether there is a bound in tokens."""
+        return self.max_tokens is not None

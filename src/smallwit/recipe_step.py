@@ -17,3 +17,8 @@ class DataStep(Section):
     def stages(self) -> Sequence[str]:
         """Names of earlier stages whose rows the step reads."""
         return ()
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether the stage needs a tokenizer."""
+        return False
