@@ -16,7 +16,10 @@ from smallwit.tasks.base import Task
 from smallwit.tasks.functions import Functions
 from smallwit.tasks.wordmath import WordMath
 
-TASKS: dict[str, Task] = {"wordmath": WordMath(steps=3, largest=20), "functions": Functions(steps=2, fewest=1, largest=5)}
+TASKS: dict[str, Task] = {
+    "wordmath": WordMath(steps=3, largest=20),
+    "functions": Functions(steps=2, fewest=1, largest=5),
+}
 
 
 def _tokenizer() -> Any:

@@ -57,6 +57,9 @@ class Demonstrations(WorkedSolutions):
 
     kind: Literal["demonstrations"]
     batch: PositiveInt = Field(description="examples of one optimizer step")
+    order: Literal["shuffled", "given"] = Field(
+        default="shuffled", description="given: as the rows stand, for a curriculum; shuffled: anew each epoch"
+    )
 
 
 class Text(Section):

@@ -155,7 +155,7 @@ def _source(
             raise UserError(f"stage {job.name}, source {name}: no task has documents to pretrain on")
         return TextSource(documents, tokenizer, spec.batch, longest, seed)
     if isinstance(spec, Demonstrations):
-        stream = ProblemStream(worked_solutions(job, spec, tasks), seed, name)
+        stream = ProblemStream(worked_solutions(job, spec, tasks), seed, name, given=spec.order == "given")
         return DemonstrationSource(stream, tokenizer, spec.batch, longest)
     assert isinstance(spec, Rollouts)
     estimators = [objective.estimator for objective in objectives if objective.estimator is not None]

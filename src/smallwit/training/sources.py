@@ -59,6 +59,16 @@ class Shuffled:
         return int(self._order[offset])
 
 
+class Given:
+    """Positions 0..size-1 in this order, again and again."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __getitem__(self, index: int) -> int:
+        return index % self.size
+
+
 def as_sequence(problems: Iterable[Problem], limit: int | None = None) -> Sequence[Problem]:
     """A task's problems as a sequence; an iterable is read (up to `limit`) once."""
     if isinstance(problems, Sequence):
@@ -89,11 +99,14 @@ class TaskProblems:
 
 
 class ProblemStream:
-    """An endless stream over several tasks, taking turns; position `i` is a pure function of (seed, i)."""
+    """An endless stream over several tasks, taking turns; position `i` is a pure function of (seed, i).
 
-    def __init__(self, tasks: Sequence[TaskProblems], seed: int, name: str) -> None:
+    Each task's problems come in a new order each epoch, or always as they are `given`.
+    """
+
+    def __init__(self, tasks: Sequence[TaskProblems], seed: int, name: str, *, given: bool = False) -> None:
         self.tasks = tasks
-        self.orders = [Shuffled(t.size, seed, name, t.task.name) for t in tasks]
+        self.orders = [Given(t.size) if given else Shuffled(t.size, seed, name, t.task.name) for t in tasks]
         self.size = sum(t.size for t in tasks)
 
     def __getitem__(self, index: int) -> tuple[Task, Problem]:
