@@ -9,6 +9,8 @@ from typing import Any
 from smallwit.artifacts import write_atomically
 from smallwit.errors import UserError
 
+HOSTS_FILE = "hosts.json"
+"""In a stage's folder: requests and bytes by host, over all attempts, finished or not."""
 WRITE_SECONDS = 5.0
 
 
@@ -29,10 +31,10 @@ class Entry:
 
 
 class Ledger:
-    """`ledger.json` of a run: the stages' costs, and each attempt's wall time and peak memory."""
+    """`ledger.json` of a run: the stages' costs, what each sent to which host, each attempt's wall time and memory."""
 
     def __init__(self, path: Path) -> None:
-        """Raises `UserError` when the file is there and is no ledger."""
+        """`path` is in the folder that has the stages' own in `stages/`. Raises `UserError` when it is no ledger."""
         self.path = path
         self.attempts: list[dict[str, Any]] = []
         if path.is_file():
@@ -63,9 +65,15 @@ class Ledger:
         counted = [a for a in [*self.attempts, self.attempt] if keys & set(a["computed"])]
         return sum(a["seconds"] for a in counted), max((a["peak_memory_gb"] for a in counted), default=0.0)
 
+    def hosts(self) -> dict[str, dict[str, dict[str, int]]]:
+        """For each stage that contacted any, the hosts: requests (and those that failed), bytes sent and received."""
+        files = sorted(self.path.parent.glob(f"stages/*/{HOSTS_FILE}"))
+        return {file.parent.name.partition("-")[2]: json.loads(file.read_text()) for file in files}
+
     def write(self, entries: list[Entry]) -> None:
         """Write the file in one step."""
         attempts = [*self.attempts, *([self.attempt] if self.attempt["computed"] else [])]
-        data = {"schema": 1, "stages": [asdict(entry) for entry in entries], "attempts": attempts}
+        stages = [asdict(entry) for entry in entries]
+        data = {"schema": 1, "stages": stages, "hosts": self.hosts(), "attempts": attempts}
         write_atomically(self.path, json.dumps(data, indent=1))
         self.written = time.monotonic()

@@ -208,6 +208,9 @@ class Conductor:
         spec = self.plan.recipe.models[name]
         if spec.folder is not None:
             return str((self.base / Path(spec.folder).expanduser()).resolve())
+        if spec.tokenizer is not None:  # all that is here of a model behind an endpoint
+            folder = self.base / Path(spec.tokenizer).expanduser()
+            return str(folder.resolve()) if folder.is_dir() else spec.tokenizer
         return spec.hub or ""
 
     def _budget(self, node: Node) -> float | None:

@@ -205,4 +205,9 @@ def _model_identity(recipe: Recipe, name: str, base: Path) -> Any:
     spec = recipe.models[name]
     if spec.folder is not None:
         return folder_hash(base / Path(spec.folder).expanduser())
-    return spec.model_dump(mode="json")
+    if spec.endpoint is not None:
+        # The first server names the model; others are there to share the work.
+        own = base / Path(spec.tokenizer).expanduser() if spec.tokenizer is not None else None
+        tokenizer = folder_hash(own) if own is not None and own.is_dir() else spec.tokenizer
+        return {"endpoint": spec.urls[0], "model": spec.model, "tokenizer": tokenizer}
+    return spec.model_dump(mode="json", include={"new", "hub", "revision"})

@@ -21,19 +21,42 @@ class NewModel(Section):
 
 
 class ModelSpec(Section):
-    """Where a model comes from: exactly one of `new`, `folder`, `hub`."""
+    """Where a model comes from: exactly one of `new`, `folder`, `hub`, `endpoint`.
+
+    A model behind an endpoint answers (`answers` stages) and reads (`teach` stages); its weights are not here.
+    """
 
     new: NewModel | None = None
     folder: str | None = None
     hub: str | None = None
     revision: str | None = None
+    endpoint: str | list[str] | None = Field(
+        default=None, description="base URL of an OpenAI-compatible server, or of several that serve the same model"
+    )
+    model: str | None = Field(default=None, description="the model's name at the endpoint")
+    key_env: str = Field(default="OPENAI_API_KEY", description="environment variable with the endpoint's key, if any")
+    tokenizer: str | None = Field(default=None, description="folder or hub id of the endpoint's tokenizer, for `teach`")
+    concurrency: PositiveInt = Field(default=16, description="requests to the endpoint under way at once")
 
     @model_validator(mode="after")
     def _one_origin(self) -> "ModelSpec":
-        given = [name for name in ("new", "folder", "hub") if getattr(self, name) is not None]
+        given = [name for name in ("new", "folder", "hub", "endpoint") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"a model needs exactly one of new, folder, hub; got {', '.join(given) or 'none'}")
+            raise ValueError(
+                f"a model needs exactly one of new, folder, hub, endpoint; got {', '.join(given) or 'none'}"
+            )
+        if self.endpoint is not None and self.model is None:
+            raise ValueError("a model behind an endpoint needs its name there; give it as model")
+        if self.endpoint is None:
+            for name in ("model", "key_env", "tokenizer", "concurrency"):
+                if name in self.model_fields_set and getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} belongs to an endpoint; leave it out")
         return self
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The base URLs of the endpoint."""
+        return (self.endpoint,) if isinstance(self.endpoint, str) else tuple(self.endpoint or ())
 
 
 class TokenizerSpec(Section):

@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from smallwit import recipe_endpoints
 from smallwit.budget import declared_cost, paid_stages
 from smallwit.errors import UserError
 from smallwit.nearest import hint
@@ -62,8 +63,9 @@ class _Check:
             elif isinstance(stage, ConstructStage):
                 self.construct_stage(index, stage)
             else:
-                self.model_before("model", stage.model, "stages", index, "model")
+                self.model_before("model", stage.model, "stages", index, "model", weights=False)
                 self.task_names(stage.tasks, "stages", index, "tasks")
+                self.complain(recipe_endpoints.beyond(stage, self.recipe), "stages", index)
             if isinstance(stage, TeachStage) and stage.from_ is not None:
                 self.rows_before("demonstrations from", stage.from_, "stages", index, "from")
         for index, stage in enumerate(self.recipe.stages):
@@ -80,6 +82,12 @@ class _Check:
 
     def refuse(self, what: str, *place: str | int) -> UserError:
         return UserError(f"{self.lines.at(*place)}: {what}")
+
+    def complain(self, complaint: str | tuple[str, str] | None, *place: str | int) -> None:
+        """Refuse what there is to complain of: the message, or that and the key below `place` that it is about."""
+        if complaint is not None:
+            what, *key = (complaint,) if isinstance(complaint, str) else complaint
+            raise self.refuse(what, *place, *key)
 
     # ---- names
 
@@ -106,10 +114,12 @@ class _Check:
             if name in (names or ())[:index]:
                 raise self.refuse(f"task '{name}' is named twice; once is enough", *place, index)
 
-    def model_before(self, role: str, name: str, *place: str | int) -> None:
-        """`name` must be a model, or a train stage that comes before the stage at `place`."""
+    def model_before(self, role: str, name: str, *place: str | int, weights: bool = True) -> None:
+        """`name` must be a model, or a train stage before that at `place`; `weights`: one whose weights are here."""
         index = int(place[1])
         if name in self.recipe.models:
+            if weights:
+                self.complain(recipe_endpoints.without_weights(role, name, self.recipe), *place)
             return
         stage = self.stages.get(name)
         if stage is None:
@@ -148,6 +158,8 @@ class _Check:
                 raise self.refuse(f"models.{name}: folder {folder} {problem}; name a model folder", *place, "folder")
         if model.new is not None:
             self.new_model(name, model.new)
+        if model.endpoint is not None:
+            self.complain(recipe_endpoints.unusable(name, model), *place)
 
     def new_model(self, name: str, new: NewModel) -> None:
         place = ("models", name, "new")
@@ -245,7 +257,7 @@ class _Check:
         for number, step in enumerate(stage.steps):
             place = ("stages", index, "steps", number)
             for name in step.models:
-                self.model_before("model", name, *place)
+                self.model_before("model", name, *place, weights=False)
             if isinstance(step, Gather):
                 for count, source in enumerate(step.sources):
                     self.row_source(source, *place, "sources", count)
@@ -274,6 +286,7 @@ class _Check:
         if self.costs_depend(target, stage.name, set()):
             what = f"equal_compute '{target}': the cost of '{target}' depends on '{stage.name}' itself"
             raise self.refuse(f"{what}; name a stage of another path", *place)
+        self.complain(recipe_endpoints.unpriced(stage, paid_stages(self.recipe, target), self.recipe), *place)
         if self.position[target] < index:
             return
         for name in paid_stages(self.recipe, target):
@@ -313,6 +326,7 @@ class _Check:
             if name not in known:
                 what = f"evaluation.stages: '{name}' is no model and no train stage; {hint(name, known)}"
                 raise self.refuse(what, "evaluation", "stages", index)
+            self.complain(recipe_endpoints.unmeasured(name, self.recipe), "evaluation", "stages", index)
         measured = trained if evaluation.stages is None else evaluation.stages
         for index, comparison in enumerate(self.recipe.comparisons):
             sides: tuple[tuple[Literal["a", "b"], str], ...] = (("a", comparison.a), ("b", comparison.b))

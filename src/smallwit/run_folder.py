@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from smallwit.errors import UserError
 from smallwit.plan import Node, Plan
 
 FREE_BYTES = 200_000_000
+_KEPT = ("checkpoints/step_*", "calls-*", "data/journals/*")
 
 
 class RunFolder:
@@ -76,14 +78,14 @@ class RunFolder:
     def tidy(self, plan: Plan) -> None:
         """Number the stages' folders as the recipe does now, and drop what shows stages that it no longer has.
 
-        A folder with checkpoints stays, for the stage may come back.
+        A folder with checkpoints, or with replies that were paid for, stays: the stage may come back.
         """
         wanted = {node.name: self.work(node, plan) for node in plan.nodes.values() if node.kind != "evaluate"}
         for folder in sorted(self.stages.glob("*-*")):
             name = folder.name.partition("-")[2]
             if name in wanted and not wanted[name].exists():
                 folder.rename(wanted[name])
-            elif folder != wanted.get(name) and not any(folder.glob("checkpoints/step_*")):
+            elif folder != wanted.get(name) and not any(chain.from_iterable(map(folder.glob, _KEPT))):
                 shutil.rmtree(folder)
         for link in self.evaluation.glob("*"):
             if link.is_symlink() and link.name not in plan.measured:
@@ -104,7 +106,7 @@ class RunFolder:
             # They are in the artifact: a process killed just after publishing it leaves them.
             shutil.rmtree(work / "shards", ignore_errors=True)
         if node.kind == "answers":
-            shutil.rmtree(work / "replies", ignore_errors=True)
+            (work / f"calls-{node.key}.jsonl").unlink(missing_ok=True)
 
     def _drop_checkpoints(self, folder: Path, key: str) -> None:
         """Those on the way to an artifact that is there: a process killed just after publishing it leaves them."""

@@ -9,7 +9,9 @@ from typing import NamedTuple, TypeVar
 from smallwit.artifacts import content_key
 from smallwit.data.journal import Journal
 from smallwit.data.step import Context, Pace
+from smallwit.errors import UserError
 from smallwit.recipe_generation import Asking, Price
+from smallwit.rollout.endpoint import RepliesMissing
 from smallwit.rollout.generator import Decoding, Generator, Prompt, Reply
 
 Item = TypeVar("Item")
@@ -121,6 +123,7 @@ class Asker:
     `limits`; the first that does not ends the work, and `exhausted` names the limit. Replies found in the journal count
     as if they were made now. So which calls are made depends on the replies alone, not on batches, speed or restarts.
     `made` counts the replies that were not in the journal; `on_reply` is called after each of those, and may raise.
+    `failed` counts the calls that a model gave up for good; `on_failure` is told why. A later run tries them again.
     """
 
     def __init__(
@@ -131,18 +134,30 @@ class Asker:
         limits: Limits = Limits(),
         batch: int = 256,
         on_reply: Callable[[], None] = lambda: None,
+        on_failure: Callable[[str], None] = lambda reason: None,
     ) -> None:
-        self.models, self.journal, self.limits, self.batch, self.on_reply = models, journal, limits, batch, on_reply
+        self.models, self.journal, self.limits, self.batch = models, journal, limits, batch
+        self.on_reply, self.on_failure = on_reply, on_failure
         self.spent = Spent()
         self.exhausted: str | None = None
         self.made = 0
+        self.failed = 0
 
-    def replies(self, calls: Iterable[Call]) -> list[Reply]:
-        """The replies to the calls, in order; fewer when a limit is reached."""
+    def replies(self, calls: Iterable[Call]) -> list[Reply | None]:
+        """The replies to the calls, in order, `None` for one that failed for good; fewer when a limit is reached."""
         return [reply for batch in self.ask(calls) for _, reply in batch]
 
-    def ask(self, calls: Iterable[Call]) -> Iterator[list[tuple[Call, Reply]]]:
-        """Calls with their replies, in batches, in the order of the calls. Ends early when a limit is reached."""
+    def why_not(self) -> tuple[str, str]:
+        """The rule and the reason by which a row without replies is dropped."""
+        if self.exhausted is None:
+            return "no-reply", "the model did not answer"
+        return "budget", f"the budget of {self.exhausted} was spent before its turn"
+
+    def ask(self, calls: Iterable[Call]) -> Iterator[list[tuple[Call, Reply | None]]]:
+        """Calls with their replies, in batches, in the order of the calls. Ends early when a limit is reached.
+
+        Raises `UserError` for a limit on replies whose tokens are not counted, and whatever the models raise.
+        """
         waiting: list[Call] = []
         coming = iter(calls)
         while self.exhausted is None:
@@ -170,15 +185,19 @@ class Asker:
             spent = most
         return len(calls)
 
-    def _answered(self, calls: list[Call]) -> list[tuple[Call, Reply]]:
+    def _answered(self, calls: list[Call]) -> list[tuple[Call, Reply | None]]:
         for name in dict.fromkeys(call.teacher for call in calls):
             self._fetch(name, [call for call in calls if call.teacher == name])
-        answered = []
-        for call in calls:
-            reply = self._recorded(call)
-            assert reply is not None
+        answered = [(call, self._recorded(call)) for call in calls]
+        for call, reply in answered:
+            if reply is None:
+                continue
+            if reply.text and not reply.tokens and self.limits != Limits():
+                raise UserError(
+                    f"{call.teacher} does not say how many tokens its replies have, so that no budget can be kept; "
+                    "leave the budget out, or name the model's tokenizer"
+                )
             self.spent = self.spent.plus(self._cost(call, reply))
-            answered.append((call, reply))
         return answered
 
     def _fetch(self, name: str, calls: list[Call]) -> None:
@@ -199,7 +218,11 @@ class Asker:
                 self._record(finished)
             self.on_reply()
 
-        model.generator.reply([call.prompt for call in calls], decoding, [call.seed for call in calls], keep)
+        try:
+            model.generator.reply([call.prompt for call in calls], decoding, [call.seed for call in calls], keep)
+        except RepliesMissing as missing:
+            self.failed += len(missing.failures)
+            self.on_failure(str(missing))
         self._record(finished)
 
     def _record(self, finished: list[tuple[str, Reply]]) -> None:
@@ -240,7 +263,7 @@ def asker_of(context: Context, spec: Asking) -> Iterator[Asker]:
         world.stop_if_asked()
 
     with Journal(context.folder / "replies.jsonl") as journal:
-        asker = Asker(priced, journal, limits=limits, batch=spec.batch, on_reply=on_reply)
+        asker = Asker(priced, journal, limits=limits, batch=spec.batch, on_reply=on_reply, on_failure=world.say)
         yield asker
         spent = asker.spent
         context.account.flops += spent.flops
@@ -248,6 +271,8 @@ def asker_of(context: Context, spec: Asking) -> Iterator[Asker]:
         context.note("tokens", {"prompts": spent.prompt_tokens, "replies": spent.tokens})
         if any(price is not None for price in prices.values()):
             context.note("dollars", round(spent.dollars, 6))
+        if asker.failed:
+            context.note("calls that failed", asker.failed)
         if asker.exhausted is not None:
             limit = getattr(limits, asker.exhausted)
             context.note("stopped by its budget", f"{asker.exhausted} {limit:g}")

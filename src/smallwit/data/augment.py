@@ -75,11 +75,12 @@ class AugmentStep:
             if prompt is not None:
                 waiting.append(place)
                 calls.append(Call(spec.teacher.model, prompt, decoding, seeds[place]))
+        asked = set(waiting)
         replies = dict(zip(waiting, asker.replies(calls), strict=False))
         drafted = []
         for place, attempt in enumerate(attempts):
-            if place in waiting and place not in replies:
-                reasons[place] = _spent(asker)
+            if place in asked and replies.get(place) is None:
+                reasons[place] = asker.why_not()[1]
             if place in reasons:
                 self._drop(attempt, reasons[place], context)
                 continue
@@ -118,14 +119,18 @@ class AugmentStep:
             for attempt, draft in sampled
             for sample in range(samples)
         ]
-        texts = [reply.text for reply in asker.replies(calls)]
-        responses = {id(one): texts[number * samples : (number + 1) * samples] for number, one in enumerate(sampled)}
+        replies = asker.replies(calls)
+        responses: dict[int, list[str]] = {}
+        for number, one in enumerate(sampled):
+            own_replies = replies[number * samples : (number + 1) * samples]
+            whole = len(own_replies) == samples
+            responses[id(one)] = [reply.text for reply in own_replies if reply is not None] if whole else []
         proved: dict[int, list[Row]] = {}
         for one in drafted:
             attempt, draft = one
             own = [draft.solution] if draft.solution is not None else responses[id(one)]
-            if draft.solution is None and len(own) < samples:
-                self._drop(attempt, _spent(asker), context)
+            if not own:
+                self._drop(attempt, asker.why_not()[1], context)
                 continue
             proved.setdefault(id(attempt.row), []).extend(self._rows_of(attempt, draft, own, context))
         return proved
@@ -159,7 +164,3 @@ class AugmentStep:
         name = way_name(attempt.way)
         made = {"id": f"{attempt.row['id']}/{name}", "prompt": (draft.problem if draft else attempt.problem).prompt}
         context.drop(attempt.row | made, name, reason)
-
-
-def _spent(asker: Asker) -> str:
-    return f"the budget of {asker.exhausted} was spent before its turn"

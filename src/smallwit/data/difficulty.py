@@ -18,7 +18,7 @@ _ASKED = Template(user="{problem}")
 class DifficultyStep:
     """The step `difficulty`. Rows get a column `pass_rate`.
 
-    Drops by the rules `too-hard`, `too-easy`, `too-long` (tokens of the completion) and `budget`.
+    Drops by the rules `too-hard`, `too-easy`, `too-long` (tokens of the completion), `budget` and `no-reply`.
     """
 
     def __init__(self, spec: Difficulty) -> None:
@@ -48,14 +48,15 @@ class DifficultyStep:
                     for group in groups
                     for sample in range(samples)
                 ]
-                texts = [reply.text for reply in asker.replies(calls)]
+                replies = asker.replies(calls)
                 for number, group in enumerate(groups):
-                    own = texts[number * samples : (number + 1) * samples]
-                    if len(own) < samples:
+                    own = replies[number * samples : (number + 1) * samples]
+                    known = [reply.text for reply in own if reply is not None]
+                    if len(own) < samples or not known:
                         for row in group:
-                            context.drop(row, "budget", f"the budget of {asker.exhausted} was spent before its turn")
+                            context.drop(row, *asker.why_not())
                         continue
-                    rate = agree_on_gold(context.world.task_of(group[0]), problem_of(group[0]), own).share
+                    rate = agree_on_gold(context.world.task_of(group[0]), problem_of(group[0]), known).share
                     rates[f"{rate:.2f}"] = rates.get(f"{rate:.2f}", 0) + 1
                     yield from self._judged(group, rate, context)
         context.note("problems by pass rate", dict(sorted(rates.items())))

@@ -11,7 +11,7 @@ from smallwit.seeds import stable_seed
 
 
 class GenerateStep:
-    """The step `generate`. Rows without a reply, because a budget was spent, are dropped by the rule `budget`."""
+    """The step `generate`. Rows without any reply are dropped by the rules `budget` (it is spent) or `no-reply`."""
 
     def __init__(self, spec: Generate) -> None:
         self.spec = spec
@@ -33,7 +33,10 @@ class GenerateStep:
                     for row, t, sample in wanted
                 ]
                 answered: set[int] = set()
-                for (row, teacher, sample), reply in zip(wanted, asker.replies(calls), strict=False):
+                replies = asker.replies(calls)
+                for (row, teacher, sample), reply in zip(wanted, replies, strict=False):
+                    if reply is None:
+                        continue
                     answered.add(id(row))
                     yield row | {
                         "completion": reply.text,
@@ -43,7 +46,7 @@ class GenerateStep:
                     }
                 for row in chunk:
                     if id(row) not in answered:
-                        context.drop(row, "budget", f"the budget of {asker.exhausted} was spent before its turn")
+                        context.drop(row, *asker.why_not())
 
 
 def teachers_for(row: Row, names: Sequence[str], division: str) -> Sequence[str]:

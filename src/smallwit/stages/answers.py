@@ -1,20 +1,21 @@
 """Let a model answer training problems and keep what the verifier accepts (rejection sampling)."""
 
 import json
-import shutil
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from smallwit.artifacts import publish
-from smallwit.data.asking import Asker, Call, Limits
+from smallwit.data.asking import Asker, Call, Limits, Model
 from smallwit.data.journal import Journal
 from smallwit.errors import UserError
 from smallwit.recipe import AnswersStage
 from smallwit.rollout.generator import Decoding, Prompt, Reply
 from smallwit.seeds import stable_seed
-from smallwit.stages.inputs import asked_model, tasks_of
+from smallwit.stages.asked import asked_model
+from smallwit.stages.inputs import tasks_of
 from smallwit.stages.job import Info, Job, Reporter, Stopped
 from smallwit.stages.verdicts import require_verdicts
 from smallwit.tasks.base import Problem, Task
@@ -23,8 +24,6 @@ from smallwit.verify import Verdict
 
 ANSWERS_FILE = "train-00000-of-00001.jsonl"
 """The answers are a dataset of one file."""
-REPLIES = "replies"
-"""The folder of the journal while the stage is at work."""
 
 
 class _Wanted(NamedTuple):
@@ -36,7 +35,8 @@ class _Wanted(NamedTuple):
 def run(job: Job, reporter: Reporter) -> Info:
     """Publish the accepted answers as `prompt`, `completion` rows. Raises `UserError` when none is accepted.
 
-    Replies are kept as batches of them come: a stage that was broken off goes on behind the last whole batch.
+    Replies are kept as they come, those of a model on this machine as whole batches: a stage that was broken off goes
+    on behind them. What an endpoint refuses to answer is said, counted and left out.
     """
     started = time.monotonic()
     stage = next(s for s in job.recipe.stages if s.name == job.name)
@@ -45,42 +45,53 @@ def run(job: Job, reporter: Reporter) -> Info:
     kept: dict[tuple[str, str, str], dict[str, object]] = {}
     verdicts: list[dict[str, float | None]] = []
     asked = 0
-    with Journal(job.work / REPLIES / f"{job.key}.jsonl") as journal:
-        asker = _asker(job, stage, journal, reporter)
+    model = asked_model(job, stage.model, stage.batch)
+    if model.whole:
+        # What a model of ours says may change with the code.
+        model = replace(model, identity=job.key)
+    calls = job.work / f"calls-{model.identity}.jsonl"
+    with Journal(calls) as journal:
+        asker = _asker(stage, model, journal, reporter)
         for batch in asker.ask(_call(job, stage, each) for each in wanted):
-            answered = [(each, reply) for each, (_, reply) in zip(wanted[asked:], batch, strict=False)]
+            pairs = [(each, reply) for each, (_, reply) in zip(wanted[asked:], batch, strict=False)]
             asked += len(batch)
-            for each, reply, verdict in _judged(answered):
+            for each, reply, verdict in _judged([(each, reply) for each, reply in pairs if reply is not None]):
                 verdicts.append({"score": verdict.score, "strict": verdict.strict})
                 if stage.keep == "all" or verdict.strict == 1.0:
                     kept[each.task.name, each.problem.id, reply.text] = _row(each, reply, stage)
-            require_verdicts(verdicts, stage.name)
+            if verdicts:
+                require_verdicts(verdicts, stage.name)
             share = asked / len(wanted) if stage.flops is None else asker.spent.flops / stage.flops
             reporter.progress(min(share, 1.0), f"{len(kept)} of {asked} answers kept")
             if reporter.stopping():
                 raise Stopped
     if not kept:
         raise UserError(f"stage {stage.name}: {stage.model} answered {asked} problems and the verifier accepted none")
+    spent = asker.spent
     info: Info = {
         "seconds": time.monotonic() - started,
-        "flops": asker.spent.flops,
-        "tokens": asker.spent.tokens,
-        "asked": asked,
+        "flops": spent.flops,
+        "tokens": spent.tokens,
+        "teacher_tokens": 0 if model.whole else spent.prompt_tokens + spent.tokens,
+        "asked": len(verdicts),
+        "failed": asker.failed,
         "kept": len(kept),
     }
     publish(job.folder, lambda folder: _write(folder, list(kept.values())), {"key": job.key, "name": job.name} | info)
-    shutil.rmtree(job.work / REPLIES)
+    if model.whole:
+        calls.unlink()
     return info
 
 
-def _asker(job: Job, stage: AnswersStage, journal: Journal, reporter: Reporter) -> Asker:
+def _asker(stage: AnswersStage, model: Model, journal: Journal, reporter: Reporter) -> Asker:
     def stop() -> None:
         if reporter.stopping():
             raise Stopped
 
-    model = asked_model(job, stage.model, stage.batch)
     limits = Limits(flops=stage.flops)
-    return Asker({stage.model: model}, journal, limits=limits, batch=stage.batch, on_reply=stop)
+    return Asker(
+        {stage.model: model}, journal, limits=limits, batch=stage.batch, on_reply=stop, on_failure=reporter.say
+    )
 
 
 def _call(job: Job, stage: AnswersStage, wanted: _Wanted) -> Call:

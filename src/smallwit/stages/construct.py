@@ -14,7 +14,8 @@ from smallwit.data.step import World
 from smallwit.errors import UserError
 from smallwit.models.tokenizer import load_tokenizer
 from smallwit.recipe import ConstructStage
-from smallwit.stages.inputs import asked_model, tasks_of, tokenizer_of
+from smallwit.stages.asked import asked_model
+from smallwit.stages.inputs import tasks_of, tokenizer_of
 from smallwit.stages.job import Info, Job, Reporter, Stopped
 
 

@@ -1,20 +1,17 @@
 """What stages share: models, tokenizers, engines and problems from the names of a recipe."""
 
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from smallwit.artifacts import content_key, folder_hash
-from smallwit.data.asking import Model
+from smallwit.artifacts import content_key
 from smallwit.models.build import DTYPES, load_model, new_model
-from smallwit.models.flops import Cost
 from smallwit.models.tokenizer import end_tokens, load_tokenizer
 from smallwit.recipe import ModelSpec
-from smallwit.rollout.generator import Decoding, Prompt
+from smallwit.rollout.endpoint_client import Endpoint
 from smallwit.rollout.local import LocalEngine
 from smallwit.rollout.local_generator import LocalGenerator
 from smallwit.stages.job import Job
@@ -49,6 +46,17 @@ def model_of(job: Job, name: str, *, dtype: str | None = None) -> PreTrainedMode
     return load_model(job.inputs[name], dtype=dtype or job.dtype, device=job.device, revision=revision)
 
 
+def endpoint_of(job: Job, name: str) -> Endpoint:
+    """The servers of a model that is behind an endpoint."""
+    spec = job.recipe.models[name]
+    return Endpoint(spec.urls, spec.model or "", spec.key_env, spec.concurrency)
+
+
+def calls_file(job: Job, endpoint: Endpoint) -> Path:
+    """The journal of what a stage asked of an endpoint: it serves whatever else changes in the recipe."""
+    return job.work / f"calls-{content_key([endpoint.urls[0], endpoint.model])}.jsonl"
+
+
 def engine_of(job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: int) -> LocalEngine:
     """The local engine on this model's weights."""
     pad = pad_token(tokenizer)
@@ -68,28 +76,3 @@ def autocast_of(job: Job) -> torch.dtype | None:
 def pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
     """The padding id; the end token where there is none: padding is never attended to nor trained on."""
     return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-
-
-def asked_model(job: Job, name: str, batch: int) -> Model:
-    """The model or stage `name` as one that can be asked, `batch` prompts at a time; it is loaded when first needed."""
-
-    @cache
-    def loaded() -> tuple[LocalGenerator, Cost]:
-        tokenizer, model = tokenizer_of(job, name), model_of(job, name)
-        return generator_of(job, model, tokenizer, batch), Cost.of(model)
-
-    def prompt_tokens(prompt: Prompt) -> int:
-        return len(loaded()[0].encode([prompt], Decoding(0.0, 1))[0])
-
-    def flops(prompt_tokens: int, tokens: int) -> float:
-        return loaded()[1].forward([prompt_tokens + tokens - 1], tokens)
-
-    return Model(_identity(job, name), lambda: loaded()[0], flops=flops, prompt_tokens=prompt_tokens, whole=True)
-
-
-def _identity(job: Job, name: str) -> str:
-    """Which weights these are: the content of a folder, or what makes them."""
-    spec = job.recipe.models.get(name)
-    if spec is not None and spec.folder is None:
-        return content_key([spec.model_dump(mode="json"), job.recipe.seed, job.inputs.get("tokenizer")])
-    return folder_hash(Path(job.inputs[name]))

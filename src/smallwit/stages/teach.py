@@ -7,24 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from smallwit.artifacts import BrokenArtifact, content_key, publish, read_manifest, remove_leftovers
 from smallwit.errors import UserError
-from smallwit.models.build import backbone, head_weight
-from smallwit.models.flops import Cost
-from smallwit.objectives.head import CHUNK_ELEMENTS
-from smallwit.objectives.teacher import TeacherHead, TopK
 from smallwit.recipe import TeachStage
 from smallwit.stages.demonstrations import worked_solutions
-from smallwit.stages.inputs import autocast_of, model_of, pad_token, tasks_of, tokenizer_of
+from smallwit.stages.inputs import tasks_of
 from smallwit.stages.job import Info, Job, Reporter, Stopped
-from smallwit.training.batch import Example, TokenBatch, micro_batches
+from smallwit.stages.readers import EndpointReader, LocalReader, Reader
+from smallwit.training.batch import Example
 from smallwit.training.sources import TaskProblems, demonstration_examples
-from smallwit.training.teacher_store import MOST_TOKENS, StoreBinding, example_key, pack, write_binding, write_shard
+from smallwit.training.teacher_store import MOST_TOKENS, StoreBinding, example_key, write_binding, write_shard
 
 SHARD_TOKENS = 8192
 """Completion tokens after which a shard is closed. A killed stage goes on behind the last whole shard."""
@@ -36,7 +30,9 @@ def run(job: Job, reporter: Reporter) -> Info:
     """Publish the store. Raises `UserError` when there is nothing to read."""
     stage = next(s for s in job.recipe.stages if s.name == job.name)
     assert isinstance(stage, TeachStage)
-    tokenizer, model = tokenizer_of(job, stage.model), model_of(job, stage.model).eval()
+    behind = stage.model in job.recipe.models and job.recipe.models[stage.model].endpoint is not None
+    reader: Reader = EndpointReader(job, stage) if behind else LocalReader(job, stage)
+    tokenizer = reader.tokenizer
     if len(tokenizer) > MOST_TOKENS:
         raise UserError(
             f"stage {stage.name}: {stage.model} has {len(tokenizer):,} tokens, and a store has room for the ids of "
@@ -45,9 +41,9 @@ def run(job: Job, reporter: Reporter) -> Info:
     problems = worked_solutions(job, stage, tasks_of(job, stage.tasks))
     work = job.work / "shards"
     _drop_others(work, job.key)
-    reading = _Reading(stage, model, tokenizer, autocast_of(job), reporter, sum(each.size for each in problems))
+    reading = _Reading(stage, reader, reporter, sum(each.size for each in problems))
     shards: list[tuple[Path, dict[str, Any]]] = []
-    for passed, examples in _shards(problems, tokenizer, model.config.max_position_embeddings):
+    for passed, examples in _shards(problems, tokenizer, reader.longest):
         folder = work / f"{job.key}-{len(shards):05d}"
         shards.append((folder, _whole(folder, reporter) or reading.shard(folder, len(shards), examples, passed)))
         reading.passed, reading.tokens = passed, reading.tokens + shards[-1][1]["tokens"]
@@ -70,6 +66,7 @@ def run(job: Job, reporter: Reporter) -> Info:
 
     publish(job.folder, write, {"key": job.key, "name": job.name} | info)
     shutil.rmtree(work)
+    reader.finish()
     return info
 
 
@@ -78,45 +75,32 @@ class _Reading:
     """A teacher at its work: of `problems` it has `passed` so many, in shards of `tokens` completion tokens."""
 
     stage: TeachStage
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    autocast: torch.dtype | None
+    reader: Reader
     reporter: Reporter
     problems: int
     passed: int = 0
     tokens: int = 0
 
     def shard(self, folder: Path, number: int, examples: list[Example], passed: int) -> dict[str, Any]:
-        """Read the examples of one shard and publish it; its manifest. Raises `Stopped` between two passes."""
-        started, cost = time.monotonic(), Cost.of(self.model)
-        order: list[Example] = []
-        records: list[NDArray[np.void]] = []
-        for group in micro_batches(examples, self.stage.micro_tokens):
+        """Read the examples of one shard and publish it; its manifest. Raises `Stopped` in between."""
+        started = time.monotonic()
+
+        def note(read: int, tokens: int) -> None:
             if self.reporter.stopping():
                 raise Stopped
-            batch = TokenBatch.of(group, pad_token(self.tokenizer), self.model.device)
-            order += batch.examples
-            records.append(pack(self._top_k(batch)))
-            share = (self.passed + (passed - self.passed) * len(order) / len(examples)) / self.problems
-            tokens = self.tokens + sum(map(len, records))
-            self.reporter.progress(share, f"{tokens:,} tokens read by {self.stage.model}")
+            share = (self.passed + (passed - self.passed) * read / len(examples)) / self.problems
+            self.reporter.progress(share, f"{self.tokens + tokens:,} tokens read by {self.stage.model}")
+
+        order, records = self.reader.read(examples, note)
         about = {
-            "flops": sum(cost.forward([len(example.tokens)], example.targets) for example in order),
-            "tokens": sum(map(len, records)),
+            "flops": self.reader.flops(order),
+            "tokens": len(records),
             "teacher_tokens": sum(len(example.tokens) for example in order),
             "examples": len(order),
             "seconds": time.monotonic() - started,
         }
-        publish(folder, lambda target: write_shard(target, number, order, np.concatenate(records)), about)
+        publish(folder, lambda target: write_shard(target, number, order, records), about)
         return read_manifest(folder, check_content=False)
-
-    @torch.no_grad()
-    def _top_k(self, batch: TokenBatch) -> TopK:
-        with torch.autocast(self.model.device.type, self.autocast, enabled=self.autocast is not None):
-            hidden = backbone(self.model)(input_ids=batch.tokens, use_cache=False).last_hidden_state
-            weight = head_weight(self.model).to(hidden.dtype)
-            head = TeacherHead(hidden.flatten(0, 1)[batch.positions], weight, len(self.tokenizer))
-            return head.top_k(self.stage.k, self.stage.temperature, chunk_elements=CHUNK_ELEMENTS)
 
 
 def _drop_others(work: Path, key: str) -> None:

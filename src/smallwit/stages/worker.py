@@ -58,6 +58,7 @@ def _run(job: Job, reporter: Reporter) -> Info:
     from transformers.utils import logging
 
     from smallwit import offline  # noqa: F401  importing it puts the guard of --offline in place
+    from smallwit.rollout.endpoint_client import EndpointError
     from smallwit.training.loop import TrainingStopped
 
     torch.set_num_threads(job.threads)
@@ -66,7 +67,7 @@ def _run(job: Job, reporter: Reporter) -> Info:
     logging.disable_progress_bar()
     try:
         info: Info = importlib.import_module(MODULES[job.kind]).run(job, reporter)
-    except TrainingStopped as error:
+    except (TrainingStopped, EndpointError) as error:
         raise Failed(str(error)) from error
     return info
 

@@ -1,0 +1,69 @@
+"""What a recipe may ask of models behind endpoints: each function says what is wrong, and with which key, or `None`."""
+
+from smallwit.errors import UserError
+from smallwit.recipe import AnswersStage, ConstructStage, ModelSpec, Recipe, TeachStage, TrainStage
+
+Complaint = tuple[str, str] | None
+
+
+def unusable(name: str, model: ModelSpec) -> Complaint:
+    """URLs must be ones that can be, and that `--offline` allows."""
+    # Imported here: it brings the HTTP client along.
+    from smallwit.rollout.endpoint_client import Endpoint
+
+    try:
+        Endpoint(model.urls, model.model or "", model.key_env).key()
+    except UserError as error:
+        return f"models.{name}: {error}", "endpoint"
+    return None
+
+
+def without_weights(role: str, name: str, recipe: Recipe) -> str | None:
+    """A role that needs a model's weights is none for an endpoint."""
+    if not _behind(recipe, name):
+        return None
+    remedy = "store what it knows of texts (a teach stage), or learn from its answers (an answers stage)"
+    return f"{role} '{name}' is behind an endpoint, its weights are not here; {remedy}"
+
+
+def beyond(stage: AnswersStage | TeachStage, recipe: Recipe) -> Complaint:
+    """What a stage asks of an endpoint must be something that endpoints can do."""
+    if not _behind(recipe, stage.model):
+        return None
+    if isinstance(stage, AnswersStage):
+        if stage.flops is None:
+            return None
+        what = f"'{stage.model}' is behind an endpoint, and what its answers cost in FLOPs is not known"
+        return f"{what}; leave flops out, problems and samples bound the stage", "flops"
+    if recipe.models[stage.model].tokenizer is None:
+        what = f"'{stage.model}' is behind an endpoint, and a teach stage needs its tokenizer here"
+        return f"{what}; give models.{stage.model}.tokenizer", "model"
+    if stage.temperature != 1.0:
+        what = f"an endpoint gives log-probs at temperature 1, not at {stage.temperature:g}"
+        return f"{what}; leave temperature out", "temperature"
+    return None
+
+
+def unpriced(stage: TrainStage, paid: list[str], recipe: Recipe) -> str | None:
+    """A stage at equal compute must know what the other path (of the stages `paid`) costs."""
+    for other in recipe.stages:
+        if isinstance(other, TrainStage) or other.name not in paid:
+            continue
+        asked = other.models if isinstance(other, ConstructStage) else [other.model]
+        if any(_behind(recipe, name) for name in asked):
+            what = f"equal_compute '{stage.equal_compute}': its path has '{other.name}', and what a model behind an"
+            return f"{what} endpoint costs is not known; give '{stage.name}' a budget in steps or flops"
+    return None
+
+
+def unmeasured(name: str, recipe: Recipe) -> str | None:
+    """A run measures models whose weights are here."""
+    if not _behind(recipe, name):
+        return None
+    spec = recipe.models[name]
+    what = f"evaluation.stages: '{name}' is behind an endpoint, and a run measures models that are here"
+    return f"{what}; measure it by smallwit eval openai:{','.join(spec.urls)}#{spec.model}"
+
+
+def _behind(recipe: Recipe, name: str) -> bool:
+    return name in recipe.models and recipe.models[name].endpoint is not None

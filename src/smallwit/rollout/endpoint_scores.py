@@ -1,0 +1,204 @@
+"""What a model behind a server thinks of given tokens: its likeliest tokens, and their log-probs, at each of them.
+
+Two forms of the completions protocol can say it: `prompt_logprobs` (vLLM) with token ids, and `echo` with `logprobs`
+(OpenAI's older form; llama-cpp-python, vLLM) with tokens as text, or as `token_id:N` where the server knows how. The
+server must have the very tokenizer that the ids are of. That is checked on ids from all over the vocabulary before
+anything else, and on every reply: what does not match is refused.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from smallwit.errors import UserError
+from smallwit.rollout.endpoint_client import Client, Endpoint, NotThere, Refused
+from smallwit.rollout.endpoint_dialect import COMPLETIONS, read_answer
+from smallwit.rollout.endpoint_pool import results
+from smallwit.rollout.journal import Journal, request_key
+
+_PROBED = 200
+"""Ids, evenly spread over the vocabulary, whose text the server must agree on; and all special ones."""
+_TOKEN_ID = re.compile(r"token_id:(\d+)")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """At n tokens the k likeliest ids `[n, k]`, the likeliest first, and their natural log-probs `[n, k]`."""
+
+    ids: NDArray[np.int64]
+    log_probs: NDArray[np.float64]
+
+
+class EndpointScorer:
+    """The k likeliest tokens of an endpoint's model at temperature 1. `tokenizer` is that of the served model."""
+
+    def __init__(self, endpoint: Endpoint, tokenizer: PreTrainedTokenizerBase, k: int) -> None:
+        self.endpoint, self.tokenizer, self.k = endpoint, tokenizer, k
+        self.client = Client(endpoint)
+        self.read = 0
+        self._form: dict[str, Any] = {}
+        self._as_text = False
+        self._places: dict[str, int] = {}
+        self._texts: dict[int, str] = {}
+
+    def score(
+        self,
+        rows: Sequence[tuple[Sequence[int], int]],
+        journal: Journal | None = None,
+        on_row: Callable[[int], None] = lambda index: None,
+    ) -> list[Scored]:
+        """For each row, token ids and the number of those that are its prompt, what was thought at the others.
+
+        `on_row(index)` is called in this thread as results come. Raises `UserError` when the server cannot say it, or
+        has another tokenizer, and otherwise as `EndpointGenerator.reply` does; a request that fails for good ends all.
+        """
+        keys = [request_key({"model": self.endpoint.model, "k": self.k, "row": [list(row[0]), row[1]]}) for row in rows]
+        places = {key: index for index, key in enumerate(keys)}
+
+        async def ask(index: int) -> dict[str, Any]:
+            try:
+                found = await self._ask(*rows[index])
+            except _Silent as silent:
+                raise UserError(f"endpoint {self.endpoint.urls[0]}: {silent}; ask for a smaller k") from silent
+            return {"ids": found.ids.tolist(), "log_probs": found.log_probs.tolist()}
+
+        scored: dict[str, Scored] = {}
+        with closing(results(self.client, places, ask, journal, self._prepare)) as found:
+            for key, result in found:
+                if not isinstance(result, dict):
+                    raise result
+                scored[key] = Scored(np.array(result["ids"], np.int64), np.array(result["log_probs"], np.float64))
+                on_row(places[key])
+        return [scored[key] for key in keys]
+
+    async def _prepare(self) -> None:
+        """Find a form that the server understands, and compare tokenizers. Raises `UserError` when there is none."""
+        if self._form:
+            return
+        size = len(self.tokenizer)
+        spread = [i * (size - 1) // (_PROBED - 1) for i in range(_PROBED)] if size > _PROBED else list(range(size))
+        ids = list(dict.fromkeys([*spread, *self.tokenizer.all_special_ids]))
+        plain = self.tokenizer("Is 12 more than 7?", add_special_tokens=False)["input_ids"]
+        echo = {"echo": True, "logprobs": self.k}
+        forms: list[tuple[dict[str, Any], bool, Sequence[int]]] = [
+            ({"prompt_logprobs": self.k}, False, ids),
+            (echo | {"return_tokens_as_token_ids": True}, False, ids),
+            (echo, False, ids),
+            (echo, True, plain),
+        ]
+        reasons: list[str] = []
+        for self._form, self._as_text, probe in forms:
+            try:
+                await self._ask(probe, 1)
+                return
+            except (Refused, NotThere) as error:
+                reasons.append(str(error))
+            except _Silent as silent:
+                reasons.append(str(silent))
+        self._form = {}
+        where, why = f"endpoint {self.endpoint.urls[0]}#{self.endpoint.model}", "; ".join(dict.fromkeys(reasons))
+        raise UserError(
+            f"{where}: cannot give the {self.k} likeliest tokens of a given text ({why}); serve it by vLLM "
+            f"(--max-logprobs {self.k}), or learn from its answers (an answers stage and cross_entropy)"
+        )
+
+    async def _ask(self, tokens: Sequence[int], start: int) -> Scored:
+        prompt: Any = self.tokenizer.decode(list(tokens)) if self._as_text else list(tokens)
+        body = {"model": self.endpoint.model, "prompt": prompt, "max_tokens": 1, "temperature": 0.0} | self._form
+
+        def read(reply: dict[str, Any]) -> list[dict[int, float]]:
+            choice = read_answer(reply, chat=False).choice
+            if "prompt_logprobs" in self._form:
+                return self._by_id(tokens, choice.get("prompt_logprobs"))
+            return self._by_text(tokens, choice.get("logprobs"))
+
+        rows = (await self.client.post(COMPLETIONS, body, read))[start:]
+        self.read += len(tokens)
+        top = [sorted(row.items(), key=lambda item: -item[1])[: self.k] for row in rows]
+        if any(len(row) < min(self.k, len(self.tokenizer)) for row in top):
+            raise _Silent(f"asked for {self.k} log-probs, it gives {min(map(len, top))}")
+        shape = (len(top), min(self.k, len(self.tokenizer)))
+        return Scored(
+            np.array([[i for i, _ in row] for row in top], np.int64).reshape(shape),
+            np.array([[value for _, value in row] for row in top], np.float64).reshape(shape),
+        )
+
+    def _by_id(self, tokens: Sequence[int], given: Any) -> list[dict[int, float]]:
+        """The form of vLLM: at each token but the first, an entry by id for each likely token and for the token."""
+        if not isinstance(given, list) or len(given) != len(tokens):
+            raise _Silent("asked for prompt_logprobs, it gives none")
+        rows: list[dict[int, float]] = [{}]
+        for token, entries in zip(tokens[1:], given[1:], strict=True):
+            row = {int(name): entry for name, entry in entries.items()}
+            if token not in row:
+                raise self._other(f"token {token} is not in its reply")
+            for number, entry in row.items():
+                self._same(number, entry.get("decoded_token"))
+            rows.append({number: float(entry["logprob"]) for number, entry in row.items()})
+        return rows
+
+    def _by_text(self, tokens: Sequence[int], given: Any) -> list[dict[int, float]]:
+        """The form of `echo`: the tokens as text, and at each but the first the likely ones by their text."""
+        if not isinstance(given, dict) or not given.get("top_logprobs") or not given.get("tokens"):
+            raise _Silent("asked for echo and logprobs, it gives none")
+        seen, top = given["tokens"][: len(tokens)], given["top_logprobs"][: len(tokens)]
+        if len(seen) <= 1 < len(tokens):
+            raise _Silent("asked for echo and logprobs, it gives those of what it wrote only")
+        if len(seen) < len(tokens) or len(top) < len(tokens):
+            raise self._other(f"a text of {len(tokens)} tokens has {len(seen)} to it")
+        for token, text in zip(tokens, seen, strict=True):
+            match = _TOKEN_ID.fullmatch(text)
+            if match is not None and int(match[1]) != token:
+                raise self._other(f"token {token} is {match[1]} to it")
+            if match is None:
+                self._same(token, text)
+        return [{}, *({self._id(text): float(value) for text, value in row.items()} for row in top[1:])]
+
+    def _id(self, text: str) -> int:
+        """The id of a token that was given as text. Raises `UserError` for a text that several tokens have."""
+        match = _TOKEN_ID.fullmatch(text)
+        if match is not None:
+            return int(match[1])
+        if not self._places:
+            for number in range(len(self.tokenizer)):
+                # -1: several tokens have this text.
+                known = str(self.tokenizer.decode([number]))
+                self._places[known] = number if known not in self._places else -1
+        number = self._places.get(text, -2)
+        if number == -2:
+            raise self._other(f"it has a token {text!r}")
+        if number == -1:
+            raise UserError(
+                f"endpoint {self.endpoint.urls[0]}: names tokens by their text, and several have the text {text!r}; "
+                "serve the model by vLLM, which gives their ids, or ask for a smaller k"
+            )
+        return number
+
+    def _same(self, number: int, text: Any) -> None:
+        """Raises `UserError` when a token has another text there than here; a part of a character has none."""
+        if number >= len(self.tokenizer):
+            raise self._other(f"it has a token {number}")
+        if number not in self._texts:
+            self._texts[number] = str(self.tokenizer.decode([number]))
+        ours = self._texts[number]
+        if isinstance(text, str) and "�" not in text + ours and text.strip() != ours.strip():
+            raise self._other(f"token {number} is {text!r} there and {ours!r} here")
+
+    def _other(self, what: str) -> UserError:
+        return UserError(
+            f"endpoint {self.endpoint.urls[0]}#{self.endpoint.model}: has another tokenizer than {self._named()} "
+            f"({what}); name its own, or learn from its answers (an answers stage and cross_entropy)"
+        )
+
+    def _named(self) -> str:
+        return str(getattr(self.tokenizer, "name_or_path", "")) or "the one given"
+
+
+class _Silent(Exception):
+    """A server took what it was asked for, and does not give it."""

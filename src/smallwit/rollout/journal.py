@@ -1,0 +1,93 @@
+"""Replies that were paid for, on disk as they come: a rerun asks for none of them again."""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from smallwit.errors import UserError
+
+_SYNC_SECONDS = 1.0
+_log = logging.getLogger(__name__)
+
+
+def request_key(request: dict[str, Any]) -> str:
+    """A hash of what was asked, the same for equal requests."""
+    text = json.dumps(request, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+class Journal:
+    """One JSON line a finished request: `{"key": ..., "reply": {...}}`. Of the texts only the places are in memory.
+
+    A line that was cut off, by a kill or a full disk, counts as not there. Written lines reach the system at once and
+    the disk at least every second, so that a kill loses nothing and a power cut a second.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Opens, or makes, the file. Raises `UserError` when another process has it, or it cannot be written."""
+        self.path = path
+        self.places: dict[str, tuple[int, int]] = {}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = path.open("a+b")
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error.strerror}); name another place") from error
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.file.close()
+            raise UserError(f"{path}: another process writes there; wait for it, or name another file") from error
+        self.end = self._read()
+        self.synced = time.monotonic()
+
+    def _read(self) -> int:
+        self.file.seek(0)
+        start, whole = 0, True
+        for line in self.file:
+            whole = line.endswith(b"\n")
+            try:
+                self.places[json.loads(line)["key"]] = (start, len(line))
+            except (ValueError, KeyError, TypeError):
+                _log.warning("%s: a line at byte %d is not whole; its request is asked again", self.path, start)
+            start += len(line)
+        if not whole:
+            self.file.write(b"\n")
+            self.file.flush()
+            start += 1
+        return start
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, key: str) -> dict[str, Any]:
+        start, size = self.places[key]
+        reply: dict[str, Any] = json.loads(os.pread(self.file.fileno(), size, start))["reply"]
+        return reply
+
+    def add(self, key: str, reply: dict[str, Any]) -> None:
+        """Raises `OSError` when the disk takes no more."""
+        line = json.dumps({"key": key, "reply": reply}, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
+        self.file.write(line)
+        self.file.flush()
+        self.places[key] = (self.end, len(line))
+        self.end += len(line)
+        if time.monotonic() - self.synced >= _SYNC_SECONDS:
+            self.sync()
+
+    def sync(self) -> None:
+        """Let the disk have everything."""
+        os.fsync(self.file.fileno())
+        self.synced = time.monotonic()
+
+    def close(self) -> None:
+        """Sync, and let other processes have the file."""
+        self.sync()
+        self.file.close()

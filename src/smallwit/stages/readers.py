@@ -1,0 +1,129 @@
+"""The teachers of a teach stage: models that are here, and models behind endpoints."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from smallwit.models.build import backbone, head_weight
+from smallwit.models.flops import Cost
+from smallwit.objectives.head import CHUNK_ELEMENTS
+from smallwit.objectives.teacher import TeacherHead, TopK
+from smallwit.recipe import TeachStage
+from smallwit.rollout.endpoint_scores import EndpointScorer
+from smallwit.rollout.journal import Journal
+from smallwit.stages.hosts import HostLog
+from smallwit.stages.inputs import autocast_of, calls_file, endpoint_of, model_of, pad_token, tokenizer_of
+from smallwit.stages.job import Job
+from smallwit.training.batch import Example, TokenBatch, micro_batches
+from smallwit.training.teacher_store import pack
+
+Note = Callable[[int, int], None]
+"""Called between two passes or replies with the examples and completion tokens read so far; may end the reading."""
+_ANY_LENGTH = 1 << 31
+
+
+class Reader(Protocol):
+    """A teacher that reads examples. Of at most `longest` tokens."""
+
+    tokenizer: PreTrainedTokenizerBase
+    longest: int
+
+    def read(self, examples: Sequence[Example], note: Note) -> tuple[list[Example], NDArray[np.void]]:
+        """The examples in some order, and the records of their trained tokens, one example after the other."""
+        ...
+
+    def flops(self, examples: Sequence[Example]) -> float:
+        """What reading them costs, as far as it is known."""
+        ...
+
+    def finish(self) -> None:
+        """What was read is kept elsewhere now."""
+        ...
+
+
+class LocalReader:
+    """A model that is here: forward passes of at most `micro_tokens` padded tokens."""
+
+    def __init__(self, job: Job, stage: TeachStage) -> None:
+        self.stage, self.autocast = stage, autocast_of(job)
+        self.tokenizer = tokenizer_of(job, stage.model)
+        self.model: PreTrainedModel = model_of(job, stage.model).eval()
+        self.longest: int = self.model.config.max_position_embeddings
+        self.cost = Cost.of(self.model)
+
+    def read(self, examples: Sequence[Example], note: Note) -> tuple[list[Example], NDArray[np.void]]:
+        order: list[Example] = []
+        records: list[NDArray[np.void]] = []
+        for group in micro_batches(list(examples), self.stage.micro_tokens):
+            note(len(order), sum(map(len, records)))
+            batch = TokenBatch.of(group, pad_token(self.tokenizer), self.model.device)
+            order += batch.examples
+            records.append(pack(self._top_k(batch)))
+        return order, np.concatenate(records)
+
+    @torch.no_grad()
+    def _top_k(self, batch: TokenBatch) -> TopK:
+        with torch.autocast(self.model.device.type, self.autocast, enabled=self.autocast is not None):
+            hidden = backbone(self.model)(input_ids=batch.tokens, use_cache=False).last_hidden_state
+            weight = head_weight(self.model).to(hidden.dtype)
+            head = TeacherHead(hidden.flatten(0, 1)[batch.positions], weight, len(self.tokenizer))
+            return head.top_k(self.stage.k, self.stage.temperature, chunk_elements=CHUNK_ELEMENTS)
+
+    def flops(self, examples: Sequence[Example]) -> float:
+        return sum(self.cost.forward([len(example.tokens)], example.targets) for example in examples)
+
+    def finish(self) -> None:
+        """Nothing was kept."""
+
+
+class EndpointReader:
+    """A model behind an endpoint, which gives its likeliest tokens and their log-probs.
+
+    Its replies are in a journal until `finish`, so that a stage that is killed asks for none of them again. What the
+    endpoint's machine computes is not known here: no FLOPs are counted.
+    """
+
+    def __init__(self, job: Job, stage: TeachStage) -> None:
+        self.tokenizer, self.longest, self.temperature = tokenizer_of(job, stage.model), _ANY_LENGTH, stage.temperature
+        endpoint = endpoint_of(job, stage.model)
+        self.scorer = EndpointScorer(endpoint, self.tokenizer, stage.k)
+        self.journal = Journal(calls_file(job, endpoint))
+        self.hosts = HostLog(job.work, self.scorer.client.traffic)
+
+    def read(self, examples: Sequence[Example], note: Note) -> tuple[list[Example], NDArray[np.void]]:
+        done = tokens = 0
+
+        def on_row(index: int) -> None:
+            nonlocal done, tokens
+            note(done, tokens)
+            done, tokens = done + 1, tokens + examples[index].targets
+            self.hosts.tick()
+
+        rows = [(example.tokens, max(example.prompt_length, 1)) for example in examples]
+        try:
+            scored = self.scorer.score(rows, self.journal, on_row)
+        finally:
+            self.hosts.write()
+        ids, log_probs = (
+            np.concatenate(part) for part in zip(*((one.ids, one.log_probs) for one in scored), strict=True)
+        )
+        rest = np.log(np.maximum(1.0 - np.exp(log_probs).sum(1), np.finfo(np.float64).tiny))
+        top = TopK(
+            torch.from_numpy(ids),
+            torch.from_numpy(log_probs),
+            torch.from_numpy(rest),
+            len(self.tokenizer),
+            self.temperature,
+        )
+        return list(examples), pack(top)
+
+    def flops(self, examples: Sequence[Example]) -> float:
+        return 0.0
+
+    def finish(self) -> None:
+        self.journal.close()
+        self.journal.path.unlink()

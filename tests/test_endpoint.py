@@ -1,0 +1,476 @@
+"""A model behind a server: what is tried again, what is not, what is kept, and what leaves the machine."""
+
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from email.utils import formatdate
+from pathlib import Path
+
+import pytest
+
+from endpoint_server import (
+    Fault,
+    FaultServer,
+    drip,
+    hang,
+    reset,
+    serving,
+    status,
+    text,
+    without_choices,
+)
+from recipe_samples import refusal
+from smallwit.errors import UserError
+from smallwit.rollout.endpoint import (
+    EndpointGenerator,
+    RepliesMissing,
+    accounts,
+    endpoint_generator,
+    parse_endpoint,
+)
+from smallwit.rollout.endpoint_client import Endpoint, EndpointError
+from smallwit.rollout.generator import Decoding, Prompt, Reply
+
+GREEDY = Decoding(temperature=0.0, max_new_tokens=16)
+
+
+def chat(content: str) -> Prompt:
+    return Prompt(messages=({"role": "user", "content": content},))
+
+
+def endpoint(*servers: FaultServer, **changes: float) -> Endpoint:
+    """Fast and impatient."""
+    return impatient(tuple(server.url for server in servers), **changes)
+
+
+def impatient(urls: tuple[str, ...], **changes: float) -> Endpoint:
+    fast = Endpoint(urls, "tiny", backoff=0.01, connect=1.0, read=0.4, total=0.8, cooldown=0.05, patience=0.5)
+    return replace(fast, **changes)
+
+
+def asks(
+    generator: EndpointGenerator, prompts: list[Prompt], decoding: Decoding = GREEDY, seeds: list[int] | None = None
+) -> list[Reply]:
+    return generator.reply(prompts, decoding, seeds or list(range(len(prompts))))
+
+
+def said_by(server: FaultServer, **changes: float) -> str:
+    """The whole text of an answer to one question."""
+    return asks(EndpointGenerator(endpoint(server, **changes)), [chat("one two")])[0].text
+
+
+class TestReplies:
+    def test_come_in_the_order_of_their_prompts_with_the_tokens_that_the_server_counted(self) -> None:
+        with serving() as server:
+            generator = EndpointGenerator(endpoint(server))
+            replies = asks(generator, [chat(f"say {i} please") for i in range(40)])
+        assert [reply.text for reply in replies] == [f"say {i} please END" for i in range(40)]
+        assert {(reply.prompt_tokens, reply.tokens, reply.truncated) for reply in replies} == {(3, 4, False)}
+        assert generator.tokens.prompt == 120
+        assert generator.tokens.completion == 160
+
+    def test_plain_text_goes_to_the_completions(self) -> None:
+        with serving() as server:
+            (reply,) = asks(EndpointGenerator(endpoint(server)), [Prompt(text="once upon", prefix=" a time")])
+        assert reply.text == "once upon a time END"
+
+    def test_each_is_handed_over_in_this_thread_before_the_last_has_come(self) -> None:
+        came: list[tuple[float, int, int]] = []
+        with serving(FaultServer(delay=0.1)) as server:
+            generator = EndpointGenerator(endpoint(server, concurrency=1))
+            generator.reply(
+                [chat("a"), chat("b"), chat("c")],
+                GREEDY,
+                [0, 1, 2],
+                lambda index, reply: came.append((time.monotonic(), index, threading.get_ident())),
+            )
+        assert [index for _, index, _ in came] == [0, 1, 2]
+        assert {thread for _, _, thread in came} == {threading.get_ident()}
+        assert came[2][0] - came[0][0] > 0.15
+
+    def test_a_cut_answer_is_truncated(self) -> None:
+        with serving() as server:
+            (reply,) = asks(EndpointGenerator(endpoint(server)), [chat("a b c d")], replace(GREEDY, max_new_tokens=2))
+        assert (reply.text, reply.truncated) == ("a b", True)
+
+    def test_a_stop_string_that_the_server_leaves_in_is_cut_out(self) -> None:
+        with serving() as server:
+            decoding = replace(GREEDY, stop=("?", " c", " b"), max_new_tokens=3)
+            (reply,) = asks(EndpointGenerator(endpoint(server)), [chat("a b c d")], decoding)
+        assert (reply.text, reply.truncated) == ("a", False)
+
+    def test_seeds_are_sent(self) -> None:
+        with serving() as server:
+            generator = EndpointGenerator(endpoint(server))
+            replies = asks(generator, [chat("x")] * 2, Decoding(1.0, 8), [7, 2**31 + 8])
+        assert [reply.text for reply in replies] == ["x 7 END", "x 8 END"]
+
+    def test_at_most_so_many_are_under_way(self) -> None:
+        with serving(FaultServer(delay=0.05)) as server:
+            asks(EndpointGenerator(endpoint(server, concurrency=3)), [chat(str(i)) for i in range(12)])
+        assert server.most_running == 3
+
+
+class TestFaults:
+    @pytest.mark.parametrize(
+        "fault",
+        [
+            status(500),
+            status(503),
+            status(408),
+            hang,
+            drip,
+            reset,
+            text(b"<html>Bad gateway</html>"),
+            text(b'{"choices": [{"mess', "application/json"),
+            text(b"[]", "application/json"),
+            text(b'{"error": {"message": "overloaded"}}', "application/json"),
+            text(b'{"choices": [{"message": null}]}', "application/json"),
+            without_choices,
+        ],
+    )
+    def test_what_may_pass_is_tried_again(self, fault: Fault) -> None:
+        with serving(FaultServer(faults=[fault])) as server:
+            assert said_by(server) == "one two END"
+        assert server.asked == ["one two"] * 2
+
+    def test_a_reply_of_a_wrong_type_that_is_an_answer_is_taken(self) -> None:
+        with serving() as server:
+            good = json.dumps({"choices": [{"message": {"content": "yes"}, "finish_reason": "stop"}]}).encode()
+            server.faults = [text(good, "text/plain")]
+            assert said_by(server) == "yes"
+
+    def test_an_endless_drip_is_ended_by_the_total_limit(self) -> None:
+        with serving(FaultServer(always=drip)) as server:
+            started = time.monotonic()
+            with pytest.raises(RepliesMissing, match=r"2 attempts failed, the last: no whole reply within 0.3 s"):
+                said_by(server, total=0.3, attempts=2)
+        assert time.monotonic() - started < 2.0
+
+    @pytest.mark.parametrize("stamp", ["1", "date"])
+    def test_the_server_says_how_long_to_wait(self, stamp: str) -> None:
+        after = stamp if stamp == "1" else formatdate(time.time() + 2, usegmt=True)
+        with serving(FaultServer(faults=[status(429, Retry_After=after)])) as server:
+            assert said_by(server) == "one two END"
+        assert 0.9 < server.at[1] - server.at[0] < 3
+
+    def test_a_wait_of_hours_is_not_waited(self) -> None:
+        with (
+            serving(FaultServer(faults=[status(429, "daily limit", Retry_After="7200")])) as server,
+            pytest.raises(EndpointError, match=r"asks to wait 7200 s .*daily limit.*run the same command again"),
+        ):
+            said_by(server)
+
+    def test_a_quota_that_is_used_up_is_not_waited_for(self) -> None:
+        used_up = text(b'{"error": {"code": "insufficient_quota", "message": "pay"}}', "application/json", 429)
+        with serving(FaultServer(always=used_up)) as server:
+            assert "pay; the account's quota is used up" in refusal(lambda: said_by(server))
+        assert len(server.asked) == 1
+
+    @pytest.mark.parametrize("code", [401, 403])
+    def test_a_key_that_is_not_accepted_ends_all_at_once(self, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MY_KEY", "sk-secret")
+        with serving(FaultServer(always=status(code, "no such key: sk-secret"))) as server:
+            generator = EndpointGenerator(replace(endpoint(server), key_env="MY_KEY"))
+            said = refusal(lambda: asks(generator, [chat(str(i)) for i in range(100)]))
+        assert said.endswith(
+            f"status {code}: no such key: (the key); the key in the environment variable MY_KEY is not accepted"
+        )
+        assert len(server.asked) <= generator.endpoint.concurrency
+
+    def test_a_request_that_is_refused_fails_alone_and_at_once(self) -> None:
+        with serving(FaultServer(faults=[None, status(400, "prompt is too long"), None])) as server:
+            generator = EndpointGenerator(endpoint(server, concurrency=1))
+            with pytest.raises(RepliesMissing, match=r"1 of 3 requests failed, that of prompt 1: .*too long") as caught:
+                asks(generator, [chat("a"), chat("b"), chat("c")])
+        assert server.asked == ["a", "b", "c"]
+        assert [reply and reply.text for reply in caught.value.replies] == ["a END", None, "c END"]
+
+    def test_requests_that_all_fail_are_not_all_sent(self) -> None:
+        with (
+            serving(FaultServer(always=status(400, "no"))) as server,
+            pytest.raises(EndpointError, match="the first 8 requests all failed"),
+        ):
+            asks(EndpointGenerator(endpoint(server, concurrency=1)), [chat(str(i)) for i in range(100)])
+        assert len(server.asked) == 8
+
+    def test_an_answer_that_is_withheld_is_no_answer(self) -> None:
+        withheld = text(b'{"choices": [{"message": {"content": ""}, "finish_reason": "content_filter"}]}')
+        with serving(FaultServer(always=withheld)) as server, pytest.raises(RepliesMissing, match="content_filter"):
+            said_by(server)
+        assert len(server.asked) == 1
+
+    def test_a_redirect_is_not_followed(self) -> None:
+        with serving() as elsewhere, serving() as server:
+            server.always = status(307, Location=f"{elsewhere.url}/chat/completions")
+            said = refusal(lambda: said_by(server))
+        assert f"redirects to {elsewhere.url}/chat/completions; text and key go only where you say" in said
+        assert elsewhere.asked == []
+
+    def test_an_unknown_model_is_named_with_those_that_are_there(self) -> None:
+        with serving() as server:
+            said = refusal(lambda: asks(EndpointGenerator(replace(endpoint(server), model="tinny")), [chat("a")]))
+        assert "has no model 'tinny'; did you mean 'tiny'" in said
+        assert server.asked == []
+
+    def test_nobody_there(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+        generator = EndpointGenerator(impatient((url,), attempts=3))
+        with pytest.raises(EndpointError, match=r"3 attempts failed, the last: .*onnect"):
+            asks(generator, [chat("a")])
+
+
+class TestSeveralServers:
+    def test_the_work_is_shared(self) -> None:
+        with serving(FaultServer(delay=0.02)) as one, serving(FaultServer(delay=0.02)) as other:
+            asks(EndpointGenerator(endpoint(one, other, concurrency=4)), [chat(str(i)) for i in range(40)])
+        assert min(len(one.asked), len(other.asked)) > 10
+        assert sorted(map(int, one.asked + other.asked)) == list(range(40))
+
+    def test_a_broken_one_is_left_out_and_tried_again_later(self) -> None:
+        with serving(FaultServer(delay=0.01)) as good, serving(FaultServer(always=status(500))) as bad:
+            generator = EndpointGenerator(endpoint(good, bad, concurrency=4, cooldown=0.1, patience=60))
+            replies = asks(generator, [chat(str(i)) for i in range(100)])
+            assert len(replies) == 100
+            assert 8 <= len(bad.asked) <= 20  # it takes 8 to break the circuit, then one at a time
+            bad.always = None
+            time.sleep(0.8)
+            before = len(bad.asked)
+            asks(generator, [chat(str(i)) for i in range(100, 160)])
+            assert len(bad.asked) - before > 20
+
+    def test_when_none_works_it_ends_with_the_reason_and_what_came_is_kept(self, tmp_path: Path) -> None:
+        with serving(FaultServer(faults=[None] * 5, always=status(500, "burnt down"))) as server:
+            generator = EndpointGenerator(endpoint(server, concurrency=4), journal=tmp_path / "j.jsonl")
+            came: list[int] = []
+            with pytest.raises(EndpointError, match=r"no server has answered for .*burnt down.*run the same command"):
+                generator.reply([chat(str(i)) for i in range(50)], GREEDY, range(50), lambda i, reply: came.append(i))
+        assert len(came) == 5
+        assert generator.journal is not None
+        assert len(generator.journal) == 5
+
+
+class TestJournal:
+    def test_a_finished_request_is_never_sent_again(self, tmp_path: Path) -> None:
+        prompts = [chat(str(i)) for i in range(10)]
+        with serving() as server:
+            first = EndpointGenerator(endpoint(server), journal=tmp_path / "j.jsonl")
+            replies = asks(first, prompts[:6])
+            first.close()
+            second = EndpointGenerator(endpoint(server), journal=tmp_path / "j.jsonl")
+            assert asks(second, prompts)[:6] == replies
+        assert sorted(map(int, server.asked)) == list(range(10))
+
+    def test_what_is_all_there_needs_no_server(self, tmp_path: Path) -> None:
+        with serving() as server:
+            generator = EndpointGenerator(endpoint(server), journal=tmp_path / "j.jsonl")
+            replies = asks(generator, [chat("a"), chat("b")])
+            generator.close()
+        again = EndpointGenerator(endpoint(server), journal=tmp_path / "j.jsonl")
+        assert asks(again, [chat("a"), chat("b")]) == replies
+
+    def test_another_question_is_another_request(self, tmp_path: Path) -> None:
+        with serving() as server:
+            generator = EndpointGenerator(endpoint(server), journal=tmp_path / "j.jsonl")
+            asks(generator, [chat("a")] * 2, Decoding(1.0, 8), [1, 1])
+            asks(generator, [chat("a")], Decoding(1.0, 8), [2])
+            asks(generator, [chat("a")], Decoding(1.0, 9), [2])
+            asks(generator, [chat("a")] * 2, GREEDY, [3, 4])
+        assert len(server.asked) == 4
+
+    def test_a_line_that_was_cut_off_counts_as_not_there(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        path = tmp_path / "j.jsonl"
+        with serving() as server:
+            generator = EndpointGenerator(endpoint(server, concurrency=1), journal=path)
+            replies = asks(generator, [chat("a"), chat("b")])
+            generator.close()
+            path.write_bytes(path.read_bytes()[:-10])
+            for _ in range(2):
+                again = EndpointGenerator(endpoint(server), journal=path)
+                assert asks(again, [chat("a"), chat("b")]) == replies
+                again.close()
+        assert server.asked == ["a", "b", "b"]
+        assert "is not whole; its request is asked again" in caplog.text
+
+    def test_two_processes_cannot_write_the_same(self, tmp_path: Path) -> None:
+        generator = endpoint_generator("openai:http://127.0.0.1:1/v1#m", journal=tmp_path / "j.jsonl")
+        said = refusal(lambda: endpoint_generator("openai:http://127.0.0.1:1/v1#m", journal=tmp_path / "j.jsonl"))
+        assert "another process writes there" in said
+        generator.close()
+
+    def test_a_kill_loses_at_most_what_was_under_way(self, tmp_path: Path) -> None:
+        path = tmp_path / "j.jsonl"
+        code = (
+            "import sys\nfrom smallwit.rollout.endpoint import *\n"
+            "from smallwit.rollout.endpoint_client import Endpoint\nfrom pathlib import Path\n"
+            "g = EndpointGenerator(Endpoint((sys.argv[1],), 'tiny', concurrency=4), journal=Path(sys.argv[2]))\n"
+            "prompts = [Prompt(messages=({'role': 'user', 'content': str(i)},)) for i in range(60)]\n"
+            "g.reply(prompts, Decoding(0.0, 16), range(60))\n"
+        )
+        with serving(FaultServer(delay=0.05)) as server:
+            process = subprocess.Popen([sys.executable, "-c", code, server.url, str(path)])
+            while len(server.asked) < 20:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            generator = EndpointGenerator(endpoint(server), journal=path)
+            replies = asks(generator, [chat(str(i)) for i in range(60)])
+        assert [reply.text for reply in replies] == [f"{i} END" for i in range(60)]
+        twice = len(server.asked) - 60
+        assert 0 <= twice <= 4
+
+    def test_ctrl_c_cancels_what_is_under_way(self, tmp_path: Path) -> None:
+        with serving(FaultServer(faults=[None] * 3, always=hang)) as server:
+            generator = EndpointGenerator(endpoint(server, read=60.0, total=60.0), journal=tmp_path / "j.jsonl")
+            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+            started = time.monotonic()
+            with pytest.raises(KeyboardInterrupt):
+                asks(generator, [chat(str(i)) for i in range(20)])
+        assert time.monotonic() - started < 2.0
+        assert generator.journal is not None
+        assert len(generator.journal) == 3
+
+    def test_a_caller_that_has_enough_ends_it(self) -> None:
+        def enough(index: int, reply: Reply) -> None:
+            raise ArithmeticError
+
+        with serving(FaultServer(delay=0.02)) as server, pytest.raises(ArithmeticError):
+            EndpointGenerator(endpoint(server, concurrency=2)).reply(
+                [chat(str(i)) for i in range(100)], GREEDY, range(100), enough
+            )
+        assert len(server.asked) < 20
+
+
+class TestCounting:
+    def test_tokens_are_counted_here_where_the_server_does_not(self) -> None:
+        with serving(FaultServer(reshape=lambda body, reply: reply | {"usage": None})) as server:
+            generator = EndpointGenerator(endpoint(server), count=lambda words: len(words.split()))
+            (reply,) = asks(generator, [chat("one two")])
+            generator.require_token_counts()
+        assert (reply.prompt_tokens, reply.tokens) == (2, 3)
+        assert generator.tokens.uncounted == 1
+
+    def test_without_any_count_it_is_said_and_a_budget_is_refused(self, caplog: pytest.LogCaptureFixture) -> None:
+        with serving(FaultServer(reshape=lambda body, reply: reply | {"usage": None})) as server:
+            generator = EndpointGenerator(endpoint(server))
+            asks(generator, [chat("one"), chat("two")])
+        assert caplog.text.count("gives no usage, so its tokens are not counted") == 1
+        assert "a budget in tokens cannot be kept" in refusal(generator.require_token_counts)
+
+    def test_requests_and_bytes_are_counted_by_host(self) -> None:
+        with serving(FaultServer(faults=[status(500)])) as server:
+            generator = EndpointGenerator(endpoint(server))
+            asks(generator, [chat("x" * 5000)])
+        ((host, traffic),) = accounts(generator)["hosts"].items()
+        assert server.url == f"http://{host}/v1"
+        assert (traffic["requests"], traffic["failed"]) == (3, 1)  # a trial, the failure, the answer
+        assert 10_000 < traffic["sent"] < 12_000
+        assert 5_000 < traffic["received"] < 7_000
+
+
+class TestAbilities:
+    def test_are_tried_and_told(self) -> None:
+        with serving() as server:
+            found = EndpointGenerator(endpoint(server)).abilities()
+        assert str(found) == (
+            "can: chat, completions, usage, seed, samples; cannot: n, top k, repetition penalty, prefix, top log probs"
+        )
+
+    @pytest.mark.parametrize(
+        ("prompt", "change", "message"),
+        [
+            (
+                chat("a"),
+                {"top_k": 5, "temperature": 1.0},
+                "top_k is 5, and the server cannot: draws with top_k 1 differ",
+            ),
+            (chat("a"), {"repetition_penalty": 1.1}, "repetition_penalty is 1.1, and the server cannot"),
+            (replace(chat("a"), prefix="b"), {}, "a prompt begins the assistant's turn, and the server cannot"),
+        ],
+    )
+    def test_what_the_server_takes_and_does_not_heed_is_refused_by_name(
+        self, prompt: Prompt, change: dict[str, float], message: str
+    ) -> None:
+        with serving() as server:
+            said = refusal(lambda: asks(EndpointGenerator(endpoint(server)), [prompt], replace(GREEDY, **change)))
+        assert message in said
+        assert server.asked == []
+
+    def test_a_server_that_does_not_sample_gives_no_samples(self) -> None:
+        def greedy(body: dict[str, float], reply: dict[str, object]) -> dict[str, object]:
+            return reply | {"choices": [{"message": {"content": "the same"}, "finish_reason": "stop"}]}
+
+        with serving(FaultServer(reshape=greedy)) as server:
+            generator = EndpointGenerator(endpoint(server))
+            said = refusal(lambda: asks(generator, [chat("a")], Decoding(0.7, 8)))
+            assert "temperature is 0.7, and the server cannot: four draws at temperature 1 are the same text" in said
+            assert asks(generator, [chat("a")])[0].text == "the same"
+
+
+class TestKeys:
+    def test_the_key_is_sent_and_stays_where_it_is(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.DEBUG)
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+        with serving(FaultServer(faults=[status(500, "sk-very-secret is bad")])) as server:
+            generator = endpoint_generator(f"openai:{server.url}#tiny", journal=tmp_path / "j.jsonl")
+            asks(generator, [chat("a")])
+            generator.close()
+        assert {headers["Authorization"] for headers in server.headers} == {"Bearer sk-very-secret"}
+        assert "secret" not in (tmp_path / "j.jsonl").read_text() + caplog.text + repr(generator.endpoint)
+        assert "secret" not in json.dumps(accounts(generator))
+
+    def test_without_a_key_none_is_sent(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+        with serving() as server:
+            assert said_by(server) == "one two END"
+        assert not any("Authorization" in headers for headers in server.headers)
+
+
+class TestSpec:
+    def test_several_servers(self) -> None:
+        parsed = parse_endpoint("openai:http://a:1/v1,https://b/v1#org/name")
+        assert parsed.urls == ("http://a:1/v1", "https://b/v1")
+        assert parsed.model == "org/name"
+
+    @pytest.mark.parametrize(
+        ("spec", "message"),
+        [
+            ("openai:http://a/v1", "is no endpoint; give one as openai:http"),
+            ("openai:#m", "is no endpoint"),
+            ("openai:ftp://a/v1#m", "is no http or https URL"),
+            ("openai:a/v1#m", "is no http or https URL"),
+            ("openai:http://user:secret@a/v1#m", "a key belongs into the environment variable OPENAI_API_KEY"),
+        ],
+    )
+    def test_what_is_none_is_refused(self, spec: str, message: str) -> None:
+        said = refusal(lambda: parse_endpoint(spec))
+        assert message in said
+        assert "secret" not in said
+
+    def test_offline_allows_this_machine_only(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SMALLWIT_OFFLINE", "1")
+        assert "--offline allows no other machine" in refusal(lambda: parse_endpoint("openai:https://api.x.com/v1#m"))
+        with serving() as server:
+            assert said_by(server) == "one two END"
+
+    def test_a_proxy_is_not_asked_for_what_is_here(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HTTP_PROXY", "http://192.0.2.1:3128")
+        monkeypatch.setenv("ALL_PROXY", "http://192.0.2.1:3128")
+        with serving() as server:
+            assert said_by(server) == "one two END"
+
+
+def test_errors_of_the_user_are_told_from_those_of_the_server() -> None:
+    assert not issubclass(EndpointError, UserError)

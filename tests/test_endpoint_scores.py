@@ -1,0 +1,110 @@
+"""The likeliest tokens of a model behind a server, at each token of a given text."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import tiny
+from model_server import ALL_FORMS, serving_model
+from recipe_samples import refusal
+from smallwit.models.tokenizer import train_tokenizer
+from smallwit.rollout.endpoint import EndpointGenerator
+from smallwit.rollout.endpoint_client import Endpoint
+from smallwit.rollout.endpoint_scores import EndpointScorer
+from smallwit.rollout.generator import Decoding, Prompt
+from smallwit.rollout.journal import Journal
+
+TOKENIZER = tiny.tokenizer()
+MODEL = tiny.tiny_model(rows=len(TOKENIZER), scale=3.0)
+TEXTS = ["Tom has 12 apples and buys 7 more.", "How many?", "<|user|>What is 3 + 4?<|assistant|>3 + 4 = 7<|end|>"]
+ROWS = [(TOKENIZER(text, add_special_tokens=False)["input_ids"], 2) for text in TEXTS]
+
+
+def scorer(url: str, k: int = 5, tokenizer: object = TOKENIZER) -> EndpointScorer:
+    return EndpointScorer(Endpoint((url,), "teacher", concurrency=2, attempts=2), tokenizer, k)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "forms",
+    [
+        ALL_FORMS,
+        frozenset({"echo", "token_ids", "token_prompts"}),
+        frozenset({"echo", "token_prompts"}),
+        frozenset({"echo"}),
+    ],
+    ids=["prompt_logprobs", "echo with ids", "echo with text", "text only"],
+)
+def test_each_form_says_what_the_model_itself_says(forms: frozenset[str]) -> None:
+    with serving_model(MODEL, TOKENIZER, forms) as server:
+        scored = scorer(server.url).score(ROWS)
+        for (tokens, start), one in zip(ROWS, scored, strict=True):
+            top = server.log_probs(tokens)[start - 1 : -1].topk(5)
+            assert torch.equal(torch.from_numpy(one.ids), top.indices)
+            np.testing.assert_allclose(one.log_probs, top.values.numpy(), rtol=0, atol=1e-9)
+
+
+def test_more_than_the_vocabulary_is_the_vocabulary() -> None:
+    with serving_model(MODEL, TOKENIZER, most=1000) as server:
+        (one,) = scorer(server.url, k=500).score(ROWS[:1])
+    assert one.ids.shape == (len(ROWS[0][0]) - 2, len(TOKENIZER))
+
+
+def test_what_is_in_the_journal_is_not_asked_again(tmp_path: Path) -> None:
+    with serving_model(MODEL, TOKENIZER) as server:
+        journal = Journal(tmp_path / "j.jsonl")
+        first = scorer(server.url).score(ROWS, journal)
+        journal.close()
+    again = scorer(server.url).score(ROWS, Journal(tmp_path / "j.jsonl"))  # nobody serves any more
+    for one, other in zip(first, again, strict=True):
+        assert np.array_equal(one.ids, other.ids)
+        assert np.array_equal(one.log_probs, other.log_probs)
+
+
+class TestRefusals:
+    def test_a_server_without_log_probs(self) -> None:
+        with serving_model(MODEL, TOKENIZER, frozenset({"token_prompts"})) as server:
+            said = refusal(lambda: scorer(server.url).score(ROWS))
+        assert "(asked for prompt_logprobs, it gives none; asked for echo and logprobs, it gives none)" in said
+        assert "learn from its answers" in said
+
+    def test_more_log_probs_than_the_server_gives(self) -> None:
+        with serving_model(MODEL, TOKENIZER, ALL_FORMS - {"echo"}, most=4) as server:
+            said = refusal(lambda: scorer(server.url).score(ROWS))
+        assert "greater than max allowed: 4" in said
+        assert "--max-logprobs 5" in said
+
+    @pytest.mark.parametrize("forms", [ALL_FORMS, frozenset({"echo", "token_prompts"}), frozenset({"echo"})])
+    def test_another_tokenizer(self, forms: frozenset[str]) -> None:
+        other = train_tokenizer(["What is this? " * 3, "Nothing at all. " * 2], vocabulary=len(TOKENIZER))
+        with serving_model(MODEL, TOKENIZER, forms) as server:
+            said = refusal(lambda: scorer(server.url, tokenizer=other).score([([5, 6, 7], 1)]))
+        assert "has another tokenizer than" in said
+
+    def test_two_tokens_that_are_swapped(self) -> None:
+        """The ids mean something else only here and there: no single text would show it."""
+        swapped = train_tokenizer(["placeholder"], vocabulary=40)
+        swapped._tokenizer = TOKENIZER._tokenizer.__class__.from_str(
+            TOKENIZER._tokenizer.to_str()
+            .replace('"<|user|>"', '"<|x|>"')
+            .replace('"<|end|>"', '"<|user|>"')
+            .replace('"<|x|>"', '"<|end|>"')
+        )
+        with serving_model(MODEL, TOKENIZER) as server:
+            said = refusal(lambda: scorer(server.url, tokenizer=swapped).score(ROWS[:1]))
+        assert "has another tokenizer than" in said
+
+
+def test_a_real_model_behind_the_protocol_answers_and_says_what_it_can() -> None:
+    prompt = Prompt(messages=({"role": "user", "content": "What is 3 + 4?"},))
+    with serving_model(MODEL, TOKENIZER) as server:
+        generator = EndpointGenerator(Endpoint((server.url,), "teacher"))
+        (greedy,) = generator.reply([prompt], Decoding(0.0, 12), [0])
+        drawn = generator.reply([prompt] * 4, Decoding(1.0, 12), [1, 2, 3, 1])
+        found = generator.abilities()
+    assert greedy.tokens <= 12
+    assert drawn[0] == drawn[3]
+    assert len({reply.text for reply in drawn}) == 3
+    assert (found.samples, found.n, found.prefix, found.top_log_probs) == (True, True, True, 20)
+    assert (found.top_k, found.repetition_penalty) == (False, False)
