@@ -19,7 +19,7 @@ from smallwit.nearest import hint
 COMMANDS: dict[str, dict[str, dict[str, Any]]] = {
     "run": {},
     "teach": {},
-    "data": {"build": {}},
+    "data": {"build": {}, "inspect": {}, "validate": {}},
     "model": {"new": {}},
     "report": {},
     "doctor": {},
@@ -83,7 +83,23 @@ def _parser() -> argparse.ArgumentParser:
     about = "Run a recipe's construct stages, and what they need, and stop."
     build = verbs_of_data.add_parser("build", help="build a recipe's datasets", description=about)
     _add_recipe_arguments(build)
+    build.add_argument(
+        "--push", metavar="REPO", help="then upload the dataset to this repository of the hub, privately"
+    )
     build.set_defaults(command=_data_build, options=_options(build))
+    about = "Show what a dataset holds: counts, lengths, repeats, contamination, twenty rows."
+    inspect = verbs_of_data.add_parser("inspect", help="show what a dataset holds", description=about)
+    inspect.add_argument("dataset", metavar="DATASET", help="a folder, or runs/NAME:STAGE")
+    inspect.add_argument("--tokenizer", metavar="DIR", help="count tokens by this folder's or hub model's tokenizer")
+    inspect.add_argument(
+        "--page", metavar="FILE", type=Path, default=Path("dataset.html"), help="the page (dataset.html)"
+    )
+    inspect.add_argument("--data-dir", metavar="D", type=Path, help="folder with benchmark files ($SMALLWIT_DATA_DIR)")
+    inspect.set_defaults(command=_data_inspect, options=_options(inspect))
+    about = "Say of each bad row of a file where it is and what is wrong with it."
+    validate = verbs_of_data.add_parser("validate", help="check the rows of a file", description=about)
+    validate.add_argument("file", metavar="FILE", type=Path, help="JSONL (plain or gzip) or parquet")
+    validate.set_defaults(command=_data_validate, options=_options(validate))
 
     model = verbs.add_parser("model", help="make model folders", description="Make model folders.")
     new = model.add_subparsers(metavar="COMMAND", required=True).add_parser(
@@ -187,14 +203,51 @@ def _data_build(arguments: argparse.Namespace) -> int:
     recipe, lines = read_recipe(arguments.recipe, arguments.set)
     check_recipe(recipe, base, data_dir, lines=lines)
     run_dir = arguments.run_dir or Path("runs") / recipe.name
+    if arguments.push is not None and sum(stage.kind == "construct" for stage in recipe.stages) != 1:
+        raise UserError("--push uploads one dataset, and the recipe does not build exactly one; build it alone")
 
     from smallwit import pipeline
+    from smallwit.data.push import push
 
     def built() -> None:
-        for name, folder in pipeline.construct(recipe, base=base, run_dir=run_dir, data_dir=data_dir):
+        made = pipeline.construct(recipe, base=base, run_dir=run_dir, data_dir=data_dir)
+        for name, folder in made:
             print(f"{name}: {folder}")
+        if arguments.push is not None:
+            push(made[0][1], arguments.push)
+            print(f"{made[0][0]}: uploaded to https://huggingface.co/datasets/{arguments.push}")
 
     return _said(built)
+
+
+def _data_inspect(arguments: argparse.Namespace) -> int:
+    from smallwit.data.inspect import dataset_folder, inspect, show
+    from smallwit.models.tokenizer import load_tokenizer
+    from smallwit.report.dataset import write_dataset_page
+
+    tokenizer = load_tokenizer(arguments.tokenizer) if arguments.tokenizer is not None else None
+    found = inspect(dataset_folder(arguments.dataset), tokenizer, data_dir_of(arguments.data_dir))
+    write_dataset_page(found, arguments.page)
+    show(found)
+    print(f"page: {arguments.page}")
+    return 0
+
+
+def _data_validate(arguments: argparse.Namespace) -> int:
+    from smallwit.data.validate import validated
+    from smallwit.rows import BadRow
+
+    count = bad = 0
+    for row in validated(arguments.file):
+        count += 1
+        if isinstance(row, BadRow):
+            bad += 1
+            print(row)
+    if bad or not count:
+        what = f"{bad:,} of {count:,} rows are bad; mend or remove them" if count else "the file holds no rows"
+        raise UserError(f"{arguments.file}: {what}")
+    print(f"{arguments.file}: {count:,} rows, all good")
+    return 0
 
 
 def _said(work: Callable[[], object]) -> int:

@@ -253,4 +253,5 @@ def whole_construction(steps: list[DataStepSpec]) -> list[DataStepSpec]:
         raise ValueError("the step write is the last one")
     last: list[DataStepSpec] = [steps[-1]] if kinds[-1] == "write" else [Write(kind="write")]
     before = steps[:-1] if kinds[-1] == "write" else steps
-    return [*before, *last]
+    added: list[DataStepSpec] = [] if "decontaminate" in kinds else [Decontaminate(kind="decontaminate")]
+    return [*before, *added, *last]

@@ -71,12 +71,17 @@ def read_rows(
 
 
 def scan_rows(
-    path: Path | str, columns: Mapping[str, type] | None = None, far: Callable[[float], None] = lambda share: None
+    path: Path | str,
+    columns: Mapping[str, type] | None = None,
+    *,
+    far: Callable[[float], None] = lambda share: None,
+    check: Callable[[Row], str | None] = lambda row: None,
 ) -> Iterator[Row | BadRow]:
     """The rows of a file one after the other, each a dict or a `BadRow`; one line or parquet batch is held at a time.
 
     The kind is told by the file's first bytes, not by its name. `far` is told, before each row, which share of the
-    file has been read. Raises `UserError` where the whole file cannot be read.
+    file has been read; `check` may say why a row that has its columns cannot be used. Raises `UserError` where the
+    whole file cannot be read.
     """
     path = Path(path)
     try:
@@ -87,10 +92,10 @@ def scan_rows(
             if start[:2] in _UTF16_MARKS:
                 raise UserError(f"{path}: the file is UTF-16; convert it to UTF-8")
             if start == _PARQUET:
-                yield from _parquet_rows(path, columns, far)
+                yield from _parquet_rows(path, columns, far, check)
                 return
             with gzip.open(file) if start[:2] == _GZIP else nullcontext(file) as lines:
-                for row in _json_rows(path, lines, columns):
+                for row in _json_rows(path, lines, columns, check):
                     far(file.tell() / size)
                     yield row
     except FileNotFoundError as error:
@@ -100,7 +105,9 @@ def scan_rows(
         raise UserError(f"{path}: cannot be read ({error}); download or write it again") from error
 
 
-def _json_rows(path: Path, file: Iterable[bytes], columns: Mapping[str, type] | None) -> Iterator[Row | BadRow]:
+def _json_rows(
+    path: Path, file: Iterable[bytes], columns: Mapping[str, type] | None, check: Callable[[Row], str | None]
+) -> Iterator[Row | BadRow]:
     for number, line in enumerate(file, 1):
         if number == 1:
             line = line.removeprefix(_UTF8_MARK)
@@ -118,11 +125,15 @@ def _json_rows(path: Path, file: Iterable[bytes], columns: Mapping[str, type] | 
         reason = _unusable(row, columns)
         if reason is None and b"\\ud" in line.lower() and not _encodable(row):
             reason = "a text holds half of a surrogate pair, which is no character"
+        reason = reason or check(row)
         yield row if reason is None else BadRow(path, number, reason)
 
 
 def _parquet_rows(
-    path: Path, columns: Mapping[str, type] | None, far: Callable[[float], None]
+    path: Path,
+    columns: Mapping[str, type] | None,
+    far: Callable[[float], None],
+    check: Callable[[Row], str | None],
 ) -> Iterator[Row | BadRow]:
     import pyarrow  # type: ignore[import-untyped]
     import pyarrow.parquet  # type: ignore[import-untyped]
@@ -134,7 +145,7 @@ def _parquet_rows(
                 for row in batch.to_pylist():
                     number += 1
                     far(number / table.metadata.num_rows)
-                    reason = _unusable(row, columns)
+                    reason = _unusable(row, columns) or check(row)
                     yield row if reason is None else BadRow(path, number, reason)
     except pyarrow.ArrowException as error:
         raise UserError(f"{path}: not a whole parquet file ({_short(error)}); download or write it again") from error

@@ -22,6 +22,9 @@ STEPS: Mapping[str, str] = {
     "verify": "smallwit.data.verify:VerifyStep",
     "augment": "smallwit.data.augment:AugmentStep",
     "difficulty": "smallwit.data.difficulty:DifficultyStep",
+    "filter": "smallwit.data.filter:FilterStep",
+    "deduplicate": "smallwit.data.deduplicate:DeduplicateStep",
+    "decontaminate": "smallwit.data.decontaminate:DecontaminateStep",
     "write": "smallwit.data.write:WriteStep",
 }
 """Kinds of steps, and where their classes are. A class is imported when its step is made, of its recipe section."""

@@ -16,11 +16,12 @@ def mapped(theirs: Row, source: MappedRows, path: Path, line: int) -> Row | BadR
     A column that the recipe does not map is looked for under our own name. Numbers as answers become text.
     """
     row: Row = {}
+    named: dict[str, str] = {**source.columns}
     for name in ROW_COLUMNS:
-        column = source.columns.get(name, name)
+        column = named.get(name, name)
         if column in theirs and theirs[column] is not None:
             row[name] = theirs[column]
-        elif name in source.columns and column not in theirs:
+        elif name in named and column not in theirs:
             return BadRow(path, line, f"column '{column}' is missing; the row has {', '.join(map(repr, theirs))}")
     if source.task is not None:
         row["task"] = source.task

@@ -3,7 +3,7 @@
 import csv
 import glob
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from smallwit.data.columns import mapped
@@ -57,6 +57,7 @@ class GatherStep:
 
 
 def _read(source: RowSourceSpec, context: Context, far: Far) -> Iterator[Row | BadRow]:
+    found: Iterator[Row | BadRow]
     match source:
         case TaskRows():
             found = _task_rows(source, context.world, far)
@@ -83,7 +84,7 @@ def _provenance(row: Row, source: RowSourceSpec) -> Row:
 def _task_rows(source: TaskRows, world: World, far: Far) -> Iterator[Row]:
     task = world.tasks[source.task]
     problems = task.problems(source.split)
-    total = source.limit or (len(problems) if hasattr(problems, "__len__") else None)
+    total = source.limit or (len(problems) if isinstance(problems, Sequence) else None)
     for number, problem in enumerate(problems):
         if total is not None:
             far(number / total)
@@ -155,7 +156,7 @@ def _hub(source: HubRows, context: Context, far: Far) -> Iterator[Row | BadRow]:
         if not Path(source.repository).is_dir():
             about = HfApi().dataset_info(source.repository, revision=source.revision)
             revision = about.sha
-            license = license or (about.card_data or {}).get("license")
+            license = license or (about.card_data.get("license") if about.card_data else None)
             context.note(f"commit of {source.repository}", revision)
         stream = datasets.load_dataset(
             source.repository, source.config, split=source.split, revision=revision, streaming=True

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 REPORT_SECONDS = 0.5
 
 
+class VerifierFailed(Exception):
+    """Too many rows have no verdict because a verifier itself failed: what it would let pass means nothing."""
+
+
 class Step(Protocol):
     """One step. What must outlive a killed build is in a journal in `context.folder`."""
 
@@ -62,7 +66,7 @@ class World:
 
     def task_of(self, row: Row) -> Task:
         """The task that a row belongs to. Raises `UserError` for a row without one."""
-        name = row.get("task")
+        name = str(row.get("task") or "")
         if name not in self.tasks:
             what = f"its task '{name}' is none of the recipe's" if name else "it names no task"
             raise UserError(f"row {row['id']} cannot be verified: {what}; give its source a task of the recipe")

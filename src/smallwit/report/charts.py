@@ -21,6 +21,7 @@ from smallwit.report.format import BASELINE, TEACHER, display_order, labels
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
 SERIES = 6  # CSS colours --series-0 (the main line) to --series-5
 _INK, _MUTED, _LINE = "#010101", "#020202", "#030303"
@@ -155,6 +156,24 @@ def _thin(steps: Floats, values: Floats) -> tuple[Floats, Floats]:
         return steps, values
     chosen = np.unique(np.linspace(0, len(values) - 1, _MAX_POINTS).round().astype(int))
     return steps[chosen], values[chosen]
+
+
+def histogram(values: Sequence[float], title: str) -> Chart:
+    """How often each value occurs: bars of equal width up to the 99th percentile; the last holds what lies above."""
+    heights, edges = np.histogram(np.minimum(values, np.percentile(values, 99)), bins=40)
+    figure, axes = _figure(width=4.4, height=1.9, left=0.1, right=0.98)
+    axes.stairs(heights, edges, fill=True, color=_series(0))
+    axes.set_xlim(edges[0], edges[-1])
+    axes.yaxis.set_major_locator(_whole_ticks())
+    axes.grid(axis="y", color=_LINE, linewidth=0.7)
+    label = f"{title}: median {np.median(values):,.0f}, 99th percentile {edges[-1]:,.0f}"
+    return Chart(_svg(figure, title, label), title, [])
+
+
+def _whole_ticks() -> "MaxNLocator":
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(nbins=4, integer=True)
 
 
 def _figure(width: float, height: float, left: float, right: float) -> tuple["Figure", "Axes"]:

@@ -10,13 +10,13 @@ from transformers import PreTrainedTokenizerBase
 from smallwit.artifacts import publish
 from smallwit.data.build import build, identity_of, origin_of_tokenizer, signature_of
 from smallwit.data.card import card
-from smallwit.data.step import World
+from smallwit.data.step import VerifierFailed, World
 from smallwit.errors import UserError
 from smallwit.models.tokenizer import load_tokenizer
 from smallwit.recipe import ConstructStage
 from smallwit.stages.asked import asked_model
 from smallwit.stages.inputs import tasks_of, tokenizer_of
-from smallwit.stages.job import Info, Job, Reporter, Stopped
+from smallwit.stages.job import Failed, Info, Job, Reporter, Stopped
 
 
 def run(job: Job, reporter: Reporter) -> Info:
@@ -42,7 +42,10 @@ def run(job: Job, reporter: Reporter) -> Info:
         stop_if_asked=stop_if_asked,
     )
     work = job.work / "data"
-    accounts = build(stage.steps, world, work, stage.on_personal_data)
+    try:
+        accounts = build(stage.steps, world, work, stage.on_personal_data)
+    except VerifierFailed as error:
+        raise Failed(f"{stage.name}: {error}") from error
     made = work / "build"
     identity, signature = identity_of(made), signature_of(stage.steps)
     (made / "README.md").write_text(card(stage.name, accounts, made, identity, signature), encoding="utf-8")

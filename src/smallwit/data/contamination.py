@@ -1,0 +1,205 @@
+"""Evaluation problems, indexed so that a text which holds one of them or its solution is recognised."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smallwit.data.grams import Hashes, RunHasher, words_of
+from smallwit.data.normalise import text_hash
+from smallwit.tasks.base import Problem
+from smallwit.verify.extract import boxed
+
+LONG, SHORT = 13, 8
+"""Words of a run that betrays a copy by itself (GPT-3's length; Brown et al. 2020, arXiv 2005.14165, app. C), and of
+one that does so together with the same answer."""
+LEAST = 4
+"""A problem of fewer words is recognised only as a whole."""
+COMMON_LINE = 10
+"""A line that so many evaluation problems have is an instruction, and no part of a problem."""
+COMMON_RUN = 3
+"""A run that so many different evaluation problems have is a phrase of the trade, and betrays nothing."""
+_DECIMAL = re.compile(r"-?\d+(?:\.\d+)?")
+
+
+@dataclass
+class Known:
+    """One evaluation problem: its texts, its answer, the suites that hold it, and the words of prompt and solution."""
+
+    suites: list[str]
+    id: str
+    prompt: str
+    solution: str
+    answer: str | None
+    words: list[str]
+    worked: list[str]
+
+
+class Match(NamedTuple):
+    """By which rule a text was recognised as holding an evaluation problem, and the words that they share."""
+
+    rule: str
+    known: Known
+    shared: str
+
+
+class Evaluations:
+    """All evaluation problems, each once."""
+
+    def __init__(self, suites: Mapping[str, Sequence[Problem]]) -> None:
+        prompts = [each.prompt for problems in suites.values() for each in problems]
+        lines = Counter(line for prompt in set(prompts) for line in {_line(text) for text in prompt.split("\n")})
+        del lines[""]
+        self._instructions = {line for line, count in lines.items() if count >= COMMON_LINE}
+        self.problems = self._distinct(suites)
+        self._hasher = RunHasher({word for known in self.problems for word in (*known.words, *known.worked)})
+        self._whole: dict[str, int] = {}
+        short: dict[int, dict[int, list[int]]] = {}
+        self._edits: dict[int, list[int]] = {}
+        for number, known in enumerate(self.problems):
+            self._whole["".join(known.words)] = number
+            if len(known.worked) >= LONG:
+                self._whole["".join(known.worked)] = number
+            if LEAST <= len(known.words) < LONG:
+                same = short.setdefault(len(known.words), {})
+                same.setdefault(self._hasher.run(known.words), []).append(number)
+            if LEAST <= len(known.words) <= 2 * LONG:
+                for edit in _one_word_less(known.words):
+                    self._edits.setdefault(edit, []).append(number)
+        self._inside = short
+        self._long = self._table(LONG, [[known.words, known.worked] for known in self.problems])
+        self._short = self._table(SHORT, [[known.words] for known in self.problems])
+
+    def match(self, prompt: str, completion: str | None, answer: Any) -> Match | None:
+        """The first rule by which a row holds an evaluation problem or its solution.
+
+        - `exact`: the same letters and digits.
+        - `long`: a run of 13 words of problem or solution.
+        - `inside`: a whole problem of 8 to 12 words, or one of 4 to 7 with the same answer.
+        - `short`: a run of 8 words, and the same answer.
+        - `one word`: a problem of up to 26 words but for one word, with the same numbers and no other answer.
+        """
+        asked = self.words(prompt)
+        answered = [] if completion is None else self.words(completion)
+        for words in (asked, answered):
+            number = self._whole.get("".join(words)) if words else None
+            if number is not None:
+                return Match("exact", self.problems[number], " ".join(words))
+        prefixes = self._hasher.prefixes(asked)
+        behind = self._hasher.prefixes(answered)
+        key = answer_key(answer, completion)
+        return (
+            self._run("long", LONG, self._long, asked, prefixes, None)
+            or self._run("long", LONG, self._long, answered, behind, None)
+            or self._whole_inside(asked, prefixes, key)
+            or (self._run("short", SHORT, self._short, asked, prefixes, key) if key is not None else None)
+            or self._but_one_word(asked, key)
+        )
+
+    def words(self, text: str) -> list[str]:
+        """The words of a text without its instructions."""
+        lines = [line for line in text.split("\n") if _line(line) not in self._instructions]
+        return words_of("\n".join(lines))
+
+    # ---- the index
+
+    def _distinct(self, suites: Mapping[str, Sequence[Problem]]) -> list[Known]:
+        found: dict[str, Known] = {}
+        for suite, problems in suites.items():
+            for each in problems:
+                words = self.words(each.prompt)
+                solution = each.solution or ""
+                key = answer_key(each.gold, None)
+                made = Known([], each.id, each.prompt, solution, key, words, self.words(solution))
+                known = found.setdefault("".join(words), made)
+                known.suites += [suite] if suite not in known.suites else []
+        return list(found.values())
+
+    def _table(self, length: int, texts: Sequence[Sequence[Sequence[str]]]) -> tuple[Hashes, NDArray[np.int32]]:
+        """The runs of so many words, sorted, and the problem of each; without those that many problems share."""
+        runs: list[Hashes] = [np.empty(0, dtype=np.uint64)]
+        owners: list[NDArray[np.int32]] = [np.empty(0, dtype=np.int32)]
+        for number, mine in enumerate(texts):
+            of_one = [self._hasher.runs(self._hasher.prefixes(words), length) for words in mine]
+            runs.append(np.unique(np.concatenate(of_one)))
+            owners.append(np.full(runs[-1].size, number, dtype=np.int32))
+        every, who = np.concatenate(runs), np.concatenate(owners)
+        order = np.argsort(every, kind="stable")
+        every, who = every[order], who[order]
+        _, where, counts = np.unique(every, return_inverse=True, return_counts=True)
+        telling = counts[where] < COMMON_RUN
+        return every[telling], who[telling]
+
+    # ---- the rules
+
+    def _run(
+        self,
+        rule: str,
+        length: int,
+        table: tuple[Hashes, NDArray[np.int32]],
+        words: Sequence[str],
+        prefixes: Hashes,
+        key: str | None,
+    ) -> Match | None:
+        runs = self._hasher.runs(prefixes, length)
+        if not runs.size or not table[0].size:
+            return None
+        start = np.searchsorted(table[0], runs, side="left")
+        for step in range(COMMON_RUN - 1):
+            at = np.minimum(start + step, table[0].size - 1)
+            for place in np.flatnonzero(table[0][at] == runs).tolist():
+                known = self.problems[int(table[1][at[place]])]
+                if key is None or key == known.answer:
+                    return Match(rule, known, " ".join(words[place : place + length]))
+        return None
+
+    def _whole_inside(self, words: Sequence[str], prefixes: Hashes, key: str | None) -> Match | None:
+        for length, problems in self._inside.items():
+            for place, run in enumerate(self._hasher.runs(prefixes, length).tolist()):
+                for number in problems.get(run, ()):
+                    known = self.problems[number]
+                    if length >= SHORT or (key is not None and key == known.answer):
+                        return Match("inside", known, " ".join(words[place : place + length]))
+        return None
+
+    def _but_one_word(self, words: Sequence[str], key: str | None) -> Match | None:
+        if not LEAST <= len(words) <= 2 * LONG + 1:
+            return None
+        for edit in _one_word_less(words):
+            for number in self._edits.get(edit, ()):
+                known = self.problems[number]
+                if key is None or known.answer is None or key == known.answer:
+                    return Match("one word", known, " ".join(words))
+        return None
+
+
+def answer_key(answer: Any, completion: str | None) -> str | None:
+    """What of an answer counts when two are compared: a number's value, or else its letters, digits and signs.
+
+    Without an answer the completion's last box is it; `None` if there is none.
+    """
+    if answer is None and completion is not None:
+        answer = (boxed(completion) or [None])[-1]
+    if isinstance(answer, bool) or not isinstance(answer, str | int | float):
+        return None
+    text = re.sub(r"\\text\{([^{}]*)\}|[\s$,]|\\[,;!]", r"\1", str(answer)).lower()
+    return f"{float(text):.12g}" if _DECIMAL.fullmatch(text) else text or None
+
+
+def _line(text: str) -> str:
+    """A line without what does not count, empty for one of few words, which is no instruction."""
+    words = words_of(text)
+    return " ".join(words) if len(words) >= LEAST else ""
+
+
+def _one_word_less(words: Sequence[str]) -> Iterator[int]:
+    """Hashes of the words and of the words but one, whichever; a number is never left out. Two texts that differ in one
+    word, or in that one has a word more, have one of these in common."""
+    yield text_hash(*words)
+    for place, word in enumerate(words):
+        if not word.isdecimal():
+            yield text_hash(*words[:place], *words[place + 1 :])

@@ -1,0 +1,53 @@
+"""The evaluation suites that training data must not hold: every benchmark that smallwit knows, and the recipe's own."""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from smallwit.errors import UserError
+from smallwit.nearest import hint
+from smallwit.tasks import load_task
+from smallwit.tasks.base import Problem, Task
+from smallwit.tasks.dataset import DatasetTask
+from smallwit.tasks.loading import TASKS
+
+
+def benchmarks() -> list[str]:
+    """The built-in tasks whose test split is a published dataset. Procedural families keep their splits apart."""
+    names = []
+    for name, place in TASKS.items():
+        module, class_name = place.split(":")
+        made = getattr(importlib.import_module(module), class_name)
+        if issubclass(made, DatasetTask) and "test" in made.sources:
+            names.append(name)
+    return names
+
+
+def test_problems(
+    against: Sequence[str] | None, tasks: Mapping[str, Task], data_dir: Path | None, accept_missing: Sequence[str]
+) -> tuple[dict[str, list[Problem]], dict[str, str]]:
+    """The test problems of each suite, and why those that may be missing (`accept_missing`) are.
+
+    Raises `UserError` for a suite that is unknown, or that cannot be loaded and may not be missing.
+    """
+    known = list(dict.fromkeys([*benchmarks(), *tasks]))
+    for name in [*(against or ()), *accept_missing]:
+        if name not in known:
+            raise UserError(f"decontaminate: there is no suite '{name}'; {hint(name, known)}")
+    loaded: dict[str, list[Problem]] = {}
+    missing: dict[str, str] = {}
+    for name in known if against is None else against:
+        task = tasks[name] if name in tasks else load_task(name, None, data_dir)
+        if against is None and isinstance(task, DatasetTask) and "test" not in task.sources:
+            continue
+        try:
+            loaded[name] = list(task.problems("test"))
+        except UserError as error:
+            missing[name] = str(error)
+    refused = [name for name in missing if name not in accept_missing]
+    if refused:
+        what = f"the evaluation suite {refused[0]} cannot be loaded ({missing[refused[0]]})"
+        more = f"; nor can {', '.join(refused[1:])}" if refused[1:] else ""
+        remedy = f"load it, or accept that it is not looked for: accept_missing: [{', '.join(refused)}]"
+        raise UserError(f"decontaminate: {what}{more}; {remedy}")
+    return loaded, missing
