@@ -31,6 +31,7 @@ stages:
         draw: {samples: 4, max_new_tokens: 16}
         band: [0.25, 1.0]
         order: curriculum
+      - {kind: decontaminate, against: []}
   - name: student
     kind: train
     from: small
