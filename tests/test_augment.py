@@ -91,6 +91,11 @@ class TestRephrase:
         made, _ = run(tmp_path, {"kind": "rephrase"}, ROWS, t, check={"share": share})
         assert len(made) == let_in
 
+    def test_without_a_known_answer_the_majority_gives_it(self, tmp_path: Path) -> None:
+        row = {name: value for name, value in ROWS[0].items() if name != "answer"}
+        (made,), _ = run(tmp_path, {"kind": "rephrase"}, [row], teacher(lambda question: marked(rename(question))))
+        assert made["answer"] == ROWS[0]["answer"]
+
     def test_a_reply_in_another_form_is_named(self, tmp_path: Path) -> None:
         made, context = run(tmp_path, {"kind": "rephrase"}, ROWS[:2], teacher(lambda question: question))
         assert made == []

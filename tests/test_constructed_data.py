@@ -1,12 +1,18 @@
 """Data made in a pipeline, by a small model that was trained for it, for the stage that learns from it."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 import pipeline_recipes as micro
+from endpoint_server import FaultServer, serving
 from pipeline_recipes import Ran
 
 RECIPE = (
@@ -80,3 +86,41 @@ def test_a_rebuild_asks_nothing_again_and_makes_the_same(ran: Ran, tmp_path: Pat
 def test_the_whole_recipe_runs_in_two_steps_a_stage(tmp_path: Path) -> None:
     ran = micro.run(micro.write(tmp_path, RECIPE), tmp_path / "run", smoke=True)
     assert ran.manifest("data")["rows"] > 0
+
+
+FAR = """\
+name: micro
+tasks: {sums: {class: sums.py:Sums}}
+models: {far: {endpoint: URL, model: tiny, concurrency: 4}}
+stages:
+  - name: data
+    kind: construct
+    steps:
+      - {kind: gather, sources: [{kind: task, task: sums}]}
+      - {kind: generate, teachers: [far], draw: {samples: 2, max_new_tokens: 16}, batch: 64}
+      - {kind: decontaminate, against: []}
+"""
+
+
+def test_a_build_with_a_server_that_is_killed_half_way_loses_and_repeats_nothing_but_what_was_in_flight(
+    tmp_path: Path,
+) -> None:
+    with serving(FaultServer(delay=0.02)) as server:
+        path = micro.write(tmp_path, FAR.replace("URL", server.url))
+        build = [sys.executable, "-m", "smallwit", "data", "build", str(path), "--run-dir", str(tmp_path / "run")]
+        killed = subprocess.Popen(build, start_new_session=True, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while len(server.asked) < 70 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.wait()
+        # The stage's process dies by itself when its parent is gone.
+        while server.running:
+            time.sleep(0.05)
+        time.sleep(1.0)
+        before = len(server.asked)
+        subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
+    rows = [json.loads(line) for line in (micro.artifact(tmp_path / "run", "data") / ROWS).read_text().splitlines()]
+    assert 70 <= before < 140
+    assert len(server.asked) <= 140 + 4
+    assert len({(row["id"], row["sample"]) for row in rows}) == 140

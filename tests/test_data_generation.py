@@ -9,6 +9,7 @@ import pytest
 
 from data_world import step, task_rows
 from scripted_teacher import ScriptedTeacher, solve_any, solver
+from smallwit.errors import UserError
 from smallwit.rows import Row
 
 GENERATE: dict[str, Any] = {"kind": "generate", "teachers": ["t"], "draw": {"samples": 3}, "batch": 7}
@@ -111,6 +112,11 @@ class TestVerify:
         step(tmp_path, {"kind": "verify", "wrong": "preference"}, answers(LONG, WRONG, RIGHT))
         (pair,) = _lines(tmp_path, "preferences")
         assert (pair["prompt"], pair["chosen"], pair["rejected"]) == (ROWS[0]["prompt"], RIGHT, WRONG)
+
+    def test_rows_without_a_gold_answer_are_refused_with_the_remedy(self, tmp_path: Path) -> None:
+        row = {name: value for name, value in ROWS[0].items() if name != "answer"}
+        with pytest.raises(UserError, match="no column 'answer'.*columns: {answer: NAME}"):
+            step(tmp_path, {"kind": "verify"}, [row])
 
     def test_dropped_rows_say_why(self, tmp_path: Path) -> None:
         step(tmp_path, {"kind": "verify"}, answers(WRONG, RIGHT))

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from smallwit.data.agreement import agree_on_gold
 from smallwit.data.asking import Call, asker_of, chunks
 from smallwit.data.generate import prompt_of, sample_seed
-from smallwit.data.step import Context, problem_of
-from smallwit.data.verify import answer_of, problem_groups
+from smallwit.data.step import Context
+from smallwit.data.verify import answer_of, golden, problem_groups
 from smallwit.recipe_generation import Difficulty, Template
 from smallwit.rows import Row
 
@@ -56,7 +56,7 @@ class DifficultyStep:
                         for row in group:
                             context.drop(row, *asker.why_not())
                         continue
-                    rate = agree_on_gold(context.world.task_of(group[0]), problem_of(group[0]), known).share
+                    rate = agree_on_gold(context.world.task_of(group[0]), golden(group[0]), known).share
                     rates[f"{rate:.2f}"] = rates.get(f"{rate:.2f}", 0) + 1
                     yield from self._judged(group, rate, context)
         context.note("problems by pass rate", dict(sorted(rates.items())))

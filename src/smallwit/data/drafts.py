@@ -99,6 +99,8 @@ def draft_of(way: WaySpec, spec: Augment, task: Task, problem: Problem, reply: R
         return _backward(way, spec, problem, seed)
     assert reply is not None
     if isinstance(way, Rewrite):
+        if problem.gold is None:
+            raise Unusable("the row has no gold answer to verify with")
         return Draft(problem, spec.check.prompt, "gold", read_solution(reply.text, reply.truncated))
     if isinstance(way, Tested):
         signature = read_signature(problem.prompt)
@@ -109,11 +111,11 @@ def draft_of(way: WaySpec, spec: Augment, task: Task, problem: Problem, reply: R
         return Draft(problem, way.prompt, "running", own, cases, signature, way.least)
     question, tail = split_instruction(problem.prompt, spec.instruction)
     written = replace(problem, prompt=read_question(reply.text, reply.truncated, question) + tail, solution=None)
-    if isinstance(way, Evolve):
-        if is_code(task):
-            raise Unusable("a function's answer is no text to agree on")
-        return Draft(replace(written, gold=None), spec.check.prompt, "majority")
-    return Draft(written, spec.check.prompt, "gold")
+    if isinstance(way, Rephrase) and problem.gold is not None:
+        return Draft(written, spec.check.prompt, "gold")
+    if is_code(task):
+        raise Unusable("a function's answer is no text to agree on")
+    return Draft(replace(written, gold=None), spec.check.prompt, "majority")
 
 
 def is_code(task: Task) -> bool:

@@ -9,6 +9,7 @@ from smallwit.data.step import Context, problem_of
 from smallwit.errors import UserError
 from smallwit.recipe_generation import Verify
 from smallwit.rows import Row
+from smallwit.tasks.base import Problem
 from smallwit.verify import Verdict
 
 AT_ONCE = 256
@@ -89,9 +90,19 @@ def verdicts_on(rows: Sequence[Row], context: Context) -> list[Verdict]:
             if place not in found or found[place].score is None or found[place].strict is None:
                 by_task.setdefault(context.world.task_of(row).name, []).append(place)
         for name, places in by_task.items():
-            pairs = [(problem_of(rows[place]), answer_of(rows[place])) for place in places]
+            pairs = [(golden(rows[place]), answer_of(rows[place])) for place in places]
             found |= dict(zip(places, context.world.tasks[name].verify_batch(pairs), strict=True))
     return [found[place] for place in range(len(rows))]
+
+
+def golden(row: Row) -> Problem:
+    """The row as a problem whose answers can be judged. Raises `UserError` for one without a gold answer."""
+    if "answer" not in row:
+        raise UserError(
+            f"row {row['id']} has no column 'answer', and without the gold answer nothing can be verified; map the "
+            "column in its source (columns: {answer: NAME})"
+        )
+    return problem_of(row)
 
 
 def answer_of(row: Row) -> str:
