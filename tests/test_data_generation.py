@@ -115,7 +115,7 @@ class TestVerify:
 
     def test_rows_without_a_gold_answer_are_refused_with_the_remedy(self, tmp_path: Path) -> None:
         row = {name: value for name, value in ROWS[0].items() if name != "answer"}
-        with pytest.raises(UserError, match="no column 'answer'.*columns: {answer: NAME}"):
+        with pytest.raises(UserError, match=r"no column 'answer'.*columns: \{answer: NAME\}"):
             step(tmp_path, {"kind": "verify"}, [row])
 
     def test_dropped_rows_say_why(self, tmp_path: Path) -> None:
