@@ -10,7 +10,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c c
 # Each test process has one thread to itself: more threads than cores only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help quickstart test test-fast lint bench-training clean
+.PHONY: help quickstart test test-fast lint bench-training bench-data clean
 # Two installations into one .venv at the same time would break it.
 .NOTPARALLEL:
 
@@ -20,6 +20,7 @@ help:
 	@echo 'make test-fast    run the tests that take no time'
 	@echo 'make lint         check style and types'
 	@echo 'make bench-training   smallwit and TRL on the same work: speed and memory (about 10 minutes on 2 cores)'
+	@echo 'make bench-data       deduplication and decontamination against their bars (about 10 minutes on 2 cores)'
 	@echo 'make clean        remove .venv and caches; runs/ stays'
 
 quickstart: .venv/installed
@@ -38,6 +39,9 @@ lint: .venv/installed-lint
 
 bench-training: .venv/installed-bench
 	$(BIN)/python benchmarks/training.py
+
+bench-data: .venv/installed
+	$(BIN)/python benchmarks/data.py
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache src/*.egg-info

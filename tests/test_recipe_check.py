@@ -23,7 +23,11 @@ class TestCheck:
             ("teacher: teacher", "teacher: baseline", "teacher 'baseline' comes after 'rl'"),
             ("teacher: teacher", "teacher: techer", "teacher 'techer' is no model and no earlier stage; did you mean"),
             ("from: collect", "from: colect", "demonstrations from 'colect': it is no stage; did you mean 'collect'?"),
-            ("from: collect", "from: teacher", "demonstrations from 'teacher': it is a train stage, which makes no rows"),
+            (
+                "from: collect",
+                "from: teacher",
+                "demonstrations from 'teacher': it is a train stage, which makes no rows",
+            ),
             ("- name: collect", "- name: sft", "stage 'sft' has the name of stages[1]; give it another"),
             ("- name: sft", "- name: small", "stage 'small' has the name of model 'small'; give it another"),
             ("prompts: 4", "prompts: 4, tasks: [algbra]", "unknown task 'algbra'; did you mean 'algebra'?"),

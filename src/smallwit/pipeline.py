@@ -47,6 +47,8 @@ def run(
     Raises `UserError` for what the user can mend, `StageFailed` when a stage fails or the disk is full, and
     `KeyboardInterrupt` when stopped, by SIGTERM too: what is published by then stays, and a rerun goes on from there.
     """
+    if all(stage.kind == "construct" for stage in recipe.stages):
+        raise UserError(f"recipe {recipe.name}: there is nothing to measure; use smallwit data build")
     console = console or Console()
     recipe = smoke_recipe(recipe) if smoke else recipe
     with _at_work(recipe, base, run_dir, data_dir, console) as conductor:

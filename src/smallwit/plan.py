@@ -136,7 +136,8 @@ def make_plan(recipe: Recipe, *, base: Path, data_dir: Path | None, device: str,
         read = tasks(_tasks_read(stage, recipe))
         config = [stage.model_dump(mode="json", exclude={"checkpoint_seconds"}), read, *_rewards(stage, base)]
         if isinstance(stage, ConstructStage):
-            config.append([content_of(stage.steps, base), _tokenizer_identity(stage, recipe, base)])
+            loaded = {name: load_task(name, options, data_dir, base) for name, options in recipe.tasks.items()}
+            config.append([content_of(stage.steps, loaded, base, data_dir), _tokenizer_identity(stage, recipe, base)])
         if isinstance(stage, TrainStage) and stage.validation is not None:
             # The part of the evaluation's settings that validation follows.
             chosen = stage.validation.tasks or recipe.evaluation.tasks

@@ -22,7 +22,7 @@ from smallwit.recipe import (
     TeachStage,
     TrainStage,
 )
-from smallwit.recipe_data import FileRows, Gather, RowSourceSpec, StageRows, TaskRows
+from smallwit.recipe_check_data import check_construct_stage, rows_of_tasks
 from smallwit.recipe_objectives import ULD, Distillation, PolicyGradient
 from smallwit.recipe_rewards import FunctionReward
 from smallwit.recipe_yaml import Lines
@@ -61,7 +61,7 @@ class _Check:
             if isinstance(stage, TrainStage):
                 self.train_stage(index, stage)
             elif isinstance(stage, ConstructStage):
-                self.construct_stage(index, stage)
+                check_construct_stage(self, index, stage)
             else:
                 self.model_before("model", stage.model, "stages", index, "model", weights=False)
                 self.task_names(stage.tasks, "stages", index, "tasks")
@@ -253,30 +253,6 @@ class _Check:
             raise self.refuse(f"{role} '{name}': it {what}; {advice}", *place)
         self.before(role, name, *place)
 
-    def construct_stage(self, index: int, stage: ConstructStage) -> None:
-        for number, step in enumerate(stage.steps):
-            place = ("stages", index, "steps", number)
-            for name in step.models:
-                self.model_before("model", name, *place, weights=False)
-            if isinstance(step, Gather):
-                for count, source in enumerate(step.sources):
-                    self.row_source(source, *place, "sources", count)
-
-    def row_source(self, source: RowSourceSpec, *place: str | int) -> None:
-        if isinstance(source, StageRows):
-            self.rows_before("rows from", source.from_, *place, "from")
-        elif source.task is not None and source.task not in self.recipe.tasks:
-            what = f"unknown task '{source.task}'; {hint(source.task, self.recipe.tasks)}"
-            raise self.refuse(what, *place, "task")
-        if isinstance(source, FileRows):
-            # Imported here: the shared nouns stand below the workshops.
-            from smallwit.data.gather import files_of
-
-            try:
-                files_of(source, self.base)
-            except UserError as error:
-                raise self.refuse(str(error), *place, "path") from error
-
     def equal_compute(self, index: int, stage: TrainStage, target: str) -> None:
         """A stage can match the cost of an earlier one, or of a later one whose whole path has declared its FLOPs."""
         place = ("stages", index, "equal_compute")
@@ -370,10 +346,8 @@ class _Check:
                     yield "solutions", task, 0, place
                 continue
             if isinstance(stage, ConstructStage):
-                for number, step in enumerate(stage.steps):
-                    for count, rows in enumerate(step.sources if isinstance(step, Gather) else ()):
-                        if isinstance(rows, TaskRows):
-                            yield rows.split, rows.task, 0, (*place, "steps", number, "sources", count)
+                for rows, where in rows_of_tasks(stage):
+                    yield rows.split, rows.task, 0, (*place, *where)
                 continue
             for name, source in stage.sources.items():
                 if isinstance(source, Demonstrations | Rollouts) and source.from_ is not None:

@@ -143,7 +143,7 @@ class RepetitionRule(Section):
     """Degenerate text says the same again and again."""
 
     kind: Literal["repetition"]
-    share: float = Field(default=0.5, gt=0, le=1, description="of the words, at most, in word runs that came before")
+    share: float = Field(default=0.6, gt=0, le=1, description="of the words, at most, in word runs that came before")
     compression: float = Field(default=6.0, gt=1, description="times that zlib makes the text smaller, at most")
 
 

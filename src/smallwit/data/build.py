@@ -4,6 +4,7 @@ import importlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import astuple
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from smallwit.artifacts import content_key, file_hash
 from smallwit.data.dataset import shards_of
 from smallwit.data.gather import files_of
 from smallwit.data.step import Account, Context, Step, World, screened
+from smallwit.data.suites import test_problems
 from smallwit.errors import UserError
-from smallwit.recipe_data import DataStepSpec, FileRows, Gather
+from smallwit.recipe_data import DataStepSpec, Decontaminate, FileRows, Gather
 from smallwit.rows import Row
+from smallwit.tasks.base import Task
 
 STEPS: Mapping[str, str] = {
     "gather": "smallwit.data.gather:GatherStep",
@@ -85,11 +88,19 @@ def _nothing_left(accounts: Sequence[Account]) -> str:
 # ---- identity
 
 
-def content_of(specs: Sequence[DataStepSpec], base: Path) -> Any:
-    """What the steps read beside the recipe's tasks, as JSON data that changes when it does."""
+def content_of(specs: Sequence[DataStepSpec], tasks: Mapping[str, Task], base: Path, data_dir: Path | None) -> Any:
+    """What the steps read beside the recipe's tasks, as JSON data that changes when it does.
+
+    Raises `UserError` for a file or an evaluation suite that is not there.
+    """
     sources = [source for spec in specs if isinstance(spec, Gather) for source in spec.sources]
     files = [path for source in sources if isinstance(source, FileRows) for path in files_of(source, base)]
-    return {str(path): file_hash(path) for path in files}
+    read: dict[str, Any] = {str(path): file_hash(path) for path in files}
+    for spec in specs:
+        if isinstance(spec, Decontaminate):
+            suites, _ = test_problems(spec.against, tasks, data_dir, spec.accept_missing)
+            read |= {name: content_key([astuple(problem) for problem in problems]) for name, problems in suites.items()}
+    return read
 
 
 def identity_of(folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -57,12 +58,20 @@ def _step_line(account: Account) -> tuple[str, str, str, str]:
 
 def _notes(accounts: Sequence[Account]) -> list[str]:
     lines = [
-        f"- {account.kind}: {key}: {value}"
+        f"- {account.kind}: {key}: {_said(value)}"
         for account in accounts
         for key, value in account.notes.items()
         if key not in ("splits", "origins")
     ]
     return ["## Notes", "\n".join(lines)] if lines else []
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_said(inner)}" for name, inner in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_said, value))
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

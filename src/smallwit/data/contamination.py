@@ -2,8 +2,9 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,8 +22,13 @@ LEAST = 4
 """A problem of fewer words is recognised only as a whole."""
 COMMON_LINE = 10
 """A line that so many evaluation problems have is an instruction, and no part of a problem."""
-COMMON_RUN = 3
-"""A run that so many different evaluation problems have is a phrase of the trade, and betrays nothing."""
+PHRASE, COMMON_PHRASE = 5, 3
+"""A run of five words that three different evaluation problems have is a phrase of the trade (`where m and n are`,
+`frac 1 a frac 1`), and its words betray nothing."""
+TELLING_LONG, TELLING_WORKED, TELLING_SHORT = 6, 12, 3
+"""Different words outside of such phrases that a run shared with a problem must have, with a solution, and a short one.
+Solutions of different problems of one kind go the same way."""
+_OWNERS = 8
 _DECIMAL = re.compile(r"-?\d+(?:\.\d+)?")
 
 
@@ -71,6 +77,7 @@ class Evaluations:
                 for edit in _one_word_less(known.words):
                     self._edits.setdefault(edit, []).append(number)
         self._inside = short
+        self._phrases = self._common_phrases()
         self._long = self._table(LONG, [[known.words, known.worked] for known in self.problems])
         self._short = self._table(SHORT, [[known.words] for known in self.problems])
 
@@ -120,7 +127,7 @@ class Evaluations:
         return list(found.values())
 
     def _table(self, length: int, texts: Sequence[Sequence[Sequence[str]]]) -> tuple[Hashes, NDArray[np.int32]]:
-        """The runs of so many words, sorted, and the problem of each; without those that many problems share."""
+        """The runs of so many words, sorted, and the problem of each."""
         runs: list[Hashes] = [np.empty(0, dtype=np.uint64)]
         owners: list[NDArray[np.int32]] = [np.empty(0, dtype=np.int32)]
         for number, mine in enumerate(texts):
@@ -129,10 +136,23 @@ class Evaluations:
             owners.append(np.full(runs[-1].size, number, dtype=np.int32))
         every, who = np.concatenate(runs), np.concatenate(owners)
         order = np.argsort(every, kind="stable")
-        every, who = every[order], who[order]
-        _, where, counts = np.unique(every, return_inverse=True, return_counts=True)
-        telling = counts[where] < COMMON_RUN
-        return every[telling], who[telling]
+        return every[order], who[order]
+
+    def _common_phrases(self) -> Hashes:
+        """The runs of `PHRASE` words that `COMMON_PHRASE` problems have, sorted."""
+        runs = [np.empty(0, dtype=np.uint64)]
+        for known in self.problems:
+            of_one = [self._hasher.runs(self._hasher.prefixes(words), PHRASE) for words in (known.words, known.worked)]
+            runs.append(np.unique(np.concatenate(of_one)))
+        phrases, counts = np.unique(np.concatenate(runs), return_counts=True)
+        return phrases[counts >= COMMON_PHRASE]
+
+    def _telling(self, words: Sequence[str]) -> int:
+        """How many different words of a run stand outside of phrases of the trade."""
+        common = _among(self._hasher.runs(self._hasher.prefixes(words), PHRASE), self._phrases)
+        return len(
+            {word for place, word in enumerate(words) if not common[max(0, place - PHRASE + 1) : place + 1].any()}
+        )
 
     # ---- the rules
 
@@ -146,15 +166,18 @@ class Evaluations:
         key: str | None,
     ) -> Match | None:
         runs = self._hasher.runs(prefixes, length)
-        if not runs.size or not table[0].size:
-            return None
-        start = np.searchsorted(table[0], runs, side="left")
-        for step in range(COMMON_RUN - 1):
-            at = np.minimum(start + step, table[0].size - 1)
-            for place in np.flatnonzero(table[0][at] == runs).tolist():
-                known = self.problems[int(table[1][at[place]])]
-                if key is None or key == known.answer:
-                    return Match(rule, known, " ".join(words[place : place + length]))
+        least_asked = TELLING_LONG if key is None else TELLING_SHORT
+        for place in np.flatnonzero(_among(runs, table[0])).tolist():
+            start = np.searchsorted(table[0], runs[place], side="left")
+            end = np.searchsorted(table[0], runs[place], side="right")
+            for owner in table[1][start : min(end, start + _OWNERS)].tolist():
+                known = self.problems[owner]
+                if key is not None and key != known.answer:
+                    continue
+                for text, least in ((known.words, least_asked), (known.worked, TELLING_WORKED)):
+                    shared = _longest(words, place, length, text)
+                    if shared and self._telling(shared) >= least:
+                        return Match(rule, known, " ".join(shared))
         return None
 
     def _whole_inside(self, words: Sequence[str], prefixes: Hashes, key: str | None) -> Match | None:
@@ -175,6 +198,31 @@ class Evaluations:
                 if key is None or known.answer is None or key == known.answer:
                     return Match("one word", known, " ".join(words))
         return None
+
+
+def _longest(words: Sequence[str], place: int, length: int, text: Sequence[str]) -> Sequence[str]:
+    """The run of `length` words at `place`, grown to both sides as far as `text` goes along; empty if it has none."""
+    run = words[place : place + length]
+    best: Sequence[str] = ()
+    for at in range(len(text) - length + 1):
+        if text[at] != run[0] or text[at : at + length] != run:
+            continue
+        before = _common(reversed(words[:place]), reversed(text[:at]))
+        behind = _common(words[place + length :], text[at + length :])
+        best = max(best, words[place - before : place + length + behind], key=len)
+    return best
+
+
+def _common(first: Iterable[str], second: Iterable[str]) -> int:
+    """The number of words from the start that two texts share."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
+
+
+def _among(runs: Hashes, table: Hashes) -> NDArray[np.bool_]:
+    """Which of the runs stand in a sorted table."""
+    if not table.size:
+        return np.zeros(runs.size, dtype=bool)
+    return table[np.minimum(np.searchsorted(table, runs), table.size - 1)] == runs
 
 
 def answer_key(answer: Any, completion: str | None) -> str | None:

@@ -54,8 +54,9 @@ def _iban(text: str) -> bool:
 
 
 def _public(text: str) -> bool:
+    """An address of somebody's machine. One of fewer than six digits is rather a version number."""
     try:
-        return ipaddress.ip_address(text).is_global and not text.endswith(".0")
+        return ipaddress.ip_address(text).is_global and len(_digits(text)) >= 6 and not text.endswith(".0")
     except ValueError:
         return False
 
@@ -72,7 +73,7 @@ _FORMS: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (
     (
         "a phone number",
         re.compile(
-            r"(?<![\w.+*/=-])(?:\+1[ .-]?)?(?:\(\d{3}\) ?|\d{3}([.-]))\d{3}[.-]\d{4}(?![\w-]|\.\d)"
+            r"(?<![\w.+*/=${-])(?:\+1[ .-]?)?(?:\(\d{3}\) ?|\d{3}([.-]))\d{3}[.-]\d{4}(?![\w-]|\.\d)"
             r"|(?<![\w)}$])\+\d{1,3}[ .-]\(?\d{1,4}\)?(?:[ .-]\d{2,4}){2,4}(?!\w)"
             r"|(?<![\w)}$])\+[1-9]\d{9,13}(?!\w)"
         ),

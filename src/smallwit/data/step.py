@@ -4,7 +4,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
@@ -88,7 +88,7 @@ class Account:
 
     def as_json(self) -> dict[str, Any]:
         """All of it as JSON data."""
-        return asdict(self)
+        return vars(self) | {"dropped": dict(self.dropped)}
 
 
 class Context:
