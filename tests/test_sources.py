@@ -51,6 +51,12 @@ def test_every_epoch_is_a_permutation_and_each_another() -> None:
     assert len({tuple(epoch) for epoch in epochs}) == 4
 
 
+def test_a_given_order_is_kept_in_every_epoch() -> None:
+    problems = TaskProblems.of(WordMath(), "train", limit=4)
+    stream = ProblemStream([problems], 0, "name", given=True)
+    assert [stream[i][1] for i in range(8)] == [problems[i] for i in range(4)] * 2
+
+
 def test_an_item_of_the_order_does_not_depend_on_what_was_asked_before() -> None:
     in_order = Shuffled(7, "seed")
     expected = [in_order[i] for i in range(21)]

@@ -55,11 +55,14 @@ def added(several: Iterable[Counts]) -> dict[str, dict[str, int]]:
 
 
 class HostLog:
-    """Adds to a file what this attempt does; `counts` says it, by host, from the attempt's beginning."""
+    """Adds to a file what this attempt does; `counts` says it, by host, from the attempt's beginning.
+
+    Several logs of one process may share a file.
+    """
 
     def __init__(self, path: Path, counts: Callable[[], Counts]) -> None:
         self.path, self.counts = path, counts
-        self.before: Counts = json.loads(path.read_text()) if path.is_file() else {}
+        self.told: Counts = {}
         self.written = 0.0
 
     def tick(self) -> None:
@@ -69,10 +72,16 @@ class HostLog:
 
     def write(self) -> None:
         """Write the file in one step, when there is something to write."""
-        hosts = added([self.before, self.counts()])
-        if hosts:
-            write_atomically(self.path, json.dumps(hosts, indent=1))
-        self.written = time.monotonic()
+        now = added([self.counts()])
+        news = added([now, _negative(self.told)])
+        if any(any(counts.values()) for counts in news.values()):
+            before: Counts = json.loads(self.path.read_text()) if self.path.is_file() else {}
+            write_atomically(self.path, json.dumps(added([before, news]), indent=1))
+        self.told, self.written = now, time.monotonic()
+
+
+def _negative(counts: Counts) -> Counts:
+    return {host: {name: -count for name, count in each.items()} for host, each in counts.items()}
 
 
 def contacted(run: Path) -> list[dict[str, Any]]:

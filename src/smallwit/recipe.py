@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from smallwit.recipe_data import DataStepSpec, Filter, whole_construction
+from smallwit.recipe_data import DataStepSpec, whole_construction
 from smallwit.recipe_objectives import ObjectiveSpec, PolicyGradient, Section
 from smallwit.recipe_rewards import FunctionReward, Overlong, ResponseReward, Reward
 
@@ -81,6 +81,9 @@ class Demonstrations(WorkedSolutions):
 
     kind: Literal["demonstrations"]
     batch: PositiveInt = Field(description="examples of one optimizer step")
+    order: Literal["shuffled", "given"] = Field(
+        default="shuffled", description="given: as the rows stand, for a curriculum; shuffled: anew each epoch"
+    )
 
 
 class Text(Section):
@@ -106,6 +109,12 @@ class Rollouts(Section):
     updates: PositiveInt = Field(default=1, description="optimizer steps that share a batch of rollouts, a part each")
     resample: int = Field(
         default=0, ge=0, description="rounds in which groups whose rewards are all equal are replaced by other prompts'"
+    )
+
+    rest: int = Field(
+        default=0,
+        ge=0,
+        description="batches that a problem sits out after all of its completions earned alike",
     )
 
     @model_validator(mode="after")
@@ -215,11 +224,12 @@ class TrainStage(StageBase):
                 raise ValueError("cross_entropy on the student's own rollouts teaches nothing; use demonstrations")
         _one_estimator(self.objectives)
         for name, source in self.sources.items():
-            if isinstance(source, Rollouts) and source.resample and not _compares(self.objectives, name):
-                raise ValueError(
-                    f"source '{name}' has resample, and no objective there compares the completions of a problem; "
-                    "leave it out"
-                )
+            for key in ("resample", "rest"):
+                if isinstance(source, Rollouts) and getattr(source, key) and not _compares(self.objectives, name):
+                    raise ValueError(
+                        f"source '{name}' has {key}, and no objective there compares the completions of a problem; "
+                        "leave it out"
+                    )
         most = max((_examples(source) for source in self.sources.values()), default=0)
         if self.processes > most:
             raise ValueError(f"processes is {self.processes}, and no source has more than {most} examples a step")
@@ -310,7 +320,7 @@ class ConstructStage(StageBase):
 
     @model_validator(mode="after")
     def _consistent(self) -> "ConstructStage":
-        if self.tokenizer is None and any(isinstance(step, Filter) and step.counts_tokens for step in self.steps):
+        if self.tokenizer is None and any(step.counts_tokens for step in self.steps):
             raise ValueError("a step counts tokens; give the stage a tokenizer (a model of the recipe, or a folder)")
         return self
 

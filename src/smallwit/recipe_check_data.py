@@ -20,7 +20,7 @@ class Check(Protocol):
 
     def refuse(self, what: str, *place: str | int) -> UserError: ...
 
-    def model_before(self, role: str, name: str, *place: str | int) -> None: ...
+    def model_before(self, role: str, name: str, *place: str | int, weights: bool = True) -> None: ...
 
     def rows_before(self, role: str, name: str, *place: str | int) -> None: ...
 
@@ -30,7 +30,7 @@ def check_construct_stage(check: Check, index: int, stage: ConstructStage) -> No
     for number, step in enumerate(stage.steps):
         place = ("stages", index, "steps", number)
         for name in step.models:
-            check.model_before("model", name, *place)
+            check.model_before("model", name, *place, weights=False)
         if isinstance(step, Decontaminate):
             _suites(check, step, place)
         if isinstance(step, Gather):

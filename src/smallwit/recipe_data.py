@@ -5,25 +5,14 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, PositiveInt, model_validator
 
+from smallwit.recipe_augment import Augment
+from smallwit.recipe_generation import Difficulty, Generate, Verify
 from smallwit.recipe_objectives import Section
+from smallwit.recipe_step import DataStep
 
 Column = Literal["id", "prompt", "completion", "messages", "answer", "task", "origin", "license"]
 ROW_COLUMNS: tuple[str, ...] = get_args(Column)
 """What a row may hold, in the order in which it is written; steps add columns of their own behind these."""
-
-
-class DataStep(Section):
-    """What every step has. `models` and `stages` name what it reads beside the rows."""
-
-    @property
-    def models(self) -> Sequence[str]:
-        """Names of the recipe's models, or of train stages, that the step asks."""
-        return ()
-
-    @property
-    def stages(self) -> Sequence[str]:
-        """Names of earlier stages whose rows the step reads."""
-        return ()
 
 
 # ---- gather
@@ -246,7 +235,10 @@ class Write(DataStep):
         return self
 
 
-DataStepSpec = Annotated[Gather | Filter | Deduplicate | Decontaminate | Write, Field(discriminator="kind")]
+DataStepSpec = Annotated[
+    Gather | Generate | Verify | Augment | Filter | Deduplicate | Decontaminate | Difficulty | Write,
+    Field(discriminator="kind"),
+]
 
 
 def whole_construction(steps: list[DataStepSpec]) -> list[DataStepSpec]:

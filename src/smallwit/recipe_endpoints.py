@@ -2,7 +2,7 @@
 
 from smallwit.budget import teachers_of
 from smallwit.errors import UserError
-from smallwit.recipe import AnswersStage, ModelSpec, Recipe, TeachStage, TrainStage
+from smallwit.recipe import AnswersStage, ConstructStage, ModelSpec, Recipe, Stage, TeachStage, TrainStage
 from smallwit.recipe_objectives import ULD, Distillation
 
 Complaint = tuple[str, str] | None
@@ -68,8 +68,7 @@ def beyond(stage: AnswersStage | TeachStage, recipe: Recipe) -> Complaint:
 def unpriced(stage: TrainStage, paid: list[str], recipe: Recipe) -> str | None:
     """A stage at equal compute must know what the other path (of the stages `paid`) costs."""
     for other in (other for other in recipe.stages if other.name in paid):
-        asked = teachers_of(other) if isinstance(other, TrainStage) else [other.model]
-        if any(_behind(recipe, name) for name in asked):
+        if any(_behind(recipe, name) for name in _asked(other)):
             what = f"equal_compute '{stage.equal_compute}': its path has '{other.name}', and what a model behind an"
             return f"{what} endpoint costs is not known; give '{stage.name}' a budget in steps or flops"
     return None
@@ -82,6 +81,13 @@ def unmeasured(name: str, recipe: Recipe) -> str | None:
     spec = recipe.models[name]
     what = f"evaluation.stages: '{name}' is behind an endpoint, and a run measures models that are here"
     return f"{what}; measure it by smallwit eval openai:{','.join(spec.urls)}#{spec.model}"
+
+
+def _asked(stage: Stage) -> list[str]:
+    """The models, besides the one that it trains, that a stage asks."""
+    if isinstance(stage, TrainStage):
+        return teachers_of(stage)
+    return stage.models if isinstance(stage, ConstructStage) else [stage.model]
 
 
 def _behind(recipe: Recipe, name: str) -> bool:

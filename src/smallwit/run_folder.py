@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from smallwit.locks import occupied
 from smallwit.plan import Node, Plan
 
 FREE_BYTES = 200_000_000
+_KEPT = ("checkpoints/step_*", "calls-*", "data/journals/*")
 
 
 class RunFolder:
@@ -73,7 +75,7 @@ class RunFolder:
             name = folder.name.partition("-")[2]
             if name in wanted and not wanted[name].exists():
                 folder.rename(wanted[name])
-            elif folder != wanted.get(name) and not any([*folder.glob("checkpoints/step_*"), *folder.glob("calls-*")]):
+            elif folder != wanted.get(name) and not any(chain.from_iterable(map(folder.glob, _KEPT))):
                 shutil.rmtree(folder)
         for link in self.evaluation.glob("*"):
             if link.is_symlink() and link.name not in plan.measured:
@@ -93,6 +95,8 @@ class RunFolder:
         if node.kind == "teach":
             # They are in the artifact: a process killed just after publishing it leaves them.
             shutil.rmtree(work / "shards", ignore_errors=True)
+        if node.kind == "answers":
+            (work / f"calls-{node.key}.jsonl").unlink(missing_ok=True)
 
     def _drop_checkpoints(self, folder: Path, key: str) -> None:
         """Those on the way to an artifact that is there: a process killed just after publishing it leaves them."""

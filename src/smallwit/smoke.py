@@ -15,7 +15,8 @@ def smoke_recipe(recipe: Recipe) -> Recipe:
     """The same stages, models and objectives with two optimizer steps each on two examples.
 
     Demonstrations are the first two of each task, so that a teach stage reads the same. Rollouts are rewarded for
-    length and every answer is kept, because a model with random weights gets nothing right.
+    length and every answer is kept, because a model with random weights gets nothing right: nor are answers verified
+    when a dataset is built, and problems of any difficulty pass.
     """
     data: dict[str, Any] = recipe.model_dump(mode="json", by_alias=True)
     data["name"] = f"{recipe.name}-smoke"[:100]
@@ -24,8 +25,7 @@ def smoke_recipe(recipe: Recipe) -> Recipe:
             stage |= {"problems": PROBLEMS, "samples": 1, "max_new_tokens": NEW_TOKENS, "keep": "all"}
             continue
         if stage["kind"] == "construct":
-            for source in stage["steps"][0]["sources"]:
-                source["limit"] = PROBLEMS
+            stage["steps"] = [_small_step(step) for step in stage["steps"] if step["kind"] != "verify"]
             continue
         if stage["kind"] == "teach":
             stage["limit"] = PROBLEMS
@@ -44,3 +44,20 @@ def smoke_recipe(recipe: Recipe) -> Recipe:
                 source["limit"] = PROBLEMS
     data["evaluation"] |= {"problems": PROBLEMS, "max_new_tokens": NEW_TOKENS}
     return Recipe.model_validate(data)
+
+
+def _small_step(step: dict[str, Any]) -> dict[str, Any]:
+    """A step of a dataset's construction on two problems a source, with short replies."""
+    few = {"samples": 2, "max_new_tokens": NEW_TOKENS}
+    match step["kind"]:
+        case "gather":
+            return step | {"sources": [source | {"limit": PROBLEMS} for source in step["sources"]]}
+        case "generate":
+            return step | {"draw": step["draw"] | few | {"temperature": 1.0}}
+        case "difficulty":
+            return step | {"draw": step["draw"] | few, "band": [0.0, 1.0], "max_tokens": None}
+        case "augment":
+            check = step["check"] | {"draw": step["check"]["draw"] | few}
+            return step | {"max_new_tokens": NEW_TOKENS, "check": check, "originals": True}
+        case _:
+            return step

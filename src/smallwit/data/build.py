@@ -21,6 +21,10 @@ from smallwit.tasks.base import Task
 
 STEPS: Mapping[str, str] = {
     "gather": "smallwit.data.gather:GatherStep",
+    "generate": "smallwit.data.generate:GenerateStep",
+    "verify": "smallwit.data.verify:VerifyStep",
+    "augment": "smallwit.data.augment:AugmentStep",
+    "difficulty": "smallwit.data.difficulty:DifficultyStep",
     "filter": "smallwit.data.filter:FilterStep",
     "deduplicate": "smallwit.data.deduplicate:DeduplicateStep",
     "decontaminate": "smallwit.data.decontaminate:DecontaminateStep",

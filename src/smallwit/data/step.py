@@ -17,6 +17,8 @@ from smallwit.tasks.base import Problem, Task
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from smallwit.data.asking import Model
+
 REPORT_SECONDS = 0.5
 
 
@@ -40,8 +42,8 @@ class Step(Protocol):
 class World:
     """What steps may ask for beside their rows.
 
-    `tasks` are the recipe's. `load_tokenizer` is called when a step first counts tokens. `inputs` has the
-    folders of the earlier stages that the steps read. `progress(share, text)`
+    `tasks` are the recipe's. `load_tokenizer` is called when a step first counts tokens; `model(name, batch)` gives a
+    model that can be asked. `inputs` has the folders of the earlier stages that the steps read. `progress(share, text)`
     tells how far the build is, `say(text)` what the user should know; `stop_if_asked()` raises when the build should
     stop, and is called between pieces of work that are kept.
     """
@@ -51,6 +53,7 @@ class World:
     data_dir: Path | None
     seed: int
     load_tokenizer: "Callable[[], PreTrainedTokenizerBase]"
+    model: "Callable[[str, int], Model]"
     inputs: Mapping[str, Path]
     progress: Callable[[float, str], None]
     say: Callable[[str], None]

@@ -2,118 +2,134 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple
 
 from smallwit.artifacts import publish
+from smallwit.data.asking import Asker, Call, Limits, Model
+from smallwit.data.journal import Journal
 from smallwit.errors import UserError
-from smallwit.evaluation.runner import Row, measure, require_verdicts
-from smallwit.models.flops import Cost
+from smallwit.evaluation.graders import load_grader
+from smallwit.evaluation.named import HOUSE
+from smallwit.evaluation.runner import graded, require_verdicts
 from smallwit.recipe import AnswersStage
-from smallwit.rollout.generator import Decoding
-from smallwit.stages.endpoint_answers import EndpointAnswers
-from smallwit.stages.inputs import generator_of, model_of, tasks_of, tokenizer_of
+from smallwit.rollout.generator import Decoding, Prompt, Reply
+from smallwit.seeds import stable_seed
+from smallwit.stages.asked import asked_model
+from smallwit.stages.inputs import tasks_of
 from smallwit.stages.job import Info, Job, Reporter, Stopped
 from smallwit.tasks.base import Problem, Task
-from smallwit.training.sources import TaskProblems, stable_seed
+from smallwit.training.sources import TaskProblems
+from smallwit.verify import Verdict
 
 ANSWERS_FILE = "train-00000-of-00001.jsonl"
 """The answers are a dataset of one file."""
 
 
+class _Wanted(NamedTuple):
+    task: Task
+    problem: Problem
+    sample: int
+
+
 def run(job: Job, reporter: Reporter) -> Info:
-    """Publish the accepted answers as `prompt`, `completion` rows. Raises `UserError` when none is accepted."""
+    """Publish the accepted answers as `prompt`, `completion` rows. Raises `UserError` when none is accepted.
+
+    Replies are kept as they come, those of a model on this machine as whole batches: a stage that was broken off goes
+    on behind them. What an endpoint refuses to answer is said, counted and left out.
+    """
     started = time.monotonic()
     stage = next(s for s in job.recipe.stages if s.name == job.name)
     assert isinstance(stage, AnswersStage)
-    behind = stage.model in job.recipe.models and job.recipe.models[stage.model].endpoint is not None
-    source: Answers = EndpointAnswers(job, stage, reporter) if behind else LocalAnswers(job, stage)
-    batches = _batches(stage, tasks_of(job, stage.tasks))
+    wanted = list(_in_turns(stage, tasks_of(job, stage.tasks)))
     kept: dict[tuple[str, str, str], dict[str, object]] = {}
-    asked, flops, tokens, dearest = 0, 0.0, 0, 0.0
-    for number, (task, sample, problems) in enumerate(batches):
-        if stage.flops is not None and flops + dearest > stage.flops:
-            break
-        rows, price = source.ask(task, problems, number, sample)
-        if rows:
-            require_verdicts(rows, f"{stage.name} on {task.name}")
-        flops, dearest = flops + price, max(dearest, price)
-        tokens += sum(row["tokens"] for row in rows)
-        asked += len(rows)
-        accepted = [row for row in rows if stage.keep == "all" or row["strict"] == 1.0]
-        kept |= {(task.name, row["id"], row["response"]): _row(row, task, stage) for row in accepted}
-        share = flops / stage.flops if stage.flops is not None else (number + 1) / len(batches)
-        reporter.progress(min(share, 1.0), f"{len(kept)} of {asked} answers kept")
-        if reporter.stopping():
-            raise Stopped
-    info: Info = source.close()
+    verdicts: list[dict[str, float | None]] = []
+    asked = 0
+    model = asked_model(job, stage.model, stage.batch)
+    if model.whole:
+        # What a model of ours says may change with the code.
+        model = replace(model, identity=job.key)
+    calls = job.work / f"calls-{model.identity}.jsonl"
+    with Journal(calls) as journal:
+        asker = _asker(stage, model, journal, reporter)
+        for batch in asker.ask(_call(job, stage, each) for each in wanted):
+            pairs = [(each, reply) for each, (_, reply) in zip(wanted[asked:], batch, strict=False)]
+            asked += len(batch)
+            for each, reply, verdict in _judged([(each, reply) for each, reply in pairs if reply is not None]):
+                verdicts.append({"score": verdict.score, "strict": verdict.strict})
+                if stage.keep == "all" or verdict.strict == 1.0:
+                    kept[each.task.name, each.problem.id, reply.text] = _row(each, reply, stage)
+            if verdicts:
+                require_verdicts(verdicts, stage.name)
+            share = asked / len(wanted) if stage.flops is None else asker.spent.flops / stage.flops
+            reporter.progress(min(share, 1.0), f"{len(kept)} of {asked} answers kept")
+            if reporter.stopping():
+                raise Stopped
     if not kept:
         raise UserError(f"stage {stage.name}: {stage.model} answered {asked} problems and the verifier accepted none")
-    info |= {
+    spent = asker.spent
+    info: Info = {
         "seconds": time.monotonic() - started,
-        "flops": flops,
-        "tokens": tokens,
-        "asked": asked,
+        "flops": spent.flops,
+        "tokens": spent.tokens,
+        "teacher_tokens": 0 if model.whole else spent.prompt_tokens + spent.tokens,
+        "asked": len(verdicts),
+        "failed": asker.failed,
         "kept": len(kept),
     }
     publish(job.folder, lambda folder: _write(folder, list(kept.values())), {"key": job.key, "name": job.name} | info)
+    if model.whole:
+        calls.unlink()
     return info
 
 
-class Answers(Protocol):
-    """Where answers come from."""
+def _asker(stage: AnswersStage, model: Model, journal: Journal, reporter: Reporter) -> Asker:
+    def stop() -> None:
+        if reporter.stopping():
+            raise Stopped
 
-    def ask(self, task: Task, problems: Sequence[Problem], number: int, sample: int) -> tuple[list[Row], float]:
-        """The graded answers to the `number`-th batch of problems, and the FLOPs that they cost."""
-        ...
-
-    def close(self) -> Info:
-        """What the manifest says of it."""
-        ...
-
-
-class LocalAnswers:
-    """A model that is here."""
-
-    def __init__(self, job: Job, stage: AnswersStage) -> None:
-        self.job, self.stage = job, stage
-        tokenizer, model = tokenizer_of(job, stage.model), model_of(job, stage.model)
-        self.generator, self.cost = generator_of(job, model, tokenizer, stage.batch), Cost.of(model)
-        self.decoding = Decoding(stage.temperature, stage.max_new_tokens)
-
-    def ask(self, task: Task, problems: Sequence[Problem], number: int, sample: int) -> tuple[list[Row], float]:
-        stage, cost = self.stage, self.cost
-        seed = stable_seed(self.job.recipe.seed, stage.name, number, sample) % 2**31
-        rows = measure(task, problems, self.generator, self.decoding, batch=stage.batch, seed=seed)
-        return rows, sum(cost.forward([row["prompt_tokens"] + row["tokens"] - 1], row["tokens"]) for row in rows)
-
-    def close(self) -> Info:
-        return {}
+    limits = Limits(flops=stage.flops)
+    return Asker(
+        {stage.model: model}, journal, limits=limits, batch=stage.batch, on_reply=stop, on_failure=reporter.say
+    )
 
 
-def _batches(stage: AnswersStage, tasks: Sequence[Task]) -> list[tuple[Task, int, list[Problem]]]:
-    """The work in batches of one task each, the tasks taking turns, so that a budget is spent on all alike."""
+def _call(job: Job, stage: AnswersStage, wanted: _Wanted) -> Call:
+    seed = stable_seed(job.recipe.seed, stage.name, wanted.task.name, wanted.problem.id, wanted.sample)
+    prompt = Prompt(({"role": "user", "content": wanted.problem.prompt},))
+    return Call(stage.model, prompt, Decoding(stage.temperature, stage.max_new_tokens), seed)
+
+
+def _judged(answered: Sequence[tuple[_Wanted, Reply]]) -> Iterator[tuple[_Wanted, Reply, Verdict]]:
+    """The answers with their verdicts, task by task."""
+    grader = load_grader(HOUSE.extractor, HOUSE.grader)
+    for task in dict.fromkeys(each.task for each, _ in answered):
+        rows = [(each, reply) for each, reply in answered if each.task is task]
+        verdicts = graded(task, grader, [(each.problem, reply.text) for each, reply in rows])
+        yield from ((each, reply, verdict) for (each, reply), verdict in zip(rows, verdicts, strict=True))
+
+
+def _in_turns(stage: AnswersStage, tasks: Sequence[Task]) -> Iterator[_Wanted]:
+    """The work, a batch of each task in turn, so that a budget is spent on all alike."""
     chosen = [TaskProblems.of(task, "train", skip=stage.skip, limit=stage.problems) for task in tasks]
-    starts = range(0, max(problems.size for problems in chosen), stage.batch)
-    return [
-        (problems.task, sample, [problems[i] for i in range(start, min(start + stage.batch, problems.size))])
-        for sample in range(stage.samples)
-        for start in starts
-        for problems in chosen
-        if start < problems.size
-    ]
+    for sample in range(stage.samples):
+        for start in range(0, max(problems.size for problems in chosen), stage.batch):
+            for problems in chosen:
+                for index in range(start, min(start + stage.batch, problems.size)):
+                    yield _Wanted(problems.task, problems[index], sample)
 
 
-def _row(row: Row, task: Task, stage: AnswersStage) -> dict[str, object]:
+def _row(wanted: _Wanted, reply: Reply, stage: AnswersStage) -> dict[str, object]:
     return {
-        "prompt": row["prompt"],
-        "completion": row["response"],
-        "answer": row["answer"],
-        "task": task.name,
-        "id": row["id"],
+        "prompt": wanted.problem.prompt,
+        "completion": reply.text,
+        "answer": wanted.problem.gold,
+        "task": wanted.task.name,
+        "id": wanted.problem.id,
         "origin": stage.model,
-        "license": task.license,
+        "license": wanted.task.license,
     }
 
 

@@ -14,6 +14,7 @@ from smallwit.data.step import VerifierFailed, World
 from smallwit.errors import UserError
 from smallwit.models.tokenizer import load_tokenizer
 from smallwit.recipe import ConstructStage
+from smallwit.stages.asked import asked_model
 from smallwit.stages.inputs import tasks_of, tokenizer_of
 from smallwit.stages.job import Failed, Info, Job, Reporter, Stopped
 
@@ -34,6 +35,7 @@ def run(job: Job, reporter: Reporter) -> Info:
         data_dir=job.data_dir,
         seed=job.recipe.seed,
         load_tokenizer=lambda: _tokenizer(job, stage),
+        model=lambda name, batch: asked_model(job, name, batch),
         inputs={name: Path(job.inputs[name]) for name in stage.reads},
         progress=reporter.progress,
         say=reporter.say,
@@ -64,7 +66,8 @@ def run(job: Job, reporter: Reporter) -> Info:
             path.rename(folder / path.name)
 
     publish(job.folder, write, {"key": job.key, "name": job.name} | info)
-    shutil.rmtree(work)
+    # The journals stay: what a model has answered is not asked again when later steps of the recipe change.
+    shutil.rmtree(made)
     return info
 
 

@@ -22,6 +22,7 @@ from smallwit.models.build import save_model
 from smallwit.models.flops import Cost
 from smallwit.recipe import Demonstrations, Rollouts, Source, Text, TrainStage
 from smallwit.rollout.generator import Decoding
+from smallwit.seeds import stable_seed
 from smallwit.stages.demonstrations import posed_problems, worked_solutions
 from smallwit.stages.inputs import autocast_of, engine_of, generator_of, model_of, pad_token, tasks_of, tokenizer_of
 from smallwit.stages.job import Info, Job, Reporter, Stopped
@@ -83,7 +84,7 @@ def run(job: Job, reporter: Reporter) -> Info:
         pad=pad_token(tokenizer),
         micro_tokens=stage.micro_tokens,
         pack=stage.pack,
-        seed=sources.stable_seed(job.recipe.seed, stage.name),
+        seed=stable_seed(job.recipe.seed, stage.name),
         autocast=autocast_of(job),
         world=world,
     )
@@ -161,7 +162,7 @@ def _source(
     """The source `name` for the `objectives` that read it."""
     model = student.model
     tasks = tasks_of(job, spec.tasks)
-    seed = sources.stable_seed(job.recipe.seed, job.name, name)
+    seed = stable_seed(job.recipe.seed, job.name, name)
     longest = model.config.max_position_embeddings
     if isinstance(spec, Text):
         documents = [document for task in tasks for document in islice(task.documents(), DOCUMENTS)]
@@ -169,7 +170,7 @@ def _source(
             raise UserError(f"stage {job.name}, source {name}: no task has documents to pretrain on")
         return TextSource(documents, tokenizer, spec.batch, longest, seed)
     if isinstance(spec, Demonstrations):
-        stream = ProblemStream(worked_solutions(job, spec, tasks), seed, name)
+        stream = ProblemStream(worked_solutions(job, spec, tasks), seed, name, given=spec.order == "given")
         return DemonstrationSource(stream, tokenizer, spec.batch, longest)
     assert isinstance(spec, Rollouts)
     estimators = [objective.estimator for objective in objectives if objective.estimator is not None]

@@ -1,6 +1,5 @@
 """Sources of tokens: each makes the examples of a step as a pure function of (seed, step) and the weights."""
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -19,9 +18,11 @@ from smallwit.objectives.advantages import GROUP_ESTIMATORS, has_signal
 from smallwit.objectives.algorithms import Estimator
 from smallwit.recipe import Rollouts
 from smallwit.rollout.engine import Completion, Engine, Sampling
+from smallwit.seeds import stable_seed
 from smallwit.tasks.base import Problem, Task
 from smallwit.training.annotators import Annotator
 from smallwit.training.batch import Example
+from smallwit.training.resting import Resting
 from smallwit.training.rewards import Grader
 from smallwit.training.step_batch import StepBatch
 from smallwit.training.world import ALONE, World
@@ -42,12 +43,6 @@ class Remembering(Protocol):
     def restore(self, state: Mapping[str, Any]) -> None: ...
 
 
-def stable_seed(*parts: object) -> int:
-    """A 63-bit seed that depends on nothing but `parts`."""
-    digest = hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
-
-
 class Shuffled:
     """Positions 0..size-1 in a new order each epoch: item `i` of the endless stream is a pure function of (seed, i)."""
 
@@ -63,6 +58,16 @@ class Shuffled:
             generator = np.random.Generator(np.random.Philox(key=stable_seed(*self.seed, epoch)))
             self._order, self._epoch = generator.permutation(self.size), epoch
         return int(self._order[offset])
+
+
+class Given:
+    """Positions 0..size-1 in this order, again and again."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __getitem__(self, index: int) -> int:
+        return index % self.size
 
 
 def as_sequence(problems: Iterable[Problem], limit: int | None = None) -> Sequence[Problem]:
@@ -95,11 +100,15 @@ class TaskProblems:
 
 
 class ProblemStream:
-    """An endless stream over several tasks, taking turns; position `i` is a pure function of (seed, i)."""
+    """An endless stream over several tasks, taking turns; position `i` is a pure function of (seed, i).
 
-    def __init__(self, tasks: Sequence[TaskProblems], seed: int, name: str) -> None:
+    Each task's problems come in a new order each epoch, or always as they are `given`.
+    """
+
+    def __init__(self, tasks: Sequence[TaskProblems], seed: int, name: str, *, given: bool = False) -> None:
         self.tasks = tasks
-        self.orders = [Shuffled(t.size, seed, name, t.task.name) for t in tasks]
+        self.orders = [Given(t.size) if given else Shuffled(t.size, seed, name, t.task.name) for t in tasks]
+        self.size = sum(t.size for t in tasks)
 
     def __getitem__(self, index: int) -> tuple[Task, Problem]:
         turn, which = divmod(index, len(self.tasks))
@@ -164,7 +173,8 @@ class RolloutSource:
     """The student's own completions; graded, and given advantages by `estimator`, when an objective needs rewards.
 
     `annotators` say more of them before the batch is split; `base` is the folder of the user's own reward files. A
-    batch serves `spec.updates` steps, a part each; until they are over it is a part of what training remembers.
+    batch serves `spec.updates` steps, a part each; until they are over it is a part of what training remembers. So is
+    which problems rest, if the recipe lets them.
 
     The processes of `world` share the problems: each completes and grades some, and all have the whole batch then.
     """
@@ -190,6 +200,7 @@ class RolloutSource:
         self.grader = Grader(spec.reward, spec.max_new_tokens, base)
         self.shared: list[Example] = []
         self.shared_number = -1
+        self.resting = Resting(spec.rest) if spec.rest else None
 
     def batch(self, step: int) -> StepBatch:
         """Raises `RuntimeError` for a step that goes on with rollouts which were neither made nor restored."""
@@ -205,12 +216,15 @@ class RolloutSource:
     def state(self) -> dict[str, Any]:
         """What goes into a checkpoint: the rollouts that later steps may still learn from."""
         shared = self.shared if self.spec.updates > 1 else []
-        return {"number": self.shared_number, "shared": [asdict(example) for example in shared]}
+        resting = self.resting.state() if self.resting is not None else None
+        return {"number": self.shared_number, "shared": [asdict(example) for example in shared], "resting": resting}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint's `state`."""
         self.shared_number = state["number"]
         self.shared = [Example(**example) for example in state["shared"]]
+        if self.resting is not None:
+            self.resting.restore(state["resting"])
 
     def _rollouts(self, step: int) -> StepBatch:
         spec = self.spec
@@ -222,6 +236,9 @@ class RolloutSource:
                 break
             drawn = drawn.and_also(self._draw(step, attempt, len(drawn.pairs), missing))
         metrics = drawn.metrics()
+        if self.resting is not None:
+            self.resting.note(drawn.pairs, drawn.rewards, step)
+            metrics["resting"] = float(len(self.resting.until))
         flops = self._flops(drawn.prompts, drawn.completions)
         if spec.resample:
             metrics["dropped"] = float((~has_signal(drawn.rewards)).sum())
@@ -245,8 +262,11 @@ class RolloutSource:
     def _draw(self, step: int, attempt: int, first: int, count: int) -> "_Drawn":
         """Groups of completions of `count` problems, from place `first` of the step's window of the stream on."""
         spec = self.spec
-        start = step * spec.prompts * (1 + spec.resample) + first
-        pairs = [self.stream[start + i] for i in range(count)]
+        if self.resting is not None:
+            pairs = self.resting.take(self.stream, step, count)
+        else:
+            start = step * spec.prompts * (1 + spec.resample) + first
+            pairs = [self.stream[start + i] for i in range(count)]
         prompts = encode_prompts(self.tokenizer, [problem.prompt for _, problem in pairs])
         samples = range(attempt * spec.group, (attempt + 1) * spec.group)
 

@@ -1,0 +1,93 @@
+"""Problems of the right difficulty: the student's own pass rate decides."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+
+from smallwit.data.agreement import agree_on_gold
+from smallwit.data.asking import Call, asker_of, chunks
+from smallwit.data.generate import prompt_of, sample_seed
+from smallwit.data.step import Context
+from smallwit.data.verify import answer_of, golden, problem_groups
+from smallwit.recipe_generation import Difficulty, Template
+from smallwit.rows import Row
+
+_ASKED = Template(user="{problem}")
+
+
+class DifficultyStep:
+    """The step `difficulty`. Rows get a column `pass_rate`.
+
+    Drops by the rules `too-hard`, `too-easy`, `too-long` (tokens of the completion), `budget` and `no-reply`.
+    """
+
+    def __init__(self, spec: Difficulty) -> None:
+        self.spec = spec
+
+    def rows(self, rows: Iterator[Row], context: Context) -> Iterator[Row]:
+        """The rows in the band, as they came or from easy to hard."""
+        banded = self._in_band(self._short(rows, context), context)
+        return banded if self.spec.order == "given" else easy_to_hard(banded, context)
+
+    def _short(self, rows: Iterator[Row], context: Context) -> Iterator[Row]:
+        limit = self.spec.max_tokens
+        for row in rows:
+            if limit is not None and (length := tokens_of(answer_of(row), context)) > limit:
+                context.drop(row, "too-long", f"{length} tokens, at most {limit}")
+            else:
+                yield row
+
+    def _in_band(self, rows: Iterator[Row], context: Context) -> Iterator[Row]:
+        spec = self.spec
+        samples, name = spec.draw.samples, spec.student.model
+        rates: dict[str, int] = {}
+        with asker_of(context, spec) as asker:
+            for groups in chunks(problem_groups(rows), max(1, spec.batch // samples)):
+                calls = [
+                    Call(name, prompt_of(group[0], _ASKED), spec.draw.decoding, _seed(context, group[0], sample))
+                    for group in groups
+                    for sample in range(samples)
+                ]
+                replies = asker.replies(calls)
+                for number, group in enumerate(groups):
+                    own = replies[number * samples : (number + 1) * samples]
+                    known = [reply.text for reply in own if reply is not None]
+                    if len(own) < samples or not known:
+                        for row in group:
+                            context.drop(row, *asker.why_not())
+                        continue
+                    rate = agree_on_gold(context.world.task_of(group[0]), golden(group[0]), known).share
+                    rates[f"{rate:.2f}"] = rates.get(f"{rate:.2f}", 0) + 1
+                    yield from self._judged(group, rate, context)
+        context.note("problems by pass rate", dict(sorted(rates.items())))
+
+    def _judged(self, group: list[Row], rate: float, context: Context) -> Iterator[Row]:
+        if self.spec.keeps(rate):
+            for row in group:
+                yield row | {"pass_rate": rate}
+            return
+        low = 0.0 if self.spec.band is None else self.spec.band[0]
+        hard = rate < low or (self.spec.band is None and rate == 0)
+        for row in group:
+            context.drop(row, "too-hard" if hard else "too-easy", f"the student's pass rate is {rate:.2f}")
+
+
+def _seed(context: Context, row: Row, sample: int) -> int:
+    return sample_seed(context.world.seed, row, sample, "difficulty")
+
+
+def tokens_of(text: str, context: Context) -> int:
+    """The length of a text in tokens of the stage's tokenizer."""
+    return len(context.world.tokenizer.encode(text, add_special_tokens=False))
+
+
+def easy_to_hard(rows: Iterator[Row], context: Context) -> Iterator[Row]:
+    """Rows by falling `pass_rate`, then by length, then as they came. The rows wait in a file, their keys in memory."""
+    keys: list[tuple[float, int, int]] = []
+    with tempfile.TemporaryFile("w+b", dir=context.build) as file:
+        for row in rows:
+            keys.append((-row["pass_rate"], len(answer_of(row)), file.tell()))
+            file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        for _, _, place in sorted(keys):
+            file.seek(place)
+            yield json.loads(file.readline())

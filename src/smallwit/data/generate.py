@@ -1,0 +1,67 @@
+"""Let teachers answer problems: one row a reply."""
+
+from collections.abc import Iterator, Sequence
+
+from smallwit.data.asking import Call, asker_of, chunks
+from smallwit.data.step import Context, problem_of
+from smallwit.recipe_generation import Generate, Template
+from smallwit.rollout.generator import Prompt
+from smallwit.rows import Row
+from smallwit.seeds import stable_seed
+
+
+class GenerateStep:
+    """The step `generate`. Rows without any reply are dropped by the rules `budget` (it is spent) or `no-reply`."""
+
+    def __init__(self, spec: Generate) -> None:
+        self.spec = spec
+
+    def rows(self, rows: Iterator[Row], context: Context) -> Iterator[Row]:
+        """Each row once for every sample, with `completion`, `teacher`, `sample`, `truncated`."""
+        spec, world = self.spec, context.world
+        names = [teacher.model for teacher in spec.teachers]
+        with asker_of(context, spec) as asker:
+            for chunk in chunks(rows, max(1, spec.batch // (spec.draw.samples * len(names)))):
+                wanted = [
+                    (row, teacher, sample)
+                    for row in chunk
+                    for teacher in teachers_for(row, names, spec.division)
+                    for sample in range(spec.draw.samples)
+                ]
+                calls = [
+                    Call(t, prompt_of(row, spec.prompt), spec.draw.decoding, sample_seed(world.seed, row, sample))
+                    for row, t, sample in wanted
+                ]
+                answered: set[int] = set()
+                replies = asker.replies(calls)
+                for (row, teacher, sample), reply in zip(wanted, replies, strict=False):
+                    if reply is None:
+                        continue
+                    answered.add(id(row))
+                    yield row | {
+                        "completion": reply.text,
+                        "teacher": teacher,
+                        "sample": sample,
+                        "truncated": reply.truncated,
+                    }
+                for row in chunk:
+                    if id(row) not in answered:
+                        context.drop(row, *asker.why_not())
+
+
+def teachers_for(row: Row, names: Sequence[str], division: str) -> Sequence[str]:
+    """All teachers, or the one whose share the row's problem is in: a pure function of its id."""
+    return names if division == "each" else [names[stable_seed("teacher", row["id"]) % len(names)]]
+
+
+def sample_seed(seed: int, row: Row, sample: int, *what: object) -> int:
+    """The random stream of a reply: a pure function of (seed, problem, sample)."""
+    return stable_seed(seed, *what, row.get("task"), row["id"], sample)
+
+
+def prompt_of(row: Row, template: Template) -> Prompt:
+    """A row in the places of a template. What it does not have is empty."""
+    problem = problem_of(row)
+    gold = problem.gold
+    answer = "" if gold is None else str(gold)
+    return template.fill({"problem": problem.prompt, "answer": answer, "solution": problem.solution or ""})

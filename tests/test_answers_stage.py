@@ -1,0 +1,104 @@
+"""The answers stage: what is finished is not done again, and a stage that was broken off ends as if it had not been."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import pipeline_recipes as micro
+from smallwit.recipe_file import read_recipe
+from smallwit.rollout.local_generator import LocalGenerator
+from smallwit.stages import answers, tokenizer
+from smallwit.stages.job import Job, Reporter, Stopped
+
+RECIPE = (
+    micro.HEAD
+    + """\
+stages:
+  - name: answers
+    kind: answers
+    model: large
+    problems: 30
+    samples: 2
+    temperature: 1.0
+    max_new_tokens: 8
+    batch: 8
+    keep: all
+"""
+)
+ALL = 60
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    recipe, _ = read_recipe(micro.write(tmp_path, RECIPE))
+    job = Job("answers", "answers", "key", recipe, tmp_path, None, "cpu", "float32", 1, tmp_path / "a", tmp_path / "w")
+    words = replace(job, kind="tokenizer", name="tokenizer", folder=tmp_path / "tokenizer")
+    tokenizer.run(words, reporter())
+    return replace(job, inputs={"tokenizer": str(words.folder)})
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many replies the model was asked for, call by call."""
+    counts: list[int] = []
+    reply = LocalGenerator.reply
+
+    def counted(self, prompts, *rest, **named):  # type: ignore[no-untyped-def]
+        counts.append(len(prompts))
+        return reply(self, prompts, *rest, **named)
+
+    monkeypatch.setattr(LocalGenerator, "reply", counted)
+    return counts
+
+
+def reporter(stopping: Callable[[], bool] = lambda: False) -> Reporter:
+    return Reporter(progress=lambda share, text: None, say=lambda text: None, stopping=stopping)
+
+
+def made(job: Job) -> bytes:
+    return (job.folder / answers.ANSWERS_FILE).read_bytes()
+
+
+def test_finished_batches_are_not_asked_for_again(job: Job, asked: list[int]) -> None:
+    with pytest.raises(Stopped):
+        answers.run(job, reporter(lambda: len(asked) == 3))
+    done = sum(asked[:2])
+    asked.clear()
+    answers.run(job, reporter())
+    assert sum(asked) == ALL - done
+
+
+def test_a_stage_that_was_broken_off_ends_with_the_same_rows(job: Job, asked: list[int]) -> None:
+    whole = replace(job, folder=job.base / "whole", work=job.base / "other")
+    answers.run(whole, reporter())
+    asked.clear()
+    for breaks in (2, 1):
+        with pytest.raises(Stopped):
+            answers.run(job, reporter(lambda breaks=breaks: len(asked) == breaks))  # type: ignore[misc]
+        asked.clear()
+    answers.run(job, reporter())
+    assert made(job) == made(whole)
+
+
+def test_replies_of_another_setting_are_not_taken(job: Job, asked: list[int]) -> None:
+    with pytest.raises(Stopped):
+        answers.run(job, reporter(lambda: len(asked) == 3))
+    asked.clear()
+    answers.run(replace(job, key="another"), reporter())
+    assert sum(asked) == ALL
+
+
+def test_nothing_is_left_of_the_work(job: Job) -> None:
+    answers.run(job, reporter())
+    assert list(job.work.iterdir()) == []
+
+
+def test_a_budget_in_flops_is_kept_to_the_call(job: Job) -> None:
+    whole = answers.run(job, reporter())
+    stage = job.recipe.stages[0].model_copy(update={"flops": whole["flops"] / 2})
+    recipe = job.recipe.model_copy(update={"stages": [stage]})
+    half = answers.run(replace(job, recipe=recipe, folder=job.base / "half"), reporter())
+    assert 0.4 * whole["flops"] < half["flops"] <= whole["flops"] / 2
+    assert 0 < half["asked"] < ALL

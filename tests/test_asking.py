@@ -1,0 +1,145 @@
+"""Asking models: a finished call is never repeated, a budget is never exceeded, and nothing depends on batches."""
+
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+from scripted_teacher import ScriptedTeacher
+from smallwit.data.asking import Asker, Call, Limits, Model, most_prompt_tokens
+from smallwit.data.journal import Journal
+from smallwit.recipe_generation import Price
+from smallwit.rollout.generator import Decoding, Prompt
+
+DRAW = Decoding(temperature=1.0, max_new_tokens=10)
+
+
+def echo(question: str, seed: int) -> str:
+    return " ".join(["w"] * (1 + seed % 7)) + f" {question}"
+
+
+def calls(count: int, teacher: str = "t", decoding: Decoding = DRAW) -> list[Call]:
+    return [
+        Call(teacher, Prompt(({"role": "user", "content": f"q{i}"},)), decoding, seed=i * 31 % 17) for i in range(count)
+    ]
+
+
+def asker(teacher: ScriptedTeacher, journal: Journal, whole: bool = False, **options: object) -> Asker:
+    model = Model("weights", lambda: teacher, Price(input=1.0, output=10.0), lambda p, t: 2.0 * (p + t), whole=whole)
+    return Asker({"t": model}, journal, **options)  # type: ignore[arg-type]
+
+
+def texts(asking: Asker, wanted: list[Call]) -> list[str]:
+    return [reply.text for _, reply in chain.from_iterable(asking.ask(wanted))]
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal(tmp_path / "replies.jsonl")
+
+
+class Broken(Exception):
+    pass
+
+
+class TestJournal:
+    def test_replies_come_in_the_order_of_the_calls_whatever_the_batch(self, tmp_path: Path) -> None:
+        found = {
+            tuple(texts(asker(ScriptedTeacher(echo), Journal(tmp_path / f"{batch}"), batch=batch), calls(20)))
+            for batch in (1, 3, 7, 100)
+        }
+        assert found == {tuple(echo(f"q{i}", i * 31 % 17) for i in range(20))}
+
+    def test_a_reply_that_is_there_is_not_asked_for_again(self, tmp_path: Path, journal: Journal) -> None:
+        first = texts(asker(ScriptedTeacher(echo), journal, batch=4), calls(10))
+        again = ScriptedTeacher(echo)
+        assert texts(asker(again, Journal(tmp_path / "replies.jsonl"), batch=3), calls(10)) == first
+        assert again.asked == []
+
+    def test_a_model_that_need_not_speak_is_not_loaded(self, journal: Journal) -> None:
+        texts(asker(ScriptedTeacher(echo), journal), calls(3))
+
+        def load() -> ScriptedTeacher:
+            raise Broken
+
+        assert len(texts(Asker({"t": Model("weights", load)}, journal), calls(3))) == 3
+
+    @pytest.mark.parametrize("stop_after", [1, 5, 9])
+    def test_after_a_break_only_the_calls_without_a_reply_are_made(self, tmp_path: Path, stop_after: int) -> None:
+        teacher = ScriptedTeacher(echo)
+
+        def stop() -> None:
+            if len(teacher.asked) == stop_after:
+                raise Broken
+
+        with pytest.raises(Broken):
+            texts(asker(teacher, Journal(tmp_path / "j"), batch=4, on_reply=stop), calls(10))
+        again = ScriptedTeacher(echo)
+        assert len(texts(asker(again, Journal(tmp_path / "j"), batch=4), calls(10))) == 10
+        assert len(again.asked) == 10 - stop_after
+
+    def test_a_batch_that_is_one_piece_of_work_is_made_again_whole(self, tmp_path: Path) -> None:
+        teacher = ScriptedTeacher(echo)
+
+        def stop() -> None:
+            if len(teacher.asked) == 6:
+                raise Broken
+
+        with pytest.raises(Broken):
+            texts(asker(teacher, Journal(tmp_path / "j"), whole=True, batch=4, on_reply=stop), calls(10))
+        again = ScriptedTeacher(echo)
+        texts(asker(again, Journal(tmp_path / "j"), whole=True, batch=4), calls(10))
+        assert again.asked == [f"q{i}" for i in range(4, 10)]
+
+    def test_other_weights_another_prompt_and_other_decoding_are_other_calls(self, journal: Journal) -> None:
+        texts(asker(ScriptedTeacher(echo), journal), calls(1))
+        other = ScriptedTeacher(echo)
+        texts(Asker({"t": Model("other weights", lambda: other)}, journal), calls(1))
+        same_weights = asker(other, journal)
+        texts(same_weights, calls(1, decoding=Decoding(1.0, 11)))
+        texts(same_weights, [calls(1)[0]._replace(prompt=Prompt(text="q0"))][:0])
+        texts(same_weights, [calls(1)[0]._replace(seed=5)])
+        assert len(other.asked) == 3
+
+    def test_greedy_replies_do_not_depend_on_the_seed_so_equal_prompts_are_asked_once(self, journal: Journal) -> None:
+        teacher = ScriptedTeacher(echo)
+        greedy = Decoding(temperature=0.0, max_new_tokens=10)
+        call = calls(1, decoding=greedy)[0]
+        assert len(set(texts(asker(teacher, journal), [call, call._replace(seed=9)]))) == 1
+        assert len(teacher.asked) == 1
+
+
+class TestBudget:
+    def test_it_is_never_exceeded_and_less_than_one_call_is_left(self, journal: Journal) -> None:
+        asking = asker(ScriptedTeacher(echo), journal, limits=Limits(tokens=600), batch=16)
+        done = texts(asking, calls(200))
+        spent = asking.spent.prompt_tokens + asking.spent.tokens
+        most = most_prompt_tokens(calls(1)[0].prompt) + DRAW.max_new_tokens
+        assert 600 - most - 4 < spent <= 600
+        assert 0 < len(done) < 200
+        assert asking.exhausted == "tokens"
+
+    @pytest.mark.parametrize("limit", [Limits(tokens=500), Limits(dollars=0.003), Limits(flops=900.0)])
+    def test_which_calls_are_made_depends_neither_on_batches_nor_on_restarts(
+        self, tmp_path: Path, limit: Limits
+    ) -> None:
+        counts = set()
+        for batch in (1, 5, 64):
+            path = tmp_path / f"{batch}"
+            counts.add(len(texts(asker(ScriptedTeacher(echo), Journal(path), limits=limit, batch=batch), calls(200))))
+            again = asker(ScriptedTeacher(echo), Journal(path), limits=limit, batch=batch)
+            counts.add(len(texts(again, calls(200))))
+            assert again.made == 0
+        assert len(counts) == 1
+        assert 0 < counts.pop() < 200
+
+    def test_dollars_are_tokens_at_the_models_price(self, journal: Journal) -> None:
+        asking = asker(ScriptedTeacher(echo), journal)
+        texts(asking, calls(8))
+        spent = asking.spent
+        assert spent.dollars == pytest.approx((1.0 * spent.prompt_tokens + 10.0 * spent.tokens) / 1e6)
+
+    def test_work_that_fits_exhausts_nothing(self, journal: Journal) -> None:
+        asking = asker(ScriptedTeacher(echo), journal, limits=Limits(tokens=10_000))
+        assert len(texts(asking, calls(20))) == 20
+        assert asking.exhausted is None
