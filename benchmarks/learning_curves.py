@@ -34,7 +34,7 @@ DIVERGENCES = (
 POLICIES = ("grpo", "dr_grpo", "dapo", "rloo", "reinforce_pp", "gspo", "cispo", "ppo")
 COLOURS = {"wordmath": "#0072B2", "algebra": "#D55E00", "functions": "#009E73"}
 MUON = {"kind": "muon", "lr": 5.0e-3, "matrix_lr": 1.0e-2}
-GENTLE = {"lr": 3.0e-4, "schedule": "constant", "warmup": 0.05}
+ADAMW = {"lr": 5.0e-4, "warmup": 0.05}
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class Curve:
 def curves() -> dict[str, list[Curve]]:
     """The rows of the figure."""
     demos = {"source": DEMONSTRATIONS, "steps": 160, "optimizer": MUON}
-    own = {"source": OWN, "steps": 80, "optimizer": MUON}
-    grouped = {"source": OWN | {"group": 8}, "steps": 160, "optimizer": GENTLE}
+    own = {"source": OWN, "steps": 160, "optimizer": MUON}
+    grouped = {"source": OWN | {"group": 8}, "steps": 160, "optimizer": ADAMW}
     return {
         "demonstrations": [
             Curve("cross_entropy", "cross_entropy", {"kind": "cross_entropy"}, **demos),
