@@ -10,20 +10,25 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c c
 # Each test process has one thread to itself: more threads than cores only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help quickstart test test-fast lint bench-training clean
+.PHONY: help quickstart hybrids test test-fast lint bench-training bench-curves clean
 # Two installations into one .venv at the same time would break it.
 .NOTPARALLEL:
 
 help:
 	@echo 'make quickstart   train a small model through SFT, KD and RL on this machine (about 5 minutes on 2 cores)'
+	@echo 'make hybrids      the recipes of the named hybrids, from a quickstart, and their table (about 10 minutes on 2 cores)'
 	@echo 'make test         run all tests (about 4 minutes on 2 cores)'
 	@echo 'make test-fast    run the tests that take no time'
 	@echo 'make lint         check style and types'
 	@echo 'make bench-training   smallwit and TRL on the same work: speed and memory (about 10 minutes on 2 cores)'
+	@echo 'make bench-curves   every objective alone, from a quickstart: table and figure (about 12 minutes on 2 cores)'
 	@echo 'make clean        remove .venv and caches; runs/ stays'
 
 quickstart: .venv/installed
 	$(BIN)/smallwit run recipes/quickstart.yaml
+
+hybrids: quickstart
+	$(BIN)/python benchmarks/hybrids.py
 
 test: .venv/installed-test
 	$(PYTEST)
@@ -38,6 +43,9 @@ lint: .venv/installed-lint
 
 bench-training: .venv/installed-bench
 	$(BIN)/python benchmarks/training.py
+
+bench-curves: quickstart
+	$(BIN)/python benchmarks/learning_curves.py
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache src/*.egg-info

@@ -1,7 +1,7 @@
 """`make bench-curves`: every objective alone, from the same model, on the families of the quickstart.
 
-Each run is a train stage of one recipe, which is written here because little but the objective differs. It begins with
-the `sft` of a finished `make quickstart`, whose `teacher` teaches. Ends with a table and docs/learning-curves.png.
+Each run is a train stage of one recipe, which is written here because little but the objective differs. They start from
+models of a finished `make quickstart`, whose `teacher` teaches. Ends with a table and docs/learning-curves.png.
 """
 
 import json
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench import Result, compare, report
 from scores import line, pooled, print_table
 from smallwit import pipeline
 from smallwit.recipe import Recipe
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 QUICKSTART = Path("runs/quickstart")
 RUN = Path("runs/learning-curves")
 FIGURE = Path("docs/learning-curves.png")
+GIVEN = ("teacher", "sft", "sft-equal-compute")
+"""Models of the quickstart: the one that teaches, and those that the curves start from."""
 POINTS = 8
 """Validations along a curve."""
 PROBLEMS = 100
@@ -34,6 +37,7 @@ DIVERGENCES = (
 POLICIES = ("grpo", "dr_grpo", "dapo", "rloo", "reinforce_pp", "gspo", "cispo", "ppo")
 COLOURS = {"wordmath": "#0072B2", "algebra": "#D55E00", "functions": "#009E73"}
 MUON = {"kind": "muon", "lr": 5.0e-3, "matrix_lr": 1.0e-2}
+GENTLE_MUON = {"kind": "muon", "lr": 2.5e-3, "matrix_lr": 5.0e-3}
 ADAMW = {"lr": 5.0e-4, "warmup": 0.05}
 
 
@@ -43,8 +47,9 @@ class Curve:
 
     name: str
     label: str
-    objective: dict[str, Any]
+    objectives: list[dict[str, Any]]
     source: dict[str, Any]
+    start: str
     steps: int
     optimizer: dict[str, Any]
 
@@ -54,9 +59,9 @@ class Curve:
         return {
             "name": self.name,
             "kind": "train",
-            "from": "sft",
+            "from": self.start,
             "sources": {"tokens": self.source},
-            "objectives": [{"source": "tokens", **self.objective}],
+            "objectives": [{"source": "tokens", **objective} for objective in self.objectives],
             "steps": self.steps,
             "micro_tokens": 4096,
             "optimizer": self.optimizer,
@@ -65,23 +70,22 @@ class Curve:
 
 
 def curves() -> dict[str, list[Curve]]:
-    """The rows of the figure."""
-    demos = {"source": DEMONSTRATIONS, "steps": 160, "optimizer": MUON}
-    own = {"source": OWN, "steps": 160, "optimizer": MUON}
-    grouped = {"source": OWN | {"group": 8}, "steps": 160, "optimizer": ADAMW}
+    """The rows of the figure. What learns from its own words starts from a model that is right more often than not."""
+    demos = {"source": DEMONSTRATIONS, "start": "sft", "steps": 160, "optimizer": MUON}
+    own = {"source": OWN, "start": "sft-equal-compute", "steps": 160, "optimizer": GENTLE_MUON}
+    rewarded = {"source": OWN | {"group": 8}, "start": "sft-equal-compute", "steps": 160, "optimizer": ADAMW}
+    labels, stranger = {"kind": "cross_entropy"}, {"kind": "uld", "teacher": "stranger"}
+    taught = {kind: [{"kind": kind, "teacher": "teacher"}] for kind in DIVERGENCES}
     return {
         "demonstrations": [
-            Curve("cross_entropy", "cross_entropy", {"kind": "cross_entropy"}, **demos),
-            Curve("stored", "forward_kl, stored", {"kind": "forward_kl", "teacher": "store"}, **demos),
-            Curve("uld", "uld", {"kind": "uld", "teacher": "stranger"}, **demos),
+            Curve("cross_entropy", "cross_entropy", [labels], **demos),
+            Curve("stored", "forward_kl, stored", [{"kind": "forward_kl", "teacher": "store"}], **demos),
+            Curve("uld", "uld", [stranger], **demos),
+            Curve("cross_entropy-uld", "cross_entropy + uld", [labels, stranger], **demos),
         ],
-        "teacher, demonstrations": [
-            Curve(f"demos-{kind}", kind, {"kind": kind, "teacher": "teacher"}, **demos) for kind in DIVERGENCES
-        ],
-        "teacher, rollouts": [
-            Curve(f"own-{kind}", kind, {"kind": kind, "teacher": "teacher"}, **own) for kind in DIVERGENCES
-        ],
-        "rewards, rollouts": [Curve(kind, kind, {"kind": kind}, **grouped) for kind in POLICIES],
+        "teacher, demonstrations": [Curve(f"demos-{kind}", kind, taught[kind], **demos) for kind in DIVERGENCES],
+        "teacher, rollouts": [Curve(f"own-{kind}", kind, taught[kind], **own) for kind in DIVERGENCES],
+        "rewards, rollouts": [Curve(kind, kind, [{"kind": kind}], **rewarded) for kind in POLICIES],
     }
 
 
@@ -99,7 +103,7 @@ def recipe(rows: Mapping[str, Sequence[Curve]]) -> Recipe:
             "tasks": quickstart.tasks,
             # That of the stranger, the teacher with other tokens.
             "tokenizer": {"vocabulary": 240},
-            "models": {"sft": {"folder": artifact("sft")}, "teacher": {"folder": artifact("teacher")}, "new": student},
+            "models": {name: {"folder": artifact(name)} for name in GIVEN} | {"new": student},
             "stages": [
                 {
                     "name": "stranger",
@@ -118,7 +122,7 @@ def recipe(rows: Mapping[str, Sequence[Curve]]) -> Recipe:
                 "problems": 500,
                 "max_new_tokens": 70,
                 "batch": 500,
-                "stages": ["teacher", "stranger", "sft", *(stage["name"] for stage in stages)],
+                "stages": [*GIVEN, *(stage["name"] for stage in stages)],
             },
         }
     )
@@ -140,6 +144,12 @@ def validation(stage: str) -> dict[str, list[tuple[int, float]]]:
     return {name: [(row["step"], 100 * row[key]) for row in rows if key in row] for name, key in keys.items()}
 
 
+def gain(curve: Curve) -> Result:
+    """The test score at the curve's end against that of the model it started from."""
+    end, start = pooled(RUN, curve.name)[0], pooled(RUN, curve.start)[0]
+    return compare(curve.name, "score", "%", "higher", ours=end, peer=start, peer_name=curve.start, target=1.0)
+
+
 def draw(rows: Mapping[str, Sequence[Curve]]) -> None:
     """A small panel for each curve, a row for each group."""
     from matplotlib.figure import Figure
@@ -147,25 +157,24 @@ def draw(rows: Mapping[str, Sequence[Curve]]) -> None:
     width = max(map(len, rows.values()))
     figure = Figure(figsize=(1.55 * width, 1.75 * len(rows)), dpi=100, layout="constrained")
     grid = figure.subplots(len(rows), width, sharey=True, squeeze=False)
-    start = pooled(RUN, "sft")[0]
     for row, (group, curves) in zip(grid, rows.items(), strict=True):
         for axes in row[len(curves) :]:
             axes.set_axis_off()
         for axes, curve in zip(row, curves, strict=False):
-            panel(axes, curve, start)
+            panel(axes, curve)
         row[0].set_ylabel(group, fontsize=8)
     handles, labels = grid[0][0].get_legend_handles_labels()
     grid[0][len(next(iter(rows.values())))].legend(handles, labels, loc="center left", fontsize=8, frameon=False)
     figure.savefig(FIGURE)
 
 
-def panel(axes: "Axes", curve: Curve, start: float) -> None:
+def panel(axes: "Axes", curve: Curve) -> None:
     """One run: its families thin, their mean bold, and where it began."""
     scores = validation(curve.name)
     for family, colour in COLOURS.items():
         axes.plot(*zip(*scores[family], strict=True), color=colour, linewidth=0.9, label=family)
     axes.plot(*zip(*scores["mean"], strict=True), color="black", linewidth=1.9, label="mean")
-    axes.axhline(start, color="grey", linewidth=0.9, linestyle=":", label="start")
+    axes.axhline(pooled(RUN, curve.start)[0], color="grey", linewidth=0.9, linestyle=":", label="start")
     axes.set_title(curve.label, fontsize=8)
     axes.set_xlim(0, curve.steps)
     axes.set_xticks([0, curve.steps])
@@ -179,9 +188,10 @@ def main() -> None:
     """Run what is missing of the curves, then print and draw them."""
     rows = curves()
     results = pipeline.run(recipe(rows), base=Path(), run_dir=RUN, data_dir=None)
-    labels = {"teacher": "the teacher", "sft": "the start"} | {
-        curve.name: f"{group}: `{curve.label}`" for group, curves in rows.items() for curve in curves
+    labels = {name: f"`{name}`" for name in GIVEN} | {
+        curve.name: f"{group}: `{curve.label}`" for group, row in rows.items() for curve in row
     }
+    report("curves", [gain(curve) for row in rows.values() for curve in row])
     print_table(list(COLOURS), [line(label, RUN, results, name) for name, label in labels.items()])
     draw(rows)
     print(f"\nwritten: {FIGURE}")
