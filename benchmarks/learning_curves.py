@@ -130,7 +130,7 @@ def recipe(rows: Mapping[str, Sequence[Curve]]) -> Recipe:
 
 def artifact(stage: str) -> str:
     """The model of a stage of the quickstart. Raises `SystemExit` if there is none."""
-    found = [folder.resolve() for folder in QUICKSTART.glob(f"stages/*-{stage}/artifact")]
+    found = [folder.resolve() for folder in QUICKSTART.glob(f"stages/[0-9][0-9]-{stage}/artifact")]
     if not found:
         raise SystemExit(f"{QUICKSTART} has no stage {stage}; run `make quickstart` first")
     return str(found[0])
@@ -138,7 +138,7 @@ def artifact(stage: str) -> str:
 
 def validation(stage: str) -> dict[str, list[tuple[int, float]]]:
     """A stage's validation scores by family, `mean` for all, as (step, per cent)."""
-    (log,) = RUN.glob(f"stages/*-{stage}/metrics.jsonl")
+    (log,) = RUN.glob(f"stages/[0-9][0-9]-{stage}/metrics.jsonl")
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     keys = {"mean": "validation"} | {family: f"validation/{family}" for family in COLOURS}
     return {name: [(row["step"], 100 * row[key]) for row in rows if key in row] for name, key in keys.items()}
@@ -165,7 +165,9 @@ def draw(rows: Mapping[str, Sequence[Curve]]) -> None:
         row[0].set_ylabel(group, fontsize=8)
     handles, labels = grid[0][0].get_legend_handles_labels()
     grid[0][len(next(iter(rows.values())))].legend(handles, labels, loc="center left", fontsize=8, frameon=False)
-    figure.savefig(FIGURE)
+    figure.supxlabel("optimizer steps", fontsize=8)
+    figure.supylabel("validation score, %", fontsize=8)
+    figure.savefig(FIGURE, pil_kwargs={"optimize": True})
 
 
 def panel(axes: "Axes", curve: Curve) -> None:
