@@ -146,7 +146,7 @@ def validation(stage: str) -> dict[str, list[tuple[int, float]]]:
 
 def gain(curve: Curve) -> Result:
     """The test score at the curve's end against that of the model it started from."""
-    end, start = pooled(RUN, curve.name)[0], pooled(RUN, curve.start)[0]
+    end, start = pooled((RUN, curve.name)), pooled((RUN, curve.start))
     return compare(curve.name, "score", "%", "higher", ours=end, peer=start, peer_name=curve.start, target=1.0)
 
 
@@ -176,7 +176,7 @@ def panel(axes: "Axes", curve: Curve) -> None:
     for family, colour in COLOURS.items():
         axes.plot(*zip(*scores[family], strict=True), color=colour, linewidth=0.9, label=family)
     axes.plot(*zip(*scores["mean"], strict=True), color="black", linewidth=1.9, label="mean")
-    axes.axhline(pooled(RUN, curve.start)[0], color="grey", linewidth=0.9, linestyle=":", label="start")
+    axes.axhline(pooled((RUN, curve.start)), color="grey", linewidth=0.9, linestyle=":", label="start")
     axes.set_title(curve.label, fontsize=8)
     axes.set_xlim(0, curve.steps)
     axes.set_xticks([0, curve.steps])
@@ -190,11 +190,13 @@ def main() -> None:
     """Run what is missing of the curves, then print and draw them."""
     rows = curves()
     results = pipeline.run(recipe(rows), base=Path(), run_dir=RUN, data_dir=None)
-    labels = {name: f"`{name}`" for name in GIVEN} | {
-        curve.name: f"{group}: `{curve.label}`" for group, row in rows.items() for curve in row
-    }
     report("curves", [gain(curve) for row in rows.values() for curve in row])
-    print_table(list(COLOURS), [line(label, RUN, results, name) for name, label in labels.items()])
+    lines = [line(f"`{name}`", (RUN, name), results) for name in GIVEN] + [
+        line(f"{group}: `{curve.label}`", (RUN, curve.name), results, than=(RUN, curve.start))
+        for group, row in rows.items()
+        for curve in row
+    ]
+    print_table(list(COLOURS), "its start", lines)
     draw(rows)
     print(f"\nwritten: {FIGURE}")
 

@@ -5,30 +5,54 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from smallwit.evaluation.statistics import mean_interval
+from smallwit.evaluation.statistics import mean_interval, paired_comparison
+
+Model = tuple[Path, str]
+"""A run's folder and the name of a model that was measured in it."""
 
 
-def pooled(run: Path, model: str) -> tuple[float, float, float]:
-    """A model's test score over the problems of all families in per cent, and the ends of its 95 % interval."""
-    files = sorted((run / "evaluation" / model).glob("*.jsonl"))
-    rows = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
-    mean, low, high = mean_interval([row["score"] for row in rows])
-    return 100 * mean, 100 * low, 100 * high
+def scores(model: Model) -> dict[tuple[str, str], float]:
+    """The score of each problem, by family and id. Raises `KeyError` where a run has no such model."""
+    run, name = model
+    found = {}
+    for file in sorted((run / "evaluation" / name).glob("*.jsonl")):
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        found |= {(file.stem, row["id"]): row["score"] for row in rows}
+    if not found:
+        raise KeyError(f"{run} has no measured model {name}")
+    return found
 
 
-def line(label: str, run: Path, results: Mapping[str, Any], name: str) -> str:
-    """The table's line of the model `name`, from its run's folder and results.json."""
-    (model,) = (model for model in results["models"] if model["name"] == name)
-    scores = [f"{100 * score['mean']:.1f}" for score in model["scores"].values()]
-    mean, low, high = pooled(run, name)
+def pooled(model: Model) -> float:
+    """Test score over the problems of all families in per cent."""
+    found = scores(model)
+    return 100 * sum(found.values()) / len(found)
+
+
+def line(label: str, model: Model, results: Mapping[str, Any], than: Model | None = None) -> str:
+    """The table's line of a model, with how much better it is than another on the same problems."""
+    (entry,) = (entry for entry in results["models"] if entry["name"] == model[1])
+    cells = [label, *(f"{100 * score['mean']:.1f}" for score in entry["scores"].values())]
+    found = scores(model)
+    cells.append(_percent(*mean_interval(list(found.values()))))
+    if than is None:
+        cells.append("")
+    else:
+        other, families = scores(than), [family for family, _ in found]
+        pair = paired_comparison(list(found.values()), [other[key] for key in found], strata=families)
+        cells.append(_percent(pair.difference, pair.low, pair.high, sign="+"))
     # A model that the recipe was given has cost this run nothing.
-    cost = f"{model['training_flops'] / 1e12:.2f}" if model["training_flops"] else ""
-    return " | ".join(["", label, *scores, f"{mean:.1f} [{low:.1f}, {high:.1f}]", cost, ""]).strip()
+    cells.append(f"{entry['training_flops'] / 1e12:.2f}" if entry["training_flops"] else "")
+    return f"| {' | '.join(cells)} |"
 
 
-def print_table(families: Sequence[str], lines: Iterable[str]) -> None:
-    """The lines below a head; scores in per cent."""
-    head = ["", *families, "all [95 % interval]", "TFLOP"]
+def _percent(mean: float, low: float, high: float, sign: str = "") -> str:
+    return f"{100 * mean:{sign}.1f} [{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
+
+
+def print_table(families: Sequence[str], than: str, lines: Iterable[str]) -> None:
+    """The lines below a head; scores and differences in per cent with their 95 % intervals."""
+    head = ["", *families, "all", f"more than {than}", "TFLOP"]
     print(f"\n| {' | '.join(head)} |")
     print("| --- " * len(head) + "|")
     for each in lines:
