@@ -10,12 +10,13 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c c
 # Each test process has one thread to itself: more threads than cores only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help quickstart test test-fast lint bench-training bench-grading bench-eval bench-data clean
+.PHONY: help quickstart test test-fast lint bench-training bench-grading bench-eval bench-data hybrids bench-curves clean
 # Two installations into one .venv at the same time would break it.
 .NOTPARALLEL:
 
 help:
 	@echo 'make quickstart   train a small model through SFT, KD and RL on this machine (about 5 minutes on 2 cores)'
+	@echo 'make hybrids      the recipes of the named hybrids, from a quickstart, and their table (about 10 minutes on 2 cores)'
 	@echo 'make test         run all tests (about 4 minutes on 2 cores)'
 	@echo 'make test-fast    run the tests that take no time'
 	@echo 'make lint         check style and types'
@@ -23,10 +24,14 @@ help:
 	@echo 'make bench-grading   the graders against their bars (about 6 minutes on 2 cores)'
 	@echo 'make bench-eval   smallwit and lm-evaluation-harness on the same prompts (about 5 minutes on 2 cores)'
 	@echo 'make bench-data       deduplication and decontamination against their bars (about 10 minutes on 2 cores)'
+	@echo 'make bench-curves   every objective alone, from a quickstart: table and figure (about 12 minutes on 2 cores)'
 	@echo 'make clean        remove .venv and caches; runs/ stays'
 
 quickstart: .venv/installed
 	$(BIN)/smallwit run recipes/quickstart.yaml
+
+hybrids: quickstart
+	$(BIN)/python benchmarks/hybrids.py
 
 test: .venv/installed-test
 	$(PYTEST)
@@ -50,6 +55,9 @@ bench-eval: .venv/installed-bench-eval
 
 bench-data: .venv/installed
 	$(BIN)/python benchmarks/data.py
+
+bench-curves: quickstart
+	$(BIN)/python benchmarks/learning_curves.py
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache src/*.egg-info

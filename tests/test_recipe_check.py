@@ -50,6 +50,11 @@ class TestCheck:
                 "  odd: {folder: none}\n  big: {",
                 "models.odd: folder none is not there; name a model folder",
             ),
+            (
+                "  big: {",
+                "  odd: {folder: ../runs/x/stages/01-sft/artifact}\n  big: {",
+                "folder ../runs/x/stages/01-sft/artifact is not there; run the recipe that makes it first",
+            ),
             ("  big: {", "  odd: {hub: a/b}\n  a/b: {hub: a/b}\n  big: {", "the name 'a/b' in models must be made of"),
             ("  big: {new", "  big: {revision: x, new", "models.big: revision belongs to a hub model"),
             ("  wordmath: {steps: 2, ", "  wordmaths: {steps: 2, ", "wordmaths"),

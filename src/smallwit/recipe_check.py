@@ -1,5 +1,6 @@
 """What the parts of a recipe say of each other, checked before anything runs."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -153,10 +154,13 @@ class _Check:
         if model.revision is not None and model.hub is None:
             raise self.refuse(f"models.{name}: revision belongs to a hub model; leave it out", *place, "revision")
         if model.folder is not None:
-            folder = self.base / Path(model.folder).expanduser()
+            folder = Path(os.path.normpath(self.base / Path(model.folder).expanduser()))
             if not (folder / "config.json").is_file():
                 problem = "holds no config.json" if folder.is_dir() else "is not there"
-                raise self.refuse(f"models.{name}: folder {folder} {problem}; name a model folder", *place, "folder")
+                # In a run's folder this name is a link to what a stage has made.
+                first = "run the recipe that makes it first, or " if folder.name == "artifact" else ""
+                what = f"models.{name}: folder {folder} {problem}; {first}name a model folder"
+                raise self.refuse(what, *place, "folder")
         if model.new is not None:
             self.new_model(name, model.new)
         if model.endpoint is not None:

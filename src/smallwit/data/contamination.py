@@ -231,7 +231,7 @@ def answer_key(answer: Any, completion: str | None) -> str | None:
     Without an answer the completion's last box is it; `None` if there is none.
     """
     if answer is None and completion is not None:
-        answer = (boxed(completion) or [None])[-1]
+        answer = next(reversed(boxed(completion)), None)
     if isinstance(answer, bool) or not isinstance(answer, str | int | float):
         return None
     text = re.sub(r"\\text\{([^{}]*)\}|[\s$,]|\\[,;!]", r"\1", str(answer)).lower()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,10 @@ class Inspection:
         return np.percentile(self.lengths[part], [0, 25, 50, 75, 95, 100])
 
 
+def _no_model(name: str, batch: int) -> NoReturn:
+    raise AssertionError("no step of an inspection asks a model")
+
+
 def inspect(folder: Path, tokenizer: "PreTrainedTokenizerBase | None", data_dir: Path | None) -> Inspection:
     """Look through all splits of a dataset. Lengths are in characters without a tokenizer.
 
@@ -75,6 +79,7 @@ def inspect(folder: Path, tokenizer: "PreTrainedTokenizerBase | None", data_dir:
         data_dir=data_dir,
         seed=0,
         load_tokenizer=lambda: tokenizer,  # type: ignore[arg-type, return-value]
+        model=_no_model,
         inputs={},
         progress=lambda share, text: None,
         say=lambda text: None,
