@@ -75,7 +75,7 @@ def test_what_runs_is_abandoned_when_the_work_ends_too_soon(end: str) -> None:
     results = in_order(items, 2, remembering(), stopped.set)
     assert next(results) == 0
     if end == "early":
-        results.close()  # type: ignore[attr-defined]
+        results.close()
     else:
         with pytest.raises(RuntimeError, match="broken"):
             next(results)

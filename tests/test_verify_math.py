@@ -27,6 +27,7 @@ def in_boxes(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
     return [(gold, f"So it is \\boxed{{{answer}}}.") for gold, answer in pairs]
 
 
+@pytest.mark.slow
 def test_labelled_pairs_that_say_the_same() -> None:
     pairs = labelled("same")
     verdicts = grade_math_batch(in_boxes(pairs))
@@ -35,6 +36,7 @@ def test_labelled_pairs_that_say_the_same() -> None:
     assert all(verdict.strict == 1.0 and verdict.reason == "correct" for verdict in verdicts)
 
 
+@pytest.mark.slow
 def test_labelled_pairs_that_differ() -> None:
     pairs = labelled("different")
     verdicts = grade_math_batch(in_boxes(pairs))

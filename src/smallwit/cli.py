@@ -199,7 +199,7 @@ def _options(parser: argparse.ArgumentParser) -> list[str]:
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no whole number above 0")
+        raise argparse.ArgumentTypeError(f"invalid number '{text}'; give a whole number above 0")
     return int(text)
 
 

@@ -18,7 +18,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -101,7 +101,7 @@ def judge_code(
 
 def judge_stream(
     jobs: Iterable[CodeJob], *, cpu_seconds: float = CPU_SECONDS, workers: int | None = None
-) -> Iterator[Verdict]:
+) -> Generator[Verdict, None, None]:
     """The same as `judge_code` for jobs that come one after the other: each verdict as soon as those before it are
     there. Raises `UserError` at a job that cannot be judged; then and when the iterator is closed early, all programs
     that run are ended.
@@ -109,7 +109,7 @@ def judge_stream(
     return _judged((_order(job, cpu_seconds) for job in jobs), cpu_seconds, workers)
 
 
-def _judged(orders: Iterable["_Order"], cpu_seconds: float, workers: int | None) -> Iterator[Verdict]:
+def _judged(orders: Iterable["_Order"], cpu_seconds: float, workers: int | None) -> Generator[Verdict, None, None]:
     if cpu_seconds <= 0:
         raise UserError(f"a program cannot have cpu_seconds {cpu_seconds}; give a positive number")
     works = (Work(order.key(), partial(_judge_in_pool, order), _same) for order in orders)

@@ -15,7 +15,7 @@ import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,6 +27,8 @@ from smallwit.verify import code, math
 from smallwit.verify.verdict import Verdict
 
 ADDED = ("score", "strict", "answer", "reason", "seconds")
+
+Verdicts = Generator[Verdict, None, None]
 
 Tell = Callable[[int, int], None]
 """Called with the number of rows that are graded and of all rows."""
@@ -83,16 +85,16 @@ class _Kind:
     name: str
     columns: Mapping[str, type]
     check: Callable[[Row], str | None]
-    grade: Callable[[Iterable[Row], float, int | None], Iterator[Verdict]]
+    grade: Callable[[Iterable[Row], float, int | None], Verdicts]
     isolation: Callable[[], str | None]
 
 
-def _grade_math(rows: Iterable[Row], timeout: float, workers: int | None) -> Iterator[Verdict]:
+def _grade_math(rows: Iterable[Row], timeout: float, workers: int | None) -> Verdicts:
     pairs = ((row["gold"], row["response"]) for row in rows)
     return math.grade_math_stream(pairs, cpu_seconds=timeout, workers=workers)
 
 
-def _grade_code(rows: Iterable[Row], timeout: float, workers: int | None) -> Iterator[Verdict]:
+def _grade_code(rows: Iterable[Row], timeout: float, workers: int | None) -> Verdicts:
     return code.judge_stream(map(_job, rows), cpu_seconds=timeout, workers=workers)
 
 
@@ -149,13 +151,14 @@ def _grade_file(
         _write_summary(out, summary)
         tell(done, total)
         ahead, behind = itertools.tee(rows)
-        with contextlib.closing(kind.grade(ahead, timeout, workers)) as verdicts:  # type: ignore[type-var]
+        with contextlib.closing(kind.grade(ahead, timeout, workers)) as verdicts:
             for number, (row, verdict) in enumerate(zip(behind, verdicts, strict=True), done + 1):
                 graded = _head(row) | dict(zip(ADDED, _values(verdict), strict=True))
                 file.write(json.dumps(graded, ensure_ascii=False).encode() + b"\n")
                 file.flush()
                 totals.add(graded)
                 tell(number, total)
+        os.fsync(file.fileno())
         totals.into(summary)
         _write_summary(out, summary)
     return summary

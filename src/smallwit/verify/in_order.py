@@ -3,7 +3,7 @@
 import os
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -61,7 +61,7 @@ class Memory(Generic[Value]):
 
 def in_order(
     items: Iterable[Result | Work[Any, Result]], threads: int, memory: Memory[Any], abandon: Callable[[], None]
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """The items, those that are `Work` done by `threads` threads, in order; no more than `AHEAD` are read ahead.
 
     When work raises, when the consumer stops early or on Ctrl-C, nothing new is begun and `abandon` is called, which

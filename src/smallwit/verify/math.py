@@ -18,7 +18,7 @@ An answer over a limit is 0.0 with reason `limit`; where our own process fails t
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, replace
 
 from smallwit.errors import UserError
@@ -59,7 +59,7 @@ def grade_math_batch(
 
 def grade_math_stream(
     pairs: Iterable[tuple[str, str]], *, cpu_seconds: float = CPU_SECONDS, workers: int | None = None
-) -> Iterator[Verdict]:
+) -> Generator[Verdict, None, None]:
     """The same for pairs that come one after the other: each verdict as soon as those before it are there."""
     return _graded((_timed(gold, response) for gold, response in pairs), cpu_seconds, workers or cores())
 
@@ -70,7 +70,7 @@ def several_boxes(response: str) -> bool:
     return len({box if over_limit(box) else identity(spell(box)) for box in boxes}) > 1
 
 
-def _graded(readings: Iterable["Verdict | _Open"], cpu_seconds: float, workers: int) -> Iterator[Verdict]:
+def _graded(readings: Iterable["Verdict | _Open"], cpu_seconds: float, workers: int) -> Generator[Verdict, None, None]:
     if cpu_seconds <= 0:
         raise UserError(f"a comparison of formulas cannot have {cpu_seconds} CPU seconds; give a positive number")
     items = (reading.work(cpu_seconds) if isinstance(reading, _Open) else reading for reading in readings)

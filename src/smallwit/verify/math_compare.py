@@ -20,7 +20,7 @@ Oracle = Callable[[str, str], bool | None]
 _BASE = re.compile(
     r"(-?)\(?(?:\\(?:text|mathrm)\s*\{)?([0-9A-Z]*[0-9][0-9A-Z]*(?:\.[0-9A-Z]+)?)\}?\)?_(?:\{?\(?([0-9]{1,2})\)?\}?)"
 )
-_CLOCK = re.compile(r"([0-9]{1,2}):([0-5][0-9])(?::([0-5][0-9]))?(?:([ap])\.?m\.?)?", re.IGNORECASE)
+_CLOCK = re.compile(r"([0-9]{1,2})(?::([0-5][0-9]))?(?::([0-5][0-9]))?(?:([ap])\.?m\.?)?", re.IGNORECASE)
 _UNIT_TAIL = re.compile(r"(?:\\degree|%|\\(?:text|mbox|textrm|mathrm)\s*\{[^{}]*\}(?:\s*\^\s*\{?[23]\}?)?|\s|\.)+$")
 _RELATION = re.compile(r"=|<|>|\\(?:le|ge|ne|in)(?![A-Za-z])")
 _TWO_NUMERALS = re.compile(r"[0-9] +[0-9]")  # Math-Verify would multiply them
@@ -127,7 +127,9 @@ def _formula(gold: str, answer: str, oracle: Oracle) -> bool | None:
 def _clock(text: str) -> tuple[int, int, int, str] | None:
     """Hours, minutes, seconds and `a` or `p` of a time such as `3:30 \\text{ p.m.}`."""
     match = _CLOCK.fullmatch(key(text).replace(" ", "").replace("~", ""))
-    return (int(match[1]), int(match[2]), int(match[3] or 0), (match[4] or "").lower()) if match else None
+    if match is None or not (match[2] or match[4]):
+        return None
+    return int(match[1]), int(match[2] or 0), int(match[3] or 0), (match[4] or "").lower()
 
 
 def _based(text: str) -> tuple[str, str] | None:

@@ -40,6 +40,7 @@ _REWRITES = tuple(
         (r"\\\{ ?\\\}", r"\\emptyset"),
         (r"\( ?- ?\\infty ?, ?\+? ?\\infty ?\)", r"\\mathbb{R}"),
         (r"(?<!\\)\\$", ""),
+        (r"(?<=[0-9}]) i(?![A-Za-z])", "i"),
     )
 )
 _TEXT_COMMANDS = "text|mbox|hbox|textbf|textit|textrm|texttt"
