@@ -91,7 +91,10 @@ class TestWords:
             ("run r.yaml --ste seed=1", "unknown argument '--ste'; did you mean '--set'?"),
             ("run r.yaml --set", "argument --set: expected one argument; see smallwit run --help"),
             ("model new out --like x --tokenizer t --dtype half", "argument --dtype: invalid choice: 'half'"),
-            ("model new out --like x --tokenizer t --vocabulary-rows 0", "argument --vocabulary-rows: invalid"),
+            (
+                "model new out --like x --tokenizer t --vocabulary-rows 0",
+                "argument --vocabulary-rows: invalid number '0'",
+            ),
         ],
     )
     def test_words_that_mean_nothing_are_refused_with_the_nearest_that_do(

@@ -47,6 +47,7 @@ def world(tmp_path: Path) -> World:
         data_dir=None,
         seed=0,
         load_tokenizer=lambda: pytest.fail("nothing here counts tokens"),
+        model=lambda name, batch: pytest.fail("nothing here asks a model"),
         inputs={},
         progress=lambda share, text: None,
         say=lambda text: None,

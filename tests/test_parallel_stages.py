@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 import pipeline_recipes as micro
+from interruption import DEMOS, OWN, checkpoints, children, nothing_is_left, wait_until
 from pipeline_recipes import HEAD, Ran
 from recipe_samples import refusal
 from smallwit import pipeline
@@ -18,7 +19,6 @@ from smallwit.cli import main
 from smallwit.errors import UserError
 from smallwit.pipeline import StageFailed
 from smallwit.smoke import smoke_recipe
-from test_resume import DEMOS, OWN, checkpoints, children, nothing_is_left, wait_until
 
 STEPS = 12
 STAGE = """\
