@@ -93,7 +93,7 @@ class TestWords:
             ("model new out --like x --tokenizer t --dtype half", "argument --dtype: invalid choice: 'half'"),
             (
                 "model new out --like x --tokenizer t --vocabulary-rows 0",
-                "argument --vocabulary-rows: invalid number '0'",
+                "argument --vocabulary-rows: invalid number",
             ),
         ],
     )
