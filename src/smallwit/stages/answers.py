@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -34,7 +34,11 @@ def run(job: Job, reporter: Reporter) -> Info:
     for number, (task, sample, problems) in enumerate(batches):
         if stage.flops is not None and flops + dearest > stage.flops:
             break
-        rows, price = source.ask(task, problems, number, sample)
+
+        def on_answer(done: int, number: int = number, size: int = len(problems), before: int = asked) -> None:
+            reporter.progress((number + done / size) / len(batches), f"{before + done} answers")
+
+        rows, price = source.ask(task, problems, number, sample, on_answer)
         if rows:
             require_verdicts(rows, f"{stage.name} on {task.name}")
         flops, dearest = flops + price, max(dearest, price)
@@ -63,8 +67,11 @@ def run(job: Job, reporter: Reporter) -> Info:
 class Answers(Protocol):
     """Where answers come from."""
 
-    def ask(self, task: Task, problems: Sequence[Problem], number: int, sample: int) -> tuple[list[Row], float]:
-        """The graded answers to the `number`-th batch of problems, and the FLOPs that they cost."""
+    def ask(
+        self, task: Task, problems: Sequence[Problem], number: int, sample: int, on_answer: Callable[[int], None]
+    ) -> tuple[list[Row], float]:
+        """The graded answers to the `number`-th batch of problems, and the FLOPs that they cost. `on_answer` may be
+        called with how many of them are there."""
         ...
 
     def close(self) -> Info:
@@ -81,7 +88,9 @@ class LocalAnswers:
         self.generator, self.cost = generator_of(job, model, tokenizer, stage.batch), Cost.of(model)
         self.decoding = Decoding(stage.temperature, stage.max_new_tokens)
 
-    def ask(self, task: Task, problems: Sequence[Problem], number: int, sample: int) -> tuple[list[Row], float]:
+    def ask(
+        self, task: Task, problems: Sequence[Problem], number: int, sample: int, on_answer: Callable[[int], None]
+    ) -> tuple[list[Row], float]:
         stage, cost = self.stage, self.cost
         seed = stable_seed(self.job.recipe.seed, stage.name, number, sample) % 2**31
         rows = measure(task, problems, self.generator, self.decoding, batch=stage.batch, seed=seed)

@@ -1,6 +1,6 @@
 """Answers of a model behind an endpoint, for an answers stage."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from smallwit.contacts import REQUESTS_FILE, HostLog
 from smallwit.evaluation.graders import load_grader
@@ -37,7 +37,9 @@ class EndpointAnswers:
         self.grader = load_grader(HOUSE.extractor, HOUSE.grader)
         self.failed = self.read = 0
 
-    def ask(self, task: Task, problems: Sequence[Problem], number: int, sample: int) -> tuple[list[Row], float]:
+    def ask(
+        self, task: Task, problems: Sequence[Problem], number: int, sample: int, on_answer: Callable[[int], None]
+    ) -> tuple[list[Row], float]:
         """The graded answers to these problems. What the endpoint refuses to answer is said, counted and left out.
 
         Raises as `EndpointGenerator.reply` does.
@@ -48,7 +50,12 @@ class EndpointAnswers:
             for problem, prompt in zip(problems, HOUSE.prompts(task, problems), strict=True)
         ]
 
+        done = 0
+
         def on_reply(index: int, reply: Reply) -> None:
+            nonlocal done
+            done += 1
+            on_answer(done)
             self.hosts.tick()
             if self.reporter.stopping():
                 raise Stopped
