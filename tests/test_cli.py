@@ -75,10 +75,10 @@ class TestWords:
             ("rnu r.yaml", "smallwit has no command 'rnu'; did you mean 'run'?"),
             (
                 "frobnicate",
-                "smallwit has no command 'frobnicate'; commands: run, teach, model, report, compare, doctor",
+                "smallwit has no command 'frobnicate'; commands: run, teach, eval, model, report, compare, doctor",
             ),
             ("model nwe", "smallwit model has no command 'nwe'; did you mean 'new'?"),
-            ("", "smallwit needs a command: run, teach, model, report, doctor; see smallwit --help"),
+            ("", "smallwit needs a command: run, teach, eval, model, report, compare, doctor; see smallwit --help"),
             ("model", "smallwit model needs a command: new; see smallwit model --help"),
             ("run", "the following arguments are required: RECIPE; see smallwit run --help"),
             ("run r.yaml --smoek", "unknown argument '--smoek'; did you mean '--smoke'?"),

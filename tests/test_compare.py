@@ -16,6 +16,7 @@ from smallwit.evaluation.comparison import compare_tasks
 from smallwit.evaluation.statistics import holm, smallest_difference
 
 PROTOCOL = {
+    "decoding": {"temperature": 0.0},
     "problems": 4,
     "data": "d0",
     "prompts": "p0",
@@ -176,15 +177,15 @@ class TestCommand:
             folder(tmp_path / "b", {"t": [0, 1]}, decoding={"temperature": 0.7}),
         )
         message = refused(capsys, a, b)
-        assert "t was measured by different protocols (decoding.temperature: null, 0.7)" in message
+        assert "t was measured by different protocols (decoding.temperature: 0.0 -> 0.7)" in message
         assert main(["compare", str(a), str(b), "--across-protocols"]) == 0
-        assert "DIFFERENT PROTOCOLS, decoding.temperature: null, 0.7" in capsys.readouterr().out
+        assert "DIFFERENT PROTOCOLS, decoding.temperature: 0.0 -> 0.7" in capsys.readouterr().out
 
     def test_signatures_alone_are_compared_whole(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         a, b = folder(tmp_path / "a", {"t": [1]}), folder(tmp_path / "b", {"t": [1]})
         (b / "protocol.json").unlink()
         (b / "manifest.json").write_text(json.dumps({"signatures": {"t": "t|other"}}))
-        assert "different protocols (signature: t|same, t|other)" in refused(capsys, a, b)
+        assert "different protocols (signature: t|same -> t|other)" in refused(capsys, a, b)
 
     def test_another_chat_template_is_the_models_own_and_said(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -192,7 +193,7 @@ class TestCommand:
         asker = PROTOCOL["asker"] | {"chat_template": "U"}  # type: ignore[operator]
         a, b = folder(tmp_path / "a", {"t": [1, 1]}), folder(tmp_path / "b", {"t": [0, 1]}, asker=asker)
         assert main(["compare", str(a), str(b)]) == 0
-        assert 't: asker.chat_template: "T", "U"' in capsys.readouterr().out
+        assert 't: asker.chat_template: "T" -> "U"' in capsys.readouterr().out
 
     def test_of_different_problems_the_common_ones_are_compared(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -2,6 +2,9 @@
 
 import json
 import re
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -10,6 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from smallwit.cli import main
 from smallwit.errors import UserError
 from smallwit.evaluate import EvaluationFailed, Measured, Request, evaluate, evaluate_responses
 from smallwit.evaluation.model_reference import OpenModel, Settings, open_model
@@ -322,7 +326,7 @@ def test_a_signature_begins_with_what_a_reader_asks_first() -> None:
 
 def test_differences_name_the_fields() -> None:
     one, other = protocol().as_json(), protocol(shots=5, decoding=Decoding(0.5, 12)).as_json()
-    assert differences(one, other) == ["shots: 0 -> 5", "decoding.temperature: 0.0 -> 0.5"]
+    assert list(differences(one, other).values()) == ["shots: 0 -> 5", "decoding.temperature: 0.0 -> 0.5"]
 
 
 def test_the_data_s_checksum_follows_every_text() -> None:
@@ -392,3 +396,60 @@ def test_a_stage_of_a_run_is_told_by_its_key(place: Path) -> None:
     (place / "model/manifest.json").write_text(json.dumps({"key": "abc", "files": {}}))
     model = opened("run:sft")
     assert (model.label, model.identity) == ("run-sft", "abc")
+
+
+# ---- as users run it
+
+
+@pytest.mark.slow
+def test_an_evaluation_that_is_killed_goes_on_where_it_was(place: Path) -> None:
+    command = [sys.executable, "-m", "smallwit", "eval", "model", "--suite", "own.py:Length", "--out", "killed"]
+    command += ["--samples", "40", "--temperature", "1", "--max-new-tokens", "60", "--batch", "3", "--device", "cpu"]
+    path = place / "killed" / "length.jsonl"
+    kills = 0
+    for least in (20, 100, 200):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and (not path.is_file() or path.read_bytes().count(b"\n") < least):
+            time.sleep(0.002)
+        kills += process.poll() is None
+        process.kill()
+        process.wait()
+    assert kills == 3
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    choice = Choice(samples=40, temperature=1.0, max_new_tokens=60)
+    request = Request(["own.py:Length"], choice=choice, out=Path("whole"))
+    evaluate("model", request, replace(SETTINGS, batch=3), console=quiet())
+    assert lines("killed") == lines("whole")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--suite", "gsm8k"], "measures a MODEL or --responses FILE; give one of them"),
+        (["model"], "the following arguments are required: --suite"),
+        (["model", "--suite", "gsm8"], "unknown task 'gsm8'; did you mean 'gsm8k'"),
+        (["model", "--suite", "own.py:Lenght"], "no class Lenght; did you mean 'Length'"),
+        (["model", "--suite", "own.py:Length", "--protocol", "hous"], "unknown protocol 'hous'; did you mean 'house'"),
+        (["nowhere", "--suite", "own.py:Length"], "model nowhere: there is no such folder"),
+        (["model", "--suite", "gsm8k", "--data-dir", "."], "gsm8k/test.jsonl is not there"),
+        (["model", "--suite", "own.py:Length", "--temperature", "-1"], "argument --temperature: invalid"),
+        (["--responses", "none.jsonl", "--suite", "own.py:Length"], "none.jsonl: no such file"),
+        (["--responses", "none.jsonl", "--suite", "own.py:Length", "--against", "model"], "--against compares"),
+    ],
+)
+def test_what_a_user_got_wrong_is_said_in_a_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_the_command_prints_scores_and_where_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["eval", "model", "--suite", "own.py:Length", "--limit", "3", "--max-new-tokens", "4", "--out", "here"]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "signature: length|house|test:3|0-shot|T0|max4|float32|" in printed
+    assert "samples and scores: here" in printed

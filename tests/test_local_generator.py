@@ -101,6 +101,19 @@ def test_a_reply_ends_before_the_first_stop_string() -> None:
     assert ended_early > 5
 
 
+def test_a_stop_string_may_name_a_special_token() -> None:
+    engine = LocalEngine(model(), vocabulary=len(tokenizer()), pad=0)
+    generator = LocalGenerator(engine, tokenizer(), ())
+    encoded = generator.encode(asked(), GREEDY)
+    written = [each.tokens for each in engine.generate(encoded, Sampling(0.0, 24, ()))]
+    index, token = next((i, t) for i, tokens in enumerate(written) for t in tokens if t in tokenizer().all_special_ids)
+    decoding = Decoding(0.0, 24, stop=(str(tokenizer().convert_ids_to_tokens(token)),))
+    reply = generator.reply(asked(), decoding, range(12))[index]
+    place = written[index].index(token)
+    assert (reply.tokens, reply.truncated) == (place + 1, False)
+    assert reply.text == tokenizer().decode(written[index][:place], skip_special_tokens=True)
+
+
 def test_replies_are_told_as_they_come_and_stand_in_the_prompts_order() -> None:
     told: dict[int, Reply] = {}
     prompts = asked()

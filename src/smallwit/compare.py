@@ -11,7 +11,7 @@ from rich.console import Console
 from smallwit.errors import UserError
 from smallwit.evaluation.comparison import Comparison, Outcome, compare_tasks
 from smallwit.evaluation.scores import Row
-from smallwit.evaluation.stored import StoredEvaluation, common_rows, differences, read_evaluation
+from smallwit.evaluation.stored import StoredEvaluation, common_rows, comparable, read_evaluation
 from smallwit.report.comparison import few, print_comparison
 
 
@@ -60,7 +60,7 @@ def _common(a: StoredEvaluation, b: StoredEvaluation, across_protocols: bool) ->
         if only := [task for task in one.protocols if task not in other.protocols]:
             pair.notes.append(f"only {one.name} was measured on {', '.join(only)}")
     for task in tasks:
-        forbidden, said = differences(a.protocols[task], b.protocols[task])
+        forbidden, said = comparable(a.protocols[task], b.protocols[task])
         if forbidden and not across_protocols:
             raise UserError(
                 f"compare {a.name} {b.name}: {task} was measured by different protocols ({'; '.join(forbidden[:4])}): "

@@ -1,5 +1,6 @@
 """`smallwit eval`: a model on suites by one protocol, resumed where it was interrupted, with scores at the end."""
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -83,7 +84,7 @@ def evaluate(
         if number and request.out is not None:
             folder = request.out / f"against-{one.label}"
         measured.append(_measure(one, suites, folder, console))
-    print_scores({one.reference: one.scores for one in measured}, measured[0].signatures, console)
+    _show(measured, console)
     if against is not None:
         mine, theirs = measured
         ratios = {task: _ratio(mine.rows[task], theirs.rows[task]) for task in mine.rows}
@@ -109,13 +110,13 @@ def evaluate_responses(path: Path, request: Request, console: Console | None = N
     suite = make_suite(task, answered, named, request.choice, Asker("responses"), own=task_bytes(name), stored=counts)
     identity = f"responses:{file_hash(path)}"
     folder = request.out or EVALUATIONS / f"{path.stem}-{_key(identity, request, None)}"
-    with _at_work(folder, console):
+    with _at_work(folder):
         admit(folder, {"reference": str(path), "identity": identity}, {task.name: suite.protocol})
         rows = {task.name: grade_responses(suite, folder / f"{task.name}.jsonl", stored)}
     if len(answered) < len(problems):
         console.print(f"{path}: answers {len(answered):,} of {len(problems):,} problems", markup=False, highlight=False)
     measured = _scored(str(path), identity, folder, rows, [suite])
-    print_scores({measured.reference: measured.scores}, measured.signatures, console)
+    _show([measured], console)
     console.print(f"samples and scores: {folder}", highlight=False, markup=False, soft_wrap=True)
     return measured
 
@@ -133,7 +134,7 @@ def _prepare(request: Request, asker: Asker) -> list[Suite]:
 def _measure(model: OpenModel, suites: Sequence[Suite], folder: Path, console: Console) -> Measured:
     rows: dict[str, list[Row]] = {}
     load = cache(model.load)  # once, and only when a sample is missing
-    with _at_work(folder, console), RunProgress(console) as progress:
+    with _at_work(folder), RunProgress(console) as progress, _beating(progress):
         about = {"reference": model.reference, "identity": model.identity}
         admit(folder, about, {suite.task.name: suite.protocol for suite in suites})
         for suite in suites:
@@ -142,7 +143,6 @@ def _measure(model: OpenModel, suites: Sequence[Suite], folder: Path, console: C
 
             def on_rows(done: int, name: str = name, total: int = total) -> None:
                 progress.update(name, done / total, f"{done:,}/{total:,}")
-                progress.tick()
 
             path = folder / f"{name}.jsonl"
             rows[name] = measure_suite(
@@ -167,6 +167,11 @@ def _scored(
     return measured
 
 
+def _show(measured: Sequence[Measured], console: Console) -> None:
+    scored = {one.reference: one.scores for one in measured}
+    print_scores(scored, {one.reference: one.signatures for one in measured}, console)
+
+
 def _ratio(first: Sequence[Row], second: Sequence[Row]) -> Interval:
     """Per cent of the second's score that the first reaches, on the problems that both have a verdict for."""
     one, other = problem_means(first), problem_means(second)
@@ -181,7 +186,25 @@ def _key(identity: str, request: Request, settings: Settings | None) -> str:
 
 
 @contextmanager
-def _at_work(folder: Path, console: Console) -> Iterator[None]:
+def _beating(progress: RunProgress) -> Iterator[None]:
+    """Signs of life meanwhile: a batch on a slow machine may take minutes without a single reply."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(1.0):
+            progress.tick()
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextmanager
+def _at_work(folder: Path) -> Iterator[None]:
     """In a folder of an evaluation that is its own meanwhile."""
     try:
         with terminable(), occupied(folder, f"--out {folder}"):

@@ -76,8 +76,9 @@ class RunProgress:
         if self.console.is_terminal or now - self.beat < HEARTBEAT_SECONDS:
             return
         self.beat = now
-        if self.running:
-            self.say("; ".join(f"{name} {share:.0%} ({text})" for name, (share, text) in self.running.items()))
+        running = list(self.running.items())  # other threads may change it meanwhile
+        if running:
+            self.say("; ".join(f"{name} {share:.0%} ({text})" for name, (share, text) in running))
 
     def _elapsed(self) -> str:
         return human_seconds(time.monotonic() - self.started).rjust(7)

@@ -51,7 +51,7 @@ def _lm_eval_normal(text: str) -> str:
 
 
 def minerva_answer(response: str) -> str | None:
-    """Minerva's four-shot format (Lewkowycz et al. 2022, arXiv 2206.14858, appendix D), as lm-evaluation-harness reads it.
+    """Minerva's four-shot format (Lewkowycz et al. 2022, arXiv 2206.14858), as lm-evaluation-harness reads it.
 
     What stands between the first "Final Answer: The final answer is" and "I hope it is correct.", on one line, without
     the character before the latter (the full stop). A response that ends before that phrase is read as if it came.

@@ -30,7 +30,7 @@ def admit(folder: Path, model: Mapping[str, str], protocols: Mapping[str, Protoc
             )
         for name, protocol in new["protocols"].items():
             if name in old["protocols"] and old["protocols"][name] != protocol:
-                changed = "; ".join(differences(old["protocols"][name], protocol)[:4])
+                changed = "; ".join(list(differences(old["protocols"][name], protocol).values())[:4])
                 raise UserError(
                     f"{folder}: holds samples of {name} by another protocol ({changed}); name another folder by --out"
                 )

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
@@ -82,15 +82,15 @@ class Protocol:
         return {"signature": self.signature} | data
 
 
-def differences(old: dict[str, Any], new: dict[str, Any], at: str = "") -> list[str]:
-    """What two protocols in their JSON form do not share, as `decoding.temperature: 0.0 -> 0.7`."""
-    found: list[str] = []
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], at: str = "") -> dict[str, str]:
+    """What two protocols in their JSON form do not share: by field, as `decoding.temperature: 0.0 -> 0.7`."""
+    found: dict[str, str] = {}
     for key in [*old, *(key for key in new if key not in old)]:
         one, other = old.get(key), new.get(key)
         if isinstance(one, dict) and isinstance(other, dict):
-            found += differences(one, other, f"{at}{key}.")
+            found |= differences(one, other, f"{at}{key}.")
         elif one != other and key != "signature":
-            found.append(f"{at}{key}: {_brief(one)} -> {_brief(other)}")
+            found[f"{at}{key}"] = f"{at}{key}: {_brief(one)} -> {_brief(other)}"
     return found
 
 

@@ -67,6 +67,11 @@ class Scores:
     mean_tokens: float | None
     p95_tokens: float | None
 
+    @property
+    def failed(self) -> float:
+        """The share of the samples without a verdict."""
+        return self.unverified / self.samples
+
     def as_json(self) -> dict[str, Any]:
         """The entry of a task in scores.json, but for the signature; results.json holds a part of it."""
         score, strict = self.lenient.mean, self.strict.mean
@@ -83,7 +88,7 @@ class Scores:
             "no_answer": self.no_answer,
             "several": self.several,
             "over_limit": self.over_limit,
-            "failed": self.unverified / self.samples,
+            "failed": self.failed,
             "tokens": {"mean": self.mean_tokens, "p95": self.p95_tokens},
         }
         if score.bounds or strict.bounds:

@@ -8,6 +8,7 @@ from typing import Any
 
 from smallwit.artifacts import MANIFEST
 from smallwit.errors import UserError
+from smallwit.evaluation.protocol import differences
 from smallwit.evaluation.scores import Row
 from smallwit.nearest import hint
 from smallwit.rows import read_rows
@@ -38,21 +39,19 @@ def read_evaluation(reference: str) -> StoredEvaluation:
     return StoredEvaluation(reference, rows, protocols)
 
 
-def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+def comparable(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """In what two protocols of a task differ: (what forbids a comparison, what only has to be said).
 
-    Each is a text `field: a, b`. Other problems and another chat template are said: the problems that both have are
-    compared, and a template belongs to its model. Of protocols whose fields are not known, signatures are compared.
+    Other problems and another chat template are said: the problems that both have are compared, and a template belongs
+    to its model. Of protocols whose fields are not known, signatures are compared.
     """
     if a["signature"] == b["signature"]:
         return [], []
-    one, other = _flat(a), _flat(b)
-    fields = [field for field in {**one, **other} if field != "signature" and one.get(field) != other.get(field)]
-    if not fields or len(one) == 1 or len(other) == 1:
-        return [f"signature: {a['signature']}, {b['signature']}"], []
-    texts = {field: f"{field}: {_brief(one.get(field))}, {_brief(other.get(field))}" for field in fields}
+    if len(a) == 1 or len(b) == 1:
+        return [f"signature: {a['signature']} -> {b['signature']}"], []
+    found = differences(a, b)
     said = _CHOICE | _MODELS_OWN
-    return [texts[f] for f in fields if f not in said], [texts[f] for f in fields if f in said]
+    return [found[f] for f in found if f not in said], [found[f] for f in found if f in said]
 
 
 def common_rows(a: list[Row], b: list[Row]) -> tuple[list[Row], list[Row], list[str]]:
@@ -99,21 +98,8 @@ def _protocols(folder: Path) -> dict[str, Mapping[str, Any]]:
 
 
 def _rows(path: Path) -> list[Row]:
-    rows = list(read_rows(path, columns={"id": str})[0])
+    rows: list[Row] = [*read_rows(path, columns={"id": str})[0]]
     missing = [key for key in ("prompt", "gold", "answer", "score", "strict") if key not in rows[0]]
     if missing:
         raise UserError(f"{path}: its rows have no '{missing[0]}'; it is no file of samples")
     return rows
-
-
-def _flat(protocol: Mapping[str, Any], at: str = "") -> dict[str, Any]:
-    """The fields of a protocol with those of its parts, as `decoding.temperature`."""
-    flat: dict[str, Any] = {}
-    for key, value in protocol.items():
-        flat |= _flat(value, f"{at}{key}.") if isinstance(value, dict) else {f"{at}{key}": value}
-    return flat
-
-
-def _brief(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."

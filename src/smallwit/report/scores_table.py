@@ -11,8 +11,11 @@ from smallwit.evaluation.scores import Estimate, Scores
 from smallwit.evaluation.statistics import Interval
 
 
-def print_scores(scores: Mapping[str, Mapping[str, Scores]], signatures: Mapping[str, str], console: Console) -> None:
-    """Scores in per cent with their 95 % intervals, strict beside lenient, with rates of what can go wrong."""
+def print_scores(
+    scores: Mapping[str, Mapping[str, Scores]], signatures: Mapping[str, Mapping[str, str]], console: Console
+) -> None:
+    """Scores in per cent with their 95 % intervals, strict beside lenient, with rates of what can go wrong; both by
+    model and task."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     heads = ("suite", "score", "95 %", "strict", "95 %", "n", "cut", "none", "several", "tokens")
     several_models = len(scores) > 1
@@ -37,8 +40,13 @@ def print_scores(scores: Mapping[str, Mapping[str, Scores]], signatures: Mapping
         "per cent; score: lenient reading, strict: the declared format only; cut: by the token limit; none: no"
     )
     console.print("answer; several: different boxed answers", highlight=False)
-    for signature in signatures.values():
-        console.print(f"signature: {signature}", highlight=False, markup=False, soft_wrap=True)
+    of: dict[str, list[str]] = {}
+    for model, tasks in signatures.items():
+        for signature in tasks.values():
+            of.setdefault(signature, []).append(model)
+    for signature, models in of.items():
+        whose = "" if len(models) == len(signatures) else f" ({', '.join(models)})"
+        console.print(f"signature: {signature}{whose}", highlight=False, markup=False, soft_wrap=True)
 
 
 def print_ratios(ratios: Mapping[str, Interval], against: str, console: Console) -> None:

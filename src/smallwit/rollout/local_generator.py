@@ -50,15 +50,16 @@ class LocalGenerator:
         """See `Generator.reply`. Raises `UserError` for a prompt that the model cannot be given."""
         encoded = self.encode(prompts, decoding)
         replies: dict[int, Reply] = {}
+        ends, marks = self._stops(decoding.stop)
 
         def done(index: int, completion: Completion) -> None:
-            replies[index] = self._reply(completion, decoding.stop, len(encoded[index]))
+            replies[index] = self._reply(completion, ends, marks, len(encoded[index]))
             on_reply(index, replies[index])
 
         sampling = Sampling(
             decoding.temperature,
             decoding.max_new_tokens,
-            self.ends,
+            ends,
             top_p=decoding.top_p,
             top_k=decoding.top_k,
             repetition_penalty=decoding.repetition_penalty,
@@ -66,10 +67,10 @@ class LocalGenerator:
         )
         limits = None if self.context is None else [self.context - len(tokens) for tokens in encoded]
         watch = Watch(limits=limits, done=done)
-        if decoding.stop:
+        if marks:
             # A token holds at least one byte.
-            window = max(len(text.encode()) for text in decoding.stop) + _MARGIN
-            watch = Watch(limits, window, lambda tails: self._holds(tails, decoding.stop), done)
+            window = max(len(mark.encode()) for mark in marks) + _MARGIN
+            watch = Watch(limits, window, lambda tails: self._holds(tails, marks), done)
         self.engine.generate(encoded, sampling, seeds if decoding.temperature > 0 else None, watch)
         return [replies[index] for index in range(len(prompts))]
 
@@ -111,14 +112,22 @@ class LocalGenerator:
             "give fewer shots, shorter problems, or a protocol that cuts prompts"
         )
 
-    def _holds(self, tails: list[list[int]], stop: tuple[str, ...]) -> list[bool]:
-        texts = self.tokenizer.batch_decode(tails, skip_special_tokens=True)
-        return [any(mark in text for mark in stop) for text in texts]
+    def _stops(self, stop: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """The token ids and the strings that end a reply: a special token is none of its text, but may be named."""
+        special = {str(token): index for index, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        named = (special[mark] for mark in stop if mark in special)
+        return tuple(dict.fromkeys([*self.ends, *named])), tuple(mark for mark in stop if mark not in special)
 
-    def _reply(self, completion: Completion, stop: tuple[str, ...], prompt_tokens: int) -> Reply:
+    def _holds(self, tails: list[list[int]], marks: tuple[str, ...]) -> list[bool]:
+        texts = self.tokenizer.batch_decode(tails, skip_special_tokens=True)
+        return [any(mark in text for mark in marks) for text in texts]
+
+    def _reply(
+        self, completion: Completion, ends: tuple[int, ...], marks: tuple[str, ...], prompt_tokens: int
+    ) -> Reply:
         tokens = completion.tokens
-        if tokens and tokens[-1] in self.ends:
+        if tokens and tokens[-1] in ends:
             tokens = tokens[:-1]
         text = str(self.tokenizer.decode(tokens, skip_special_tokens=True))
-        cut = min((text.index(mark) for mark in stop if mark in text), default=len(text))
+        cut = min((text.index(mark) for mark in marks if mark in text), default=len(text))
         return Reply(text[:cut], len(completion.tokens), prompt_tokens, completion.truncated)

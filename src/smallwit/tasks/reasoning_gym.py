@@ -43,7 +43,10 @@ class ReasoningGym(Task):
         self.name = f"{PREFIX}{family}"
         self.origin = f"reasoning-gym/{family}"
         self.size, self.seed = size, seed
-        self._dataset: Any = create_dataset(family, seed=seed, size=2**31 - 1)
+        try:
+            self._dataset: Any = create_dataset(family, seed=seed, size=16 * size + PATIENCE)
+        except (AssertionError, ValueError) as error:
+            raise UserError(f"task {self.name}: reasoning-gym does not make it: {error}") from error
         self._entries: dict[str, Any] = {}
 
     def problems(self, split: str) -> Iterator[Problem]:
