@@ -24,6 +24,8 @@ class FaultServer:
     reshape: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]] = lambda body, reply: reply
     delay: float = 0.0
     chats: bool = True
+    unknown: dict[str, str] = field(default_factory=dict)
+    """Fields that are refused, with the words in which that is said."""
     asked: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     at: list[float] = field(default_factory=list)
@@ -68,6 +70,9 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(0 if trial else state.delay)
             if fault is not None:
                 fault(self)
+            elif any(name in body for name in state.unknown):
+                words = next(words for name, words in state.unknown.items() if name in body)
+                self.send_json(400, {"error": {"message": words}})
             elif chat and not state.chats:
                 self.send_json(404, {"detail": "Not Found"})
             elif body["model"] != "tiny":

@@ -1,7 +1,7 @@
 """A tiny model behind the OpenAI protocol, with true log-probs: a server as small as one can be, not a mock.
 
 It speaks the forms that vLLM (`prompt_logprobs`, `return_tokens_as_token_ids`) and llama-cpp-python (`echo` with
-`logprobs`, tokens as text) speak, as far as `forms` lets it.
+`logprobs`, tokens as text) speak, as far as `forms` lets it; `shifted` is llama-cpp-python's way to place log-probs.
 """
 
 import json
@@ -65,10 +65,11 @@ class ModelServer:
             choice["prompt_logprobs"] = [None, *self.prompt_rows(prompt, body["prompt_logprobs"])]
         if body.get("echo") and body.get("logprobs") and "echo" in self.forms:
             rows = self.log_probs(prompt)
-            top = [row.topk(min(body["logprobs"], row.numel())) for row in rows[:-1]]
+            top = [row.topk(min(body["logprobs"], row.numel())) for row in rows]
             likely = [zip(t.indices.tolist(), t.values.tolist(), strict=True) for t in top]
             named = [{self.name(i, body): value for i, value in pairs} for pairs in likely]
-            choice["logprobs"] = {"tokens": [self.name(t, body) for t in prompt], "top_logprobs": [None, *named]}
+            placed = [None, *(named[1:] if "shifted" in self.forms else named[:-1])]
+            choice["logprobs"] = {"tokens": [self.name(t, body) for t in prompt], "top_logprobs": placed}
         return self.wrap(body, prompt, [choice], [written], [cut])
 
     def prompt_rows(self, prompt: list[int], k: int) -> Iterator[dict[str, Any]]:

@@ -406,6 +406,14 @@ class TestAbilities:
         assert message in said
         assert server.asked == []
 
+    def test_fields_that_the_server_has_other_names_for_or_none_are_learnt(self) -> None:
+        unknown = {"max_tokens": "Use 'max_completion_tokens' instead.", "seed": "Unrecognized argument: seed"}
+        with serving(FaultServer(unknown=unknown)) as server:
+            generator = EndpointGenerator(endpoint(server))
+            assert asks(generator, [chat("a b")])[0].text == "a b END"
+            assert not generator.dialect.seed
+        assert server.asked == ["a b"]
+
     def test_a_server_that_only_completes_is_tried_by_completions(self) -> None:
         with serving(FaultServer(chats=False)) as server:
             generator = EndpointGenerator(endpoint(server))

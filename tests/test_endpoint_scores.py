@@ -33,8 +33,9 @@ def scorer(url: str, k: int = 5, tokenizer: object = TOKENIZER) -> EndpointScore
         frozenset({"echo", "token_ids", "token_prompts"}),
         frozenset({"echo", "token_prompts"}),
         frozenset({"echo"}),
+        frozenset({"echo", "shifted"}),
     ],
-    ids=["prompt_logprobs", "echo with ids", "echo with text", "text only"],
+    ids=["prompt_logprobs", "echo with ids", "echo with text", "text only", "a place late"],
 )
 def test_each_form_says_what_the_model_itself_says(forms: frozenset[str]) -> None:
     with serving_model(MODEL, TOKENIZER, forms) as server:

@@ -79,21 +79,31 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def transformers_url(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    port = free_port()
+    code = "from transformers.cli.transformers import main; main()"
+    command = [sys.executable, "-c", code, "serve", str(folder), "--port", str(port), "--host", "127.0.0.1"]
+    with started([*command, "--device", "cpu"], port, tmp_path_factory.mktemp("log") / "serve.log") as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def llama_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    port, model = free_port(), os.environ["SMALLWIT_TEST_GGUF"].split(",")[0]
+    command = [sys.executable, "-m", "llama_cpp.server", "--model", model, "--model_alias", "tiny"]
+    options = ["--host", "127.0.0.1", "--port", str(port), "--logits_all", "true", "--n_ctx", "512"]
+    with started([*command, *options], port, tmp_path_factory.mktemp("log") / "llama.log") as url:
+        yield url
+
+
 @pytest.mark.skipif(
     not installed("fastapi", "uvicorn", "openai"), reason="transformers serve needs pip install 'smallwit[serving]'"
 )
 class TestTransformersServe:
-    @pytest.fixture(scope="class")
-    def url(self, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-        port = free_port()
-        code = "from transformers.cli.transformers import main; main()"
-        command = [sys.executable, "-c", code, "serve", str(folder), "--port", str(port), "--host", "127.0.0.1"]
-        with started([*command, "--device", "cpu"], port, tmp_path_factory.mktemp("log") / "serve.log") as url:
-            yield url
-
     @pytest.fixture
-    def generator(self, url: str, folder: Path) -> EndpointGenerator:
-        return EndpointGenerator(Endpoint((url,), str(folder), concurrency=2))
+    def generator(self, transformers_url: str, folder: Path) -> EndpointGenerator:
+        return EndpointGenerator(Endpoint((transformers_url,), str(folder), concurrency=2))
 
     def test_what_it_can(self, generator: EndpointGenerator) -> None:
         found = generator.abilities()
@@ -132,12 +142,14 @@ class TestTransformersServe:
         with pytest.raises(UserError, match=message):
             generator.reply([QUESTION], decoding, [0])
 
-    def test_it_gives_no_log_probs(self, url: str, folder: Path) -> None:
-        scorer = EndpointScorer(Endpoint((url,), str(folder)), tiny.tokenizer(), 5)
+    def test_it_gives_no_log_probs(self, transformers_url: str, folder: Path) -> None:
+        scorer = EndpointScorer(Endpoint((transformers_url,), str(folder)), tiny.tokenizer(), 5)
         assert "cannot give the 5 likeliest tokens of a given text" in refusal(lambda: scorer.score([([5, 6, 7], 1)]))
 
-    def test_another_model_than_it_serves(self, url: str) -> None:
-        said = refusal(lambda: EndpointGenerator(Endpoint((url,), "other")).reply([QUESTION], Decoding(0.0, 4), [0]))
+    def test_another_model_than_it_serves(self, transformers_url: str) -> None:
+        said = refusal(
+            lambda: EndpointGenerator(Endpoint((transformers_url,), "other")).reply([QUESTION], Decoding(0.0, 4), [0])
+        )
         assert "Server is pinned to" in said
 
 
@@ -147,23 +159,15 @@ class TestTransformersServe:
     "of its tokenizer in SMALLWIT_TEST_GGUF=FILE,FOLDER",
 )
 class TestLlamaCpp:
-    @pytest.fixture(scope="class")
-    def url(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-        port, model = free_port(), os.environ["SMALLWIT_TEST_GGUF"].split(",")[0]
-        command = [sys.executable, "-m", "llama_cpp.server", "--model", model, "--model_alias", "tiny"]
-        options = ["--host", "127.0.0.1", "--port", str(port), "--logits_all", "true", "--n_ctx", "512"]
-        with started([*command, *options], port, tmp_path_factory.mktemp("log") / "llama.log") as url:
-            yield url
-
-    def test_its_log_probs_are_those_of_the_same_tokens(self, url: str) -> None:
+    def test_its_log_probs_are_those_of_the_same_tokens(self, llama_url: str) -> None:
         from smallwit.models.tokenizer import load_tokenizer
 
         tokenizer = load_tokenizer(os.environ["SMALLWIT_TEST_GGUF"].split(",")[1])
         tokens = tokenizer("Tom has 3 apples.", add_special_tokens=False)["input_ids"]
-        (scored,) = EndpointScorer(Endpoint((url,), "tiny"), tokenizer, 3).score([(tokens, 1)])
+        (scored,) = EndpointScorer(Endpoint((llama_url,), "tiny"), tokenizer, 3).score([(tokens, 1)])
         assert scored.ids.shape == (len(tokens) - 1, 3)
         assert (np.exp(scored.log_probs).sum(1) <= 1.0 + 1e-6).all()
 
-    def test_it_answers(self, url: str) -> None:
-        (reply,) = EndpointGenerator(Endpoint((url,), "tiny")).reply([QUESTION], Decoding(0.0, 8), [0])
+    def test_it_answers(self, llama_url: str) -> None:
+        (reply,) = EndpointGenerator(Endpoint((llama_url,), "tiny")).reply([QUESTION], Decoding(0.0, 8), [0])
         assert 0 < reply.tokens <= 8

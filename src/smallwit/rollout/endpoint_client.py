@@ -139,14 +139,17 @@ class _Server:
     def succeeded(self) -> None:
         self.streak, self.trips, self.broken_since = 0, 0, None
 
-    def failed(self, reason: str, cooldown: float) -> None:
+    def failed(self, reason: str, cooldown: float) -> bool:
+        """Whether the circuit was broken by this."""
         now = time.monotonic()
         self.last, self.streak = reason, self.streak + 1
         # What was under way when the circuit was broken fails too, and says nothing new.
-        if now >= self.not_before and (self.trips or self.streak >= _BREAKS_AFTER):
-            self.broken_since = self.broken_since or now
-            self.not_before = now + min(60.0, cooldown * 2**self.trips)
-            self.trips += 1
+        if now < self.not_before or not (self.trips or self.streak >= _BREAKS_AFTER):
+            return False
+        self.broken_since = self.broken_since or now
+        self.not_before = now + min(60.0, cooldown * 2**self.trips)
+        self.trips += 1
+        return True
 
     def rest(self, seconds: float) -> None:
         self.not_before = max(self.not_before, time.monotonic() + seconds)
@@ -237,7 +240,10 @@ class Client:
                 reason = str(error) or type(error).__name__
                 self.traffic[server.host].failed += 1
                 _log.info("%s: an attempt failed: %s", server.url, reason)
-                server.failed(reason, endpoint.cooldown)
+                if server.failed(reason, endpoint.cooldown) and server.trips == 1:
+                    _log.warning(
+                        "%s: left alone for a while, %d attempts failed: %s", server.url, _BREAKS_AFTER, reason
+                    )
                 # A server that is known to be broken is no fault of this request.
                 failures += server.trips == 0
                 if failures >= endpoint.attempts:

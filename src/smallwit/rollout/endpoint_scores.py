@@ -3,7 +3,8 @@
 Two forms of the completions protocol can say it: `prompt_logprobs` (vLLM) with token ids, and `echo` with `logprobs`
 (OpenAI's older form; llama-cpp-python, vLLM) with tokens as text, or as `token_id:N` where the server knows how. The
 server must have the very tokenizer that the ids are of. That is checked on ids from all over the vocabulary before
-anything else, and on every reply: what does not match is refused.
+anything else, and on every reply: what does not match is refused. llama-cpp-python gives, for models without a token
+that begins a text, at each place the log-probs of the next token (its issue 1983); that is found out, and set right.
 """
 
 import re
@@ -24,6 +25,8 @@ from smallwit.rollout.journal import Journal, request_key
 
 _PROBED = 200
 """Ids, evenly spread over the vocabulary, whose text the server must agree on; and all special ones."""
+_ALIKE = ("1 + 2 = 3 + 4", "1 + 2 = 9 + 4")
+"""Texts that begin alike and then differ in one token."""
 _TOKEN_ID = re.compile(r"token_id:(\d+)")
 
 
@@ -44,6 +47,7 @@ class EndpointScorer:
         self.read = 0
         self._form: dict[str, Any] = {}
         self._as_text = False
+        self._shift = 0
         self._places: dict[str, int] = {}
         self._texts: dict[int, str] = {}
 
@@ -84,7 +88,7 @@ class EndpointScorer:
         size = len(self.tokenizer)
         spread = [i * (size - 1) // (_PROBED - 1) for i in range(_PROBED)] if size > _PROBED else list(range(size))
         ids = list(dict.fromkeys([*spread, *self.tokenizer.all_special_ids]))
-        plain = self.tokenizer("Is 12 more than 7?", add_special_tokens=False)["input_ids"]
+        plain = self.tokenizer(_ALIKE[0], add_special_tokens=False)["input_ids"]
         echo = {"echo": True, "logprobs": self.k}
         forms: list[tuple[dict[str, Any], bool, Sequence[int]]] = [
             ({"prompt_logprobs": self.k}, False, ids),
@@ -95,7 +99,8 @@ class EndpointScorer:
         reasons: list[str] = []
         for self._form, self._as_text, probe in forms:
             try:
-                await self._ask(probe, 1)
+                await self._ask(probe, 2)
+                await self._align()
                 return
             except (Refused, NotThere) as error:
                 reasons.append(str(error))
@@ -108,7 +113,27 @@ class EndpointScorer:
             f"(--max-logprobs {self.k}), or learn from its answers (an answers stage and cross_entropy)"
         )
 
-    async def _ask(self, tokens: Sequence[int], start: int) -> Scored:
+    async def _align(self) -> None:
+        """Which place of a reply is of which token. What is thought at a token does not depend on that token; a server
+        for which it does gives at each place what it thinks of the next one. Raises `UserError` when neither is so.
+        """
+        texts = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in _ALIKE]
+        differs = [i for i, pair in enumerate(zip(*texts, strict=False)) if pair[0] != pair[1]]
+        place = differs[0] if differs else 0
+        if place < 2:
+            raise self._other("it has no tokens for simple words")
+        for shift in (0, 1) if "echo" in self._form else (0,):
+            self._shift = shift
+            one, other = [(await self._rows(tokens))[place] for tokens in texts]
+            if _near(one, other):
+                return
+        raise UserError(
+            f"endpoint {self.endpoint.urls[0]}: its log-probs at a token depend on that token, so they do not predict "
+            "it; serve the model by vLLM"
+        )
+
+    async def _rows(self, tokens: Sequence[int]) -> list[dict[int, float]]:
+        """For each token what was thought at it, ids with log-probs; nothing for the first, or where it is not said."""
         prompt: Any = self.tokenizer.decode(list(tokens)) if self._as_text else list(tokens)
         body = {"model": self.endpoint.model, "prompt": prompt, "max_tokens": 1, "temperature": 0.0} | self._form
 
@@ -118,8 +143,12 @@ class EndpointScorer:
                 return self._by_id(tokens, choice.get("prompt_logprobs"))
             return self._by_text(tokens, choice.get("logprobs"))
 
-        rows = (await self.client.post(COMPLETIONS, body, read))[start:]
+        rows = await self.client.post(COMPLETIONS, body, read)
         self.read += len(tokens)
+        return rows
+
+    async def _ask(self, tokens: Sequence[int], start: int) -> Scored:
+        rows = (await self._rows(tokens))[start:]
         top = [sorted(row.items(), key=lambda item: -item[1])[: self.k] for row in rows]
         if any(len(row) < min(self.k, len(self.tokenizer)) for row in top):
             raise _Silent(f"asked for {self.k} log-probs, it gives {min(map(len, top))}")
@@ -158,7 +187,8 @@ class EndpointScorer:
                 raise self._other(f"token {token} is {match[1]} to it")
             if match is None:
                 self._same(token, text)
-        return [{}, *({self._id(text): float(value) for text, value in row.items()} for row in top[1:])]
+        rows = [{self._id(text): float(value) for text, value in (row or {}).items()} for row in top]
+        return [{}, *rows[1 - self._shift : len(rows) - self._shift]]
 
     def _id(self, text: str) -> int:
         """The id of a token that was given as text. Raises `UserError` for a text that several tokens have."""
@@ -198,6 +228,13 @@ class EndpointScorer:
 
     def _named(self) -> str:
         return str(getattr(self.tokenizer, "name_or_path", "")) or "the one given"
+
+
+def _near(one: dict[int, float], other: dict[int, float]) -> bool:
+    """Whether two lists of likely tokens are of one context: alike, but for how a server rounds in its batches."""
+    likely = sorted(one, key=lambda token: -one[token])[:5]
+    shared = [token for token in likely if token in other]
+    return 2 * len(shared) > len(likely) and all(abs(one[token] - other[token]) < 0.25 for token in shared)
 
 
 class _Silent(Exception):
