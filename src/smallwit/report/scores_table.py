@@ -41,8 +41,8 @@ def print_scores(
     )
     console.print("answer; several: different boxed answers", highlight=False)
     of: dict[str, list[str]] = {}
-    for model, tasks in signatures.items():
-        for signature in tasks.values():
+    for model, by_task in signatures.items():
+        for signature in by_task.values():
             of.setdefault(signature, []).append(model)
     for signature, models in of.items():
         whose = "" if len(models) == len(signatures) else f" ({', '.join(models)})"
