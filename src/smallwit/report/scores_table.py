@@ -10,7 +10,6 @@ from rich.text import Text
 from smallwit.evaluation.scores import Estimate, Scores
 from smallwit.evaluation.statistics import Interval
 
-
 _LEGEND = (
     "in per cent; score: the lenient reading, strict: the declared format only;",
     "cut: by the token limit; none: no answer; boxes: several different ones",
