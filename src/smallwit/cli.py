@@ -280,6 +280,8 @@ def _eval(arguments: argparse.Namespace) -> int:
         max_new_tokens=arguments.max_new_tokens,
     )
     suites = list(dict.fromkeys(name.strip() for name in arguments.suite.split(",") if name.strip()))
+    if not suites:
+        raise UserError(f"--suite '{arguments.suite}': names no task; give some, as gsm8k,math500")
     request = Request(suites, arguments.protocol, choice, data_dir_of(arguments.data_dir), arguments.out)
     try:
         if arguments.responses is not None:

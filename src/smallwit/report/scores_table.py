@@ -10,43 +10,47 @@ from rich.text import Text
 from smallwit.evaluation.scores import Estimate, Scores
 from smallwit.evaluation.statistics import Interval
 
+_LEGEND = (
+    "in per cent; score: the lenient reading, strict: the declared format only;",
+    "cut: by the token limit; none: no answer; boxes: several different ones",
+)
+
 
 def print_scores(
     scores: Mapping[str, Mapping[str, Scores]], signatures: Mapping[str, Mapping[str, str]], console: Console
 ) -> None:
     """Scores in per cent with their 95 % intervals, strict beside lenient, with rates of what can go wrong; both by
     model and task."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    heads = ("suite", "score", "95 %", "strict", "95 %", "n", "cut", "none", "several", "tokens")
-    several_models = len(scores) > 1
-    for place, head in enumerate((*(("model",) if several_models else ()), *heads)):
-        table.add_column(Text(head), justify="left" if place < 1 + several_models else "right")
     for model, tasks in scores.items():
-        for task, found in tasks.items():
-            lenient, strict = found.lenient.mean, found.strict.mean
-            count = f"{found.problems:,}" + (
-                f"x{found.samples // found.problems}" if found.samples > found.problems else ""
-            )
-            cells = [task, *_cells(lenient), *_cells(strict), count, _rate(found.truncated), _rate(found.no_answer)]
-            cells += [_rate(found.several), "—" if found.mean_tokens is None else f"{found.mean_tokens:.0f}"]
-            table.add_row(*([model] if several_models else []), *cells)
-    console.print()
-    console.print(table)
-    for model, tasks in scores.items():
+        console.print()
+        if len(scores) > 1:
+            console.print(model, highlight=False, markup=False, style="bold", soft_wrap=True)
+        console.print(_table(tasks))
         for task, found in tasks.items():
             for line in _further(found):
-                console.print(f"{model if several_models else task}: {line}", highlight=False, markup=False)
-    console.print(
-        "per cent; score: lenient reading, strict: the declared format only; cut: by the token limit; none: no"
-    )
-    console.print("answer; several: different boxed answers", highlight=False)
+                console.print(f"{task}: {line}", highlight=False, markup=False, soft_wrap=True)
+    for line in _LEGEND:
+        console.print(line, highlight=False)
     of: dict[str, list[str]] = {}
-    for model, signed in signatures.items():
-        for signature in signed.values():
+    for model, by_task in signatures.items():
+        for signature in by_task.values():
             of.setdefault(signature, []).append(model)
     for signature, models in of.items():
         whose = "" if len(models) == len(signatures) else f" ({', '.join(models)})"
         console.print(f"signature: {signature}{whose}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _table(tasks: Mapping[str, Scores]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for head in ("suite", "score", "95 %", "strict", "95 %", "n", "cut", "none", "boxes", "tokens"):
+        table.add_column(Text(head), justify="left" if head == "suite" else "right", no_wrap=True)
+    for task, found in tasks.items():
+        more = found.samples > found.problems
+        count = f"{found.problems:,}" + (f"x{found.samples // found.problems}" if more else "")
+        rates = [_rate(rate) for rate in (found.truncated, found.no_answer, found.several)]
+        tokens = "—" if found.mean_tokens is None else f"{found.mean_tokens:.0f}"
+        table.add_row(task, *_cells(found.lenient.mean), *_cells(found.strict.mean), count, *rates, tokens)
+    return table
 
 
 def print_ratios(ratios: Mapping[str, Interval], against: str, console: Console) -> None:
