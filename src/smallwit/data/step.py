@@ -38,6 +38,10 @@ class Step(Protocol):
         ...
 
 
+def _no_model(name: str, batch: int) -> "Model":
+    raise LookupError(f"model {name} was asked for, and no step here asks one")
+
+
 @dataclass(frozen=True)
 class World:
     """What steps may ask for beside their rows.
@@ -53,11 +57,11 @@ class World:
     data_dir: Path | None
     seed: int
     load_tokenizer: "Callable[[], PreTrainedTokenizerBase]"
-    model: "Callable[[str, int], Model]"
     inputs: Mapping[str, Path]
     progress: Callable[[float, str], None]
     say: Callable[[str], None]
     stop_if_asked: Callable[[], None]
+    model: "Callable[[str, int], Model]" = _no_model
 
     @cached_property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
