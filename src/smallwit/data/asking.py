@@ -262,7 +262,7 @@ def asker_of(context: Context, spec: Asking) -> Iterator[Asker]:
         pace.step()
         world.stop_if_asked()
 
-    with Journal(context.folder / "replies.jsonl") as journal:
+    with Journal(context.journals / "replies.jsonl") as journal:
         asker = Asker(priced, journal, limits=limits, batch=spec.batch, on_reply=on_reply, on_failure=world.say)
         yield asker
         spent = asker.spent

@@ -113,6 +113,11 @@ class Context:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
+    @property
+    def journals(self) -> Path:
+        """The same for what all steps share: there a step finds its results again whatever its number is."""
+        return self._journals
+
     def drop(self, row: Row, rule: str, reason: str) -> None:
         """Account for a row that the step does not pass on; it is kept in `dropped/NN-KIND.jsonl`."""
         self.account.dropped[rule] += 1
