@@ -243,9 +243,9 @@ def _text(changed: int = 0, number: int = 5) -> str:
 
 class TestDeduplicate:
     def test_texts_that_differ_in_case_and_signs_are_equal_and_the_first_stays(self, run: Callable[..., Any]) -> None:
-        rows = [_row(0, "What is 2+2?"), _row(1, "what is 2 + 2 ?!"), _row(2, "What is 2+3?")]
+        rows = [_row(0, "What is 2+2?"), _row(1, "what is 2 + 2 ?!"), _row(2, "What is 2+3?"), _row(3, "What is 2-2?")]
         passed, account, dropped = run(Deduplicate(kind="deduplicate"), rows)
-        assert [row["id"] for row in passed] == ["r0", "r2"]
+        assert [row["id"] for row in passed] == ["r0", "r2", "r3"]
         assert account.dropped == {"equal": 1}
         assert dropped[0]["dropped"]["reason"] == "says the same as row r0"
 
@@ -262,6 +262,14 @@ class TestDeduplicate:
         rows = [_row(0, f"{story} at 5 o'clock"), _row(1, f"{story} at 6 o'clock")]
         near = Near(same_numbers=False)
         assert len(run(Deduplicate(kind="deduplicate", near=near), rows)[0]) == 1
+
+    def test_nearly_the_same_words_with_another_answer_are_another_problem(self, run: Callable[..., Any]) -> None:
+        story = " ".join(f"and then {word} came by {word}s" for word in WORDS)
+        texts = [f"{story} with distinguishable balls?", f"{story} with indistinguishable balls?"]
+        rows = [_row(n, text, answer=str(n)) for n, text in enumerate(texts)]
+        assert len(run(Deduplicate(kind="deduplicate", by="prompt"), rows)[0]) == 2
+        same = [row | {"answer": "7"} for row in rows]
+        assert len(run(Deduplicate(kind="deduplicate", by="prompt"), same)[0]) == 1
 
     def test_different_texts_stay(self, run: Callable[..., Any]) -> None:
         rows = [_row(0, _text()), _row(1, _text(changed=5))]

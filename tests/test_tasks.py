@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from smallwit.errors import UserError
-from smallwit.tasks import TASKS, Problem, check_gold, load_task, task_bytes
+from smallwit.tasks import TASKS, Problem, Task, check_gold, load_task, task_bytes
 from smallwit.tasks.base import SPLITS
 from smallwit.verify import Verdict
 
@@ -346,3 +346,27 @@ def test_the_documented_recipe_is_accepted(tmp_path: Path) -> None:
     path.write_text(blocks("yaml")[0])
     recipe, lines = read_recipe(path)
     check_recipe(recipe, tmp_path, None, lines=lines)
+
+
+class TestReasoningGym:
+    @pytest.fixture
+    def chain_sum(self) -> Task:
+        pytest.importorskip("reasoning_gym", reason="the extra gym is not installed")
+        options = {"dataset": "chain_sum", "train": 30, "validation": 5, "test": 5}
+        return load_task("chain_sum", {"class": "reasoning_gym", **options})
+
+    def test_splits_are_apart_and_its_gold_answers_score_1(self, chain_sum: Task) -> None:
+        ids = [problem.id for split in ("train", "validation", "test") for problem in chain_sum.problems(split)]
+        assert len(ids) == len(set(ids)) == 40
+        assert check_gold(chain_sum, "train") == []
+
+    def test_the_strict_reading_wants_the_box(self, chain_sum: Task) -> None:
+        problem = next(iter(chain_sum.problems("test")))
+        plain = chain_sum.verify(problem, f"The answer is {problem.gold['answer']}.")
+        assert (plain.score, plain.strict) == (1.0, 0.0)
+        assert chain_sum.verify(problem, "\\boxed{-12345}").score == 0.0
+
+    def test_an_unknown_dataset_or_option_is_refused(self, chain_sum: Task) -> None:
+        for options in ({"dataset": "chain_smu"}, {"dataset": "chain_sum", "options": {"terms": 2}}):
+            with pytest.raises(UserError, match="reasoning-gym refuses it"):
+                load_task("g", {"class": "reasoning_gym", **options})

@@ -198,7 +198,9 @@ class Near(Section):
 
     similarity: float = Field(default=0.8, gt=0, lt=1, description="share of common word runs from which rows are one")
     words: PositiveInt = Field(default=3, description="length of a run")
-    same_numbers: bool = Field(default=True, description="texts with different numbers are different problems")
+    same_numbers: bool = Field(
+        default=True, description="texts with other numbers, or another answer, are other problems"
+    )
 
 
 class Deduplicate(DataStep):

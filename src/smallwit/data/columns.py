@@ -16,7 +16,7 @@ def mapped(theirs: Row, source: MappedRows, path: Path, line: int) -> Row | BadR
     A column that the recipe does not map is looked for under our own name. Numbers as answers become text.
     """
     row: Row = {}
-    named: dict[str, str] = {**source.columns}
+    named = {str(ours): column for ours, column in source.columns.items()}
     for name in ROW_COLUMNS:
         column = named.get(name, name)
         if column in theirs and theirs[column] is not None:

@@ -28,7 +28,6 @@ PHRASE, COMMON_PHRASE = 5, 3
 TELLING_LONG, TELLING_WORKED, TELLING_SHORT = 6, 12, 3
 """Different words outside of such phrases that a run shared with a problem must have, with a solution, and a short one.
 Solutions of different problems of one kind go the same way."""
-_OWNERS = 8
 _DECIMAL = re.compile(r"-?\d+(?:\.\d+)?")
 
 
@@ -43,6 +42,10 @@ class Known:
     answer: str | None
     words: list[str]
     worked: list[str]
+
+    def may_be(self, answer: str | None) -> bool:
+        """Whether an answer does not speak against this problem."""
+        return answer is None or self.answer is None or answer == self.answer
 
 
 class Match(NamedTuple):
@@ -85,7 +88,7 @@ class Evaluations:
         """The first rule by which a row holds an evaluation problem or its solution.
 
         - `exact`: the same letters and digits.
-        - `long`: a run of 13 words of problem or solution.
+        - `long`: a run of 13 words with words of its own; or of half a problem, and no other answer.
         - `inside`: a whole problem of 8 to 12 words, or one of 4 to 7 with the same answer.
         - `short`: a run of 8 words, and the same answer.
         - `one word`: a problem of up to 26 words but for one word, with the same numbers and no other answer.
@@ -100,10 +103,10 @@ class Evaluations:
         behind = self._hasher.prefixes(answered)
         key = answer_key(answer, completion)
         return (
-            self._run("long", LONG, self._long, asked, prefixes, None)
-            or self._run("long", LONG, self._long, answered, behind, None)
+            self._long_run(asked, prefixes, key)
+            or self._long_run(answered, behind, key)
             or self._whole_inside(asked, prefixes, key)
-            or (self._run("short", SHORT, self._short, asked, prefixes, key) if key is not None else None)
+            or self._short_run(asked, prefixes, key)
             or self._but_one_word(asked, key)
         )
 
@@ -156,29 +159,40 @@ class Evaluations:
 
     # ---- the rules
 
-    def _run(
-        self,
-        rule: str,
-        length: int,
-        table: tuple[Hashes, NDArray[np.int32]],
-        words: Sequence[str],
-        prefixes: Hashes,
-        key: str | None,
-    ) -> Match | None:
+    def _long_run(self, words: Sequence[str], prefixes: Hashes, key: str | None) -> Match | None:
+        for known, place in self._owners(self._long, prefixes, LONG):
+            asked = _longest(words, place, LONG, known.words)
+            half = bool(asked) and 2 * len(asked) >= len(known.words)
+            if self._telling(asked) >= TELLING_LONG or (half and known.may_be(key)):
+                return Match("long", known, " ".join(asked))
+            worked = _longest(words, place, LONG, known.worked)
+            if self._telling(worked) >= TELLING_WORKED:
+                return Match("long", known, " ".join(worked))
+        return None
+
+    def _short_run(self, words: Sequence[str], prefixes: Hashes, key: str | None) -> Match | None:
+        if key is None:
+            return None
+        for known, place in self._owners(self._short, prefixes, SHORT):
+            if key == known.answer:
+                shared = _longest(words, place, SHORT, known.words)
+                if self._telling(shared) >= TELLING_SHORT:
+                    return Match("short", known, " ".join(shared))
+        return None
+
+    def _owners(
+        self, table: tuple[Hashes, NDArray[np.int32]], prefixes: Hashes, length: int
+    ) -> Iterator[tuple[Known, int]]:
+        """The problems that share runs with a text, and where: of runs that follow each other the first."""
         runs = self._hasher.runs(prefixes, length)
-        least_asked = TELLING_LONG if key is None else TELLING_SHORT
+        last: dict[int, int] = {}
         for place in np.flatnonzero(_among(runs, table[0])).tolist():
             start = np.searchsorted(table[0], runs[place], side="left")
             end = np.searchsorted(table[0], runs[place], side="right")
-            for owner in table[1][start : min(end, start + _OWNERS)].tolist():
-                known = self.problems[owner]
-                if key is not None and key != known.answer:
-                    continue
-                for text, least in ((known.words, least_asked), (known.worked, TELLING_WORKED)):
-                    shared = _longest(words, place, length, text)
-                    if shared and self._telling(shared) >= least:
-                        return Match(rule, known, " ".join(shared))
-        return None
+            for owner in table[1][start:end].tolist():
+                if last.get(owner) != place - 1:
+                    yield self.problems[owner], place
+                last[owner] = place
 
     def _whole_inside(self, words: Sequence[str], prefixes: Hashes, key: str | None) -> Match | None:
         for length, problems in self._inside.items():
@@ -195,7 +209,7 @@ class Evaluations:
         for edit in _one_word_less(words):
             for number in self._edits.get(edit, ()):
                 known = self.problems[number]
-                if key is None or known.answer is None or key == known.answer:
+                if known.may_be(key):
                     return Match("one word", known, " ".join(words))
         return None
 
@@ -231,7 +245,7 @@ def answer_key(answer: Any, completion: str | None) -> str | None:
     Without an answer the completion's last box is it; `None` if there is none.
     """
     if answer is None and completion is not None:
-        answer = (boxed(completion) or [None])[-1]
+        answer = next(reversed(boxed(completion)), None)
     if isinstance(answer, bool) or not isinstance(answer, str | int | float):
         return None
     text = re.sub(r"\\text\{([^{}]*)\}|[\s$,]|\\[,;!]", r"\1", str(answer)).lower()

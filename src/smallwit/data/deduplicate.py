@@ -1,12 +1,13 @@
 """Step 6: the first of equal rows stays, and of rows that are nearly equal."""
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator
 from itertools import islice
 
 from smallwit.data.lsh import Index, Text
-from smallwit.data.normalise import squeezed
+from smallwit.data.normalise import squeezed_formula
 from smallwit.data.step import Context, texts
 from smallwit.recipe_data import Deduplicate
 from smallwit.rows import Row
@@ -17,7 +18,7 @@ _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 
 class DeduplicateStep:
-    """Equal means: the same letters and digits. Nearly equal: see `Near`."""
+    """Equal means: the same letters, digits and signs of arithmetic. Nearly equal: see `Near`."""
 
     def __init__(self, spec: Deduplicate) -> None:
         self.spec = spec
@@ -42,13 +43,16 @@ class DeduplicateStep:
     def _text(self, row: Row) -> Text:
         prompt, completion = texts(row)
         parts = [prompt] if completion is None or self.spec.by == "prompt" else [prompt, completion]
-        digest = hashlib.blake2b("\0".join(map(squeezed, parts)).encode("utf-8", "replace"), digest_size=16).digest()
+        digest = hashlib.blake2b(
+            "\0".join(map(squeezed_formula, parts)).encode("utf-8", "replace"), digest_size=16
+        ).digest()
         if self.spec.near is None:
             return Text(str(row["id"]), digest, (), "")
         whole = "\n".join(parts)
         numbers = ""
         if self.spec.near.same_numbers:
-            numbers = " ".join(sorted(number.replace(",", "") for number in _NUMBER.findall(whole)))
+            found = sorted(number.replace(",", "") for number in _NUMBER.findall(whole))
+            numbers = json.dumps([found, row.get("answer")], sort_keys=True)
         return Text(str(row["id"]), digest, runs(whole, self.spec.near.words), numbers)
 
 

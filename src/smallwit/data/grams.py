@@ -11,7 +11,7 @@ from smallwit.data.normalise import text_hash
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 _THOUSANDS = re.compile(r"(?<=\d)(?:,|\{,\}|\\,)(?=\d{3}(?!\d))")
 # LaTeX that changes how a formula looks and not what it says.
-_LOOK = re.compile(r"\\(?:left|right|[bB]ig[lr]?|displaystyle|textstyle|limits|quad|qquad|hspace\{[^}]*\})(?![A-Za-z])")
+_LOOK = re.compile(r"\\(?:left|right|big[lr]?|displaystyle|textstyle|limits|quad|qquad|hspace\{[^}]*\})(?![A-Za-z])")
 _FIGURE = re.compile(r"\[asy\].*?\[/asy\]", re.DOTALL)
 _FRACTION = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 _BASE = 0x9E3779B97F4A7C15
@@ -22,10 +22,10 @@ Hashes = NDArray[np.uint64]
 def words_of(text: str) -> list[str]:
     """The words and numbers of a text in lower case: signs, marks and spacing are dropped, `2x` is `2 x`, `1,000` is
     `1000`, drawings are left out, and of LaTeX what only changes a formula's look."""
-    text = _FIGURE.sub(" ", text)
+    text = _FIGURE.sub(" ", text.lower())
     if "\\" in text:
         text = _FRACTION.sub(r"\\frac", _LOOK.sub(" ", text))
-    return _WORD.findall(_THOUSANDS.sub("", text).lower())
+    return _WORD.findall(_THOUSANDS.sub("", text))
 
 
 class RunHasher:

@@ -21,6 +21,7 @@ TASKS: Mapping[str, str] = {
     "math500": "smallwit.tasks.math_benchmarks:Math500",
     "humaneval": "smallwit.tasks.humaneval:HumanEval",
     "mbpp": "smallwit.tasks.mbpp:MBPP",
+    "reasoning_gym": "smallwit.tasks.reasoning_gym:ReasoningGym",
 }
 """Built-in names, and where their classes are. A class is imported when its task is loaded."""
 
