@@ -44,17 +44,13 @@ def world(folder: Path, **teachers: ScriptedTeacher) -> World:
     )
 
 
-def context_of(folder: Path, kind: str, **teachers: ScriptedTeacher) -> Context:
-    return Context(world(folder, **teachers), 1, kind, folder / "build", folder / "journals")
-
-
 def step(
-    folder: Path, spec: dict[str, Any], rows: Sequence[Row], **teachers: ScriptedTeacher
+    folder: Path, spec: dict[str, Any], rows: Sequence[Row], *, number: int = 1, **teachers: ScriptedTeacher
 ) -> tuple[list[Row], Context]:
-    """The rows that a step makes of `rows`, and its context with the account."""
+    """The rows that a step, the `number`-th of its stage, makes of `rows`; and its context with the account."""
     section = TypeAdapter(DataStepSpec).validate_python(spec)
     (folder / "build").mkdir(parents=True, exist_ok=True)
-    context = context_of(folder, spec["kind"], **teachers)
+    context = Context(world(folder, **teachers), number, spec["kind"], folder / "build", folder / "journals")
     made = list(make_step(section).rows(iter(rows), context))
     context.close()
     return made, context

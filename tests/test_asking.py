@@ -127,9 +127,9 @@ class TestBudget:
         for batch in (1, 5, 64):
             path = tmp_path / f"{batch}"
             counts.add(len(texts(asker(ScriptedTeacher(echo), Journal(path), limits=limit, batch=batch), calls(200))))
-            again = asker(ScriptedTeacher(echo), Journal(path), limits=limit, batch=batch)
-            counts.add(len(texts(again, calls(200))))
-            assert again.made == 0
+            again = ScriptedTeacher(echo)
+            counts.add(len(texts(asker(again, Journal(path), limits=limit, batch=batch), calls(200))))
+            assert again.asked == []
         assert len(counts) == 1
         assert 0 < counts.pop() < 200
 

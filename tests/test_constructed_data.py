@@ -29,7 +29,7 @@ stages:
   - name: data
     kind: construct
     steps:
-      - {kind: gather, sources: [{kind: task, task: sums}]}
+      - {kind: gather, sources: [{kind: task, task: sums, origin: tests, license: MIT}]}
       - {kind: generate, teachers: [teacher], draw: {samples: 3, temperature: 1.0, max_new_tokens: 16}, batch: 30}
       - {kind: verify}
       - kind: difficulty
@@ -96,7 +96,7 @@ stages:
   - name: data
     kind: construct
     steps:
-      - {kind: gather, sources: [{kind: task, task: sums}]}
+      - {kind: gather, sources: [{kind: task, task: sums, origin: tests, license: MIT}]}
       - {kind: generate, teachers: [far], draw: {samples: 2, max_new_tokens: 16}, batch: 64}
       - {kind: decontaminate, against: []}
 """

@@ -46,10 +46,10 @@ class TestGenerate:
         other, _ = step(tmp_path / "2", GENERATE | {"batch": 100}, ROWS[4:], t=ScriptedTeacher(solver))
         assert whole[4 * 3 :] == other
 
-    def test_a_second_build_asks_nothing(self, tmp_path: Path) -> None:
+    def test_a_second_build_asks_nothing_even_with_another_step_before(self, tmp_path: Path) -> None:
         step(tmp_path, GENERATE, ROWS, t=ScriptedTeacher(solver))
         again = ScriptedTeacher(solver)
-        step(tmp_path, GENERATE, ROWS, t=again)
+        step(tmp_path, GENERATE, ROWS, number=2, t=again)
         assert again.asked == []
 
     def test_teachers_share_the_problems_or_each_has_all(self, tmp_path: Path) -> None:

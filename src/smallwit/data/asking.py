@@ -122,7 +122,7 @@ class Asker:
     A call is made only if what was spent on all calls before it, and the most that it can cost itself, lies within
     `limits`; the first that does not ends the work, and `exhausted` names the limit. Replies found in the journal count
     as if they were made now. So which calls are made depends on the replies alone, not on batches, speed or restarts.
-    `made` counts the replies that were not in the journal; `on_reply` is called after each of those, and may raise.
+    `on_reply` is called after each reply that was not in the journal, and may raise.
     `failed` counts the calls that a model gave up for good; `on_failure` is told why. A later run tries them again.
     """
 
@@ -140,7 +140,6 @@ class Asker:
         self.on_reply, self.on_failure = on_reply, on_failure
         self.spent = Spent()
         self.exhausted: str | None = None
-        self.made = 0
         self.failed = 0
 
     def replies(self, calls: Iterable[Call]) -> list[Reply | None]:
@@ -230,7 +229,6 @@ class Asker:
         while finished:
             key, reply = finished.pop(0)
             self.journal.put(key, [reply.text, reply.tokens, reply.prompt_tokens, reply.truncated])
-            self.made += 1
 
     def _cost(self, call: Call, reply: Reply) -> Spent:
         return self.models[call.teacher].cost(reply.prompt_tokens, reply.tokens)
@@ -262,7 +260,7 @@ def asker_of(context: Context, spec: Asking) -> Iterator[Asker]:
         pace.step()
         world.stop_if_asked()
 
-    with Journal(context.folder / "replies.jsonl") as journal:
+    with Journal(context.journals / "replies.jsonl") as journal:
         asker = Asker(priced, journal, limits=limits, batch=spec.batch, on_reply=on_reply, on_failure=world.say)
         yield asker
         spent = asker.spent

@@ -38,6 +38,10 @@ class Step(Protocol):
         ...
 
 
+def _no_model(name: str, batch: int) -> "Model":
+    raise LookupError(f"model {name} was asked for, and no step here asks one")
+
+
 @dataclass(frozen=True)
 class World:
     """What steps may ask for beside their rows.
@@ -53,11 +57,11 @@ class World:
     data_dir: Path | None
     seed: int
     load_tokenizer: "Callable[[], PreTrainedTokenizerBase]"
-    model: "Callable[[str, int], Model]"
     inputs: Mapping[str, Path]
     progress: Callable[[float, str], None]
     say: Callable[[str], None]
     stop_if_asked: Callable[[], None]
+    model: "Callable[[str, int], Model]" = _no_model
 
     @cached_property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
@@ -108,6 +112,11 @@ class Context:
         folder = self._journals / self.name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    @property
+    def journals(self) -> Path:
+        """The same for what all steps share: there a step finds its results again whatever its number is."""
+        return self._journals
 
     def drop(self, row: Row, rule: str, reason: str) -> None:
         """Account for a row that the step does not pass on; it is kept in `dropped/NN-KIND.jsonl`."""
