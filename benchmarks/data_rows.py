@@ -15,7 +15,7 @@ from pathlib import Path
 from smallwit.data.build import build
 from smallwit.data.deduplicate import DeduplicateStep, runs
 from smallwit.data.lsh import PERMUTATIONS
-from smallwit.data.step import Context, World
+from smallwit.data.step import Context, Resources
 from smallwit.recipe_data import DataStepSpec, Deduplicate, Filter, Gather, Write
 from smallwit.rows import Row
 
@@ -48,9 +48,9 @@ def rows(count: int) -> Iterator[Row]:
         yield {"id": f"r{number}", "prompt": prompt, "origin": "made up", "license": "CC0-1.0"}
 
 
-def world(folder: Path) -> World:
+def resources(folder: Path) -> Resources:
     """A build without tasks, tokenizer and models."""
-    return World(
+    return Resources(
         tasks={},
         base=folder,
         data_dir=None,
@@ -76,14 +76,14 @@ def whole_build(folder: Path, count: int) -> dict[str, object]:
         Write(kind="write", validation=0.01),
     ]
     started = time.perf_counter()
-    accounts = build(specs, world(folder), folder, "report")
+    accounts = build(specs, resources(folder), folder, "report")
     dropped = [dict(account.dropped) for account in accounts]
     return {"seconds": time.perf_counter() - started, "rows": accounts[-1].rows_out, "dropped": dropped}
 
 
 def deduplicate(folder: Path, count: int) -> dict[str, object]:
     """The step alone."""
-    context = Context(world(folder), 0, "deduplicate", folder, folder)
+    context = Context(resources(folder), 0, "deduplicate", folder, folder)
     started = time.perf_counter()
     kept = sum(1 for _ in DeduplicateStep(Deduplicate(kind="deduplicate")).rows(rows(count), context))
     return {"seconds": time.perf_counter() - started, "rows": kept, "dropped": dict(context.account.dropped)}

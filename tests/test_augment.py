@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from data_world import TASKS, step, task_rows
+from data_resources import TASKS, step, task_rows
 from scripted_teacher import ScriptedTeacher, solve_any
 from smallwit.data.drafts import is_code
 from smallwit.recipe_augment import INSTRUCTION

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from data_world import step, task_rows
+from data_resources import step, task_rows
 from scripted_teacher import ScriptedTeacher, solve_any, solver
 from smallwit.errors import UserError
 from smallwit.rows import Row

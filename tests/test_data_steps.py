@@ -14,7 +14,7 @@ from smallwit.data.build import build, make_step
 from smallwit.data.contamination import Evaluations
 from smallwit.data.dataset import read_dataset, shards_of
 from smallwit.data.journal import Journal
-from smallwit.data.step import Account, Context, World
+from smallwit.data.step import Account, Context, Resources
 from smallwit.data.write import split_of
 from smallwit.errors import UserError
 from smallwit.recipe_data import DataStep, Decontaminate, Deduplicate, Filter, Gather, Near, Write
@@ -40,8 +40,8 @@ class Sums(Task):
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(
+def resources(tmp_path: Path) -> Resources:
+    return Resources(
         tasks={"sums": Sums()},
         base=tmp_path,
         data_dir=None,
@@ -56,11 +56,11 @@ def world(tmp_path: Path) -> World:
 
 
 @pytest.fixture
-def run(world: World, tmp_path: Path) -> Callable[..., tuple[list[Row], Account, list[Row]]]:
+def run(resources: Resources, tmp_path: Path) -> Callable[..., tuple[list[Row], Account, list[Row]]]:
     """Run one step on rows: what it lets pass, its account, and what it dropped."""
 
     def one(spec: DataStep, rows: Sequence[Row] = ()) -> tuple[list[Row], Account, list[Row]]:
-        context = Context(world, 1, spec.kind, tmp_path / "build", tmp_path / "journals")  # type: ignore[attr-defined]
+        context = Context(resources, 1, spec.kind, tmp_path / "build", tmp_path / "journals")  # type: ignore[attr-defined]
         (tmp_path / "build").mkdir(exist_ok=True)
         passed = list(make_step(spec).rows(iter(rows), context))  # type: ignore[arg-type]
         context.close()
@@ -180,9 +180,9 @@ class TestGather:
         assert said in str(refusal.value)
 
     def test_a_task_without_a_licence_is_refused_until_the_recipe_gives_one(
-        self, run: Callable[..., Any], world: World
+        self, run: Callable[..., Any], resources: Resources
     ) -> None:
-        world.tasks["sums"].license = ""
+        resources.tasks["sums"].license = ""
         with pytest.raises(UserError, match="has no license, and its source declares none"):
             run(_gather(kind="task", task="sums"))
         rows, _, _ = run(_gather(kind="task", task="sums", license="unknown"))
@@ -369,10 +369,10 @@ class TestContamination:
         }
 
     def test_a_suite_that_cannot_be_loaded_stops_the_build_until_it_is_accepted_by_name(
-        self, run: Callable[..., Any], world: World, tmp_path: Path
+        self, run: Callable[..., Any], resources: Resources, tmp_path: Path
     ) -> None:
-        world = World(**{**vars(world), "data_dir": tmp_path})
-        context = Context(world, 1, "decontaminate", tmp_path, tmp_path)
+        resources = Resources(**{**vars(resources), "data_dir": tmp_path})
+        context = Context(resources, 1, "decontaminate", tmp_path, tmp_path)
         spec = Decontaminate(kind="decontaminate", against=["sums", "gsm8k"])
         with pytest.raises(UserError, match=r"gsm8k cannot be loaded .*accept_missing: \[gsm8k\]"):
             list(make_step(spec).rows(iter(()), context))
@@ -414,14 +414,14 @@ class TestWrite:
 
 
 class TestBuild:
-    def test_every_row_is_accounted_for(self, world: World, tmp_path: Path) -> None:
+    def test_every_row_is_accounted_for(self, resources: Resources, tmp_path: Path) -> None:
         specs: list[Any] = [
             _gather(kind="task", task="sums"),
             Filter.model_validate({"kind": "filter", "rules": [{"kind": "length", "max_characters": 26}]}),
             Decontaminate(kind="decontaminate", against=["sums"]),
             Write(kind="write"),
         ]
-        accounts = build(specs, world, tmp_path / "work", "report")
+        accounts = build(specs, resources, tmp_path / "work", "report")
         assert [(a.rows_in, a.rows_out, sum(a.dropped.values())) for a in accounts] == [
             (0, 8, 0),
             (8, 5, 3),
@@ -429,11 +429,11 @@ class TestBuild:
             (5, 5, 0),
         ]
 
-    def test_a_build_that_leaves_nothing_says_which_step_did_it(self, world: World, tmp_path: Path) -> None:
+    def test_a_build_that_leaves_nothing_says_which_step_did_it(self, resources: Resources, tmp_path: Path) -> None:
         strict = {"kind": "filter", "rules": [{"kind": "length", "min_characters": 100}]}
         specs: list[Any] = [_gather(kind="task", task="sums"), Filter.model_validate(strict), Write(kind="write")]
         with pytest.raises(UserError, match=r"the step filter left none of 8 rows \(length 8\)"):
-            build(specs, world, tmp_path / "work", "report")
+            build(specs, resources, tmp_path / "work", "report")
 
 
 def test_a_journal_keeps_what_was_put_and_loses_only_a_line_cut_short(tmp_path: Path) -> None:

@@ -5,13 +5,12 @@ Heavy libraries are imported inside the commands, so that help comes at once.
 """
 
 import argparse
-import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from smallwit import __version__
+from smallwit import __version__, commands
 from smallwit.errors import UserError
 from smallwit.nearest import hint
 
@@ -74,17 +73,17 @@ def _parser() -> argparse.ArgumentParser:
     _add_recipe_arguments(run)
     run.add_argument("--dry-run", action="store_true", help="print the recipe with every default filled in, and stop")
     run.add_argument("--smoke", action="store_true", help="two steps of every stage, to see that it all fits")
-    run.set_defaults(command=_run, options=_options(run))
+    run.set_defaults(command=commands.run, options=_options(run))
 
     about = "Run a recipe's teach stages, and what they need, and stop."
     teach = verbs.add_parser("teach", help="store what a recipe's teachers know", description=about)
     _add_recipe_arguments(teach)
-    teach.set_defaults(command=_teach, options=_options(teach))
+    teach.set_defaults(command=commands.teach, options=_options(teach))
 
     about = "Measure a model, or stored responses, on benchmarks by one protocol."
     evaluation = verbs.add_parser("eval", help="measure a model on benchmarks", description=about)
     _add_eval_arguments(evaluation)
-    evaluation.set_defaults(command=_eval, options=_options(evaluation))
+    evaluation.set_defaults(command=commands.eval, options=_options(evaluation))
 
     data = verbs.add_parser("data", help="build datasets and look at them", description="Build datasets.")
     verbs_of_data = data.add_subparsers(metavar="COMMAND", required=True)
@@ -94,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument(
         "--push", metavar="REPO", help="then upload the dataset to this repository of the hub, privately"
     )
-    build.set_defaults(command=_data_build, options=_options(build))
+    build.set_defaults(command=commands.data_build, options=_options(build))
     about = "Show what a dataset holds: counts, lengths, repeats, contamination, twenty rows."
     inspect = verbs_of_data.add_parser("inspect", help="show what a dataset holds", description=about)
     inspect.add_argument("dataset", metavar="DATASET", help="a folder, or runs/NAME:STAGE")
@@ -103,11 +102,11 @@ def _parser() -> argparse.ArgumentParser:
         "--page", metavar="FILE", type=Path, default=Path("dataset.html"), help="the page (dataset.html)"
     )
     inspect.add_argument("--data-dir", metavar="D", type=Path, help="folder with benchmark files ($SMALLWIT_DATA_DIR)")
-    inspect.set_defaults(command=_data_inspect, options=_options(inspect))
+    inspect.set_defaults(command=commands.data_inspect, options=_options(inspect))
     about = "Say of each bad row of a file where it is and what is wrong with it."
     validate = verbs_of_data.add_parser("validate", help="check the rows of a file", description=about)
     validate.add_argument("file", metavar="FILE", type=Path, help="JSONL (plain or gzip) or parquet")
-    validate.set_defaults(command=_data_validate, options=_options(validate))
+    validate.set_defaults(command=commands.data_validate, options=_options(validate))
 
     model = verbs.add_parser("model", help="make model folders", description="Make model folders.")
     new = model.add_subparsers(metavar="COMMAND", required=True).add_parser(
@@ -119,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     new.add_argument("--vocabulary-rows", metavar="N", type=_positive, help="rows of the embedding (the shape's own)")
     new.add_argument("--seed", metavar="S", type=int, default=0, help="of the random weights (0)")
     new.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the weights (float32)")
-    new.set_defaults(command=_model_new, options=_options(new))
+    new.set_defaults(command=commands.model_new, options=_options(new))
 
     about = "Grade responses with the verifiers of training and evaluation. Run it again to go on after an interrupt."
     grade = verbs.add_parser("grade", help="grade a file of responses", description=about)
@@ -136,11 +135,11 @@ def _parser() -> argparse.ArgumentParser:
             "--timeout", metavar="SECONDS", type=float, default=float(seconds), help=f"CPU time of {per} ({seconds})"
         )
         each.add_argument("--workers", metavar="N", type=_positive, help="processes at a time (the cores)")
-        each.set_defaults(command=_grade, kind=kind, options=_options(each))
+        each.set_defaults(command=commands.grade, kind=kind, options=_options(each))
 
     report = verbs.add_parser("report", help="write a run's report again", description="Write a run's report again.")
     report.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="a run's folder, as runs/quickstart")
-    report.set_defaults(command=_report, options=_options(report))
+    report.set_defaults(command=commands.report, options=_options(report))
 
     about = "Compare two evaluations problem by problem: A - B with its interval, tests, and what was won and lost."
     compare = verbs.add_parser("compare", help="compare two evaluations problem by problem", description=about)
@@ -152,12 +151,12 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument(
         "--across-protocols", action="store_true", help="go on although the protocols differ: no fair comparison"
     )
-    compare.set_defaults(command=_compare, options=_options(compare))
+    compare.set_defaults(command=commands.compare, options=_options(compare))
 
     about = "Show what of this machine will be used."
     doctor = verbs.add_parser("doctor", help="show what of this machine will be used", description=about)
     doctor.add_argument("--data-dir", metavar="D", type=Path, help="folder with benchmark files ($SMALLWIT_DATA_DIR)")
-    doctor.set_defaults(command=_doctor, options=_options(doctor))
+    doctor.set_defaults(command=commands.doctor, options=_options(doctor))
     return parser
 
 
@@ -208,226 +207,3 @@ def _not_negative(text: str) -> float:
     if not 0 <= number < float("inf"):
         raise ValueError(text)
     return number
-
-
-def data_dir_of(given: Path | None) -> Path | None:
-    """The data folder: the option, else SMALLWIT_DATA_DIR, else none. Raises `UserError` when it is no folder."""
-    source = "--data-dir"
-    if given is None and os.environ.get("SMALLWIT_DATA_DIR"):
-        given, source = Path(os.environ["SMALLWIT_DATA_DIR"]), "SMALLWIT_DATA_DIR"
-    if given is not None and not given.is_dir():
-        raise UserError(f"{source} {given}: there is no such folder; name one that holds benchmark files")
-    return given
-
-
-def _run(arguments: argparse.Namespace) -> int:
-    _go_offline(arguments)
-    from smallwit.recipe_file import check_recipe, dump_recipe, read_recipe
-
-    base = arguments.recipe.parent
-    data_dir = data_dir_of(arguments.data_dir)
-    recipe, lines = read_recipe(arguments.recipe, arguments.set)
-    check_recipe(recipe, base, data_dir, lines=lines, read_data=not arguments.dry_run)
-    if arguments.dry_run:
-        print(dump_recipe(recipe), end="")
-        return 0
-    run_dir = arguments.run_dir or Path("runs") / (f"{recipe.name}-smoke" if arguments.smoke else recipe.name)
-
-    from smallwit import pipeline
-
-    return _said(lambda: pipeline.run(recipe, base=base, run_dir=run_dir, data_dir=data_dir, smoke=arguments.smoke))
-
-
-def _teach(arguments: argparse.Namespace) -> int:
-    _go_offline(arguments)
-    from smallwit.recipe_file import check_recipe, read_recipe
-
-    base = arguments.recipe.parent
-    data_dir = data_dir_of(arguments.data_dir)
-    recipe, lines = read_recipe(arguments.recipe, arguments.set)
-    check_recipe(recipe, base, data_dir, lines=lines)
-    run_dir = arguments.run_dir or Path("runs") / recipe.name
-
-    from smallwit import pipeline
-
-    def stored() -> None:
-        for store in pipeline.teach(recipe, base=base, run_dir=run_dir, data_dir=data_dir):
-            share = store.size / store.tokens
-            print(f"{store.stage}: {store.folder}, {store.tokens:,} tokens, {share:.1f} bytes a token")
-
-    return _said(stored)
-
-
-def _eval(arguments: argparse.Namespace) -> int:
-    _go_offline(arguments)
-    if (arguments.model is None) == (arguments.responses is None):
-        raise UserError("smallwit eval measures a MODEL or --responses FILE; give one of them")
-    if arguments.responses is not None and arguments.against is not None:
-        raise UserError("--against compares with a model under the same protocol; it needs a MODEL, not --responses")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the graders' processes are forked
-    from transformers.utils import logging
-
-    from smallwit.evaluate import EvaluationFailed, Request, Settings, evaluate, evaluate_responses
-    from smallwit.evaluation.suite import Choice
-
-    logging.disable_progress_bar()
-    choice = Choice(
-        split=arguments.split,
-        limit=arguments.limit,
-        samples=arguments.samples,
-        seed=arguments.seed,
-        temperature=arguments.temperature,
-        max_new_tokens=arguments.max_new_tokens,
-    )
-    suites = list(dict.fromkeys(name.strip() for name in arguments.suite.split(",") if name.strip()))
-    if not suites:
-        raise UserError(f"--suite '{arguments.suite}': names no task; give some, as gsm8k,math500")
-    request = Request(suites, arguments.protocol, choice, data_dir_of(arguments.data_dir), arguments.out)
-    try:
-        if arguments.responses is not None:
-            evaluate_responses(arguments.responses, request)
-        else:
-            settings = Settings(arguments.device, arguments.dtype, arguments.batch)
-            evaluate(arguments.model, request, settings, against=arguments.against)
-    except EvaluationFailed as error:
-        print(f"smallwit: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _data_build(arguments: argparse.Namespace) -> int:
-    _go_offline(arguments)
-    from smallwit.recipe_file import check_recipe, read_recipe
-
-    base = arguments.recipe.parent
-    data_dir = data_dir_of(arguments.data_dir)
-    recipe, lines = read_recipe(arguments.recipe, arguments.set)
-    check_recipe(recipe, base, data_dir, lines=lines)
-    run_dir = arguments.run_dir or Path("runs") / recipe.name
-    if arguments.push is not None and sum(stage.kind == "construct" for stage in recipe.stages) != 1:
-        raise UserError("--push uploads one dataset, and the recipe does not build exactly one; build it alone")
-
-    from smallwit import pipeline
-    from smallwit.data.push import push
-
-    def built() -> None:
-        made = pipeline.construct(recipe, base=base, run_dir=run_dir, data_dir=data_dir)
-        for name, folder in made:
-            print(f"{name}: {folder}")
-        if arguments.push is not None:
-            push(made[0][1], arguments.push)
-            print(f"{made[0][0]}: uploaded to https://huggingface.co/datasets/{arguments.push}")
-
-    return _said(built)
-
-
-def _data_inspect(arguments: argparse.Namespace) -> int:
-    from smallwit.data.inspect import dataset_folder, inspect, show
-    from smallwit.models.tokenizer import load_tokenizer
-    from smallwit.report.dataset import write_dataset_page
-
-    tokenizer = load_tokenizer(arguments.tokenizer) if arguments.tokenizer is not None else None
-    found = inspect(dataset_folder(arguments.dataset), tokenizer, data_dir_of(arguments.data_dir))
-    write_dataset_page(found, arguments.page)
-    show(found)
-    print(f"page: {arguments.page}")
-    return 0
-
-
-def _data_validate(arguments: argparse.Namespace) -> int:
-    from smallwit.data.validate import validated
-    from smallwit.rows import BadRow
-
-    count = bad = 0
-    for row in validated(arguments.file):
-        count += 1
-        if isinstance(row, BadRow):
-            bad += 1
-            print(row)
-    if bad or not count:
-        what = f"{bad:,} of {count:,} rows are bad; mend or remove them" if count else "the file holds no rows"
-        raise UserError(f"{arguments.file}: {what}")
-    print(f"{arguments.file}: {count:,} rows, all good")
-    return 0
-
-
-def _said(work: Callable[[], object]) -> int:
-    """Do what a command is for; when a stage fails, say why."""
-    from smallwit.pipeline import StageFailed
-
-    try:
-        work()
-    except StageFailed as error:
-        # The message holds the traceback of the stage's own process; ours would only hide it.
-        print(f"smallwit: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _go_offline(arguments: argparse.Namespace) -> None:
-    # Before anything else: the Hugging Face libraries read their settings once, when they are imported.
-    from smallwit import contacts, offline
-
-    if arguments.offline:
-        offline.enable()
-    contacts.watch()
-
-
-def _model_new(arguments: argparse.Namespace) -> int:
-    from smallwit.models.build import new_like
-
-    parameters = new_like(
-        arguments.like,
-        arguments.tokenizer,
-        arguments.out,
-        vocabulary_rows=arguments.vocabulary_rows,
-        seed=arguments.seed,
-        dtype=arguments.dtype,
-    )
-    print(f"{arguments.out}: {parameters:,} parameters with random weights")
-    return 0
-
-
-def _grade(arguments: argparse.Namespace) -> int:
-    from smallwit.grade import grade
-
-    return grade(arguments.kind, arguments.source, arguments.out, arguments.timeout, arguments.workers)
-
-
-def _report(arguments: argparse.Namespace) -> int:
-    results = arguments.run_dir / "results.json"
-    if not results.is_file():
-        raise UserError(f"{arguments.run_dir}: holds no results.json; name the folder of a run that has ended")
-    import json
-
-    from rich.console import Console
-
-    from smallwit.report.html import write_report
-    from smallwit.report.table import print_summary
-
-    write_report(arguments.run_dir)
-    print_summary(json.loads(results.read_text(encoding="utf-8")), arguments.run_dir / "report.html", Console())
-    return 0
-
-
-def _compare(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from smallwit.compare import compare
-
-    compare(
-        arguments.a,
-        arguments.b,
-        Console(),
-        json_out=arguments.json,
-        problems_out=arguments.problems,
-        across_protocols=arguments.across_protocols,
-    )
-    return 0
-
-
-def _doctor(arguments: argparse.Namespace) -> int:
-    from smallwit.doctor import examine, show
-
-    show(examine(data_dir_of(arguments.data_dir)))
-    return 0

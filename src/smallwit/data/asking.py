@@ -249,19 +249,19 @@ class Asker:
 @contextmanager
 def asker_of(context: Context, spec: Asking) -> Iterator[Asker]:
     """What asks the models that a step names; what it cost is in the step's account when it ends."""
-    world = context.world
-    models = {each.model: world.model(each.model, spec.batch) for each in spec.asked}
+    resources = context.resources
+    models = {each.model: resources.model(each.model, spec.batch) for each in spec.asked}
     prices = {each.model: each.price for each in spec.asked}
     priced = {name: replace(model, price=prices[name] or model.price) for name, model in models.items()}
     limits = Limits(spec.budget.tokens, spec.budget.dollars) if spec.budget is not None else Limits()
-    pace = Pace(world, "replies")
+    pace = Pace(resources, "replies")
 
     def on_reply() -> None:
         pace.step()
-        world.stop_if_asked()
+        resources.stop_if_asked()
 
     with Journal(context.journals / "replies.jsonl") as journal:
-        asker = Asker(priced, journal, limits=limits, batch=spec.batch, on_reply=on_reply, on_failure=world.say)
+        asker = Asker(priced, journal, limits=limits, batch=spec.batch, on_reply=on_reply, on_failure=resources.say)
         yield asker
         spent = asker.spent
         context.account.flops += spent.flops
@@ -274,4 +274,4 @@ def asker_of(context: Context, spec: Asking) -> Iterator[Asker]:
         if asker.exhausted is not None:
             limit = getattr(limits, asker.exhausted)
             context.note("stopped by its budget", f"{asker.exhausted} {limit:g}")
-            world.say(f"{context.name}: stopped, the budget of {limit:g} {asker.exhausted} is spent")
+            resources.say(f"{context.name}: stopped, the budget of {limit:g} {asker.exhausted} is spent")

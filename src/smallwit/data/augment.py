@@ -60,7 +60,7 @@ class AugmentStep:
 
     def _drafted(self, attempts: list[_Attempt], asker: Asker, context: Context) -> list[_Drafted]:
         """What the teacher writes for each attempt, read."""
-        spec, seed = self.spec, context.world.seed
+        spec, seed = self.spec, context.resources.seed
         decoding = Decoding(spec.temperature, spec.max_new_tokens)
         seeds = [draft_seed(seed, attempt.way, str(attempt.row["id"])) for attempt in attempts]
         waiting: list[int] = []
@@ -84,7 +84,7 @@ class AugmentStep:
             if place in reasons:
                 self._drop(attempt, reasons[place], context)
                 continue
-            task = context.world.task_of(attempt.row)
+            task = context.resources.task_of(attempt.row)
             try:
                 draft = draft_of(attempt.way, spec, task, attempt.problem, replies.get(place), seeds[place])
                 self._fits(attempt, draft, context)
@@ -106,7 +106,7 @@ class AugmentStep:
 
     def _proved(self, drafted: list[_Drafted], asker: Asker, context: Context) -> dict[int, list[Row]]:
         """The new rows of each row, by its identity."""
-        spec, world = self.spec, context.world
+        spec, resources = self.spec, context.resources
         samples = spec.check.draw.samples
         sampled = [one for one in drafted if one.draft.solution is None]
         calls = [
@@ -114,7 +114,7 @@ class AugmentStep:
                 spec.teacher.model,
                 draft.template.fill({"problem": draft.problem.prompt}),
                 spec.check.draw.decoding,
-                sample_seed(world.seed, attempt.row, sample, "check", way_name(attempt.way)),
+                sample_seed(resources.seed, attempt.row, sample, "check", way_name(attempt.way)),
             )
             for attempt, draft in sampled
             for sample in range(samples)
@@ -138,7 +138,7 @@ class AugmentStep:
     def _rows_of(self, attempt: _Attempt, draft: Draft, responses: list[str], context: Context) -> list[Row]:
         """The new rows of a draft: the agreeing responses that `keep` chooses, if enough agree."""
         try:
-            agreed = draft.prove(context.world.task_of(attempt.row), responses, self.spec.check.share)
+            agreed = draft.prove(context.resources.task_of(attempt.row), responses, self.spec.check.share)
         except Unusable as error:
             self._drop(attempt, str(error), context, draft)
             return []

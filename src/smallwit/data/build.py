@@ -12,7 +12,7 @@ from typing import Any
 from smallwit.artifacts import content_key, file_hash
 from smallwit.data.dataset import shards_of
 from smallwit.data.gather import files_of
-from smallwit.data.step import Account, Context, Step, World, screened
+from smallwit.data.step import Account, Context, Resources, Step, screened
 from smallwit.data.suites import test_problems
 from smallwit.errors import UserError
 from smallwit.recipe_data import DataStepSpec, Decontaminate, FileRows, Gather
@@ -40,7 +40,7 @@ def make_step(spec: DataStepSpec) -> Step:
     return step
 
 
-def build(specs: Sequence[DataStepSpec], world: World, work: Path, on_personal_data: str) -> list[Account]:
+def build(specs: Sequence[DataStepSpec], resources: Resources, work: Path, on_personal_data: str) -> list[Account]:
     """Run the steps, the last of which writes; the dataset is in `work`/build then. Returns an account of each step.
 
     `work`/journals holds what expensive steps have finished; everything else is made anew. Raises `UserError` when no
@@ -49,7 +49,7 @@ def build(specs: Sequence[DataStepSpec], world: World, work: Path, on_personal_d
     folder = work / "build"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    contexts = [Context(world, number, spec.kind, folder, work / "journals") for number, spec in enumerate(specs)]
+    contexts = [Context(resources, number, spec.kind, folder, work / "journals") for number, spec in enumerate(specs)]
     rows: Iterator[Row] = iter(())
     with ExitStack() as stack:
         for spec, context in zip(specs, contexts, strict=True):

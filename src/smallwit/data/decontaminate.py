@@ -17,12 +17,14 @@ class DecontaminateStep:
 
     def rows(self, rows: Iterator[Row], context: Context) -> Iterator[Row]:
         """Raises `UserError` for a suite that cannot be loaded and is not named in `accept_missing`."""
-        world = context.world
-        suites, missing = test_problems(self.spec.against, world.tasks, world.data_dir, self.spec.accept_missing)
+        resources = context.resources
+        suites, missing = test_problems(
+            self.spec.against, resources.tasks, resources.data_dir, self.spec.accept_missing
+        )
         context.note("evaluation problems", {name: len(problems) for name, problems in suites.items()})
         if missing:
             context.note("not looked for", sorted(missing))
-            world.say(f"decontaminate: not looked for, as they cannot be loaded: {', '.join(sorted(missing))}")
+            resources.say(f"decontaminate: not looked for, as they cannot be loaded: {', '.join(sorted(missing))}")
         evaluations = Evaluations(suites)
         for row in rows:
             prompt, completion = texts(row)

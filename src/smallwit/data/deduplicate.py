@@ -38,7 +38,7 @@ class DeduplicateStep:
                         context.drop(
                             row, "near", f"shares {verdict.similarity:.0%} of its word runs with row {verdict.name}"
                         )
-                context.world.stop_if_asked()
+                context.resources.stop_if_asked()
 
     def _text(self, row: Row) -> Text:
         prompt, completion = texts(row)

@@ -56,7 +56,7 @@ class DifficultyStep:
                         for row in group:
                             context.drop(row, *asker.why_not())
                         continue
-                    rate = agree_on_gold(context.world.task_of(group[0]), golden(group[0]), known).share
+                    rate = agree_on_gold(context.resources.task_of(group[0]), golden(group[0]), known).share
                     rates[f"{rate:.2f}"] = rates.get(f"{rate:.2f}", 0) + 1
                     yield from self._judged(group, rate, context)
         context.note("problems by pass rate", dict(sorted(rates.items())))
@@ -73,12 +73,12 @@ class DifficultyStep:
 
 
 def _seed(context: Context, row: Row, sample: int) -> int:
-    return sample_seed(context.world.seed, row, sample, "difficulty")
+    return sample_seed(context.resources.seed, row, sample, "difficulty")
 
 
 def tokens_of(text: str, context: Context) -> int:
     """The length of a text in tokens of the stage's tokenizer."""
-    return len(context.world.tokenizer.encode(text, add_special_tokens=False))
+    return len(context.resources.tokenizer.encode(text, add_special_tokens=False))
 
 
 def easy_to_hard(rows: Iterator[Row], context: Context) -> Iterator[Row]:

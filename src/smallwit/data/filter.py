@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 from smallwit.data.rules import boxed_trouble, code_trouble, fenced_trouble, language_trouble, refusal, repetition
-from smallwit.data.step import Context, VerifierFailed, World, problem_of, texts
+from smallwit.data.step import Context, Resources, VerifierFailed, problem_of, texts
 from smallwit.recipe_data import (
     AgreementRule,
     CodeRule,
@@ -33,7 +33,7 @@ class FilterStep:
 
     def rows(self, rows: Iterator[Row], context: Context) -> Iterator[Row]:
         """Raises `UserError` when a rule needs a task, a tokenizer or a completion that is not there."""
-        judges = [(rule.kind, judge_of(rule, context.world)) for rule in self.spec.rules]
+        judges = [(rule.kind, judge_of(rule, context.resources)) for rule in self.spec.rules]
         while batch := list(islice(rows, BATCH)):
             for kind, judge in judges:
                 reasons = judge(batch)
@@ -44,13 +44,13 @@ class FilterStep:
             yield from batch
 
 
-def judge_of(rule: FilterRule, world: World) -> Judge:
+def judge_of(rule: FilterRule, resources: Resources) -> Judge:
     """What judges rows by a rule."""
     match rule:
         case LanguageRule():
             return _each(lambda prompt, completion: language_trouble(f"{prompt}\n{completion or ''}"))
         case LengthRule():
-            return _Lengths(rule, world)
+            return _Lengths(rule, resources)
         case RepetitionRule():
             return _each(lambda prompt, completion: repetition(completion or prompt, rule.share, rule.compression))
         case FormatRule():
@@ -60,7 +60,7 @@ def judge_of(rule: FilterRule, world: World) -> Judge:
         case RefusalRule():
             return _answers(refusal)
         case AgreementRule():
-            return _Agreement(world)
+            return _Agreement(resources)
 
 
 def _each(trouble: Callable[[str, str | None], str | None]) -> Judge:
@@ -78,8 +78,8 @@ def _answers(trouble: Callable[[str], str | None]) -> Judge:
 
 
 class _Lengths:
-    def __init__(self, rule: LengthRule, world: World) -> None:
-        self.rule, self.world = rule, world
+    def __init__(self, rule: LengthRule, resources: Resources) -> None:
+        self.rule, self.resources = rule, resources
 
     def __call__(self, rows: Sequence[Row]) -> list[str | None]:
         parts = [texts(row) for row in rows]
@@ -87,7 +87,7 @@ class _Lengths:
         given = [chosen[self.rule.of](*part) for part in parts]
         lengths = {"characters": [len(text) for text in given]}
         if self.rule.counts_tokens:
-            ids = self.world.tokenizer(given, add_special_tokens=False)["input_ids"]
+            ids = self.resources.tokenizer(given, add_special_tokens=False)["input_ids"]
             lengths["tokens"] = [len(each) for each in ids]
         return [self._trouble({unit: counts[i] for unit, counts in lengths.items()}) for i in range(len(rows))]
 
@@ -104,8 +104,8 @@ class _Lengths:
 class _Agreement:
     """The task's verifier, read strictly, as the reward and the benchmark read it."""
 
-    def __init__(self, world: World) -> None:
-        self.world = world
+    def __init__(self, resources: Resources) -> None:
+        self.resources = resources
         self.judged = self.unknown = 0
 
     def __call__(self, rows: Sequence[Row]) -> list[str | None]:
@@ -115,10 +115,10 @@ class _Agreement:
             if texts(row)[1] is None:
                 reasons[place] = "has no completion"
             else:
-                by_task.setdefault(self.world.task_of(row).name, []).append(place)
+                by_task.setdefault(self.resources.task_of(row).name, []).append(place)
         for name, places in by_task.items():
             pairs = [(problem_of(rows[place]), texts(rows[place])[1] or "") for place in places]
-            for place, verdict in zip(places, self.world.tasks[name].verify_batch(pairs), strict=True):
+            for place, verdict in zip(places, self.resources.tasks[name].verify_batch(pairs), strict=True):
                 self.judged += 1
                 if verdict.strict is None:
                     self.unknown += 1

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from smallwit.data.columns import mapped
 from smallwit.data.dataset import read_dataset
-from smallwit.data.step import Context, Pace, World
+from smallwit.data.step import Context, Pace, Resources
 from smallwit.errors import UserError
 from smallwit.recipe_data import FileRows, Gather, HubRows, RowSourceSpec, StageRows, TaskRows
 from smallwit.rows import BadRow, Row, scan_rows
@@ -26,7 +26,7 @@ class GatherStep:
 
     def rows(self, rows: Iterator[Row], context: Context) -> Iterator[Row]:
         """Raises `UserError` for a source that cannot be read, or of which more than 0.1 % (and one) is unusable."""
-        pace = Pace(context.world, "rows read")
+        pace = Pace(context.resources, "rows read")
         gathered: dict[str, int] = {}
         for number, source in enumerate(self.spec.sources):
             share = [0.0]
@@ -36,7 +36,7 @@ class GatherStep:
 
             count = bad = 0
             for row in _read(source, context, far):
-                context.world.stop_if_asked()
+                context.resources.stop_if_asked()
                 pace.step(share[0])
                 if isinstance(row, BadRow):
                     if count == bad == 0:
@@ -60,11 +60,11 @@ def _read(source: RowSourceSpec, context: Context, far: Far) -> Iterator[Row | B
     found: Iterator[Row | BadRow]
     match source:
         case TaskRows():
-            found = _task_rows(source, context.world, far)
+            found = _task_rows(source, context.resources, far)
         case StageRows():
-            found = read_dataset(context.world.inputs[source.from_], far=far)
+            found = read_dataset(context.resources.inputs[source.from_], far=far)
         case FileRows():
-            found = _files(source, context.world.base, far)
+            found = _files(source, context.resources.base, far)
         case HubRows():
             found = _hub(source, context, far)
     for row in found:
@@ -81,8 +81,8 @@ def _provenance(row: Row, source: RowSourceSpec) -> Row:
     return row
 
 
-def _task_rows(source: TaskRows, world: World, far: Far) -> Iterator[Row]:
-    task = world.tasks[source.task]
+def _task_rows(source: TaskRows, resources: Resources, far: Far) -> Iterator[Row]:
+    task = resources.tasks[source.task]
     problems = task.problems(source.split)
     total = source.limit or (len(problems) if isinstance(problems, Sequence) else None)
     for number, problem in enumerate(problems):

@@ -18,7 +18,7 @@ class GenerateStep:
 
     def rows(self, rows: Iterator[Row], context: Context) -> Iterator[Row]:
         """Each row once for every sample, with `completion`, `teacher`, `sample`, `truncated`."""
-        spec, world = self.spec, context.world
+        spec, resources = self.spec, context.resources
         names = [teacher.model for teacher in spec.teachers]
         with asker_of(context, spec) as asker:
             for chunk in chunks(rows, max(1, spec.batch // (spec.draw.samples * len(names)))):
@@ -29,7 +29,7 @@ class GenerateStep:
                     for sample in range(spec.draw.samples)
                 ]
                 calls = [
-                    Call(t, prompt_of(row, spec.prompt), spec.draw.decoding, sample_seed(world.seed, row, sample))
+                    Call(t, prompt_of(row, spec.prompt), spec.draw.decoding, sample_seed(resources.seed, row, sample))
                     for row, t, sample in wanted
                 ]
                 answered: set[int] = set()

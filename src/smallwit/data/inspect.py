@@ -16,7 +16,7 @@ from rich.table import Column, Table
 
 from smallwit.data.build import make_step
 from smallwit.data.dataset import read_dataset
-from smallwit.data.step import Context, World, texts
+from smallwit.data.step import Context, Resources, texts
 from smallwit.data.suites import benchmarks
 from smallwit.errors import UserError
 from smallwit.recipe_data import DataStepSpec, Decontaminate, Deduplicate
@@ -73,7 +73,7 @@ def inspect(folder: Path, tokenizer: "PreTrainedTokenizerBase | None", data_dir:
                     found.rows[place : place + 1] = [row]
                 yield row
 
-    world = World(
+    resources = Resources(
         tasks={},
         base=folder,
         data_dir=data_dir,
@@ -91,7 +91,7 @@ def inspect(folder: Path, tokenizer: "PreTrainedTokenizerBase | None", data_dir:
     ]
     with tempfile.TemporaryDirectory() as scratch:
         contexts = [
-            Context(world, number, spec.kind, Path(scratch), Path(scratch)) for number, spec in enumerate(specs)
+            Context(resources, number, spec.kind, Path(scratch), Path(scratch)) for number, spec in enumerate(specs)
         ]
         # Each looks at all rows: one that holds an evaluation problem may also repeat another.
         streams = (counted(read_dataset(folder, None)), read_dataset(folder, None))

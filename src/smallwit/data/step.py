@@ -43,7 +43,7 @@ def _no_model(name: str, batch: int) -> "Model":
 
 
 @dataclass(frozen=True)
-class World:
+class Resources:
     """What steps may ask for beside their rows.
 
     `tasks` are the recipe's. `load_tokenizer` is called when a step first counts tokens; `model(name, batch)` gives a
@@ -98,8 +98,8 @@ class Account:
 class Context:
     """A step's own view of the build."""
 
-    def __init__(self, world: World, number: int, kind: str, build: Path, journals: Path) -> None:
-        self.world = world
+    def __init__(self, resources: Resources, number: int, kind: str, build: Path, journals: Path) -> None:
+        self.resources = resources
         self.name = f"{number:02d}-{kind}"
         self.account = Account(kind)
         self.build = build
@@ -145,8 +145,8 @@ class Context:
 class Pace:
     """Rate and time left of a loop, told at most twice a second."""
 
-    def __init__(self, world: World, what: str) -> None:
-        self.world, self.what = world, what
+    def __init__(self, resources: Resources, what: str) -> None:
+        self.resources, self.what = resources, what
         self.started = self.told = time.monotonic()
         self.count = 0
 
@@ -161,7 +161,7 @@ class Pace:
         text = f"{self.count:,} {self.what}, {self.count / seconds:,.0f} a second"
         if share:
             text += f", {_clock(seconds * (1 - share) / share)} left"
-        self.world.progress(share or 0.0, text)
+        self.resources.progress(share or 0.0, text)
 
 
 def _clock(seconds: float) -> str:

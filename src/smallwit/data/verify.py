@@ -88,10 +88,10 @@ def verdicts_on(rows: Sequence[Row], context: Context) -> list[Verdict]:
         by_task: dict[str, list[int]] = {}
         for place, row in enumerate(rows):
             if place not in found or found[place].score is None or found[place].strict is None:
-                by_task.setdefault(context.world.task_of(row).name, []).append(place)
+                by_task.setdefault(context.resources.task_of(row).name, []).append(place)
         for name, places in by_task.items():
             pairs = [(golden(rows[place]), answer_of(rows[place])) for place in places]
-            found |= dict(zip(places, context.world.tasks[name].verify_batch(pairs), strict=True))
+            found |= dict(zip(places, context.resources.tasks[name].verify_batch(pairs), strict=True))
     return [found[place] for place in range(len(rows))]
 
 

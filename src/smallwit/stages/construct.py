@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from smallwit.artifacts import publish
 from smallwit.data.build import build, identity_of, origin_of_tokenizer, signature_of
 from smallwit.data.card import card
-from smallwit.data.step import VerifierFailed, World
+from smallwit.data.step import Resources, VerifierFailed
 from smallwit.errors import UserError
 from smallwit.models.tokenizer import load_tokenizer
 from smallwit.recipe import ConstructStage
@@ -29,7 +29,7 @@ def run(job: Job, reporter: Reporter) -> Info:
         if reporter.stopping():
             raise Stopped
 
-    world = World(
+    resources = Resources(
         tasks={task.name: task for task in tasks_of(job, None)},
         base=job.base,
         data_dir=job.data_dir,
@@ -43,7 +43,7 @@ def run(job: Job, reporter: Reporter) -> Info:
     )
     work = job.work / "data"
     try:
-        accounts = build(stage.steps, world, work, stage.on_personal_data)
+        accounts = build(stage.steps, resources, work, stage.on_personal_data)
     except VerifierFailed as error:
         raise Failed(f"{stage.name}: {error}") from error
     made = work / "build"

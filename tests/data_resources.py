@@ -1,4 +1,4 @@
-"""Data steps run alone: a world with the word problems' task and models that are programs."""
+"""Data steps run alone: a resources with the word problems' task and models that are programs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from scripted_teacher import ScriptedTeacher
 from smallwit.data.asking import Model
 from smallwit.data.build import make_step
-from smallwit.data.step import Context, World
+from smallwit.data.step import Context, Resources
 from smallwit.recipe_data import DataStepSpec
 from smallwit.rows import Row
 from smallwit.tasks.base import Task
@@ -29,8 +29,8 @@ def _tokenizer() -> Any:
     return tiny.tokenizer()
 
 
-def world(folder: Path, **teachers: ScriptedTeacher) -> World:
-    return World(
+def resources(folder: Path, **teachers: ScriptedTeacher) -> Resources:
+    return Resources(
         tasks=TASKS,
         base=folder,
         data_dir=None,
@@ -50,7 +50,7 @@ def step(
     """The rows that a step, the `number`-th of its stage, makes of `rows`; and its context with the account."""
     section = TypeAdapter(DataStepSpec).validate_python(spec)
     (folder / "build").mkdir(parents=True, exist_ok=True)
-    context = Context(world(folder, **teachers), number, spec["kind"], folder / "build", folder / "journals")
+    context = Context(resources(folder, **teachers), number, spec["kind"], folder / "build", folder / "journals")
     made = list(make_step(section).rows(iter(rows), context))
     context.close()
     return made, context
