@@ -154,6 +154,7 @@ class TestFaults:
                 said_by(server, total=0.3, attempts=2)
         assert time.monotonic() - started < 2.0
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("stamp", ["1", "date"])
     def test_the_server_says_how_long_to_wait(self, stamp: str) -> None:
         after = stamp if stamp == "1" else formatdate(time.time() + 2, usegmt=True)
@@ -235,6 +236,7 @@ class TestSeveralServers:
         assert min(len(one.asked), len(other.asked)) > 10
         assert sorted(map(int, one.asked + other.asked)) == list(range(40))
 
+    @pytest.mark.slow
     def test_a_broken_one_is_left_out_and_tried_again_later(self) -> None:
         with serving(FaultServer(delay=0.01)) as good, serving(FaultServer(always=status(500))) as bad:
             generator = EndpointGenerator(endpoint(good, bad, concurrency=4, cooldown=0.1, patience=60))
@@ -308,6 +310,7 @@ class TestJournal:
         assert "another process writes there" in said
         generator.close()
 
+    @pytest.mark.slow
     def test_a_kill_loses_at_most_what_was_under_way(self, tmp_path: Path) -> None:
         path = tmp_path / "j.jsonl"
         code = (

@@ -103,6 +103,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[micro.R
         yield micro.run(write(folder, STORED, server.url), folder / "run"), server
 
 
+@pytest.mark.slow
 class TestPipeline:
     def test_the_store_of_an_endpoint_is_that_of_the_model_behind_it(
         self, finished: tuple[micro.Ran, ModelServer]
@@ -155,6 +156,7 @@ stages:
 )
 
 
+@pytest.mark.slow
 class TestLive:
     def test_on_the_students_rollouts_it_teaches_what_the_model_itself_teaches(self, tmp_path: Path) -> None:
         """The likeliest tokens of each rollout are asked for while it learns."""
@@ -171,6 +173,7 @@ class TestLive:
         assert near.ledger["hosts"] == []
 
 
+@pytest.mark.slow
 class TestGoingOn:
     def test_a_run_that_was_stopped_repeats_no_finished_call(self, tmp_path: Path) -> None:
         with serving(FaultServer(delay=0.02)) as server:
@@ -268,6 +271,7 @@ class TestRefusals:
         path = write(tmp_path, STORED, "https://api.example.com/v1")
         assert "--offline allows no other machine" in refusal(lambda: micro.read(path))
 
+    @pytest.mark.slow
     def test_a_server_without_log_probs_stops_the_stage_in_one_line(self, tmp_path: Path) -> None:
         with teacher(frozenset({"token_prompts"})) as server:
             path = write(tmp_path, STORED, server.url)
