@@ -16,7 +16,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist workste
 
 help:
 	@echo 'make quickstart   train a small model through SFT, KD and RL on this machine (about 5 minutes on 2 cores)'
-	@echo 'make hybrids      the recipes of the named hybrids, from a quickstart, and their table (about 10 minutes on 2 cores)'
+	@echo 'make hybrids      the recipes of the named hybrids, from a quickstart, and their table'
 	@echo 'make test         run all tests (about 4 minutes on 2 cores)'
 	@echo 'make test-fast    run the tests that take no time'
 	@echo 'make lint         check style and types'
@@ -24,7 +24,7 @@ help:
 	@echo 'make bench-grading   the graders against their bars (about 6 minutes on 2 cores)'
 	@echo 'make bench-eval   smallwit and lm-evaluation-harness on the same prompts (about 5 minutes on 2 cores)'
 	@echo 'make bench-data       deduplication and decontamination against their bars (about 10 minutes on 2 cores)'
-	@echo 'make bench-curves   every objective alone, from a quickstart: table and figure (about 12 minutes on 2 cores)'
+	@echo 'make bench-curves     every objective alone, from a quickstart: table and figure'
 	@echo 'make clean        remove .venv and caches; runs/ stays'
 
 quickstart: .venv/installed

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 QUICKSTART = Path("runs/quickstart")
 RUN = Path("runs/learning-curves")
 FIGURE = Path("docs/learning-curves.png")
-GIVEN = ("teacher", "sft", "sft-equal-compute")
-"""Models of the quickstart: the one that teaches, and those that the curves start from."""
+STARTS = ("sft", "sft-equal-compute")
+GIVEN = ("teacher", *STARTS)
+"""Models of the quickstart."""
 POINTS = 8
 """Validations along a curve."""
 PROBLEMS = 100
@@ -36,8 +37,7 @@ DIVERGENCES = (
 )  # fmt: skip
 POLICIES = ("grpo", "dr_grpo", "dapo", "rloo", "reinforce_pp", "gspo", "cispo", "ppo")
 COLOURS = {"wordmath": "#0072B2", "algebra": "#D55E00", "functions": "#009E73"}
-MUON = {"kind": "muon", "lr": 5.0e-3, "matrix_lr": 1.0e-2}
-GENTLE_MUON = {"kind": "muon", "lr": 2.5e-3, "matrix_lr": 5.0e-3}
+MUON = {"kind": "muon", "lr": 2.5e-3, "matrix_lr": 5.0e-3}
 ADAMW = {"lr": 5.0e-4, "warmup": 0.05}
 
 
@@ -65,14 +65,14 @@ class Curve:
             "steps": self.steps,
             "micro_tokens": 4096,
             "optimizer": self.optimizer,
-            "validation": {"every": self.steps // POINTS, "problems": PROBLEMS, "keep": "last"},
+            "validation": {"every": max(self.steps // POINTS, 1), "problems": PROBLEMS, "keep": "last"},
         }
 
 
 def curves() -> dict[str, list[Curve]]:
     """The rows of the figure. What learns from its own words starts from a model that is right more often than not."""
     demos = {"source": DEMONSTRATIONS, "start": "sft", "steps": 160, "optimizer": MUON}
-    own = {"source": OWN, "start": "sft-equal-compute", "steps": 160, "optimizer": GENTLE_MUON}
+    own = {"source": OWN, "start": "sft-equal-compute", "steps": 160, "optimizer": MUON}
     rewarded = {"source": OWN | {"group": 8}, "start": "sft-equal-compute", "steps": 160, "optimizer": ADAMW}
     labels, stranger = {"kind": "cross_entropy"}, {"kind": "uld", "teacher": "stranger"}
     taught = {kind: [{"kind": kind, "teacher": "teacher"}] for kind in DIVERGENCES}
@@ -89,11 +89,16 @@ def curves() -> dict[str, list[Curve]]:
     }
 
 
+def still(start: str) -> Curve:
+    """Validation comes after a step: one at a rate that changes nothing gives the score of the model at the start."""
+    return Curve(f"still-{start}", "", [{"kind": "cross_entropy"}], DEMONSTRATIONS, start, 1, {"lr": 1e-9})
+
+
 def recipe(rows: Mapping[str, Sequence[Curve]]) -> Recipe:
     """All curves as one recipe; what they need besides comes first."""
     quickstart = load_recipe(Path("recipes/quickstart.yaml"))
     student = quickstart.models["untrained-student"].model_dump(mode="json")
-    stages = [curve.stage for curves in rows.values() for curve in curves]
+    stages = [curve.stage for row in rows.values() for curve in row]
     return Recipe.model_validate(
         {
             "name": RUN.name,
@@ -113,9 +118,10 @@ def recipe(rows: Mapping[str, Sequence[Curve]]) -> Recipe:
                     "objectives": [{"kind": "cross_entropy", "source": "demos"}],
                     "flops": 0.45e12,
                     "micro_tokens": 4096,
-                    "optimizer": MUON,
+                    "optimizer": {"kind": "muon", "lr": 5.0e-3, "matrix_lr": 1.0e-2},
                 },
                 {"name": "store", "kind": "teach", "model": "teacher", "limit": DEMONSTRATIONS["limit"]},
+                *(still(start).stage for start in STARTS),
                 *stages,
             ],
             "evaluation": {
@@ -172,11 +178,12 @@ def draw(rows: Mapping[str, Sequence[Curve]]) -> None:
 
 def panel(axes: "Axes", curve: Curve) -> None:
     """One run: its families thin, their mean bold, and where it began."""
-    scores = validation(curve.name)
+    start, scores = validation(still(curve.start).name), validation(curve.name)
+    scores = {name: [(0, start[name][0][1]), *points] for name, points in scores.items()}
     for family, colour in COLOURS.items():
         axes.plot(*zip(*scores[family], strict=True), color=colour, linewidth=0.9, label=family)
     axes.plot(*zip(*scores["mean"], strict=True), color="black", linewidth=1.9, label="mean")
-    axes.axhline(pooled((RUN, curve.start)), color="grey", linewidth=0.9, linestyle=":", label="start")
+    axes.axhline(scores["mean"][0][1], color="grey", linewidth=0.9, linestyle=":", label="start")
     axes.set_title(curve.label, fontsize=8)
     axes.set_xlim(0, curve.steps)
     axes.set_xticks([0, curve.steps])
