@@ -1,13 +1,15 @@
 """Asking models: a finished call is never repeated, a budget is never exceeded, and nothing depends on batches."""
 
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from scripted_teacher import ScriptedTeacher
 from smallwit.data.asking import Asker, Call, Limits, Model, most_prompt_tokens
-from smallwit.data.journal import Journal
+from smallwit.journal import Journal
 from smallwit.recipe_generation import Price
 from smallwit.rollout.generator import Decoding, Prompt
 
@@ -33,9 +35,16 @@ def texts(asking: Asker, wanted: list[Call]) -> list[str]:
     return [reply.text for _, reply in chain.from_iterable(asking.ask(wanted))]
 
 
+def texts_of_a_process(path: Path, teacher: ScriptedTeacher, count: int, **options: Any) -> list[str]:
+    """What a process gets that opens the journal, asks and ends."""
+    with Journal(path) as journal:
+        return texts(asker(teacher, journal, **options), calls(count))
+
+
 @pytest.fixture
-def journal(tmp_path: Path) -> Journal:
-    return Journal(tmp_path / "replies.jsonl")
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with Journal(tmp_path / "replies.jsonl") as journal:
+        yield journal
 
 
 class Broken(Exception):
@@ -45,15 +54,15 @@ class Broken(Exception):
 class TestJournal:
     def test_replies_come_in_the_order_of_the_calls_whatever_the_batch(self, tmp_path: Path) -> None:
         found = {
-            tuple(texts(asker(ScriptedTeacher(echo), Journal(tmp_path / f"{batch}"), batch=batch), calls(20)))
+            tuple(texts_of_a_process(tmp_path / f"{batch}", ScriptedTeacher(echo), 20, batch=batch))
             for batch in (1, 3, 7, 100)
         }
         assert found == {tuple(echo(f"q{i}", i * 31 % 17) for i in range(20))}
 
-    def test_a_reply_that_is_there_is_not_asked_for_again(self, tmp_path: Path, journal: Journal) -> None:
-        first = texts(asker(ScriptedTeacher(echo), journal, batch=4), calls(10))
+    def test_a_reply_that_is_there_is_not_asked_for_again(self, tmp_path: Path) -> None:
+        first = texts_of_a_process(tmp_path / "j", ScriptedTeacher(echo), 10, batch=4)
         again = ScriptedTeacher(echo)
-        assert texts(asker(again, Journal(tmp_path / "replies.jsonl"), batch=3), calls(10)) == first
+        assert texts_of_a_process(tmp_path / "j", again, 10, batch=3) == first
         assert again.asked == []
 
     def test_a_model_that_need_not_speak_is_not_loaded(self, journal: Journal) -> None:
@@ -73,9 +82,9 @@ class TestJournal:
                 raise Broken
 
         with pytest.raises(Broken):
-            texts(asker(teacher, Journal(tmp_path / "j"), batch=4, on_reply=stop), calls(10))
+            texts_of_a_process(tmp_path / "j", teacher, 10, batch=4, on_reply=stop)
         again = ScriptedTeacher(echo)
-        assert len(texts(asker(again, Journal(tmp_path / "j"), batch=4), calls(10))) == 10
+        assert len(texts_of_a_process(tmp_path / "j", again, 10, batch=4)) == 10
         assert len(again.asked) == 10 - stop_after
 
     def test_a_batch_that_is_one_piece_of_work_is_made_again_whole(self, tmp_path: Path) -> None:
@@ -86,9 +95,9 @@ class TestJournal:
                 raise Broken
 
         with pytest.raises(Broken):
-            texts(asker(teacher, Journal(tmp_path / "j"), whole=True, batch=4, on_reply=stop), calls(10))
+            texts_of_a_process(tmp_path / "j", teacher, 10, whole=True, batch=4, on_reply=stop)
         again = ScriptedTeacher(echo)
-        texts(asker(again, Journal(tmp_path / "j"), whole=True, batch=4), calls(10))
+        texts_of_a_process(tmp_path / "j", again, 10, whole=True, batch=4)
         assert again.asked == [f"q{i}" for i in range(4, 10)]
 
     def test_other_weights_another_prompt_and_other_decoding_are_other_calls(self, journal: Journal) -> None:
@@ -126,9 +135,9 @@ class TestBudget:
         counts = set()
         for batch in (1, 5, 64):
             path = tmp_path / f"{batch}"
-            counts.add(len(texts(asker(ScriptedTeacher(echo), Journal(path), limits=limit, batch=batch), calls(200))))
+            counts.add(len(texts_of_a_process(path, ScriptedTeacher(echo), 200, limits=limit, batch=batch)))
             again = ScriptedTeacher(echo)
-            counts.add(len(texts(asker(again, Journal(path), limits=limit, batch=batch), calls(200))))
+            counts.add(len(texts_of_a_process(path, again, 200, limits=limit, batch=batch)))
             assert again.asked == []
         assert len(counts) == 1
         assert 0 < counts.pop() < 200

@@ -13,7 +13,6 @@ import pytest
 from smallwit.data.build import build, make_step
 from smallwit.data.contamination import Evaluations
 from smallwit.data.dataset import read_dataset, shards_of
-from smallwit.data.journal import Journal
 from smallwit.data.step import Account, Context, Resources
 from smallwit.data.write import split_of
 from smallwit.errors import UserError
@@ -434,21 +433,3 @@ class TestBuild:
         specs: list[Any] = [_gather(kind="task", task="sums"), Filter.model_validate(strict), Write(kind="write")]
         with pytest.raises(UserError, match=r"the step filter left none of 8 rows \(length 8\)"):
             build(specs, resources, tmp_path / "work", "report")
-
-
-def test_a_journal_keeps_what_was_put_and_loses_only_a_line_cut_short(tmp_path: Path) -> None:
-    path = tmp_path / "j" / "replies.jsonl"
-    with Journal(path) as journal:
-        journal.put(["p", 0], {"text": "é"})
-        journal.put(["p", 1], 2)
-    with path.open("ab") as file:
-        file.write(b'{"key": "00", "va')
-    with Journal(path) as journal:
-        assert len(journal) == 2
-        assert ["p", 1] in journal
-        assert ["p", 2] not in journal
-        assert journal[["p", 0]] == {"text": "é"}
-        journal.put(["p", 2], 3)
-        assert journal[["p", 1]] == 2
-    with Journal(path) as journal:
-        assert journal[["p", 2]] == 3

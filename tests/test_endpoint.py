@@ -302,7 +302,7 @@ class TestJournal:
                 assert asks(again, [chat("a"), chat("b")]) == replies
                 again.close()
         assert server.asked == ["a", "b", "b"]
-        assert "is not whole; its request is asked again" in caplog.text
+        assert "is not whole; its work is done again" in caplog.text
 
     def test_two_processes_cannot_write_the_same(self, tmp_path: Path) -> None:
         generator = endpoint_generator("openai:http://127.0.0.1:1/v1#m", journal=tmp_path / "j.jsonl")

@@ -9,12 +9,12 @@ import torch
 import tiny
 from model_server import ALL_FORMS, serving_model
 from recipe_samples import refusal
+from smallwit.journal import Journal
 from smallwit.models.tokenizer import train_tokenizer
 from smallwit.rollout.endpoint import EndpointGenerator
 from smallwit.rollout.endpoint_client import Endpoint
 from smallwit.rollout.endpoint_scores import EndpointScorer
 from smallwit.rollout.generator import Decoding, Prompt
-from smallwit.rollout.journal import Journal
 
 TOKENIZER = tiny.tokenizer()
 MODEL = tiny.tiny_model(rows=len(TOKENIZER), scale=3.0)

@@ -28,7 +28,7 @@ class BrokenArtifact(Exception):
 def content_key(value: Any) -> str:
     """A short hash of JSON data, the same for equal data."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:20]
 
 
 def file_hash(path: Path) -> str:

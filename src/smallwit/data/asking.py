@@ -7,9 +7,9 @@ from itertools import islice
 from typing import NamedTuple, TypeVar
 
 from smallwit.artifacts import content_key
-from smallwit.data.journal import Journal
 from smallwit.data.step import Context, Pace
 from smallwit.errors import UserError
+from smallwit.journal import Journal
 from smallwit.recipe_generation import Asking, Price
 from smallwit.rollout.endpoint import RepliesMissing
 from smallwit.rollout.generator import Decoding, Generator, Prompt, Reply
@@ -228,7 +228,7 @@ class Asker:
         """Move replies to the journal."""
         while finished:
             key, reply = finished.pop(0)
-            self.journal.put(key, [reply.text, reply.tokens, reply.prompt_tokens, reply.truncated])
+            self.journal.add(key, [reply.text, reply.tokens, reply.prompt_tokens, reply.truncated])
 
     def _cost(self, call: Call, reply: Reply) -> Spent:
         return self.models[call.teacher].cost(reply.prompt_tokens, reply.tokens)

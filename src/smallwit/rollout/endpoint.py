@@ -12,13 +12,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from smallwit.artifacts import content_key
 from smallwit.errors import UserError
+from smallwit.journal import Journal
 from smallwit.rollout.background import in_background
 from smallwit.rollout.endpoint_client import Client, Endpoint, EndpointError, RequestFailed
 from smallwit.rollout.endpoint_dialect import MOST_SEEDS, Abilities, Answer, Dialect, cut
 from smallwit.rollout.endpoint_pool import results
 from smallwit.rollout.generator import Decoding, Prompt, Reply
-from smallwit.rollout.journal import Journal, request_key
 
 SCHEME = "openai:"
 _log = logging.getLogger(__name__)
@@ -148,7 +149,7 @@ class EndpointGenerator:
     def _key(self, prompt: Prompt, decoding: Decoding, seed: int) -> str:
         drawn = seed % MOST_SEEDS if decoding.temperature > 0 else None
         asked = {"model": self.endpoint.model, "prompt": asdict(prompt), "decoding": asdict(decoding), "seed": drawn}
-        return request_key(asked)
+        return content_key(asked)
 
     def _reply(self, prompt: Prompt, decoding: Decoding, answer: Answer) -> Reply:
         text, stopped = cut(answer.text, decoding.stop)

@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import closing
 from typing import Any, TypeVar
 
+from smallwit.journal import Journal
 from smallwit.rollout.background import in_background
 from smallwit.rollout.endpoint_client import Client, EndpointError, RequestFailed
-from smallwit.rollout.journal import Journal
 
 T = TypeVar("T")
 Result = dict[str, Any] | RequestFailed

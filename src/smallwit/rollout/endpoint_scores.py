@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from smallwit.artifacts import content_key
 from smallwit.errors import UserError
+from smallwit.journal import Journal
 from smallwit.rollout.endpoint_client import Client, Endpoint, NotThere, Refused
 from smallwit.rollout.endpoint_dialect import COMPLETIONS, read_answer
 from smallwit.rollout.endpoint_pool import results
-from smallwit.rollout.journal import Journal, request_key
 
 _PROBED = 200
 """Ids, evenly spread over the vocabulary, whose text the server must agree on; and all special ones."""
@@ -62,7 +63,7 @@ class EndpointScorer:
         `on_row(index)` is called in this thread as results come. Raises `UserError` when the server cannot say it, or
         has another tokenizer, and otherwise as `EndpointGenerator.reply` does; a request that fails for good ends all.
         """
-        keys = [request_key({"model": self.endpoint.model, "k": self.k, "row": [list(row[0]), row[1]]}) for row in rows]
+        keys = [content_key({"model": self.endpoint.model, "k": self.k, "row": [list(row[0]), row[1]]}) for row in rows]
         places = {key: index for index, key in enumerate(keys)}
 
         async def ask(index: int) -> dict[str, Any]:

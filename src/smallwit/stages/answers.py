@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from smallwit.artifacts import publish
 from smallwit.data.asking import Asker, Call, Limits, Model
-from smallwit.data.journal import Journal
 from smallwit.errors import UserError
 from smallwit.evaluation.graders import load_grader
 from smallwit.evaluation.named import HOUSE
 from smallwit.evaluation.runner import graded, require_verdicts
+from smallwit.journal import Journal
 from smallwit.recipe import AnswersStage
 from smallwit.rollout.generator import Decoding, Prompt, Reply
 from smallwit.seeds import stable_seed

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from smallwit.contacts import REQUESTS_FILE, HostLog
+from smallwit.journal import Journal
 from smallwit.models.build import backbone, head_weight
 from smallwit.models.flops import Cost
 from smallwit.objectives.head import CHUNK_ELEMENTS
 from smallwit.objectives.teacher import TeacherHead, TopK
 from smallwit.recipe import TeachStage
 from smallwit.rollout.endpoint_scores import EndpointScorer
-from smallwit.rollout.journal import Journal
 from smallwit.stages.inputs import autocast_of, calls_file, endpoint_of, model_of, pad_token, tokenizer_of
 from smallwit.stages.job import Job
 from smallwit.training.batch import Example, TokenBatch, micro_batches

@@ -1,7 +1,6 @@
-"""Replies that were paid for, on disk as they come: a rerun asks for none of them again."""
+"""Finished work that must not be done twice, on disk as it comes: replies of models, most of all."""
 
 import fcntl
-import hashlib
 import json
 import logging
 import os
@@ -15,14 +14,10 @@ _SYNC_SECONDS = 1.0
 _log = logging.getLogger(__name__)
 
 
-def request_key(request: dict[str, Any]) -> str:
-    """A hash of what was asked, the same for equal requests."""
-    text = json.dumps(request, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-
-
 class Journal:
-    """One JSON line a finished request: `{"key": ..., "reply": {...}}`. Of the texts only the places are in memory.
+    """JSON data by key, one line each in a file that only grows: `{"key": ..., "value": ...}`. A context manager.
+
+    A key is a text, such as a `content_key` of all that the value depends on. In memory are the places of the lines.
 
     A line that was cut off, by a kill or a full disk, counts as not there. Written lines reach the system at once and
     the disk at least every second, so that a kill loses nothing and a power cut a second.
@@ -53,7 +48,7 @@ class Journal:
             try:
                 self.places[json.loads(line)["key"]] = (start, len(line))
             except (ValueError, KeyError, TypeError):
-                _log.warning("%s: a line at byte %d is not whole; its request is asked again", self.path, start)
+                _log.warning("%s: a line at byte %d is not whole; its work is done again", self.path, start)
             start += len(line)
         if not whole:
             self.file.write(b"\n")
@@ -61,20 +56,26 @@ class Journal:
             start += 1
         return start
 
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def __contains__(self, key: str) -> bool:
         return key in self.places
 
     def __len__(self) -> int:
         return len(self.places)
 
-    def __getitem__(self, key: str) -> dict[str, Any]:
+    def __getitem__(self, key: str) -> Any:
+        """Raises `KeyError` when it is not there."""
         start, size = self.places[key]
-        reply: dict[str, Any] = json.loads(os.pread(self.file.fileno(), size, start))["reply"]
-        return reply
+        return json.loads(os.pread(self.file.fileno(), size, start))["value"]
 
-    def add(self, key: str, reply: dict[str, Any]) -> None:
+    def add(self, key: str, value: Any) -> None:
         """Raises `OSError` when the disk takes no more."""
-        line = json.dumps({"key": key, "reply": reply}, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
+        line = json.dumps({"key": key, "value": value}, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
         self.file.write(line)
         self.file.flush()
         self.places[key] = (self.end, len(line))
