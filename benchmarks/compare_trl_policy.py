@@ -19,8 +19,8 @@ from pydantic import TypeAdapter
 from torch import Tensor
 from trl import GRPOTrainer, RLOOTrainer
 
-from smallwit.recipe import Rollouts
-from smallwit.recipe_objectives import ObjectiveSpec
+from smallwit.recipe.objectives import ObjectiveSpec
+from smallwit.recipe.schema import Rollouts
 from smallwit.training.batch import Example, TokenBatch
 from smallwit.training.objectives import bind
 

@@ -16,7 +16,7 @@ from smallwit.data.build import build
 from smallwit.data.deduplicate import DeduplicateStep, runs
 from smallwit.data.lsh import PERMUTATIONS
 from smallwit.data.step import Context, Resources
-from smallwit.recipe_data import DataStepSpec, Deduplicate, Filter, Gather, Write
+from smallwit.recipe.data import DataStepSpec, Deduplicate, Filter, Gather, Write
 from smallwit.rows import Row
 
 NAMES = ("Ada", "Ben", "Cleo", "Dan", "Eve", "Finn", "Gus", "Hana", "Ivo", "June")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from scores import line, print_table
 from smallwit import pipeline
-from smallwit.recipe import TrainStage
-from smallwit.recipe_file import check_recipe, read_recipe
+from smallwit.recipe.file import check_recipe, read_recipe
+from smallwit.recipe.schema import TrainStage
 
 RECIPES = Path("recipes/hybrids")
 BASELINE = (Path("runs/alone"), "sft-alone")

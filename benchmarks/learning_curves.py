@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from bench import Result, compare, report
 from scores import line, pooled, print_table
 from smallwit import pipeline
-from smallwit.recipe import Recipe
-from smallwit.recipe_file import load_recipe
+from smallwit.recipe.file import load_recipe
+from smallwit.recipe.schema import Recipe
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,8 +12,8 @@ from typing import Any
 from rich.console import Console
 
 from smallwit import pipeline
-from smallwit.recipe import Recipe
-from smallwit.recipe_file import check_recipe
+from smallwit.recipe.file import check_recipe
+from smallwit.recipe.schema import Recipe
 
 WARMUP, STEPS = 2, 4
 SHARES = {"1 process, 1 thread": (1, 1), "1 process, 2 threads": (1, 2), "2 processes, 1 thread each": (2, 2)}

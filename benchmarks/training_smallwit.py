@@ -10,7 +10,7 @@ import torch
 from smallwit.device import return_freed_memory
 from smallwit.models.flops import Cost
 from smallwit.objectives.divergence import ForwardKL
-from smallwit.recipe import Optimizer
+from smallwit.recipe.schema import Optimizer
 from smallwit.training.batch import Example, packed_rows
 from smallwit.training.loop import Budget, Teacher, Trainer
 from smallwit.training.objectives import CrossEntropyObjective, DivergenceObjective, Objective, PolicyObjective

@@ -10,7 +10,7 @@ import interruption
 import pipeline_recipes as micro
 from pipeline_recipes import Ran
 from recipe_samples import RECIPE, refusal
-from smallwit.recipe_file import check_recipe, read_recipe
+from smallwit.recipe.file import check_recipe, read_recipe
 
 
 @pytest.fixture

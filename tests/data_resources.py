@@ -10,7 +10,7 @@ from scripted_teacher import ScriptedTeacher
 from smallwit.data.asking import Model
 from smallwit.data.build import make_step
 from smallwit.data.step import Context, Resources
-from smallwit.recipe_data import DataStepSpec
+from smallwit.recipe.data import DataStepSpec
 from smallwit.rows import Row
 from smallwit.tasks.base import Task
 from smallwit.tasks.functions import Functions

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from smallwit.models.flops import Cost
 from smallwit.models.tokenizer import train_tokenizer
-from smallwit.recipe import Demonstrations, Optimizer, Rollouts, Source
-from smallwit.recipe_objectives import ObjectiveSpec
+from smallwit.recipe.objectives import ObjectiveSpec
+from smallwit.recipe.schema import Demonstrations, Optimizer, Rollouts, Source
 from smallwit.rollout.local import LocalEngine
 from smallwit.stages.teachers import read_by_teachers
 from smallwit.tasks.wordmath import WordMath

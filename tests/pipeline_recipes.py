@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console
 
 from smallwit import pipeline
-from smallwit.recipe import Recipe
-from smallwit.recipe_file import check_recipe, read_recipe
+from smallwit.recipe.file import check_recipe, read_recipe
+from smallwit.recipe.schema import Recipe
 
 # Sums of two digits. An untrained model earns a part of the reward for each digit that it writes, so that its groups
 # are not all alike and RL has something to learn from.

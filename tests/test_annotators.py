@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from transformers import PreTrainedModel
 
 from smallwit.objectives.advantages import generalised_advantages
-from smallwit.recipe_objectives import ObjectiveSpec
+from smallwit.recipe.objectives import ObjectiveSpec
 from smallwit.training.annotators import CriticAdvantages, ForwardPass, LabelLogProbs
 from smallwit.training.batch import Example
 from smallwit.training.objectives import PPOObjective, bind

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import pipeline_recipes as micro
-from smallwit.recipe_file import read_recipe
+from smallwit.recipe.file import read_recipe
 from smallwit.rollout.local_generator import LocalGenerator
 from smallwit.stages import answers, tokenizer
 from smallwit.stages.job import Job, Reporter, Stopped

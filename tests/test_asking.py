@@ -10,7 +10,7 @@ import pytest
 from scripted_teacher import ScriptedTeacher
 from smallwit.data.asking import Asker, Call, Limits, Model, most_prompt_tokens
 from smallwit.journal import Journal
-from smallwit.recipe_generation import Price
+from smallwit.recipe.generation import Price
 from smallwit.rollout.generator import Decoding, Prompt
 
 DRAW = Decoding(temperature=1.0, max_new_tokens=10)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from smallwit.recipe import Optimizer
+from smallwit.recipe.schema import Optimizer
 from smallwit.training.average import WeightAverage
 from smallwit.training.checkpoint import Checkpoints
 from smallwit.training.loop import Trainer

@@ -12,8 +12,8 @@ from pydantic import TypeAdapter
 from smallwit.artifacts import MANIFEST
 from smallwit.models.flops import Cost
 from smallwit.objectives.divergence import ForwardKL
-from smallwit.recipe import LoRA, Optimizer, Rollouts
-from smallwit.recipe_objectives import ObjectiveSpec
+from smallwit.recipe.objectives import ObjectiveSpec
+from smallwit.recipe.schema import LoRA, Optimizer, Rollouts
 from smallwit.rollout.local import LocalEngine
 from smallwit.tasks.wordmath import WordMath
 from smallwit.training.annotators import ForwardPass, annotators_of

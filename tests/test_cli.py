@@ -10,7 +10,7 @@ import pytest
 
 from smallwit import __version__
 from smallwit.cli import main
-from smallwit.recipe_file import load_recipe
+from smallwit.recipe.file import load_recipe
 
 ALL = "run, teach, eval, data, model, grade, report, compare, doctor"
 RECIPE = """\

@@ -21,7 +21,7 @@ from smallwit.cli import main
 from smallwit.data.build import identity_of
 from smallwit.data.dataset import read_dataset
 from smallwit.errors import UserError
-from smallwit.recipe_file import check_recipe, dump_recipe, load_recipe, read_recipe
+from smallwit.recipe.file import check_recipe, dump_recipe, load_recipe, read_recipe
 
 RECIPE = """\
 name: mine

@@ -16,7 +16,7 @@ from smallwit.data.dataset import read_dataset, shards_of
 from smallwit.data.step import Account, Context, Resources
 from smallwit.data.write import split_of
 from smallwit.errors import UserError
-from smallwit.recipe_data import DataStep, Decontaminate, Deduplicate, Filter, Gather, Near, Write
+from smallwit.recipe.data import DataStep, Decontaminate, Deduplicate, Filter, Gather, Near, Write
 from smallwit.rows import Row
 from smallwit.tasks.base import Problem, Task
 from smallwit.verify import Verdict

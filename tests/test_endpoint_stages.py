@@ -18,7 +18,7 @@ from model_server import ModelServer, serving_model
 from recipe_samples import refusal
 from smallwit import pipeline
 from smallwit.models.build import save_model
-from smallwit.recipe_file import check_recipe, read_recipe
+from smallwit.recipe.file import check_recipe, read_recipe
 from smallwit.training.teacher_store import StoredTeacher
 
 TOKENIZER = tiny.tokenizer()

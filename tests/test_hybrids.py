@@ -7,8 +7,8 @@ import pytest
 from recipe_samples import refusal
 from smallwit.budget import declared_flops
 from smallwit.plan import make_plan
-from smallwit.recipe import TrainStage
-from smallwit.recipe_file import check_recipe, load_recipe
+from smallwit.recipe.file import check_recipe, load_recipe
+from smallwit.recipe.schema import TrainStage
 from smallwit.run_folder import RunFolder
 
 RECIPES = Path(__file__).parent.parent / "recipes"

@@ -7,7 +7,7 @@ import pytest
 
 from recipe_samples import RECIPE
 from smallwit.errors import UserError
-from smallwit.recipe_file import check_recipe, read_recipe
+from smallwit.recipe.file import check_recipe, read_recipe
 from smallwit.tasks import load_task
 from smallwit.verify import code
 

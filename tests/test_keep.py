@@ -5,7 +5,7 @@ from itertools import combinations
 import pytest
 
 from smallwit.data.keep import distance, kept, word_runs
-from smallwit.recipe_generation import Keep
+from smallwit.recipe.generation import Keep
 
 ANSWERS = [
     "4 + 4 = 8, so 8 apples\n#### 8",

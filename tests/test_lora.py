@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from smallwit.recipe import LoRA, Optimizer
+from smallwit.recipe.schema import LoRA, Optimizer
 from smallwit.training.annotators import ForwardPass, LabelLogProbs
 from smallwit.training.loop import Trainer
 from smallwit.training.lora import add_adapters, merge_adapters

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from smallwit.recipe import Optimizer
+from smallwit.recipe.schema import Optimizer
 from smallwit.training.muon import Muon, orthogonalise
 from smallwit.training.optimizer import make_optimizers, rate_share
 from test_training import CrossEntropyObjective, Prepared, demonstrations, make_trainer

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from smallwit.objectives.head import LogProb, token_statistics
-from smallwit.recipe import Optimizer
+from smallwit.recipe.schema import Optimizer
 from smallwit.training.batch import Example, TokenBatch, micro_batches, packed_rows
 from smallwit.training.forward import forward_hidden
 from smallwit.training.loop import Budget, Trainer

@@ -20,8 +20,8 @@ from smallwit.objectives.policy_gradient import (
     kl_penalty,
     truncated_importance,
 )
-from smallwit.recipe import Rollouts
-from smallwit.recipe_objectives import ObjectiveSpec
+from smallwit.recipe.objectives import ObjectiveSpec
+from smallwit.recipe.schema import Rollouts
 from smallwit.training.annotators import ForwardPass, annotators_of
 from smallwit.training.batch import Example, TokenBatch
 from smallwit.training.loop import Trainer

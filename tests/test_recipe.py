@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from recipe_samples import RECIPE, line_of, refusal
-from smallwit.recipe import Recipe
-from smallwit.recipe_file import check_recipe, dump_recipe, load_recipe, read_recipe
-from smallwit.recipe_yaml import read_yaml, write_yaml
+from smallwit.recipe.file import check_recipe, dump_recipe, load_recipe, read_recipe
+from smallwit.recipe.schema import Recipe
+from smallwit.recipe.yaml import read_yaml, write_yaml
 
 REVERSE = "kind: reverse_kl"
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from smallwit.recipe_augment import Augment
-from smallwit.recipe_generation import Difficulty, Generate, Template, Verify
+from smallwit.recipe.augment import Augment
+from smallwit.recipe.generation import Difficulty, Generate, Template, Verify
 
 GENERATE = {"kind": "generate", "teachers": ["t"]}
 AUGMENT = {"kind": "augment", "teacher": "t"}

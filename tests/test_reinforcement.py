@@ -11,7 +11,7 @@ from pipeline_recipes import HEAD, Ran
 from recipe_samples import refusal
 from smallwit.objectives.algorithms import ALGORITHMS
 from smallwit.plan import make_plan
-from smallwit.recipe_file import load_recipe
+from smallwit.recipe.file import load_recipe
 
 PAY = "def brevity(problem, response, verdict):\n    return verdict.strict - 0.01 * len(response)\n"
 STAGE = """\

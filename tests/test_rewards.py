@@ -10,7 +10,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from recipe_samples import refusal
-from smallwit.recipe_rewards import RewardPart
+from smallwit.recipe.rewards import RewardPart
 from smallwit.rollout.engine import Completion
 from smallwit.tasks import Problem, Task
 from smallwit.tasks.reward_function import reward_bytes, reward_function

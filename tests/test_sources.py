@@ -11,7 +11,7 @@ from smallwit.errors import UserError
 from smallwit.models.flops import Cost
 from smallwit.models.tokenizer import decode, encode_completions, encode_prompts
 from smallwit.objectives.algorithms import Estimator
-from smallwit.recipe import Rollouts
+from smallwit.recipe.schema import Rollouts
 from smallwit.rollout.engine import Completion, Sampling
 from smallwit.tasks.algebra import Algebra
 from smallwit.tasks.base import Problem, Task

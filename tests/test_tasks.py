@@ -338,8 +338,8 @@ def test_the_documented_task_works(tmp_path: Path) -> None:
 
 
 def test_the_documented_recipe_is_accepted(tmp_path: Path) -> None:
-    from smallwit.recipe_check import check_recipe
-    from smallwit.recipe_file import read_recipe
+    from smallwit.recipe.check import check_recipe
+    from smallwit.recipe.file import read_recipe
 
     (tmp_path / "largest.py").write_text(blocks("python")[0])
     path = tmp_path / "largest.yaml"

@@ -15,7 +15,7 @@ from smallwit.models.build import backbone, head_weight
 from smallwit.models.flops import Cost
 from smallwit.objectives.divergence import ForwardKL
 from smallwit.objectives.teacher import TeacherHead, TopK
-from smallwit.recipe import Optimizer
+from smallwit.recipe.schema import Optimizer
 from smallwit.tasks.wordmath import WordMath
 from smallwit.training.batch import Example, TokenBatch
 from smallwit.training.loop import Budget, Teacher, Trainer

@@ -14,8 +14,8 @@ from transformers import PreTrainedModel
 from smallwit.models.flops import Cost
 from smallwit.objectives.advantages import group_advantages
 from smallwit.objectives.divergence import ForwardKL, ReverseKL
-from smallwit.recipe import Optimizer
-from smallwit.recipe_objectives import WeightSchedule
+from smallwit.recipe.objectives import WeightSchedule
+from smallwit.recipe.schema import Optimizer
 from smallwit.training.batch import Example, TokenBatch
 from smallwit.training.checkpoint import Checkpoints
 from smallwit.training.loop import Budget, Teacher, Trainer, TrainingStopped

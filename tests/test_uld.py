@@ -19,7 +19,7 @@ from smallwit.models.tokenizer import encode_completions, encode_prompts, train_
 from smallwit.objectives.divergence import DivergenceView, TotalVariation
 from smallwit.objectives.head import token_statistics
 from smallwit.objectives.teacher import RankedTeacher, TeacherHead
-from smallwit.recipe import Optimizer
+from smallwit.recipe.schema import Optimizer
 from smallwit.training.batch import Example
 from smallwit.training.loop import Budget, Trainer
 from smallwit.training.objectives import UniversalObjective

@@ -1,7 +1,8 @@
 """What a recipe says of the training FLOPs of its models: who pays for what, and what is left to spend."""
 
 from smallwit.errors import UserError
-from smallwit.recipe import (
+from smallwit.recipe.objectives import Distillation
+from smallwit.recipe.schema import (
     AnswersStage,
     ConstructStage,
     Demonstrations,
@@ -11,7 +12,6 @@ from smallwit.recipe import (
     TeachStage,
     TrainStage,
 )
-from smallwit.recipe_objectives import Distillation
 
 
 def declared_flops(recipe: Recipe, name: str) -> float | None:

@@ -22,7 +22,7 @@ def data_dir_of(given: Path | None) -> Path | None:
 def run(arguments: argparse.Namespace) -> int:
     """Run a recipe, or go on with it."""
     _go_offline(arguments)
-    from smallwit.recipe_file import check_recipe, dump_recipe, read_recipe
+    from smallwit.recipe.file import check_recipe, dump_recipe, read_recipe
 
     base = arguments.recipe.parent
     data_dir = data_dir_of(arguments.data_dir)
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
 def teach(arguments: argparse.Namespace) -> int:
     """Store what a recipe's teachers know."""
     _go_offline(arguments)
-    from smallwit.recipe_file import check_recipe, read_recipe
+    from smallwit.recipe.file import check_recipe, read_recipe
 
     base = arguments.recipe.parent
     data_dir = data_dir_of(arguments.data_dir)
@@ -100,7 +100,7 @@ def eval(arguments: argparse.Namespace) -> int:
 def data_build(arguments: argparse.Namespace) -> int:
     """Build a recipe's datasets."""
     _go_offline(arguments)
-    from smallwit.recipe_file import check_recipe, read_recipe
+    from smallwit.recipe.file import check_recipe, read_recipe
 
     base = arguments.recipe.parent
     data_dir = data_dir_of(arguments.data_dir)

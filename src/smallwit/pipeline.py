@@ -18,8 +18,8 @@ from smallwit.ledger import Entry, Ledger
 from smallwit.plan import Node, Plan, make_plan
 from smallwit.processes import MemoryWatch, Message, Running, fork_server, start, stop, terminable, wait_for_news
 from smallwit.progress import RunProgress
-from smallwit.recipe import Recipe, TrainStage
-from smallwit.recipe_file import dump_recipe
+from smallwit.recipe.file import dump_recipe
+from smallwit.recipe.schema import Recipe, TrainStage
 from smallwit.report.format import human_seconds
 from smallwit.report.html import write_report
 from smallwit.report.table import print_summary

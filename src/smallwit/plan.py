@@ -12,9 +12,9 @@ from smallwit.artifacts import content_key, file_hash, folder_hash
 from smallwit.budget import answers_of, declared_flops, remaining_flops, teachers_of
 from smallwit.data.build import content_of, origin_of_tokenizer
 from smallwit.errors import UserError
-from smallwit.recipe import ConstructStage, Recipe, Rollouts, Stage, TeachStage, TrainStage
-from smallwit.recipe_objectives import PolicyGradient
-from smallwit.recipe_rewards import FunctionReward
+from smallwit.recipe.objectives import PolicyGradient
+from smallwit.recipe.rewards import FunctionReward
+from smallwit.recipe.schema import ConstructStage, Recipe, Rollouts, Stage, TeachStage, TrainStage
 from smallwit.tasks import load_task, task_bytes
 from smallwit.tasks.reward_function import reward_bytes
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from smallwit.evaluation.comparison import compare_tasks
 from smallwit.evaluation.scores import Scores, scores
-from smallwit.recipe import Recipe
+from smallwit.recipe.schema import Recipe
 
 Rows = dict[str, list[dict[str, Any]]]
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from smallwit.recipe import Recipe
+from smallwit.recipe.schema import Recipe
 
 STEPS = 2
 NEW_TOKENS = 8

@@ -10,7 +10,7 @@ from smallwit.artifacts import content_key
 from smallwit.data.step import Context, Pace
 from smallwit.errors import UserError
 from smallwit.journal import Journal
-from smallwit.recipe_generation import Asking, Price
+from smallwit.recipe.generation import Asking, Price
 from smallwit.rollout.endpoint import RepliesMissing
 from smallwit.rollout.generator import Decoding, Generator, Prompt, Reply
 

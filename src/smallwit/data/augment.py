@@ -11,7 +11,7 @@ from smallwit.data.generate import sample_seed
 from smallwit.data.keep import kept
 from smallwit.data.reading_replies import Unusable
 from smallwit.data.step import Context, problem_of
-from smallwit.recipe_augment import Augment, Rewrite, WaySpec
+from smallwit.recipe.augment import Augment, Rewrite, WaySpec
 from smallwit.rollout.generator import Decoding
 from smallwit.rows import Row
 from smallwit.tasks.base import Problem

@@ -15,7 +15,7 @@ from smallwit.data.gather import files_of
 from smallwit.data.step import Account, Context, Resources, Step, screened
 from smallwit.data.suites import test_problems
 from smallwit.errors import UserError
-from smallwit.recipe_data import DataStepSpec, Decontaminate, FileRows, Gather
+from smallwit.recipe.data import DataStepSpec, Decontaminate, FileRows, Gather
 from smallwit.rows import Row
 from smallwit.tasks.base import Task
 

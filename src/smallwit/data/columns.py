@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from smallwit.recipe_data import ROW_COLUMNS, MappedRows
+from smallwit.recipe.data import ROW_COLUMNS, MappedRows
 from smallwit.rows import BadRow, Row
 from smallwit.tasks.gsm8k import worked_answer
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from smallwit.data.contamination import Evaluations
 from smallwit.data.step import Context, texts
 from smallwit.data.suites import test_problems
-from smallwit.recipe_data import Decontaminate
+from smallwit.recipe.data import Decontaminate
 from smallwit.rows import Row
 
 

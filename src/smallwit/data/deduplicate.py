@@ -9,7 +9,7 @@ from itertools import islice
 from smallwit.data.lsh import Index, Text
 from smallwit.data.normalise import squeezed_formula
 from smallwit.data.step import Context, texts
-from smallwit.recipe_data import Deduplicate
+from smallwit.recipe.data import Deduplicate
 from smallwit.rows import Row
 
 BATCH = 4096

@@ -9,7 +9,7 @@ from smallwit.data.asking import Call, asker_of, chunks
 from smallwit.data.generate import prompt_of, sample_seed
 from smallwit.data.step import Context
 from smallwit.data.verify import answer_of, golden, problem_groups
-from smallwit.recipe_generation import Difficulty, Template
+from smallwit.recipe.generation import Difficulty, Template
 from smallwit.rows import Row
 
 _ASKED = Template(user="{problem}")

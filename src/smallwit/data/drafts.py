@@ -13,8 +13,8 @@ from smallwit.data.reading_replies import (
     read_signature,
     read_solution,
 )
-from smallwit.recipe_augment import Augment, Backward, Evolve, Rephrase, Rewrite, Tested, WaySpec
-from smallwit.recipe_generation import Template
+from smallwit.recipe.augment import Augment, Backward, Evolve, Rephrase, Rewrite, Tested, WaySpec
+from smallwit.recipe.generation import Template
 from smallwit.rollout.generator import Prompt, Reply
 from smallwit.seeds import stable_seed
 from smallwit.tasks.base import Problem, Task

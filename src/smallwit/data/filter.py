@@ -5,7 +5,7 @@ from itertools import islice
 
 from smallwit.data.rules import boxed_trouble, code_trouble, fenced_trouble, language_trouble, refusal, repetition
 from smallwit.data.step import Context, Resources, VerifierFailed, problem_of, texts
-from smallwit.recipe_data import (
+from smallwit.recipe.data import (
     AgreementRule,
     CodeRule,
     Filter,

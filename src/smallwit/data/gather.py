@@ -10,7 +10,7 @@ from smallwit.data.columns import mapped
 from smallwit.data.dataset import read_dataset
 from smallwit.data.step import Context, Pace, Resources
 from smallwit.errors import UserError
-from smallwit.recipe_data import FileRows, Gather, HubRows, RowSourceSpec, StageRows, TaskRows
+from smallwit.recipe.data import FileRows, Gather, HubRows, RowSourceSpec, StageRows, TaskRows
 from smallwit.rows import BadRow, Row, scan_rows
 from smallwit.tasks.dataset import first_line
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from smallwit.data.asking import Call, asker_of, chunks
 from smallwit.data.step import Context, problem_of
-from smallwit.recipe_generation import Generate, Template
+from smallwit.recipe.generation import Generate, Template
 from smallwit.rollout.generator import Prompt
 from smallwit.rows import Row
 from smallwit.seeds import stable_seed

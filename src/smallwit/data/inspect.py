@@ -19,7 +19,7 @@ from smallwit.data.dataset import read_dataset
 from smallwit.data.step import Context, Resources, texts
 from smallwit.data.suites import benchmarks
 from smallwit.errors import UserError
-from smallwit.recipe_data import DataStepSpec, Decontaminate, Deduplicate
+from smallwit.recipe.data import DataStepSpec, Decontaminate, Deduplicate
 from smallwit.rows import Row
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from smallwit.recipe_generation import Keep
+from smallwit.recipe.generation import Keep
 
 _WORD = re.compile(r"\d+|[^\W\d]+|[^\w\s]")
 _LONGEST_RUN = 3

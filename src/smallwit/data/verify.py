@@ -7,7 +7,7 @@ from smallwit.data.asking import chunks
 from smallwit.data.keep import kept
 from smallwit.data.step import Context, problem_of
 from smallwit.errors import UserError
-from smallwit.recipe_generation import Verify
+from smallwit.recipe.generation import Verify
 from smallwit.rows import Row
 from smallwit.tasks.base import Problem
 from smallwit.verify import Verdict

@@ -9,7 +9,7 @@ from typing import Any
 from smallwit.data.normalise import squeezed, text_hash
 from smallwit.data.step import Context, texts
 from smallwit.errors import UserError
-from smallwit.recipe_data import ROW_COLUMNS, Write
+from smallwit.recipe.data import ROW_COLUMNS, Write
 from smallwit.rows import Row
 
 _GROUP_ROWS = 2048

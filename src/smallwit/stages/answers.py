@@ -14,7 +14,7 @@ from smallwit.evaluation.graders import load_grader
 from smallwit.evaluation.named import HOUSE
 from smallwit.evaluation.runner import graded, require_verdicts
 from smallwit.journal import Journal
-from smallwit.recipe import AnswersStage
+from smallwit.recipe.schema import AnswersStage
 from smallwit.rollout.generator import Decoding, Prompt, Reply
 from smallwit.seeds import stable_seed
 from smallwit.stages.asked import asked_model

@@ -13,7 +13,7 @@ from smallwit.data.card import card
 from smallwit.data.step import Resources, VerifierFailed
 from smallwit.errors import UserError
 from smallwit.models.tokenizer import load_tokenizer
-from smallwit.recipe import ConstructStage
+from smallwit.recipe.schema import ConstructStage
 from smallwit.stages.asked import asked_model
 from smallwit.stages.inputs import tasks_of, tokenizer_of
 from smallwit.stages.job import Failed, Info, Job, Reporter, Stopped

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from smallwit.data.dataset import read_problems
 from smallwit.errors import UserError
-from smallwit.recipe import Rollouts, WorkedSolutions
+from smallwit.recipe.schema import Rollouts, WorkedSolutions
 from smallwit.stages.job import Job
 from smallwit.tasks.base import Problem, Task
 from smallwit.training.sources import TaskProblems

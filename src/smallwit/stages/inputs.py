@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from smallwit.artifacts import content_key
 from smallwit.models.build import DTYPES, load_model, new_model
 from smallwit.models.tokenizer import end_tokens, load_tokenizer, pad_token
-from smallwit.recipe import ModelSpec
+from smallwit.recipe.schema import ModelSpec
 from smallwit.rollout.endpoint_client import Endpoint
 from smallwit.rollout.local import LocalEngine
 from smallwit.rollout.local_generator import LocalGenerator

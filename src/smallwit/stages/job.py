@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from smallwit.recipe import Recipe, TrainStage
+from smallwit.recipe.schema import Recipe, TrainStage
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from smallwit.models.build import backbone, head_weight
 from smallwit.models.flops import Cost
 from smallwit.objectives.head import CHUNK_ELEMENTS
 from smallwit.objectives.teacher import TeacherHead, TopK
-from smallwit.recipe import TeachStage
+from smallwit.recipe.schema import TeachStage
 from smallwit.rollout.endpoint_scores import EndpointScorer
 from smallwit.stages.inputs import autocast_of, calls_file, endpoint_of, model_of, pad_token, tokenizer_of
 from smallwit.stages.job import Job

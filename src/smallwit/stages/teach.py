@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from smallwit.artifacts import BrokenArtifact, content_key, publish, read_manifest, remove_leftovers
 from smallwit.errors import UserError
-from smallwit.recipe import TeachStage
+from smallwit.recipe.schema import TeachStage
 from smallwit.stages.demonstrations import worked_solutions
 from smallwit.stages.inputs import tasks_of
 from smallwit.stages.job import Info, Job, Reporter, Stopped

@@ -10,7 +10,7 @@ from smallwit.artifacts import content_key
 from smallwit.contacts import REQUESTS_FILE, HostLog, added
 from smallwit.errors import UserError
 from smallwit.models.flops import Cost
-from smallwit.recipe import TeachStage
+from smallwit.recipe.schema import TeachStage
 from smallwit.rollout.endpoint_client import Client
 from smallwit.rollout.endpoint_scores import EndpointScorer
 from smallwit.stages.inputs import endpoint_of, model_of, pad_token, tokenizer_of

@@ -20,7 +20,7 @@ from smallwit.errors import UserError
 from smallwit.evaluation.runner import mean_score, measure, require_verdicts
 from smallwit.models.build import save_model
 from smallwit.models.flops import Cost
-from smallwit.recipe import Demonstrations, Rollouts, Source, Text, TrainStage
+from smallwit.recipe.schema import Demonstrations, Rollouts, Source, Text, TrainStage
 from smallwit.rollout.generator import Decoding
 from smallwit.seeds import stable_seed
 from smallwit.stages.demonstrations import posed_problems, worked_solutions

@@ -16,7 +16,7 @@ from smallwit.models.build import head_weight
 from smallwit.models.flops import Cost
 from smallwit.objectives.head import chunked_loss, token_statistics
 from smallwit.objectives.teacher import TeacherDistribution, TeacherHead
-from smallwit.recipe import Optimizer
+from smallwit.recipe.schema import Optimizer
 from smallwit.training.average import WeightAverage
 from smallwit.training.batch import Example, TokenBatch, micro_batches
 from smallwit.training.checkpoint import Checkpoints

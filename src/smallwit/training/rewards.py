@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from smallwit.recipe_rewards import FunctionReward, Overlong, ResponseReward, RewardPart
+from smallwit.recipe.rewards import FunctionReward, Overlong, ResponseReward, RewardPart
 from smallwit.rollout.engine import Completion
 from smallwit.tasks.base import Problem, Task
 from smallwit.tasks.reward_function import reward_function

@@ -16,7 +16,7 @@ from smallwit.models.flops import Cost
 from smallwit.models.tokenizer import decode, encode_completions, encode_prompts, end_tokens
 from smallwit.objectives.advantages import GROUP_ESTIMATORS, has_signal
 from smallwit.objectives.algorithms import Estimator
-from smallwit.recipe import Rollouts
+from smallwit.recipe.schema import Rollouts
 from smallwit.rollout.engine import Completion, Engine, Sampling
 from smallwit.seeds import stable_seed
 from smallwit.tasks.base import Problem, Task

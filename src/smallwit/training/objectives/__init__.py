@@ -8,10 +8,9 @@ The loop above these classes knows none of them by name.
 from dataclasses import replace
 from typing import Any
 
-from smallwit import recipe_objectives as recipe
 from smallwit.objectives import divergence
-from smallwit.recipe import Rollouts, Source
-from smallwit.recipe_objectives import (
+from smallwit.recipe import objectives as recipe
+from smallwit.recipe.objectives import (
     PPO,
     ULD,
     CrossEntropy,
@@ -20,6 +19,7 @@ from smallwit.recipe_objectives import (
     PolicyGradient,
     WeightSchedule,
 )
+from smallwit.recipe.schema import Rollouts, Source
 from smallwit.training.objectives.base import CrossEntropyObjective, Objective
 from smallwit.training.objectives.distillation import DivergenceObjective, UniversalObjective
 from smallwit.training.objectives.policy import Critic, PolicyObjective, PPOObjective, ReferencePenalty

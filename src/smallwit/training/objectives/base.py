@@ -11,7 +11,7 @@ from torch import Tensor
 from smallwit.objectives.algorithms import Estimator
 from smallwit.objectives.head import LogProb, View
 from smallwit.objectives.teacher import TeacherDistribution
-from smallwit.recipe_objectives import WeightSchedule
+from smallwit.recipe.objectives import WeightSchedule
 from smallwit.training.batch import Example, TokenBatch
 
 

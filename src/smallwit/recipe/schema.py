@@ -1,12 +1,12 @@
-"""The recipe: one typed file for the whole path. `recipe_file.py` reads it from YAML."""
+"""The recipe: one typed file for the whole path. `file.py` reads it from YAML."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from smallwit.recipe_data import DataStepSpec, whole_construction
-from smallwit.recipe_objectives import ObjectiveSpec, PolicyGradient, Section
-from smallwit.recipe_rewards import FunctionReward, Overlong, ResponseReward, Reward
+from smallwit.recipe.data import DataStepSpec, whole_construction
+from smallwit.recipe.objectives import ObjectiveSpec, PolicyGradient, Section
+from smallwit.recipe.rewards import FunctionReward, Overlong, ResponseReward, Reward
 
 
 class NewModel(Section):

@@ -17,10 +17,10 @@ from pydantic_core import ErrorDetails
 
 from smallwit.errors import UserError
 from smallwit.nearest import hint, nearest
-from smallwit.recipe import Recipe
-from smallwit.recipe_check import check_recipe
-from smallwit.recipe_objectives import Section
-from smallwit.recipe_yaml import Lines, Place, read_yaml, write_yaml
+from smallwit.recipe.check import check_recipe
+from smallwit.recipe.objectives import Section
+from smallwit.recipe.schema import Recipe
+from smallwit.recipe.yaml import Lines, Place, read_yaml, write_yaml
 
 __all__ = ["check_recipe", "dump_recipe", "load_recipe", "read_recipe"]
 

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
-from smallwit.recipe_objectives import Section
-from smallwit.recipe_step import DataStep
+from smallwit.recipe.objectives import Section
+from smallwit.recipe.step import DataStep
 from smallwit.rollout.generator import Decoding, Message, Prompt
 
 # ---- prompts

@@ -2,16 +2,19 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from smallwit import recipe_endpoints
 from smallwit.budget import declared_cost, paid_stages
 from smallwit.errors import UserError
 from smallwit.nearest import hint
-from smallwit.recipe import (
+from smallwit.recipe import endpoints
+from smallwit.recipe.check_data import check_construct_stage
+from smallwit.recipe.check_tasks import check_tasks
+from smallwit.recipe.objectives import ULD, Distillation, PolicyGradient
+from smallwit.recipe.rewards import FunctionReward
+from smallwit.recipe.schema import (
     AnswersStage,
     ConstructStage,
     Demonstrations,
@@ -23,17 +26,9 @@ from smallwit.recipe import (
     TeachStage,
     TrainStage,
 )
-from smallwit.recipe_check_data import check_construct_stage, rows_of_tasks
-from smallwit.recipe_objectives import ULD, Distillation, PolicyGradient
-from smallwit.recipe_rewards import FunctionReward
-from smallwit.recipe_yaml import Lines
-
-if TYPE_CHECKING:
-    from smallwit.tasks import Task
+from smallwit.recipe.yaml import Lines
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
-# A task whose first problems have no worked solution is taken to have none.
-_LOOKED_AT = 100
 
 
 def check_recipe(
@@ -66,21 +61,14 @@ class _Check:
             else:
                 self.model_before("model", stage.model, "stages", index, "model", weights=False)
                 self.task_names(stage.tasks, "stages", index, "tasks")
-                self.complain(recipe_endpoints.beyond(stage, self.recipe), "stages", index)
+                self.complain(endpoints.beyond(stage, self.recipe), "stages", index)
             if isinstance(stage, TeachStage) and stage.from_ is not None:
                 self.rows_before("demonstrations from", stage.from_, "stages", index, "from")
         for index, stage in enumerate(self.recipe.stages):
             if isinstance(stage, TrainStage) and stage.equal_compute is not None:
                 self.equal_compute(index, stage, stage.equal_compute)
         self.measured()
-        tasks = self.load_tasks(data_dir)
-        self.isolated(tasks)
-        if read_data:
-            read: set[tuple[str, str, int]] = set()
-            for what, name, skip, place in self.needs():
-                if (what, name, skip) not in read:
-                    read.add((what, name, skip))
-                    self.has_problems(tasks[name], what, skip, place)
+        check_tasks(self, data_dir, read_data)
 
     def refuse(self, what: str, *place: str | int) -> UserError:
         return UserError(f"{self.lines.at(*place)}: {what}")
@@ -121,7 +109,7 @@ class _Check:
         index = int(place[1])
         if name in self.recipe.models:
             if weights:
-                self.complain(recipe_endpoints.without_weights(role, name, self.recipe), *place)
+                self.complain(endpoints.without_weights(role, name, self.recipe), *place)
             return
         stage = self.stages.get(name)
         if stage is None:
@@ -164,7 +152,7 @@ class _Check:
         if model.new is not None:
             self.new_model(name, model.new)
         if model.endpoint is not None:
-            self.complain(recipe_endpoints.unusable(name, model), *place)
+            self.complain(endpoints.unusable(name, model), *place)
 
     def new_model(self, name: str, new: NewModel) -> None:
         place = ("models", name, "new")
@@ -222,7 +210,7 @@ class _Check:
             raise self.refuse(f"{what}; {remedy}", *place, "source" if text else "teacher")
         if not isinstance(store, TeachStage):
             self.model_before("teacher", objective.teacher, *place, "teacher", weights=False)
-            self.complain(recipe_endpoints.teacher(objective, stage, self.recipe), *place)
+            self.complain(endpoints.teacher(objective, stage, self.recipe), *place)
             return
         self.before("teacher", store.name, *place, "teacher")
         name, source = objective.source, stage.sources[objective.source]
@@ -268,7 +256,7 @@ class _Check:
         if self.costs_depend(target, stage.name, set()):
             what = f"equal_compute '{target}': the cost of '{target}' depends on '{stage.name}' itself"
             raise self.refuse(f"{what}; name a stage of another path", *place)
-        self.complain(recipe_endpoints.unpriced(stage, paid_stages(self.recipe, target), self.recipe), *place)
+        self.complain(endpoints.unpriced(stage, paid_stages(self.recipe, target), self.recipe), *place)
         if self.position[target] < index:
             return
         for name in paid_stages(self.recipe, target):
@@ -308,7 +296,7 @@ class _Check:
             if name not in known:
                 what = f"evaluation.stages: '{name}' is no model and no train stage; {hint(name, known)}"
                 raise self.refuse(what, "evaluation", "stages", index)
-            self.complain(recipe_endpoints.unmeasured(name, self.recipe), "evaluation", "stages", index)
+            self.complain(endpoints.unmeasured(name, self.recipe), "evaluation", "stages", index)
         measured = trained if evaluation.stages is None else evaluation.stages
         for index, comparison in enumerate(self.recipe.comparisons):
             sides: tuple[tuple[Literal["a", "b"], str], ...] = (("a", comparison.a), ("b", comparison.b))
@@ -322,90 +310,3 @@ class _Check:
                     raise self.refuse(what, *place)
             if comparison.a == comparison.b:
                 raise self.refuse(f"'{comparison.a}' is compared with itself; name two", "comparisons", index)
-
-    # ---- tasks
-
-    def load_tasks(self, data_dir: Path | None) -> "dict[str, Task]":
-        # Imported here: the shared nouns stand below the tasks.
-        from smallwit.tasks import load_task
-
-        tasks = {}
-        for name, options in self.recipe.tasks.items():
-            try:
-                tasks[name] = load_task(name, options, data_dir, self.base)
-            except UserError as error:
-                raise self.refuse(f"{error}{self.lines.changes('tasks', name)}", "tasks", name) from error
-        return tasks
-
-    def isolated(self, tasks: "dict[str, Task]") -> None:
-        """Where a model is trained by verdicts on programs, this machine must surround those well enough."""
-        from smallwit.verify import code
-
-        offered = ""
-        for index, stage in enumerate(self.recipe.stages):
-            for name, source in stage.sources.items() if isinstance(stage, TrainStage) else ():
-                for task in (source.tasks or tasks) if isinstance(source, Rollouts) else ():
-                    needed = tasks[task].isolation
-                    if needed is None:
-                        continue
-                    offered = offered or code.isolation_level()
-                    if code.LEVELS.index(offered) < code.LEVELS.index(needed):
-                        what = f"task {task} runs programs that the model wrote, and this machine's isolation for them"
-                        remedy = f"train where there is more, or accept it by tasks.{task}.isolation: {offered}"
-                        place = ("stages", index, "sources", name)
-                        raise self.refuse(f"{what} is '{offered}', not '{needed}'; {remedy}", *place)
-        if offered:
-            code.close()
-
-    def needs(self) -> Iterator[tuple[str, str, int, tuple[str | int, ...]]]:
-        """What the stages ask of each task: a split, `solutions` or `documents`; how many problems are passed over
-        first; and where that is asked."""
-        everything = list(self.recipe.tasks)
-        for index, stage in enumerate(self.recipe.stages):
-            place: tuple[str | int, ...] = ("stages", index)
-            if isinstance(stage, AnswersStage):
-                for task in stage.tasks or everything:
-                    yield "train", task, stage.skip, place
-                continue
-            if isinstance(stage, TeachStage):
-                for task in () if stage.from_ is not None else stage.tasks or everything:
-                    yield "solutions", task, 0, place
-                continue
-            if isinstance(stage, ConstructStage):
-                for rows, where in rows_of_tasks(stage):
-                    yield rows.split, rows.task, 0, (*place, *where)
-                continue
-            for name, source in stage.sources.items():
-                if isinstance(source, Demonstrations | Rollouts) and source.from_ is not None:
-                    continue
-                what = {"demonstrations": "solutions", "text": "documents", "rollouts": "train"}[source.kind]
-                for task in source.tasks or everything:
-                    skip = source.skip if isinstance(source, Rollouts) else 0
-                    yield what, task, skip, (*place, "sources", name)
-            if stage.validation is not None:
-                for task in stage.validation.tasks or self.recipe.evaluation.tasks or everything:
-                    yield "validation", task, 0, (*place, "validation")
-        measured = self.recipe.evaluation.tasks or everything
-        for task in measured if self.train_stages(self.recipe.stages) else ():
-            yield self.recipe.evaluation.split, task, 0, ("evaluation",)
-
-    def has_problems(self, task: "Task", what: str, skip: int, place: tuple[str | int, ...]) -> None:
-        """Read the first rows of a task: a missing file or split shows now and not after an hour of training."""
-        if what == "documents":
-            if next(iter(task.documents()), None) is None:
-                raise self.refuse(f"task {task.name} has no documents; leave it out of this text source", *place)
-            return
-        split = "train" if what == "solutions" else what
-        try:
-            problems = task.problems(split)
-            # A sequence is not walked through: its problems may be made when they are asked for.
-            span = (skip, skip + _LOOKED_AT)
-            first = problems[slice(*span)] if isinstance(problems, Sequence) else list(islice(problems, *span))
-        except UserError as error:
-            raise self.refuse(str(error), *place) from error
-        if not first:
-            behind = f" behind the first {skip}" if skip else ""
-            raise self.refuse(f"task {task.name} has no {split} problems{behind}; ask for a task that has", *place)
-        if what == "solutions" and all(problem.solution is None for problem in first):
-            remedy = "collect some by an answers stage, or leave the task out"
-            raise self.refuse(f"task {task.name} has no worked solutions to learn from; {remedy}", *place)

@@ -2,8 +2,8 @@
 
 from smallwit.budget import teachers_of
 from smallwit.errors import UserError
-from smallwit.recipe import AnswersStage, ConstructStage, ModelSpec, Recipe, Stage, TeachStage, TrainStage
-from smallwit.recipe_objectives import ULD, Distillation
+from smallwit.recipe.objectives import ULD, Distillation
+from smallwit.recipe.schema import AnswersStage, ConstructStage, ModelSpec, Recipe, Stage, TeachStage, TrainStage
 
 Complaint = tuple[str, str] | None
 

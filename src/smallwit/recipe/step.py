@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from smallwit.recipe_objectives import Section
+from smallwit.recipe.objectives import Section
 
 
 class DataStep(Section):

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from smallwit.recipe_generation import (
+from smallwit.recipe.generation import (
     PLACES,
     Asking,
     Drawing,
@@ -16,7 +16,7 @@ from smallwit.recipe_generation import (
     Template,
     TemplateSpec,
 )
-from smallwit.recipe_objectives import Section
+from smallwit.recipe.objectives import Section
 
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 """The house protocol's instruction on the answer's form."""

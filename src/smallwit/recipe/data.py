@@ -5,10 +5,10 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, PositiveInt, model_validator
 
-from smallwit.recipe_augment import Augment
-from smallwit.recipe_generation import Difficulty, Generate, Verify
-from smallwit.recipe_objectives import Section
-from smallwit.recipe_step import DataStep
+from smallwit.recipe.augment import Augment
+from smallwit.recipe.generation import Difficulty, Generate, Verify
+from smallwit.recipe.objectives import Section
+from smallwit.recipe.step import DataStep
 
 Column = Literal["id", "prompt", "completion", "messages", "answer", "task", "origin", "license"]
 ROW_COLUMNS: tuple[str, ...] = get_args(Column)

@@ -6,17 +6,19 @@ from typing import Protocol
 
 from smallwit.errors import UserError
 from smallwit.nearest import hint
-from smallwit.recipe import ConstructStage, Recipe
-from smallwit.recipe_data import Decontaminate, FileRows, Gather, RowSourceSpec, StageRows, TaskRows
+from smallwit.recipe.data import Decontaminate, FileRows, Gather, RowSourceSpec, StageRows, TaskRows
+from smallwit.recipe.schema import ConstructStage, Recipe
+from smallwit.recipe.yaml import Lines
 
 Place = tuple[str | int, ...]
 
 
 class Check(Protocol):
-    """What the check of a whole recipe offers to that of one stage; see `recipe_check`."""
+    """What the check of a whole recipe offers to that of its parts; see `check`."""
 
     recipe: Recipe
     base: Path
+    lines: Lines
 
     def refuse(self, what: str, *place: str | int) -> UserError: ...
 

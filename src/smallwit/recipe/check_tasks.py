@@ -1,0 +1,126 @@
+"""What the stages of a recipe ask of its tasks, checked before anything runs."""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from smallwit.errors import UserError
+from smallwit.recipe.check_data import Check, rows_of_tasks
+from smallwit.recipe.schema import (
+    AnswersStage,
+    ConstructStage,
+    Demonstrations,
+    Recipe,
+    Rollouts,
+    TeachStage,
+    TrainStage,
+)
+
+if TYPE_CHECKING:
+    from smallwit.tasks import Task
+
+# A task whose first problems have no worked solution is taken to have none.
+_LOOKED_AT = 100
+
+
+def check_tasks(check: Check, data_dir: Path | None, read_data: bool) -> None:
+    """Raises `UserError` for a task that cannot be had, programs that this machine runs with too little around them,
+    and, with `read_data`, problems that a stage asks for and the task does not have."""
+    tasks = _load_tasks(check, data_dir)
+    _isolated(check, tasks)
+    if read_data:
+        read: set[tuple[str, str, int]] = set()
+        for what, name, skip, place in _needs(check.recipe):
+            if (what, name, skip) not in read:
+                read.add((what, name, skip))
+                _has_problems(check, tasks[name], what, skip, place)
+
+
+def _load_tasks(check: Check, data_dir: Path | None) -> "dict[str, Task]":
+    # Imported here: the shared nouns stand below the tasks.
+    from smallwit.tasks import load_task
+
+    tasks = {}
+    for name, options in check.recipe.tasks.items():
+        try:
+            tasks[name] = load_task(name, options, data_dir, check.base)
+        except UserError as error:
+            raise check.refuse(f"{error}{check.lines.changes('tasks', name)}", "tasks", name) from error
+    return tasks
+
+
+def _isolated(check: Check, tasks: "dict[str, Task]") -> None:
+    """Where a model is trained by verdicts on programs, this machine must surround those well enough."""
+    from smallwit.verify import code
+
+    offered = ""
+    for index, stage in enumerate(check.recipe.stages):
+        for name, source in stage.sources.items() if isinstance(stage, TrainStage) else ():
+            for task in (source.tasks or tasks) if isinstance(source, Rollouts) else ():
+                needed = tasks[task].isolation
+                if needed is None:
+                    continue
+                offered = offered or code.isolation_level()
+                if code.LEVELS.index(offered) < code.LEVELS.index(needed):
+                    what = f"task {task} runs programs that the model wrote, and this machine's isolation for them"
+                    remedy = f"train where there is more, or accept it by tasks.{task}.isolation: {offered}"
+                    place = ("stages", index, "sources", name)
+                    raise check.refuse(f"{what} is '{offered}', not '{needed}'; {remedy}", *place)
+    if offered:
+        code.close()
+
+
+def _needs(recipe: Recipe) -> Iterator[tuple[str, str, int, tuple[str | int, ...]]]:
+    """What the stages ask of each task: a split, `solutions` or `documents`; how many problems are passed over
+    first; and where that is asked."""
+    everything = list(recipe.tasks)
+    for index, stage in enumerate(recipe.stages):
+        place: tuple[str | int, ...] = ("stages", index)
+        if isinstance(stage, AnswersStage):
+            for task in stage.tasks or everything:
+                yield "train", task, stage.skip, place
+            continue
+        if isinstance(stage, TeachStage):
+            for task in () if stage.from_ is not None else stage.tasks or everything:
+                yield "solutions", task, 0, place
+            continue
+        if isinstance(stage, ConstructStage):
+            for rows, where in rows_of_tasks(stage):
+                yield rows.split, rows.task, 0, (*place, *where)
+            continue
+        for name, source in stage.sources.items():
+            if isinstance(source, Demonstrations | Rollouts) and source.from_ is not None:
+                continue
+            what = {"demonstrations": "solutions", "text": "documents", "rollouts": "train"}[source.kind]
+            for task in source.tasks or everything:
+                skip = source.skip if isinstance(source, Rollouts) else 0
+                yield what, task, skip, (*place, "sources", name)
+        if stage.validation is not None:
+            for task in stage.validation.tasks or recipe.evaluation.tasks or everything:
+                yield "validation", task, 0, (*place, "validation")
+    measured = recipe.evaluation.tasks or everything
+    for task in measured if any(isinstance(stage, TrainStage) for stage in recipe.stages) else ():
+        yield recipe.evaluation.split, task, 0, ("evaluation",)
+
+
+def _has_problems(check: Check, task: "Task", what: str, skip: int, place: tuple[str | int, ...]) -> None:
+    """Read the first rows of a task: a missing file or split shows now and not after an hour of training."""
+    if what == "documents":
+        if next(iter(task.documents()), None) is None:
+            raise check.refuse(f"task {task.name} has no documents; leave it out of this text source", *place)
+        return
+    split = "train" if what == "solutions" else what
+    try:
+        problems = task.problems(split)
+        # A sequence is not walked through: its problems may be made when they are asked for.
+        span = (skip, skip + _LOOKED_AT)
+        first = problems[slice(*span)] if isinstance(problems, Sequence) else list(islice(problems, *span))
+    except UserError as error:
+        raise check.refuse(str(error), *place) from error
+    if not first:
+        behind = f" behind the first {skip}" if skip else ""
+        raise check.refuse(f"task {task.name} has no {split} problems{behind}; ask for a task that has", *place)
+    if what == "solutions" and all(problem.solution is None for problem in first):
+        remedy = "collect some by an answers stage, or leave the task out"
+        raise check.refuse(f"task {task.name} has no worked solutions to learn from; {remedy}", *place)
