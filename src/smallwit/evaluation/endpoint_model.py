@@ -5,8 +5,7 @@ import re
 from smallwit.evaluation.model_reference import OpenModel, Settings
 from smallwit.evaluation.protocol import Asker
 from smallwit.rollout.endpoint import endpoint_generator, parse_endpoint
-from smallwit.rollout.generator import Generator
-from smallwit.rollout.local_generator import Overflow
+from smallwit.rollout.generator import Generator, Overflow
 
 
 def open_endpoint(reference: str, settings: Settings) -> OpenModel:

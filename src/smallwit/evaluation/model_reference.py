@@ -13,8 +13,7 @@ from smallwit.artifacts import BrokenArtifact, folder_hash, read_manifest
 from smallwit.errors import UserError
 from smallwit.evaluation.protocol import Asker
 from smallwit.nearest import hint
-from smallwit.rollout.generator import Generator
-from smallwit.rollout.local_generator import Overflow
+from smallwit.rollout.generator import Generator, Overflow
 
 OTHERS: Mapping[str, str] = {"openai": "smallwit.evaluation.endpoint_model:open_endpoint"}
 """Prefixes of models that are not run in this process, and the functions `open(MODEL, settings) -> OpenModel` for them;

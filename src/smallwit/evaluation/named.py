@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from smallwit.errors import UserError
 from smallwit.nearest import hint
-from smallwit.rollout.generator import Decoding, Message, Prompt
-from smallwit.rollout.local_generator import Overflow
+from smallwit.rollout.generator import Decoding, Message, Overflow, Prompt
 from smallwit.tasks.base import Problem, Task
 
 Composer = Callable[[Problem], Prompt]

@@ -4,6 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypedDict
 
+Overflow = Literal["refuse", "cut"]
+"""What becomes of a prompt that leaves the reply no token of the model's context: it is refused, or its beginning is
+cut off until `max_new_tokens` fit behind it."""
+
 
 class Message(TypedDict):
     """One turn of a conversation."""

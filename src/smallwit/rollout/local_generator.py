@@ -1,18 +1,14 @@
 """Text in, text out, on the local engine."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from smallwit.errors import UserError
 from smallwit.rollout.engine import Completion, Sampling, Watch
-from smallwit.rollout.generator import Decoding, Prompt, Reply
+from smallwit.rollout.generator import Decoding, Overflow, Prompt, Reply
 from smallwit.rollout.local import LocalEngine
-
-Overflow = Literal["refuse", "cut"]
-"""What becomes of a prompt that leaves the reply no token of the model's context: it is refused, or its beginning is
-cut off until `max_new_tokens` fit behind it."""
 
 _MARGIN = 4
 """Tokens before the longest stop string that are decoded with it: some tokenizers drop a space at the very start."""
