@@ -6,44 +6,28 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from own_task import OWN
 from smallwit.cli import main
 from smallwit.errors import UserError
 from smallwit.evaluate import EvaluationFailed, Measured, Request, evaluate, evaluate_responses
 from smallwit.evaluation.model_reference import OpenModel, Settings, open_model
-from smallwit.evaluation.named import HOUSE, named_protocol, protocols
-from smallwit.evaluation.protocol import Asker, Protocol, data_checksum, differences
+from smallwit.evaluation.named import HOUSE
 from smallwit.evaluation.runner import collect, samples_of
 from smallwit.evaluation.sample_file import SampleFile
-from smallwit.evaluation.suite import Choice, make_suite, problems_of
+from smallwit.evaluation.suite import Choice, problems_of
 from smallwit.models.build import save_model
 from smallwit.rollout.generator import Decoding
 from smallwit.rollout.local_generator import LocalGenerator
 from smallwit.tasks import load_task
 from tiny import tiny_model, tokenizer
 
-OWN = """
-from pathlib import Path
-from smallwit.tasks import Problem
-from smallwit.verify import Verdict
-
-class Length:
-    name = "length"
-    def problems(self, split):
-        return [Problem(f"p{i}", "Ann has " + "3 pens and " * i, str(i)) for i in range(9)]
-    def verify(self, problem, response):
-        broken = Path(__file__).with_name("broken")
-        if broken.is_file() and problem.id in broken.read_text().split():
-            return Verdict(None, None, None, "infrastructure")
-        right = float(len(response) % 2)
-        return Verdict(right, right, response[:3], "correct" if right else "wrong")
-"""
 SETTINGS = Settings(device="cpu", dtype="float32", batch=4)
 SHORT = Choice(max_new_tokens=12)
 SAMPLED = Choice(max_new_tokens=12, samples=3, temperature=1.0)
@@ -301,45 +285,6 @@ def test_the_share_of_another_model_s_score_has_an_interval() -> None:
     assert share["mean"] == pytest.approx(100 * result.scores["length"].lenient.mean.mean / other)
     assert share["low"] <= share["mean"] <= share["high"]
     assert "% of other's score" in Path("console.txt").read_text()
-
-
-# ---- protocols
-
-
-def protocol(**changes: Any) -> Protocol:
-    task = load_task("own.py:Length")
-    asker = Asker("local", "template", (3,), "float32")
-    made = make_suite(task, problems_of(task, "test", None), HOUSE, SHORT, asker).protocol
-    return replace(made, **changes)
-
-
-@pytest.mark.parametrize("name", [field.name for field in fields(Protocol)])
-def test_whatever_is_changed_in_a_protocol_changes_its_signature(name: str) -> None:
-    changed = {"decoding": Decoding(0.0, 12, stop=("\n",)), "asker": Asker("local", "other", (3,), "float32")}
-    value = changed.get(name, 77 if isinstance(getattr(protocol(), name), int) else "changed")
-    assert protocol(**{name: value}).signature != protocol().signature
-
-
-def test_a_signature_begins_with_what_a_reader_asks_first() -> None:
-    assert re.fullmatch(r"length\|house\|test:9\|0-shot\|T0\|max12\|float32\|[0-9a-f]{8}", protocol().signature)
-
-
-def test_differences_name_the_fields() -> None:
-    one, other = protocol().as_json(), protocol(shots=5, decoding=Decoding(0.5, 12)).as_json()
-    assert list(differences(one, other).values()) == ["shots: 0 -> 5", "decoding.temperature: 0.0 -> 0.5"]
-
-
-def test_the_data_s_checksum_follows_every_text() -> None:
-    problems = problems_of(load_task("own.py:Length"), "test", None)
-    assert data_checksum(problems) != data_checksum([replace(problems[0], gold="7"), *problems[1:]])
-
-
-def test_every_named_protocol_says_what_it_is() -> None:
-    known = protocols()
-    assert next(iter(known)) == "house"
-    assert all(each.about and each.name == name for name, each in known.items())
-    with pytest.raises(UserError, match="unknown protocol 'hose'; did you mean 'house'"):
-        named_protocol("hose")
 
 
 def test_a_protocol_for_other_tasks_is_refused() -> None:

@@ -1,0 +1,59 @@
+"""A protocol and its signature."""
+
+import re
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from own_task import OWN
+from smallwit.errors import UserError
+from smallwit.evaluation.named import HOUSE, named_protocol, protocols
+from smallwit.evaluation.protocol import Asker, Protocol, data_checksum, differences
+from smallwit.evaluation.suite import Choice, make_suite, problems_of
+from smallwit.rollout.generator import Decoding
+from smallwit.tasks import load_task
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty current folder with a task of the user's own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(OWN)
+
+
+def protocol(**changes: Any) -> Protocol:
+    task = load_task("own.py:Length")
+    asker = Asker("local", "template", (3,), "float32")
+    made = make_suite(task, problems_of(task, "test", None), HOUSE, Choice(max_new_tokens=12), asker).protocol
+    return replace(made, **changes)
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Protocol)])
+def test_whatever_is_changed_in_a_protocol_changes_its_signature(name: str) -> None:
+    changed = {"decoding": Decoding(0.0, 12, stop=("\n",)), "asker": Asker("local", "other", (3,), "float32")}
+    value = changed.get(name, 77 if isinstance(getattr(protocol(), name), int) else "changed")
+    assert protocol(**{name: value}).signature != protocol().signature
+
+
+def test_a_signature_begins_with_what_a_reader_asks_first() -> None:
+    assert re.fullmatch(r"length\|house\|test:9\|0-shot\|T0\|max12\|float32\|[0-9a-f]{8}", protocol().signature)
+
+
+def test_differences_name_the_fields() -> None:
+    one, other = protocol().as_json(), protocol(shots=5, decoding=Decoding(0.5, 12)).as_json()
+    assert list(differences(one, other).values()) == ["shots: 0 -> 5", "decoding.temperature: 0.0 -> 0.5"]
+
+
+def test_the_data_s_checksum_follows_every_text() -> None:
+    problems = problems_of(load_task("own.py:Length"), "test", None)
+    assert data_checksum(problems) != data_checksum([replace(problems[0], gold="7"), *problems[1:]])
+
+
+def test_every_named_protocol_says_what_it_is() -> None:
+    known = protocols()
+    assert next(iter(known)) == "house"
+    assert all(each.about and each.name == name for name, each in known.items())
+    with pytest.raises(UserError, match="unknown protocol 'hose'; did you mean 'house'"):
+        named_protocol("hose")
