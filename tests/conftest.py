@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import pipeline_recipes as micro
 from pipeline_recipes import Ran
 from recipe_samples import RECIPE, refusal
 from smallwit.recipe.file import check_recipe, read_recipe
+
+# A shell that starts the tests in the background lets them ignore Ctrl-C, which some of them are about.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -55,8 +57,14 @@ def half_made(run_dir: Path, stage: str) -> list[Path]:
 def children() -> list[psutil.Process]:
     """The processes below the fork server of this process: the stage that runs, and what it has started."""
     servers = psutil.Process(os.getpid()).children()
-    found = [process for server in servers for process in server.children(recursive=True)]
-    return [process for process in found if process.status() != psutil.STATUS_ZOMBIE]
+    return [process for server in servers for process in tree(server)[1:] if is_alive(process)]
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def tree(process: psutil.Process) -> list[psutil.Process]:
@@ -121,15 +129,30 @@ def last(folders: list[Path]) -> str:
     return folders[-1].name[5:] if folders else "0"
 
 
-def interrupt_when(condition: Callable[[], object]) -> None:
-    wait_until(condition)
-    os.kill(os.getpid(), signal.SIGINT)
+def interrupt(number: int = signal.SIGINT) -> None:
+    os.kill(os.getpid(), number)
 
 
-def kill_when(condition: Callable[[], object]) -> None:
-    wait_until(condition)
+def kill_children() -> None:
     for process in children():
         process.kill()
+
+
+@contextmanager
+def meanwhile(action: Callable[[], object], condition: Callable[[], object] = lambda: True) -> Iterator[None]:
+    """Do something beside the block, when the condition holds. What fails there fails the test: it does not hang."""
+
+    def act() -> None:
+        wait_until(condition)
+        action()
+
+    with ThreadPoolExecutor(1) as pool:
+        acting = pool.submit(act)
+        acting.add_done_callback(lambda done: kill_children() if done.exception() else None)
+        try:
+            yield
+        finally:
+            acting.result()
 
 
 class command:

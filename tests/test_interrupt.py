@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,10 +18,10 @@ from interruption import (
     assert_same,
     checkpoints,
     children,
-    interrupt_when,
+    interrupt,
     logged,
+    meanwhile,
     nothing_is_left,
-    wait_until,
 )
 from pipeline_recipes import Ran
 from smallwit.cli import main
@@ -50,15 +49,9 @@ class TestSignals:
         run_dir = unmake("rl")
         words = ["run", str(recipe), "--run-dir", str(run_dir), "--set", "stages.rl.checkpoint_seconds=1000"]
 
-        def interrupt() -> None:
-            # Nothing is saved on the way, so what is found in the end was saved for the signal.
-            wait_until(lambda: len(logged(run_dir)) >= 5)
-            os.kill(os.getpid(), number)
-
-        interrupter = threading.Thread(target=interrupt)
-        interrupter.start()
-        assert main(words) == 130
-        interrupter.join()
+        # Nothing is saved on the way, so what is found in the end was saved for the signal.
+        with meanwhile(lambda: interrupt(number), lambda: len(logged(run_dir)) >= 5):
+            assert main(words) == 130
         nothing_is_left()
         assert capsys.readouterr().err == "smallwit: interrupted; run the same command again to go on from here\n"
         (saved,) = checkpoints(run_dir, "rl")
@@ -72,9 +65,9 @@ class TestSignals:
         shutil.rmtree(run_dir / "store" / (run_dir / "evaluation" / "rl").readlink().name)
         slow = micro.TASK.replace("right =", "import time; time.sleep(0.2)\n        right =")
         (recipe.parent / "sums.py").write_text(slow)
-        threading.Thread(target=interrupt_when, args=(lambda: children(),), daemon=True).start()
         started = time.monotonic()
-        assert main(["run", str(recipe), "--run-dir", str(run_dir), "--set", "evaluation.batch=1"]) == 130
+        with meanwhile(interrupt, children):
+            assert main(["run", str(recipe), "--run-dir", str(run_dir), "--set", "evaluation.batch=1"]) == 130
         assert time.monotonic() - started < 30
         nothing_is_left()
 
@@ -85,19 +78,16 @@ class TestSignals:
         (tmp_path / "sums.py").write_text(stuck)
 
         def twice() -> None:
-            wait_until(lambda: list(tmp_path.glob("run/stages/*-sft/artifact")) and children())
             time.sleep(1.0)
-            os.kill(os.getpid(), signal.SIGINT)
+            interrupt()
             time.sleep(1.0)
             assert children(), "the first one waits for the stage"
-            os.kill(os.getpid(), signal.SIGINT)
+            interrupt()
 
-        interrupter = threading.Thread(target=twice)
-        interrupter.start()
         started = time.monotonic()
-        assert main(["run", str(recipe), "--run-dir", str(tmp_path / "run")]) == 130
+        with meanwhile(twice, lambda: list(tmp_path.glob("run/stages/*-sft/artifact")) and children()):
+            assert main(["run", str(recipe), "--run-dir", str(tmp_path / "run")]) == 130
         assert time.monotonic() - started < 25
-        interrupter.join()
         nothing_is_left()
 
 
@@ -125,7 +115,6 @@ class TestDisk:
         run_dir = small_disk / "run"
 
         def fill() -> None:
-            wait_until(lambda: len(checkpoints(run_dir, "sft")) >= 2)
             with (small_disk / "filler").open("wb", buffering=0) as file:
                 try:
                     while True:
@@ -133,11 +122,9 @@ class TestDisk:
                 except OSError:
                     return
 
-        filler = threading.Thread(target=fill)
-        filler.start()
         words = ["run", str(recipe), "--run-dir", str(run_dir), "--set", f"stages.sft.steps={STEPS}"]
-        assert main(words) == 1
-        filler.join()
+        with meanwhile(fill, lambda: len(checkpoints(run_dir, "sft")) >= 2):
+            assert main(words) == 1
         error = capsys.readouterr().err
         assert "No space left on device; free some space and run the same command again" in error
         assert error.count("\n") == 1

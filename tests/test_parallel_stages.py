@@ -1,8 +1,5 @@
 """A stage with several processes: the same run as with one, whatever becomes of one of them."""
 
-import os
-import signal
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +8,7 @@ import psutil
 import pytest
 
 import pipeline_recipes as micro
-from interruption import DEMOS, OWN, checkpoints, children, nothing_is_left, wait_until
+from interruption import DEMOS, OWN, checkpoints, children, interrupt, meanwhile, nothing_is_left
 from pipeline_recipes import HEAD, Ran
 from recipe_samples import refusal
 from smallwit import pipeline
@@ -61,16 +58,6 @@ def ranks() -> list[psutil.Process]:
     return sorted((p for server in psutil.Process().children() for p in server.children()), key=lambda p: p.pid)
 
 
-def when(condition: Callable[[], object], action: Callable[[], object]) -> threading.Thread:
-    def act() -> None:
-        wait_until(condition)
-        action()
-
-    thread = threading.Thread(target=act, daemon=True)
-    thread.start()
-    return thread
-
-
 def at_step(run_dir: Path, stage: str, step: int) -> Callable[[], bool]:
     """Whether the stage has come so far, and both of its processes are there."""
     return lambda: bool(s := checkpoints(run_dir, stage)) and int(s[-1].name[5:]) >= step and len(ranks()) == 2
@@ -105,8 +92,8 @@ def test_a_process_that_is_killed_ends_the_stage_which_goes_on_to_the_same_weigh
         ranks()[rank].kill()
         killed.append(time.monotonic())
 
-    when(at_step(run_dir, "rl", 3), kill)
-    with pytest.raises(StageFailed, match="stage rl: its process was killed"):
+    stopped = pytest.raises(StageFailed, match="stage rl: its process was killed")
+    with meanwhile(kill, at_step(run_dir, "rl", 3)), stopped:
         micro.run(recipe, run_dir)
     assert time.monotonic() - killed[0] < 5
     nothing_is_left()
@@ -118,8 +105,8 @@ def test_a_process_that_is_killed_ends_the_stage_which_goes_on_to_the_same_weigh
 def test_ctrl_c_saves_and_a_rerun_goes_on(recipe: Path, whole: Ran) -> None:
     run_dir = recipe.parent / "run"
     words = ["run", str(recipe), "--run-dir", str(run_dir)]
-    when(at_step(run_dir, "rl", 3), lambda: os.kill(os.getpid(), signal.SIGINT))
-    assert main(words) == 130
+    with meanwhile(interrupt, at_step(run_dir, "rl", 3)):
+        assert main(words) == 130
     nothing_is_left()
     assert 3 <= int(checkpoints(run_dir, "rl")[-1].name[5:]) < STEPS
     assert main(words) == 0

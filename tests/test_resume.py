@@ -1,7 +1,6 @@
 """A run that is killed anywhere, or whose checkpoints are damaged, goes on to the same weights."""
 
 import random
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,8 +19,9 @@ from interruption import (
     half_made,
     in_mid_save,
     in_mid_step,
-    kill_when,
+    kill_children,
     last,
+    meanwhile,
     tree,
     wait_until,
 )
@@ -51,14 +51,10 @@ class TestKill:
                 in_mid_save(run_dir, stage, children)
             else:
                 in_mid_step(run_dir, stage, random.Random(stage))
-            for process in children():
-                process.kill()
+            kill_children()
 
-        killer = threading.Thread(target=kill)
-        killer.start()
-        with pytest.raises(StageFailed, match=f"stage {stage}: its process was killed"):
+        with meanwhile(kill), pytest.raises(StageFailed, match=f"stage {stage}: its process was killed"):
             micro.run(recipe, run_dir)
-        killer.join()
         assert checkpoints(run_dir, stage), "it was killed on its way"
         assert bool(half_made(run_dir, stage)) or moment == "step"
 
@@ -72,16 +68,11 @@ class TestKill:
         reached = []
         for step in (5, 12, 20):
 
-            def kill(step: int = step) -> None:
-                wait_until(lambda: (saved := checkpoints(run_dir, "rl")) and int(saved[-1].name[5:]) >= step)
-                for process in children():
-                    process.kill()
+            def reached_it(step: int = step) -> bool:
+                return int(last(checkpoints(run_dir, "rl"))) >= step
 
-            killer = threading.Thread(target=kill)
-            killer.start()
-            with pytest.raises(StageFailed):
+            with meanwhile(kill_children, reached_it), pytest.raises(StageFailed):
                 micro.run(recipe, run_dir)
-            killer.join()
             reached.append(int(checkpoints(run_dir, "rl")[-1].name[5:]))
         assert reached == sorted(set(reached)), "each attempt went on from where the one before was"
         micro.run(recipe, run_dir)
@@ -130,11 +121,11 @@ class TestDamage:
     def stopped(self, recipe: Path, unmake: Callable[[str], Path]) -> Path:
         """A run that was killed in `kd` with two checkpoints."""
         run_dir = unmake("kd")
-        killer = threading.Thread(target=kill_when, args=(lambda: int(last(checkpoints(run_dir, "kd"))) >= 10,))
-        killer.start()
-        with pytest.raises(StageFailed):
+        with (
+            meanwhile(kill_children, lambda: int(last(checkpoints(run_dir, "kd"))) >= 10),
+            pytest.raises(StageFailed),
+        ):
             micro.run(recipe, run_dir)
-        killer.join()
         assert len(checkpoints(run_dir, "kd")) >= 2
         return run_dir
 
