@@ -164,6 +164,7 @@ def test_best_weights_can_be_put_back(tmp_path: Path) -> None:
     assert same_bits(weights(trainer.model), trainer.best)
 
 
+@pytest.mark.slow
 def test_adapters_resume_on_their_base(tmp_path: Path) -> None:
     pytest.importorskip("peft", reason="peft is not installed: pip install 'smallwit[lora]'")
 
@@ -183,6 +184,7 @@ def newest(folder: Path) -> Path:
     return sorted(folder.glob("step_*"))[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["cut", "flipped", "no manifest", "missing file"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(tmp_path: Path, damage: str) -> None:
     whole, resumed = joint_trainer(), joint_trainer()
@@ -260,6 +262,7 @@ def test_the_random_stream_of_a_step_does_not_depend_on_the_past() -> None:
     assert torch.equal(*states)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill_after", range(1, STEPS))
 def test_a_critic_and_rollouts_that_several_steps_share_survive_a_checkpoint(tmp_path: Path, kill_after: int) -> None:
     whole = ppo_trainer()

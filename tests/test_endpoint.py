@@ -219,6 +219,7 @@ class TestSeveralServers:
             asks(generator, [chat(str(i)) for i in range(100, 160)])
             assert len(bad.asked) - before > 20
 
+    @pytest.mark.slow
     def test_when_none_works_it_ends_with_the_reason_and_what_came_is_kept(self, tmp_path: Path) -> None:
         with serving(FaultServer(faults=[None] * 5, always=status(500, "burnt down"))) as server:
             generator = EndpointGenerator(endpoint(server, concurrency=4), journal=tmp_path / "j.jsonl")

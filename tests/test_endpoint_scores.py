@@ -26,6 +26,7 @@ def scorer(url: str, k: int = 5, tokenizer: object = TOKENIZER) -> EndpointScore
     return EndpointScorer(Endpoint((url,), "teacher", concurrency=2, attempts=2), tokenizer, k)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "forms",
     [
@@ -97,6 +98,7 @@ class TestRefusals:
         assert "has another tokenizer than" in said
 
 
+@pytest.mark.slow
 def test_a_real_model_behind_the_protocol_answers_and_says_what_it_can() -> None:
     prompt = Prompt(messages=({"role": "user", "content": "What is 3 + 4?"},))
     with serving_model(MODEL, TOKENIZER) as server:

@@ -106,6 +106,7 @@ def test_the_batch_changes_nothing(batch: int) -> None:
 # ---- going on
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", [SHORT, SAMPLED], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("kept", [1, 5])
 def test_an_interrupted_evaluation_ends_with_the_samples_of_an_uninterrupted_one(choice: Choice, kept: int) -> None:

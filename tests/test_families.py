@@ -43,6 +43,7 @@ def template(problem: Problem) -> str:
     return re.sub(r"\d+", "0", text)
 
 
+@pytest.mark.slow
 def test_splits_share_no_prompt(family: type[ProceduralTask]) -> None:
     task = family(test=1000, validation=1000)
     prompts = {split: {p.prompt for p in task.problems(split)[:5000]} for split in SPLITS}
@@ -98,6 +99,7 @@ def test_every_solution_verifies(family: type[ProceduralTask]) -> None:
         assert (verdict.score, verdict.strict) == (1.0, 1.0), (problem, verdict)
 
 
+@pytest.mark.slow
 def test_other_solutions_do_not_verify(family: type[ProceduralTask]) -> None:
     task = family(test=300)
     problems = task.problems("test")
@@ -127,6 +129,7 @@ def test_texts_are_short(family: type[ProceduralTask]) -> None:
         assert len(TOKEN.findall(str(problem.solution))) <= SOLUTION_TOKENS, problem.solution
 
 
+@pytest.mark.slow
 def test_forms_are_many(family: type[ProceduralTask]) -> None:
     problems = sample(family(), 4000)
     assert len({template(p) for p in problems}) >= {"wordmath": 2000, "algebra": 100, "functions": 1500}[family.name]

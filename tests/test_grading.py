@@ -68,6 +68,7 @@ def test_rows_come_back_in_order_with_a_verdict_each(tmp_path: Path) -> None:
     assert json.loads(summary_path(out).read_text())["reasons"] == {"correct": 4, "wrong": 2}
 
 
+@pytest.mark.slow
 def test_code_rows_in_every_form(tmp_path: Path) -> None:
     source, out = write(tmp_path / "in.jsonl", CODE), tmp_path / "out.jsonl"
     summary = grade_code_file(source, out, timeout=1.0)
@@ -279,6 +280,7 @@ def test_the_command_exits_with_2_for_the_users_mistakes(tmp_path: Path, capsys:
         assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_and_what_was_made_stays(tmp_path: Path) -> None:
     source, out = write(tmp_path / "in.jsonl", MATH), tmp_path / "out.jsonl"
     script = (

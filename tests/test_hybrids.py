@@ -31,6 +31,7 @@ def base(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("path", HYBRIDS, ids=lambda path: path.stem)
 class TestEachHybrid:
+    @pytest.mark.slow
     def test_starts_from_the_models_where_a_quickstart_leaves_them(self, path: Path, base: Path) -> None:
         recipe = load_recipe(path)
         check_recipe(recipe, base, None)

@@ -29,6 +29,7 @@ class TestWorld:
     def test_fewer_items_than_processes_leave_some_without(self) -> None:
         assert [World(rank, 3).share("ab", [1, 1]) for rank in range(3)] == [["a"], ["b"], []]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("count", [0, 1, 5, 6])
     def test_what_is_spread_comes_together_in_order_everywhere(self, count: int) -> None:
         whole = [(i, 10 * i) for i in range(count)]
@@ -85,6 +86,7 @@ def same_step(together: dict[str, Any], alone: dict[str, Any]) -> None:
         assert relative_error(gradient, expected) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [FLOAT32, FLOAT64], ids=["float32", "float64"])
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_have_the_loss_and_the_gradient_of_one(case: str, dtype: torch.dtype) -> None:
@@ -93,6 +95,7 @@ def test_two_processes_have_the_loss_and_the_gradient_of_one(case: str, dtype: t
         same_step(each, alone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["cross_entropy", "joint"])
 def test_more_processes_than_problems_or_examples_do_too(case: str) -> None:
     alone = take_steps(ALONE, case)
@@ -100,6 +103,7 @@ def test_more_processes_than_problems_or_examples_do_too(case: str) -> None:
         same_step(each, alone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["joint", "ppo"])
 def test_all_processes_have_the_same_weights_bit_for_bit(case: str) -> None:
     first, second = together(take_steps, case, 3)

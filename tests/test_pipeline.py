@@ -76,6 +76,7 @@ class TestFirstRun:
         assert comparison.keys() == {"a", "b", "task", "difference", "low", "high", "p"}
         assert (comparison["a"], comparison["b"], comparison["task"]) == ("rl", "sft-equal-compute", "sums")
 
+    @pytest.mark.slow
     def test_an_untrained_model_can_be_measured_beside_the_stages(self, again: Callable[..., Ran]) -> None:
         ran = again("evaluation.stages=[small, rl]", "comparisons=[{a: rl, b: small}]")
         assert ran.computed == ["evaluate small"]
@@ -122,6 +123,7 @@ class TestCosts:
         )
         assert 0 <= whole["sft-equal-compute"] - whole["rl"] < last_step
 
+    @pytest.mark.slow
     def test_equal_compute_with_a_declared_path_needs_not_wait_for_it(self, again: Callable[..., Ran]) -> None:
         ran = again("stages.sft-equal-compute.equal_compute=sft")
         assert ran.computed == ["sft-equal-compute", "evaluate sft-equal-compute"]

@@ -238,6 +238,7 @@ def test_chosen_samples_are_shared_between_models_and_hold_both_verdicts() -> No
     assert choose(rows({1})[:50], 60) == rows({1})[:50]
 
 
+@pytest.mark.slow
 def test_a_large_run_stays_under_two_megabytes(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "large", n=500, steps=1500)
     for file in (folder / "evaluation").glob("*/*.jsonl"):

@@ -122,6 +122,7 @@ def test_verdicts_do_not_depend_on_chance() -> None:
     assert judge_code([job])[0].score == 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["root", "user", "none"])
 def test_every_way_of_isolation_judges(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if way == "root" and os.geteuid() != 0:

@@ -133,6 +133,7 @@ def test_the_variable_names_the_folder(folder: Path, monkeypatch: pytest.MonkeyP
     assert len(list(load_task("gsm8k").problems("test"))) == 1
 
 
+@pytest.mark.slow
 def test_without_files_or_hub_one_line_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SMALLWIT_DATA_DIR", raising=False)
     code = (

@@ -80,6 +80,7 @@ class TestCommand:
 
 
 class TestPipeline:
+    @pytest.mark.slow
     def test_the_store_holds_every_token_of_every_answer(self, finished: Ran) -> None:
         store = StoredTeacher(micro.artifact(finished.run_dir, "taught"), "taught")
         manifest = finished.manifest("taught")
@@ -100,6 +101,7 @@ class TestPipeline:
         assert {"loss/jsd", "loss/skew_reverse_kl", "loss/total_variation", "weight/cross_entropy"} <= rows[0].keys()
         assert [row["weight/cross_entropy"] for row in rows] == pytest.approx([1.0, 0.7, 0.4])
 
+    @pytest.mark.slow
     def test_a_smoke_run_stores_and_learns_too(self, tmp_path: Path) -> None:
         ran = micro.run(micro.write(tmp_path, STORED), tmp_path / "run", smoke=True)
         assert ran.manifest("kd")["steps"] == 2

@@ -93,6 +93,7 @@ def _graded(queue: "multiprocessing.Queue[list[float | None]]") -> None:
     queue.put(scores())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("daemon", [False, True])
 def test_a_forked_child_has_workers_of_its_own(fresh_pool: None, daemon: bool) -> None:
     assert scores() == SCORES
