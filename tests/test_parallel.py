@@ -18,6 +18,7 @@ from together import Elsewhere, together
 FLOAT32, FLOAT64 = torch.float32, torch.float64
 
 
+@pytest.mark.slow
 class TestWorld:
     def test_shares_hold_every_item_once_and_about_the_same_size(self) -> None:
         sizes = [9, 1, 8, 2, 7, 3, 3, 3]

@@ -24,6 +24,7 @@ from smallwit.pipeline import StageFailed
 from smallwit.run_folder import RunFolder
 
 
+@pytest.mark.slow
 class TestFirstRun:
     def test_every_stage_is_done_once_and_measured(self, finished: Ran) -> None:
         assert sorted(finished.computed) == sorted(["tokenizer", *STAGES, *evaluations(*MEASURED)])

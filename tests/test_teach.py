@@ -79,6 +79,7 @@ class TestCommand:
         assert "recipe micro: has no teach stage" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 class TestPipeline:
     @pytest.mark.slow
     def test_the_store_holds_every_token_of_every_answer(self, finished: Ran) -> None:
