@@ -68,6 +68,24 @@ def test_greedy_tokens_equal_hugging_face_s(seed: int, kv_heads: int) -> None:
     assert [completion.tokens for completion in completions] == reference_generate(model, prompts, greedy())
 
 
+@pytest.mark.parametrize("shared", [31, 32, 60])
+@pytest.mark.parametrize("kv_heads", [1, 4])
+def test_prompts_that_begin_alike_get_hugging_face_s_tokens_too(shared: int, kv_heads: int) -> None:
+    model = tiny_model(seed=1, kv_heads=kv_heads, scale=SCALE)
+    beginning = random_tokens(torch.Generator().manual_seed(9), shared)
+    prompts = [[*beginning, *prompt] for prompt in random_prompts(1)]
+    completions = engine_for(model).generate(prompts, greedy())
+    assert [completion.tokens for completion in completions] == reference_generate(model, prompts, greedy())
+
+
+def test_a_prompt_may_be_the_beginning_of_the_others() -> None:
+    model = tiny_model(seed=2, scale=SCALE)
+    beginning = random_tokens(torch.Generator().manual_seed(9), 40)
+    prompts = [beginning, *([*beginning, *prompt] for prompt in random_prompts(2))]
+    completions = engine_for(model).generate(prompts, greedy())
+    assert [completion.tokens for completion in completions] == reference_generate(model, prompts, greedy())
+
+
 def test_the_greedy_tokens_compared_are_varied_and_end_at_different_times() -> None:
     lengths, tokens = set(), set()
     for seed in range(5):

@@ -1,7 +1,7 @@
 """The local engine: generation in this process, on the weights that are being trained; no copy, no server.
 
-Prompts are padded on the left and prefilled once each, however many completions they get. Rows that have ended leave
-the batch. Every completion draws from a random stream of its own, so it does not depend on its neighbours.
+Prompts are padded on the left and prefilled once each, however many completions they get; what all prompts of a batch
+begin with, such as demonstrations, is prefilled once for all. Rows that have ended leave the batch. Every completion draws from a random stream of its own, so it does not depend on its neighbours.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,8 @@ from smallwit.rollout.engine import Completion, Sampling, Watch
 
 SHRINK_BELOW = 0.75
 """Rows move to a smaller batch once the share of live ones falls below this: moving costs a pass over the cache."""
+SHARED_AT_LEAST = 32
+"""Tokens that all prompts of a batch must begin with to be worth a forward pass of their own."""
 _UNWATCHED = Watch()
 
 
@@ -78,22 +80,20 @@ class LocalEngine:
     def _generate_batch(self, prompts: list[list[int]], sampling: Sampling, draws: Tensor | None, watch: Watch) -> None:
         device = self.model.device
         distinct = {tuple(prompt): row for row, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
-        tokens, real = _left_padded(list(distinct), self.pad, device)
-        width = tokens.shape[1]
+        width = max(map(len, distinct))
         written = _Written(len(prompts), sampling, watch, device)
         cache = PreallocatedCache(self.model.config.num_hidden_layers, width + written.longest)
-        positions = (real.cumsum(1) - 1).clamp(min=0)
-        logits = self._forward(tokens, _causal(real) if not real.all() else None, positions, cache)
+        logits, real = self._prefill(list(distinct), cache)
         copies = torch.tensor([distinct[tuple(prompt)] for prompt in prompts], device=device)
         if len(distinct) != len(prompts):
             cache.select(copies)
         logits, lengths = logits[copies], real.sum(1)[copies]
         seen = None
         if sampling.repetition_penalty != 1.0:
-            seen = tokens_seen(tokens, real, self.vocabulary)[copies]
-        padding = width - lengths
-        column = torch.arange(width + written.longest, device=device)
-        visible = column[None] >= padding[:, None] if bool((padding > 0).any()) else None
+            seen = tokens_seen(*_left_padded(list(distinct), self.pad, device), self.vocabulary)[copies]
+        visible = None
+        if not real.all():
+            visible = torch.cat([real, real.new_ones(len(real), written.longest)], 1)[copies]
 
         live = torch.arange(len(prompts), device=device)
         for step in range(written.longest):
@@ -114,6 +114,19 @@ class LocalEngine:
                 seen = None if seen is None else seen[rows]
             mask = None if visible is None else visible[:, None, None, : width + step + 1]
             logits = self._forward(chosen[:, None], mask, (lengths + step)[:, None], cache)
+
+    def _prefill(self, prompts: list[tuple[int, ...]], cache: PreallocatedCache) -> tuple[Tensor, Tensor]:
+        """Logits `[B, vocabulary]` after each prompt, and which columns of the cache are its tokens `[B, T]`."""
+        device = self.model.device
+        shared = _shared_prefix(prompts)
+        if shared:
+            prefix = torch.tensor([prompts[0][:shared]], device=device)
+            self._forward(prefix, None, torch.arange(shared, device=device)[None], cache)
+            cache.select(torch.zeros(len(prompts), dtype=torch.long, device=device))
+        tokens, real = _left_padded([prompt[shared:] for prompt in prompts], self.pad, device)
+        mask = _causal(real, shared) if shared or not real.all() else None
+        logits = self._forward(tokens, mask, shared + (real.cumsum(1) - 1).clamp(min=0), cache)
+        return logits, torch.cat([real.new_ones(len(prompts), shared), real], 1)
 
     def _forward(self, tokens: Tensor, mask: Tensor | None, positions: Tensor, cache: PreallocatedCache) -> Tensor:
         """Logits `[B, vocabulary]` after the last of `tokens` `[B, T]`."""
@@ -168,9 +181,19 @@ def _left_padded(prompts: list[tuple[int, ...]], pad: int, device: torch.device)
     return torch.tensor(tokens, device=device), torch.tensor(real, device=device)
 
 
-def _causal(real: Tensor) -> Tensor:
-    """Mask `[B, 1, T, T]`: a token sees itself and the real ones before it; so does padding, lest softmax be empty."""
+def _shared_prefix(prompts: list[tuple[int, ...]]) -> int:
+    """How many tokens all prompts begin with, or 0 where that would save too little. Each keeps a token of its own."""
+    first, last = min(prompts), max(prompts)
+    most = min(map(len, prompts)) - 1
+    shared = next((i for i in range(most) if first[i] != last[i]), most)
+    return shared if len(prompts) > 1 and shared >= SHARED_AT_LEAST else 0
+
+
+def _causal(real: Tensor, shared: int) -> Tensor:
+    """Mask `[B, 1, T, shared + T]`: a token sees the shared ones, itself and the real ones before it; so does padding,
+    lest softmax be empty."""
     width = real.shape[1]
     causal = torch.ones(width, width, dtype=torch.bool, device=real.device).tril()
     itself = torch.eye(width, dtype=torch.bool, device=real.device)
-    return ((causal[None] & real[:, None, :]) | itself[None])[:, None]
+    own = (causal[None] & real[:, None, :]) | itself[None]
+    return torch.cat([own.new_ones(*own.shape[:2], shared), own], 2)[:, None]
