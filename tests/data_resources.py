@@ -10,6 +10,7 @@ from scripted_teacher import ScriptedTeacher
 from smallwit.data.asking import Model
 from smallwit.data.build import make_step
 from smallwit.data.step import Context, Resources
+from smallwit.journal import Journal
 from smallwit.recipe.data import DataStepSpec
 from smallwit.rows import Row
 from smallwit.tasks.base import Task
@@ -50,9 +51,10 @@ def step(
     """The rows that a step, the `number`-th of its stage, makes of `rows`; and its context with the account."""
     section = TypeAdapter(DataStepSpec).validate_python(spec)
     (folder / "build").mkdir(parents=True, exist_ok=True)
-    context = Context(resources(folder, **teachers), number, spec["kind"], folder / "build", folder / "journals")
-    made = list(make_step(section).rows(iter(rows), context))
-    context.close()
+    with Journal(folder / "replies.jsonl") as journal:
+        context = Context(resources(folder, **teachers), number, spec["kind"], folder / "build", lambda: journal)
+        made = list(make_step(section).rows(iter(rows), context))
+        context.close()
     return made, context
 
 

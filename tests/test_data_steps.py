@@ -58,7 +58,7 @@ def run(resources: Resources, tmp_path: Path) -> Callable[..., tuple[list[Row], 
     """Run one step on rows: what it lets pass, its account, and what it dropped."""
 
     def one(spec: DataStep, rows: Sequence[Row] = ()) -> tuple[list[Row], Account, list[Row]]:
-        context = Context(resources, 1, spec.kind, tmp_path / "build", tmp_path / "journals")  # type: ignore[attr-defined]
+        context = Context(resources, 1, spec.kind, tmp_path / "build")  # type: ignore[attr-defined]
         (tmp_path / "build").mkdir(exist_ok=True)
         passed = list(make_step(spec).rows(iter(rows), context))  # type: ignore[arg-type]
         context.close()
@@ -307,7 +307,7 @@ class TestDecontaminate:
         self, run: Callable[..., Any], resources: Resources, tmp_path: Path
     ) -> None:
         resources = Resources(**{**vars(resources), "data_dir": tmp_path})
-        context = Context(resources, 1, "decontaminate", tmp_path, tmp_path)
+        context = Context(resources, 1, "decontaminate", tmp_path)
         spec = Decontaminate(kind="decontaminate", against=["sums", "gsm8k"])
         with pytest.raises(UserError, match=r"gsm8k cannot be loaded .*accept_missing: \[gsm8k\]"):
             list(make_step(spec).rows(iter(()), context))

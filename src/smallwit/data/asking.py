@@ -260,18 +260,18 @@ def asker_of(context: Context, spec: Asking) -> Iterator[Asker]:
         pace.step()
         resources.stop_if_asked()
 
-    with Journal(context.journals / "replies.jsonl") as journal:
-        asker = Asker(priced, journal, limits=limits, batch=spec.batch, on_reply=on_reply, on_failure=resources.say)
-        yield asker
-        spent = asker.spent
-        context.account.flops += spent.flops
-        context.account.tokens += spent.tokens
-        context.note("tokens", {"prompts": spent.prompt_tokens, "replies": spent.tokens})
-        if any(price is not None for price in prices.values()):
-            context.note("dollars", round(spent.dollars, 6))
-        if asker.failed:
-            context.note("calls that failed", asker.failed)
-        if asker.exhausted is not None:
-            limit = getattr(limits, asker.exhausted)
-            context.note("stopped by its budget", f"{asker.exhausted} {limit:g}")
-            resources.say(f"{context.name}: stopped, the budget of {limit:g} {asker.exhausted} is spent")
+    journal = context.journal
+    asker = Asker(priced, journal, limits=limits, batch=spec.batch, on_reply=on_reply, on_failure=resources.say)
+    yield asker
+    spent = asker.spent
+    context.account.flops += spent.flops
+    context.account.tokens += spent.tokens
+    context.note("tokens", {"prompts": spent.prompt_tokens, "replies": spent.tokens})
+    if any(price is not None for price in prices.values()):
+        context.note("dollars", round(spent.dollars, 6))
+    if asker.failed:
+        context.note("calls that failed", asker.failed)
+    if asker.exhausted is not None:
+        limit = getattr(limits, asker.exhausted)
+        context.note("stopped by its budget", f"{asker.exhausted} {limit:g}")
+        resources.say(f"{context.name}: stopped, the budget of {limit:g} {asker.exhausted} is spent")

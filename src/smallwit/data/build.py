@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import astuple
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from smallwit.data.gather import files_of
 from smallwit.data.step import Account, Context, Resources, Step, screened
 from smallwit.data.suites import test_problems
 from smallwit.errors import UserError
+from smallwit.journal import Journal
 from smallwit.recipe.data import DataStepSpec, Decontaminate, FileRows, Gather
 from smallwit.rows import Row
 from smallwit.tasks.base import Task
@@ -49,9 +51,14 @@ def build(specs: Sequence[DataStepSpec], resources: Resources, work: Path, on_pe
     folder = work / "build"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    contexts = [Context(resources, number, spec.kind, folder, work / "journals") for number, spec in enumerate(specs)]
     rows: Iterator[Row] = iter(())
     with ExitStack() as stack:
+
+        @cache
+        def journal() -> Journal:
+            return stack.enter_context(Journal(work / "journals" / "replies.jsonl"))
+
+        contexts = [Context(resources, number, spec.kind, folder, journal) for number, spec in enumerate(specs)]
         for spec, context in zip(specs, contexts, strict=True):
             stack.callback(context.close)
             if spec.models:

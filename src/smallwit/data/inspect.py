@@ -90,9 +90,7 @@ def inspect(folder: Path, tokenizer: "PreTrainedTokenizerBase | None", data_dir:
         Deduplicate(kind="deduplicate"),
     ]
     with tempfile.TemporaryDirectory() as scratch:
-        contexts = [
-            Context(resources, number, spec.kind, Path(scratch), Path(scratch)) for number, spec in enumerate(specs)
-        ]
+        contexts = [Context(resources, number, spec.kind, Path(scratch)) for number, spec in enumerate(specs)]
         # Each looks at all rows: one that holds an evaluation problem may also repeat another.
         streams = (counted(read_dataset(folder, None)), read_dataset(folder, None))
         for spec, context, rows in zip(specs, contexts, streams, strict=True):

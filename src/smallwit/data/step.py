@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from smallwit.data.personal import Finding, findings
 from smallwit.errors import UserError
+from smallwit.journal import Journal
 from smallwit.rows import Row
 from smallwit.tasks.base import Problem, Task
 
@@ -27,7 +28,7 @@ class VerifierFailed(Exception):
 
 
 class Step(Protocol):
-    """One step. What must outlive a killed build is in a journal in `context.folder`."""
+    """One step. What must outlive a killed build is in `context.journal`."""
 
     def rows(self, rows: Iterator[Row], context: "Context") -> Iterator[Row]:
         """The rows that the step lets pass or makes, in an order that depends on its input alone.
@@ -98,25 +99,27 @@ class Account:
 class Context:
     """A step's own view of the build."""
 
-    def __init__(self, resources: Resources, number: int, kind: str, build: Path, journals: Path) -> None:
+    def __init__(
+        self,
+        resources: Resources,
+        number: int,
+        kind: str,
+        build: Path,
+        open_journal: Callable[[], Journal] | None = None,
+    ) -> None:
         self.resources = resources
         self.name = f"{number:02d}-{kind}"
         self.account = Account(kind)
         self.build = build
-        self._journals = journals
+        self._open_journal = open_journal
         self._side_files: dict[str, TextIO] = {}
 
     @property
-    def folder(self) -> Path:
-        """A folder of the step's own that outlives a killed build. For journals of calls that must not be repeated."""
-        folder = self._journals / self.name
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
-
-    @property
-    def journals(self) -> Path:
-        """The same for what all steps share: there a step finds its results again whatever its number is."""
-        return self._journals
+    def journal(self) -> Journal:
+        """What outlives a killed build, the same for all steps: a step finds its results whatever its number is."""
+        if self._open_journal is None:
+            raise ValueError(f"step {self.name} asks models, and its build keeps no journal")
+        return self._open_journal()
 
     def drop(self, row: Row, rule: str, reason: str) -> None:
         """Account for a row that the step does not pass on; it is kept in `dropped/NN-KIND.jsonl`."""

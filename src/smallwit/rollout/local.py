@@ -1,7 +1,8 @@
 """The local engine: generation in this process, on the weights that are being trained; no copy, no server.
 
 Prompts are padded on the left and prefilled once each, however many completions they get; what all prompts of a batch
-begin with, such as demonstrations, is prefilled once for all. Rows that have ended leave the batch. Every completion draws from a random stream of its own, so it does not depend on its neighbours.
+begin with, such as demonstrations, is prefilled once for all. Rows that have ended leave the batch. Every completion
+draws from a random stream of its own, so it does not depend on its neighbours.
 """
 
 from collections.abc import Sequence
