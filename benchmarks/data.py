@@ -1,7 +1,7 @@
 """Building datasets: how fast and small deduplication is, what decontamination finds, and what it takes by mistake.
 
 `make bench-data` writes bench/data.json. Decontamination needs the benchmark files (SMALLWIT_DATA_DIR); `--quick`
-leaves out the million rows. Letters are the parts of issue 5: F deduplicate, G decontaminate, S streams.
+leaves out the million rows. Cases: F deduplicate, G decontaminate, S streams, P personal data.
 """
 
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 from bench import Result, compare, measured, report
 from smallwit.data.contamination import Evaluations
 from smallwit.data.personal import findings
-from smallwit.data.suites import test_problems
+from smallwit.data.suites import benchmarks, test_problems
 from smallwit.rows import read_rows
 from smallwit.tasks import load_task
 from smallwit.tasks.base import Problem
@@ -84,9 +84,9 @@ def _bar(case: str, metric: str, unit: str, ours: float, bar: float, direction: 
 
 def decontamination(folder: Path, notes: list[str]) -> list[Result]:
     """What is known to be contaminated, planted copies, and what is not contaminated."""
-    suites, _ = test_problems(None, {}, folder, [])
-    for task in OTHERS:
-        suites.setdefault(task, other_problems(folder, task))
+    suites, missing = test_problems(None, {}, folder, benchmarks())
+    if missing:
+        notes.append(f"not in the data folder: {', '.join(missing)}")
     evaluations = Evaluations(suites)
     notes.append(f"evaluation problems: {', '.join(f'{name} {len(each):,}' for name, each in suites.items())}")
     rows = read_rows(folder / "rl/dapo_math_17k.jsonl.gz")[0]
@@ -113,19 +113,6 @@ def decontamination(folder: Path, notes: list[str]) -> list[Result]:
         )
     )
     return [*results, *personal_data(folder)]
-
-
-OTHERS = ("amc23", "aime24", "aime25", "minerva_math", "olympiadbench")
-
-
-def other_problems(folder: Path, name: str) -> list[Problem]:
-    """Problems of a benchmark that is in the folder and is no task here."""
-    problems = []
-    for number, row in enumerate(read_rows(folder / f"math_other/{name}.jsonl", 0.0)[0]):
-        answer, solution = row.get("answer", row.get("final_answer")), row.get("solution")
-        first = [value[0] if isinstance(value, list) else value for value in (answer, solution)]
-        problems.append(Problem(f"{name}-{number}", row.get("problem") or row["question"], *first))
-    return problems
 
 
 def planted(

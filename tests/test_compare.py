@@ -161,8 +161,6 @@ class TestCommand:
     ) -> None:
         for stage, scores in (("sft", [0, 1]), ("rl", [1, 1])):
             path = folder(tmp_path / stage, {"t": scores})
-            (path / "protocol.json").unlink()
-            (path / "manifest.json").write_text(json.dumps({"signatures": {"t": "s"}}))
             (tmp_path / "run" / "evaluation").mkdir(parents=True, exist_ok=True)
             path.rename(tmp_path / "run" / "evaluation" / stage)
         assert main(["compare", f"{tmp_path}/run:rl", f"{tmp_path}/run:sft"]) == 0
@@ -188,12 +186,6 @@ class TestCommand:
         (b / "t.jsonl").write_text((b / "t.jsonl").read_text().replace("question", "Question:"))
         assert main(["compare", str(a), str(b), "--across-protocols"]) == 0
         assert "t, n 2: a 100.0 %, b 50.0 %" in capsys.readouterr().out
-
-    def test_signatures_alone_are_compared_whole(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        a, b = folder(tmp_path / "a", {"t": [1]}), folder(tmp_path / "b", {"t": [1]})
-        (b / "protocol.json").unlink()
-        (b / "manifest.json").write_text(json.dumps({"signatures": {"t": "t|other"}}))
-        assert "different protocols (signature: t|same -> t|other)" in refused(capsys, a, b)
 
     def test_another_chat_template_is_the_models_own_and_said(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]

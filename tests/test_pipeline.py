@@ -33,6 +33,10 @@ class TestFirstRun:
             rows = (finished.run_dir / "evaluation" / stage / "sums.jsonl").read_text().splitlines()
             assert [json.loads(row)["id"] for row in rows] == ["test-8-0", "test-8-1", "test-8-2", "test-8-3"]
 
+    def test_two_of_its_evaluations_can_be_compared(self, finished: Ran, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["compare", f"{finished.run_dir}:rl", f"{finished.run_dir}:sft"]) == 0
+        assert "points" in capsys.readouterr().out
+
     def test_the_folder_holds_what_the_design_promises(self, finished: Ran) -> None:
         names = {path.name for path in finished.run_dir.iterdir() if not path.name.startswith(".")}
         assert names == {

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smallwit.artifacts import MANIFEST
 from smallwit.errors import UserError
 from smallwit.evaluation.protocol import differences
 from smallwit.evaluation.scores import Row
@@ -21,7 +20,7 @@ _MODELS_OWN = frozenset(("asker.chat_template", "asker.ends"))
 
 @dataclass(frozen=True)
 class StoredEvaluation:
-    """The sample rows of each task, and each task's protocol: its `signature` and, where they are known, its fields."""
+    """The sample rows of each task, and each task's protocol: its fields, among them its `signature`."""
 
     name: str
     rows: Mapping[str, list[Row]]
@@ -43,12 +42,10 @@ def comparable(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[list[str], l
     """In what two protocols of a task differ: (what forbids a comparison, what only has to be said).
 
     Other problems and another chat template are said: the problems that both have are compared, and a template belongs
-    to its model. Of protocols whose fields are not known, signatures are compared.
+    to its model.
     """
     if a["signature"] == b["signature"]:
         return [], []
-    if len(a) == 1 or len(b) == 1:
-        return [f"signature: {a['signature']} -> {b['signature']}"], []
     found = differences(a, b)
     said = _CHOICE | _MODELS_OWN
     return [found[f] for f in found if f not in said], [found[f] for f in found if f in said]
@@ -82,13 +79,8 @@ def _folder(reference: str) -> Path:
 
 
 def _protocols(folder: Path) -> dict[str, Mapping[str, Any]]:
-    """By task. `smallwit eval` writes whole protocols; the evaluation of a run has signatures in its manifest."""
-    path = folder / PROTOCOL if (folder / PROTOCOL).is_file() else folder / MANIFEST
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        if path.name == PROTOCOL:
-            return dict(about["protocols"])
-        return {task: {"signature": signature} for task, signature in about["signatures"].items()}
+        return dict(json.loads((folder / PROTOCOL).read_text(encoding="utf-8"))["protocols"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         what = "name a folder of `smallwit eval`, or a run's stage as runs/NAME:STAGE"
         raise UserError(f"evaluation {folder}: has no {PROTOCOL} that can be read; {what}") from error

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from smallwit.artifacts import publish
+from smallwit.evaluation.folder import admit
 from smallwit.evaluation.named import HOUSE
 from smallwit.evaluation.protocol import Asker
 from smallwit.evaluation.suite import Choice, make_suite, measure_suite, problems_of
@@ -14,7 +15,7 @@ from smallwit.tasks import task_bytes
 
 
 def run(job: Job, reporter: Reporter) -> Info:
-    """Publish one JSON Lines file a task, with the protocols' signatures in the manifest.
+    """Publish one JSON Lines file a task, and the protocols; their signatures are in the manifest too.
 
     Until then the samples are in a folder beside the artifact's place, from which a stage that was stopped goes on.
     """
@@ -26,19 +27,24 @@ def run(job: Job, reporter: Reporter) -> Info:
     choice = Choice(spec.split, spec.problems, 1, job.recipe.seed, spec.temperature, spec.max_new_tokens)
     tasks = tasks_of(job, spec.tasks)
     samples = job.folder.with_name(f"partial-{job.key}")
-    signatures: dict[str, str] = {}
-    for number, task in enumerate(tasks):
+    suites = {}
+    for task in tasks:
         own = task_bytes(task.name, job.recipe.tasks[task.name], job.base)
-        problems = problems_of(task, spec.split, spec.problems)
+        suites[task.name] = make_suite(
+            task, problems_of(task, spec.split, spec.problems), HOUSE, choice, asker, own=own
+        )
+    protocols = {name: suite.protocol for name, suite in suites.items()}
+    samples.mkdir(exist_ok=True)
+    admit(samples, {"reference": job.name, "identity": job.key}, protocols)
+    for number, (name, suite) in enumerate(suites.items()):
 
-        def on_rows(done: int, number: int = number, total: int = len(problems), name: str = task.name) -> None:
+        def on_rows(done: int, number: int = number, total: int = len(suite.samples), name: str = name) -> None:
             reporter.progress((number + done / total) / len(tasks), f"{name} {done}/{total}")
             if reporter.stopping():
                 raise Stopped
 
-        suite = make_suite(task, problems, HOUSE, choice, asker, own=own)
-        signatures[task.name] = suite.protocol.signature
-        measure_suite(suite, samples / f"{task.name}.jsonl", lambda: generator, spec.batch, on_rows, job.name)
+        measure_suite(suite, samples / f"{name}.jsonl", lambda: generator, spec.batch, on_rows, job.name)
+    signatures = {name: protocol.signature for name, protocol in protocols.items()}
     info: Info = {"seconds": time.monotonic() - started, "parameters": model.num_parameters(), "signatures": signatures}
     publish(job.folder, lambda folder: _move(samples, folder), {"key": job.key, "name": job.name} | info)
     shutil.rmtree(samples)
@@ -46,5 +52,5 @@ def run(job: Job, reporter: Reporter) -> Info:
 
 
 def _move(samples: Path, folder: Path) -> None:
-    for path in samples.glob("*.jsonl"):
+    for path in samples.glob("*.json*"):
         shutil.copyfile(path, folder / path.name)
