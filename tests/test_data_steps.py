@@ -12,7 +12,7 @@ import pytest
 
 from smallwit.data.build import build, make_step
 from smallwit.data.dataset import read_dataset, shards_of
-from smallwit.data.step import Account, Context, Resources
+from smallwit.data.step import Account, Context, Progress, Resources
 from smallwit.data.write import split_of
 from smallwit.errors import UserError
 from smallwit.recipe.data import DataStep, Decontaminate, Deduplicate, Filter, Gather, Near, Write
@@ -369,3 +369,15 @@ class TestBuild:
         specs: list[Any] = [_gather(kind="task", task="sums"), Filter.model_validate(strict), Write(kind="write")]
         with pytest.raises(UserError, match=r"the step filter left none of 8 rows \(length 8\)"):
             build(specs, resources, tmp_path / "work", "report")
+
+
+def test_a_step_that_does_not_know_how_far_it_is_leaves_the_share_that_was_known() -> None:
+    told: list[tuple[float, str]] = []
+    progress = Progress(lambda share, text: told.append((share, text)))
+    progress(None, "3 replies")
+    progress(0.5, "10 rows read")
+    progress(None, "20 replies")
+    assert [share for share, _ in told] == [0.0, 0.5, 0.5]
+    assert told[0][1] == "3 replies"
+    assert told[2][1].startswith("20 replies, 0:0")
+    assert told[2][1].endswith(" left")

@@ -59,7 +59,7 @@ class Resources:
     seed: int
     load_tokenizer: "Callable[[], PreTrainedTokenizerBase]"
     inputs: Mapping[str, Path]
-    progress: Callable[[float, str], None]
+    progress: Callable[[float | None, str], None]
     say: Callable[[str], None]
     stop_if_asked: Callable[[], None]
     model: "Callable[[str, int], Model]" = _no_model
@@ -145,8 +145,24 @@ class Context:
             file.close()
 
 
+class Progress:
+    """Tells how far a build is and how long it will take, by the share of its sources that was read."""
+
+    def __init__(self, tell: Callable[[float, str], None]) -> None:
+        self.tell = tell
+        self.started = time.monotonic()
+        self.share = 0.0
+
+    def __call__(self, share: float | None, text: str) -> None:
+        """`share` is `None` where a step does not know it: it is what it was then."""
+        self.share = self.share if share is None else share
+        if self.share:
+            text += f", {_clock((time.monotonic() - self.started) * (1 - self.share) / self.share)} left"
+        self.tell(self.share, text)
+
+
 class Pace:
-    """Rate and time left of a loop, told at most twice a second."""
+    """The rate of a loop, told at most twice a second."""
 
     def __init__(self, resources: Resources, what: str) -> None:
         self.resources, self.what = resources, what
@@ -160,11 +176,8 @@ class Pace:
         if now - self.told < REPORT_SECONDS:
             return
         self.told = now
-        seconds = now - self.started
-        text = f"{self.count:,} {self.what}, {self.count / seconds:,.0f} a second"
-        if share:
-            text += f", {_clock(seconds * (1 - share) / share)} left"
-        self.resources.progress(share or 0.0, text)
+        rate = self.count / (now - self.started)
+        self.resources.progress(share, f"{self.count:,} {self.what}, {rate:,.0f} a second")
 
 
 def _clock(seconds: float) -> str:

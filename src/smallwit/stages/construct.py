@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from smallwit.artifacts import publish
 from smallwit.data.build import build, identity_of, origin_of_tokenizer, signature_of
 from smallwit.data.card import card
-from smallwit.data.step import Resources, VerifierFailed
+from smallwit.data.step import Progress, Resources, VerifierFailed
 from smallwit.errors import UserError
 from smallwit.models.tokenizer import load_tokenizer
 from smallwit.recipe.schema import ConstructStage
@@ -37,7 +37,7 @@ def run(job: Job, reporter: Reporter) -> Info:
         load_tokenizer=lambda: _tokenizer(job, stage),
         model=lambda name, batch: asked_model(job, name, batch),
         inputs={name: Path(job.inputs[name]) for name in stage.reads},
-        progress=reporter.progress,
+        progress=Progress(reporter.progress),
         say=reporter.say,
         stop_if_asked=stop_if_asked,
     )
