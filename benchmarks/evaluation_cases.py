@@ -10,7 +10,7 @@ from smallwit.tasks import load_task
 from training_cases import ROWS, SMALL
 
 PROTOCOL = named_protocol("lm-eval-gsm8k")
-BATCH = 32
+BATCH = 64
 
 
 def make_model(folder: Path, data_dir: Path) -> None:

@@ -84,17 +84,20 @@ class LocalEngine:
         width = max(map(len, distinct))
         written = _Written(len(prompts), sampling, watch, device)
         cache = PreallocatedCache(self.model.config.num_hidden_layers, width + written.longest)
-        logits, real = self._prefill(list(distinct), cache)
+        head = _Head(self.model, self.vocabulary, self.autocast)
+        states, real = self._prefill(list(distinct), cache)
         copies = torch.tensor([distinct[tuple(prompt)] for prompt in prompts], device=device)
         if len(distinct) != len(prompts):
             cache.select(copies)
-        logits, lengths = logits[copies], real.sum(1)[copies]
+        logits, lengths = head.logits(states)[copies], real.sum(1)[copies]
         seen = None
         if sampling.repetition_penalty != 1.0:
             seen = tokens_seen(*_left_padded(list(distinct), self.pad, device), self.vocabulary)[copies]
-        visible = None
+        # Added to scores, in the dtype of these: of a mask of truth values every layer would make such numbers anew.
+        hidden = None
         if not real.all():
-            visible = torch.cat([real, real.new_ones(len(real), written.longest)], 1)[copies]
+            padding = torch.cat([~real, real.new_zeros(len(real), written.longest)], 1)[copies]
+            hidden = torch.zeros(padding.shape, dtype=logits.dtype, device=device).masked_fill_(padding, -torch.inf)
 
         live = torch.arange(len(prompts), device=device)
         for step in range(written.longest):
@@ -111,13 +114,13 @@ class LocalEngine:
                 rows = row_indices(alive)
                 cache.select(rows)
                 live, chosen, lengths = live[rows], chosen[rows], lengths[rows]
-                visible = None if visible is None else visible[rows]
+                hidden = None if hidden is None else hidden[rows]
                 seen = None if seen is None else seen[rows]
-            mask = None if visible is None else visible[:, None, None, : width + step + 1]
-            logits = self._forward(chosen[:, None], mask, (lengths + step)[:, None], cache)
+            mask = None if hidden is None else hidden[:, None, None, : width + step + 1]
+            logits = head.logits(self._forward(chosen[:, None], mask, (lengths + step)[:, None], cache))
 
     def _prefill(self, prompts: list[tuple[int, ...]], cache: PreallocatedCache) -> tuple[Tensor, Tensor]:
-        """Logits `[B, vocabulary]` after each prompt, and which columns of the cache are its tokens `[B, T]`."""
+        """Hidden states `[B, H]` after each prompt, and which columns of the cache are its tokens `[B, T]`."""
         device = self.model.device
         shared = _shared_prefix(prompts)
         if shared:
@@ -126,17 +129,36 @@ class LocalEngine:
             cache.select(torch.zeros(len(prompts), dtype=torch.long, device=device))
         tokens, real = _left_padded([prompt[shared:] for prompt in prompts], self.pad, device)
         mask = _causal(real, shared) if shared or not real.all() else None
-        logits = self._forward(tokens, mask, shared + (real.cumsum(1) - 1).clamp(min=0), cache)
-        return logits, torch.cat([real.new_ones(len(prompts), shared), real], 1)
+        states = self._forward(tokens, mask, shared + (real.cumsum(1) - 1).clamp(min=0), cache)
+        return states, torch.cat([real.new_ones(len(prompts), shared), real], 1)
 
     def _forward(self, tokens: Tensor, mask: Tensor | None, positions: Tensor, cache: PreallocatedCache) -> Tensor:
-        """Logits `[B, vocabulary]` after the last of `tokens` `[B, T]`."""
+        """Hidden states `[B, H]` of the last of `tokens` `[B, T]`."""
         model: torch.nn.Module = self.model.get_decoder()
         with torch.autocast(self.model.device.type, self.autocast, enabled=self.autocast is not None):
-            hidden = model(
+            states: Tensor = model(
                 input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
-            ).last_hidden_state[:, -1]
-            return hidden @ self.model.get_output_embeddings().weight[: self.vocabulary].T
+            ).last_hidden_state
+        return states[:, -1]
+
+
+class _Head:
+    """Projects onto the vocabulary's real tokens, on a CPU into memory that every step of a batch uses again: mapping
+    it anew can take as long as the product."""
+
+    def __init__(self, model: PreTrainedModel, vocabulary: int, autocast: torch.dtype | None) -> None:
+        self.weight = model.get_output_embeddings().weight[:vocabulary]
+        self.autocast = autocast
+        self.storage: Tensor | None = None
+
+    def logits(self, states: Tensor) -> Tensor:
+        """`[B, vocabulary]` of hidden states `[B, H]`; they hold until the next call."""
+        if states.device.type != "cpu" or self.autocast is not None:
+            with torch.autocast(states.device.type, self.autocast, enabled=self.autocast is not None):
+                return states @ self.weight.T
+        if self.storage is None or len(self.storage) < len(states):
+            self.storage = states.new_empty(len(states), len(self.weight))
+        return torch.mm(states, self.weight.T, out=self.storage[: len(states)])
 
 
 class _Written:
