@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,11 +137,17 @@ RATES = dict(zip([row["prompt"] for row in ROWS], [0, 1, 2, 3, 4, 4, 3, 2, 1, 0]
 
 
 class TestDifficulty:
-    def run(self, folder: Path, **changes: Any) -> tuple[list[Row], Any]:
-        return step(folder, DIFFICULTY | changes, ROWS, s=hits(RATES))
+    def run(self, folder: Path, rows: Sequence[Row] = ROWS, **changes: Any) -> tuple[list[Row], Any]:
+        return step(folder, DIFFICULTY | changes, rows, s=hits(RATES))
 
-    def test_problems_solved_always_or_never_go(self, tmp_path: Path) -> None:
+    def test_problems_that_are_always_solved_go(self, tmp_path: Path) -> None:
         made, context = self.run(tmp_path)
+        assert [row["pass_rate"] for row in made] == [0.0, 0.25, 0.5, 0.75, 0.75, 0.5, 0.25, 0.0]
+        assert context.account.dropped == {"too-easy": 2}
+
+    def test_problems_without_an_answer_that_are_never_solved_go_too(self, tmp_path: Path) -> None:
+        bare = [{key: value for key, value in row.items() if key != "completion"} for row in ROWS]
+        made, context = self.run(tmp_path, bare)
         assert [row["pass_rate"] for row in made] == [0.25, 0.5, 0.75, 0.75, 0.5, 0.25]
         assert context.account.dropped == {"too-hard": 2, "too-easy": 2}
 
@@ -149,11 +156,16 @@ class TestDifficulty:
         assert {row["pass_rate"] for row in made} == {0.0, 0.25, 0.5}
         assert context.account.dropped == {"too-easy": 4}
 
+    def test_problems_without_an_answer_have_a_curriculum_too(self, tmp_path: Path) -> None:
+        bare = [{key: value for key, value in row.items() if key != "completion"} for row in ROWS]
+        made, _ = self.run(tmp_path, bare, order="curriculum")
+        assert [row["pass_rate"] for row in made] == [0.75, 0.75, 0.5, 0.5, 0.25, 0.25]
+
     def test_a_curriculum_goes_from_easy_to_hard_and_from_short_to_long(self, tmp_path: Path) -> None:
         made, _ = self.run(tmp_path, order="curriculum")
         keys = [(-row["pass_rate"], len(row["completion"])) for row in made]
         assert keys == sorted(keys)
-        assert len(made) == 6
+        assert len(made) == 8
 
     def test_what_is_too_long_for_the_student_is_not_even_tried(self, tmp_path: Path) -> None:
         rows = [ROWS[1] | {"completion": "so " * 60 + "#### 1"}, ROWS[2]]

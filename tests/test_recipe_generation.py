@@ -53,11 +53,12 @@ def test_what_cannot_work_is_refused_by_name(step: Any, changes: dict[str, Any],
     assert message in str(error.value)
 
 
-def test_the_band_of_no_words_is_all_but_never_and_always() -> None:
+@pytest.mark.parametrize("answered", [False, True])
+def test_without_a_band_what_is_never_solved_stays_if_there_is_an_answer_to_learn_from(answered: bool) -> None:
     step = Difficulty.model_validate({"kind": "difficulty", "student": "s"})
-    assert [step.keeps(rate) for rate in (0.0, 0.125, 0.875, 1.0)] == [False, True, True, False]
+    assert [step.keeps(rate, answered=answered) for rate in (0.0, 0.125, 0.875, 1.0)] == [answered, True, True, False]
 
 
 def test_a_band_holds_both_of_its_ends() -> None:
     step = Difficulty.model_validate({"kind": "difficulty", "student": "s", "band": [0.0, 0.5]})
-    assert [step.keeps(rate) for rate in (0.0, 0.5, 0.625)] == [True, True, False]
+    assert [step.keeps(rate, answered=False) for rate in (0.0, 0.5, 0.625)] == [True, True, False]

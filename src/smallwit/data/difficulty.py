@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from smallwit.data.agreement import agree_on_gold
 from smallwit.data.asking import Call, asker_of, chunks
 from smallwit.data.generate import prompt_of, sample_seed
-from smallwit.data.step import Context
-from smallwit.data.verify import answer_of, golden, problem_groups
+from smallwit.data.step import Context, problem_of
+from smallwit.data.verify import golden, problem_groups
 from smallwit.recipe.generation import Difficulty, Template
 from smallwit.rows import Row
 
@@ -32,7 +32,7 @@ class DifficultyStep:
     def _short(self, rows: Iterator[Row], context: Context) -> Iterator[Row]:
         limit = self.spec.max_tokens
         for row in rows:
-            if limit is not None and (length := tokens_of(answer_of(row), context)) > limit:
+            if limit is not None and (length := tokens_of(_answer(row), context)) > limit:
                 context.drop(row, "too-long", f"{length} tokens, at most {limit}")
             else:
                 yield row
@@ -62,14 +62,17 @@ class DifficultyStep:
         context.note("problems by pass rate", dict(sorted(rates.items())))
 
     def _judged(self, group: list[Row], rate: float, context: Context) -> Iterator[Row]:
-        if self.spec.keeps(rate):
-            for row in group:
-                yield row | {"pass_rate": rate}
-            return
-        low = 0.0 if self.spec.band is None else self.spec.band[0]
-        hard = rate < low or (self.spec.band is None and rate == 0)
+        hard = rate == 0 if self.spec.band is None else rate < self.spec.band[0]
         for row in group:
-            context.drop(row, "too-hard" if hard else "too-easy", f"the student's pass rate is {rate:.2f}")
+            if self.spec.keeps(rate, answered=bool(_answer(row))):
+                yield row | {"pass_rate": rate}
+            else:
+                context.drop(row, "too-hard" if hard else "too-easy", f"the student's pass rate is {rate:.2f}")
+
+
+def _answer(row: Row) -> str:
+    """What a row would teach; nothing, of a problem for reinforcement."""
+    return problem_of(row).solution or ""
 
 
 def _seed(context: Context, row: Row, sample: int) -> int:
@@ -86,7 +89,7 @@ def easy_to_hard(rows: Iterator[Row], context: Context) -> Iterator[Row]:
     keys: list[tuple[float, int, int]] = []
     with tempfile.TemporaryFile("w+b", dir=context.build) as file:
         for row in rows:
-            keys.append((-row["pass_rate"], len(answer_of(row)), file.tell()))
+            keys.append((-row["pass_rate"], len(_answer(row)), file.tell()))
             file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
         for _, _, place in sorted(keys):
             file.seek(place)

@@ -226,7 +226,8 @@ class Difficulty(Asking):
     student: Teacher
     draw: Drawing = Drawing(samples=8, temperature=1.0)
     band: tuple[float, float] | None = Field(
-        default=None, description="pass rates that are kept, both ends included; all but 0 and 1 if absent"
+        default=None,
+        description="pass rates that are kept, both ends included; if absent all but 1, and but 0 where no answer is",
     )
     order: Literal["given", "curriculum"] = Field(default="given", description="curriculum: from easy to hard")
     max_tokens: PositiveInt | None = Field(default=None, description="of a completion, in the student's tokens")
@@ -239,14 +240,16 @@ class Difficulty(Asking):
     @model_validator(mode="after")
     def _some_rate(self) -> "Difficulty":
         samples = self.draw.samples
-        if not any(self.keeps(hits / samples) for hits in range(samples + 1)):
+        if not any(self.keeps(hits / samples, answered=False) for hits in range(samples + 1)):
             low, high = self.band or (0, 1)
             raise ValueError(f"no pass rate of {samples} samples is kept by the band {low:g} to {high:g}; widen it")
         return self
 
-    def keeps(self, rate: float) -> bool:
-        """Whether problems with this pass rate (0..1) are kept."""
-        return 0 < rate < 1 if self.band is None else self.band[0] <= rate <= self.band[1]
+    def keeps(self, rate: float, *, answered: bool) -> bool:
+        """Whether rows with this pass rate (0..1) are kept; `answered` are those with an answer to learn from."""
+        if self.band is not None:
+            return self.band[0] <= rate <= self.band[1]
+        return rate < 1 and (answered or rate > 0)
 
     @property
     def counts_tokens(self) -> bool:
