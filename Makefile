@@ -71,7 +71,7 @@ clean:
 
 .venv/installed-test: pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'installing smallwit and its test tools into .venv (torch is large: the first time takes some minutes)'
-	$(INSTALL) -e '.[test,lora]'
+	$(INSTALL) -e '.[test,lora,serving]'
 	@touch $@
 
 .venv/installed-bench: pyproject.toml constraints.txt | $(BIN)/python

@@ -1,4 +1,4 @@
-"""`make bench-hybrids`: the recipes of the named hybrids, and one table of what each ends with.
+"""`make hybrids`: the recipes of the named hybrids, and one table of what each ends with.
 
 Needs a finished `make quickstart`, from which they start. What has been run before is not run again.
 """

@@ -97,6 +97,7 @@ def llama_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not installed("fastapi", "uvicorn", "openai"), reason="transformers serve needs pip install 'smallwit[serving]'"
 )
@@ -153,6 +154,7 @@ class TestTransformersServe:
         assert "Server is pinned to" in said
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not (installed("llama_cpp", "starlette_context") and os.environ.get("SMALLWIT_TEST_GGUF")),
     reason="needs pip install 'llama-cpp-python[server]' (it compiles for minutes), and a model's file and the folder "
