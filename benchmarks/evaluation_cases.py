@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from smallwit.evaluation.named import named_protocol
+from smallwit.evaluation.protocols import named_protocol
 from smallwit.models.build import new_model, save_model
 from smallwit.models.tokenizer import load_tokenizer
 from smallwit.rollout.generator import Prompt

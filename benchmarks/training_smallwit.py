@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from smallwit.device import return_freed_memory
+from smallwit.device import return_freed_memory, use_huge_pages
 from smallwit.models.flops import Cost
 from smallwit.objectives.divergence import ForwardKL
 from smallwit.recipe.schema import Optimizer
@@ -50,6 +50,7 @@ def steps_of(case: Case, data_dir: Path) -> list[list[Example]]:
 def main(name: str, data_dir: Path) -> None:
     """Run the case; the first step warms up and is not counted."""
     case = CASES[name]
+    use_huge_pages()  # as the command line does
     tokenizer = tokenizer_of(data_dir)
     if name == "a":  # as a train stage does for a model of that size
         return_freed_memory()

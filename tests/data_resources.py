@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from scripted_teacher import ScriptedTeacher
-from smallwit.data.asking import Model
 from smallwit.data.build import make_step
+from smallwit.data.model import Model
 from smallwit.data.step import Context, Resources
 from smallwit.journal import Journal
 from smallwit.recipe.data import DataStepSpec

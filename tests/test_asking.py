@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from scripted_teacher import ScriptedTeacher
-from smallwit.data.asking import Asker, Call, Limits, Model, most_prompt_tokens
+from smallwit.data.asking import Asker, Call, Limits
+from smallwit.data.model import Model, most_prompt_tokens
 from smallwit.journal import Journal
 from smallwit.recipe.generation import Price
 from smallwit.rollout.generator import Decoding, Prompt

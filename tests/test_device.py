@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,31 @@ for _ in range(40):
 pieces.clear()
 print(psutil.Process().memory_info().rss)
 """
+
+FAULTS_OF_400_MB = """
+import resource, sys
+import torch
+from smallwit.device import use_huge_pages
+if sys.argv[1] == "huge":
+    use_huge_pages()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+torch.ones(100_000_000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not HUGE_PAGES.is_file() or "[madvise]" not in HUGE_PAGES.read_text(), reason="gives no huge pages when asked to"
+)
+def test_large_tensors_lie_in_huge_pages() -> None:
+    def faults(mode: str) -> int:
+        words = [sys.executable, "-c", FAULTS_OF_400_MB, mode]
+        return int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+
+    # A page is 4 KiB, or 2 MiB; some pieces of memory may be too scattered for the latter.
+    assert faults("huge") < faults("small") / 4
 
 
 @pytest.mark.slow

@@ -9,8 +9,9 @@ import pytest
 
 from own_task import OWN
 from smallwit.errors import UserError
-from smallwit.evaluation.named import HOUSE, named_protocol, protocols
+from smallwit.evaluation.named import HOUSE
 from smallwit.evaluation.protocol import Asker, Protocol, data_checksum, differences
+from smallwit.evaluation.protocols import named_protocol, protocols
 from smallwit.evaluation.suite import Choice, make_suite, problems_of
 from smallwit.rollout.generator import Decoding
 from smallwit.tasks import load_task

@@ -11,7 +11,8 @@ import pytest
 
 from smallwit.errors import UserError
 from smallwit.evaluation.graders import GRADERS, load_grader
-from smallwit.evaluation.named import HOUSE, named_protocol, protocols
+from smallwit.evaluation.named import HOUSE
+from smallwit.evaluation.protocols import named_protocol, protocols
 from smallwit.rollout.generator import Prompt
 from smallwit.tasks import check_gold, load_task
 from smallwit.tasks.base import Problem, Task

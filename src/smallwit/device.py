@@ -5,6 +5,7 @@ torch takes seconds to import, so it is imported only where the answer depends o
 
 import ctypes
 import math
+import os
 import sys
 
 from smallwit.errors import UserError
@@ -46,6 +47,12 @@ def resolve_dtype(device: str, wish: str = "auto") -> str:
     import torch
 
     return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+
+
+def use_huge_pages() -> None:
+    """Let torch ask for pages of 2 MiB for what is larger, on Linux: a step of a large model maps gigabytes anew, and
+    page by page that is a tenth of its time. Heeded if it is said before the first tensor, by child processes too."""
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def return_freed_memory() -> None:

@@ -15,8 +15,8 @@ from smallwit.artifacts import content_key, disk_trouble, file_hash
 from smallwit.errors import UserError
 from smallwit.evaluation.folder import admit, write_scores
 from smallwit.evaluation.model_reference import OpenModel, Settings, open_model
-from smallwit.evaluation.named import named_protocol
 from smallwit.evaluation.protocol import Asker
+from smallwit.evaluation.protocols import named_protocol
 from smallwit.evaluation.responses import grade_responses, read_responses
 from smallwit.evaluation.runner import GraderFailed, Row
 from smallwit.evaluation.scores import Scores, problem_means, scores

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
+from smallwit.data.model import Model
 from smallwit.data.personal import Finding, findings
 from smallwit.errors import UserError
 from smallwit.journal import Journal
@@ -18,7 +19,6 @@ from smallwit.tasks.base import Problem, Task
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from smallwit.data.asking import Model
 
 REPORT_SECONDS = 0.5
 

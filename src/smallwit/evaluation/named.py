@@ -1,10 +1,9 @@
-"""Protocols by name: how a task is asked and read. The house protocol, and replicas of what others report."""
+"""How a task is asked and read: what a protocol with a name is, and the house protocol."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from smallwit.errors import UserError
-from smallwit.nearest import hint
 from smallwit.rollout.generator import Decoding, Message, Overflow, Prompt
 from smallwit.tasks.base import Problem, Task
 
@@ -53,18 +52,3 @@ HOUSE = NamedProtocol(
     _house,
     Decoding(0.0, 2048),
 )
-
-
-def protocols() -> Mapping[str, NamedProtocol]:
-    """All protocols by name."""
-    from smallwit.evaluation.replicas import REPLICAS
-
-    return {protocol.name: protocol for protocol in (HOUSE, *REPLICAS)}
-
-
-def named_protocol(name: str) -> NamedProtocol:
-    """The protocol of this name. Raises `UserError`, with the nearest, where there is none."""
-    known = protocols()
-    if name not in known:
-        raise UserError(f"unknown protocol '{name}'; {hint(name, known, 'protocols')}")
-    return known[name]

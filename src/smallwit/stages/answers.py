@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from smallwit.artifacts import publish
-from smallwit.data.asking import Asker, Call, Limits, Model
+from smallwit.data.asking import Asker, Call, Limits
+from smallwit.data.model import Model
 from smallwit.errors import UserError
 from smallwit.evaluation.graders import load_grader
 from smallwit.evaluation.named import HOUSE

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from smallwit.artifacts import content_key, folder_hash
 from smallwit.contacts import REQUESTS_FILE, HostLog
-from smallwit.data.asking import Model
+from smallwit.data.model import Model
 from smallwit.models.flops import Cost
 from smallwit.rollout.endpoint import EndpointGenerator
 from smallwit.rollout.generator import Decoding, Prompt, Reply
