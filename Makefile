@@ -17,13 +17,13 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist workste
 help:
 	@echo 'make quickstart   train a small model through SFT, KD and RL on this machine (about 5 minutes on 2 cores)'
 	@echo 'make hybrids      the recipes of the named hybrids, from a quickstart, and their table'
-	@echo 'make test         run all tests (about 4 minutes on 2 cores)'
+	@echo 'make test         run all tests (about 6 minutes on 2 cores)'
 	@echo 'make test-fast    run the tests that take no time'
 	@echo 'make lint         check style and types'
-	@echo 'make bench-training   smallwit and TRL on the same work: speed and memory (about 10 minutes on 2 cores)'
+	@echo 'make bench-training   smallwit and TRL on the same work: speed and memory (about 14 minutes on 2 cores)'
 	@echo 'make bench-grading   the graders against their bars (about 6 minutes on 2 cores)'
-	@echo 'make bench-eval   smallwit and lm-evaluation-harness on the same prompts (about 5 minutes on 2 cores)'
-	@echo 'make bench-data       deduplication and decontamination against their bars (about 10 minutes on 2 cores)'
+	@echo 'make bench-eval   smallwit and lm-evaluation-harness on the same prompts (about 2 minutes on 2 cores)'
+	@echo 'make bench-data       deduplication and decontamination against their bars (about 4 minutes on 2 cores)'
 	@echo 'make bench-curves     every objective alone, from a quickstart: table and figure'
 	@echo 'make clean        remove .venv and caches; runs/ stays'
 
