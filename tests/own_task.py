@@ -1,4 +1,12 @@
-"""A task of a user's own, as the text of its file: nine problems; an answer of odd length is right."""
+"""What a user has in a folder: a task of their own, as the text of its file, and two models.
+
+The task has nine problems; an answer of odd length is right.
+"""
+
+from pathlib import Path
+
+from smallwit.models.build import save_model
+from tiny import tiny_model, tokenizer
 
 OWN = """
 from pathlib import Path
@@ -16,3 +24,9 @@ class Length:
         right = float(len(response) % 2)
         return Verdict(right, right, response[:3], "correct" if right else "wrong")
 """
+
+
+def save_models(folder: Path) -> None:
+    """`model` and `other`, of one shape and different weights."""
+    for seed, name in enumerate(("model", "other")):
+        save_model(tiny_model(rows=len(tokenizer()), scale=6.0, seed=seed), tokenizer(), folder / name)

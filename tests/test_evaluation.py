@@ -13,20 +13,19 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from own_task import OWN
+from own_task import OWN, save_models
 from smallwit.cli import main
 from smallwit.errors import UserError
 from smallwit.evaluate import EvaluationFailed, Measured, Request, evaluate, evaluate_responses
-from smallwit.evaluation.model_reference import OpenModel, Settings, open_model
+from smallwit.evaluation.model_reference import Settings
 from smallwit.evaluation.named import HOUSE
 from smallwit.evaluation.runner import collect, samples_of
 from smallwit.evaluation.sample_file import SampleFile
 from smallwit.evaluation.suite import Choice, problems_of
-from smallwit.models.build import save_model
 from smallwit.rollout.generator import Decoding
 from smallwit.rollout.local_generator import LocalGenerator
 from smallwit.tasks import load_task
-from tiny import tiny_model, tokenizer
+from tiny import tokenizer
 
 SETTINGS = Settings(device="cpu", dtype="float32", batch=4)
 SHORT = Choice(max_new_tokens=12)
@@ -38,8 +37,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current folder with a task of the user's own and two models."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own.py").write_text(OWN)
-    for seed, name in enumerate(("model", "other")):
-        save_model(tiny_model(rows=len(tokenizer()), scale=6.0, seed=seed), tokenizer(), tmp_path / name)
+    save_models(tmp_path)
     return tmp_path
 
 
@@ -298,50 +296,17 @@ def test_several_greedy_samples_are_refused() -> None:
         measured(choice=replace(SHORT, samples=3))
 
 
-# ---- models
+# ---- runs
 
 
-def opened(reference: str = "model") -> OpenModel:
-    return open_model(reference, SETTINGS)
-
-
-def test_a_model_is_told_by_its_content() -> None:
-    assert opened("model").identity == opened("./model").identity
-    assert opened("model").identity != opened("other").identity
-
-
-def test_end_tokens_of_the_model_s_own_settings_end_replies() -> None:
-    path = Path("model/generation_config.json")
-    path.write_text(json.dumps({"eos_token_id": [7, 3]}))
-    assert opened().asker.ends == (3, 7)
-
-
-@pytest.mark.parametrize(
-    ("reference", "message"),
-    [
-        ("nowhere", "model nowhere: there is no such folder; name a model folder, a hub id"),
-        ("./no/where", "there is no such folder"),
-        ("evaluations", "evaluations holds no config.json, so it is no model folder"),
-        ("run:rl", r"run run has no model of a stage 'rl'; .*sft"),
-    ],
-)
-def test_a_model_that_is_not_there_is_refused_in_a_line(place: Path, reference: str, message: str) -> None:
-    (place / "evaluations").mkdir()
+def test_a_stage_of_a_run_is_measured_on_the_tasks_of_its_run(place: Path) -> None:
     (place / "run/stages/00-sft").mkdir(parents=True)
-    (place / "run/recipe.resolved.yaml").touch()
-    (place / "run/stages/00-sft/artifact").symlink_to(place / "model")
-    with pytest.raises(UserError, match=message) as caught:
-        opened(reference)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_stage_of_a_run_is_told_by_its_key(place: Path) -> None:
-    (place / "run/stages/00-sft").mkdir(parents=True)
-    (place / "run/recipe.resolved.yaml").touch()
+    (place / "run/recipe.resolved.yaml").write_text("tasks: {lengths: {class: own.py:Length}}")
     (place / "run/stages/00-sft/artifact").symlink_to(place / "model")
     (place / "model/manifest.json").write_text(json.dumps({"key": "abc", "files": {}}))
-    model = opened("run:sft")
-    assert (model.label, model.identity) == ("run-sft", "abc")
+    result = evaluate("run:sft", Request(["lengths"], choice=SHORT, out=place / "out"), SETTINGS, console=quiet())
+    assert result.scores.keys() == {"lengths"}
+    assert "lengths: as in the model's run, class own.py:Length" in (place / "console.txt").read_text()
 
 
 # ---- as users run it

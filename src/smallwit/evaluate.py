@@ -72,12 +72,18 @@ def evaluate(
 ) -> Measured:
     """Measure `model` (and `against`, for the share of its score), write and show the scores.
 
+    A suite that the model's run knows by name has the options that it has there.
+
     Raises `UserError` for what the user can mend, `EvaluationFailed` when graders fail or the disk is full, and
     `KeyboardInterrupt` when stopped; the samples that are there by then are not asked for again.
     """
     console = console or Console()
     opened = [open_model(reference, settings) for reference in (model, against) if reference is not None]
-    prepared = [_prepare(request, one.asker) for one in opened]
+    tasks = {name: options for one in reversed(opened) for name, options in one.tasks.items()}
+    for name in request.suites:
+        if tasks.get(name):
+            console.print(f"{name}: as in the model's run, {_told(tasks[name])}", markup=False, highlight=False)
+    prepared = [_prepare(request, one.asker, tasks) for one in opened]
     measured = []
     for number, (one, suites) in enumerate(zip(opened, prepared, strict=True)):
         folder = request.out or EVALUATIONS / f"{one.label}-{_key(one.identity, request, settings)}"
@@ -121,11 +127,15 @@ def evaluate_responses(path: Path, request: Request, console: Console | None = N
     return measured
 
 
-def _prepare(request: Request, asker: Asker) -> list[Suite]:
-    """Every suite, read and composed before anything is generated."""
+def _told(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in options.items())
+
+
+def _prepare(request: Request, asker: Asker, tasks: Mapping[str, Mapping[str, Any]]) -> list[Suite]:
+    """Every suite, read and composed before anything is generated; `tasks` are options by name."""
     named, suites = named_protocol(request.protocol), []
     for name in request.suites:
-        task = load_task(name, {}, request.data_dir)
+        task = load_task(name, tasks.get(name, {}), request.data_dir)
         problems = problems_of(task, request.choice.split, request.choice.limit)
         suites.append(make_suite(task, problems, named, request.choice, asker, own=task_bytes(name)))
     return suites

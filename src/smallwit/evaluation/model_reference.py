@@ -5,9 +5,11 @@ Opening a model reads its tokenizer and configuration; its weights are loaded wh
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from smallwit.artifacts import BrokenArtifact, folder_hash, read_manifest
 from smallwit.errors import UserError
@@ -34,7 +36,8 @@ class OpenModel:
     """A model that replies can be asked of.
 
     `label` is a name for files, `identity` changes when the model does. `load(overflow)` makes the generator. `batch`
-    is the size of the batches that it computes, `None` where replies do not depend on each other.
+    is the size of the batches that it computes, `None` where replies do not depend on each other. `tasks` are the
+    options of the tasks that its run knows by name, where it comes from a run.
     """
 
     reference: str
@@ -43,6 +46,7 @@ class OpenModel:
     asker: Asker
     load: Callable[[Overflow], Generator]
     batch: int | None
+    tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def open_model(reference: str, settings: Settings) -> OpenModel:
@@ -77,7 +81,10 @@ def _of_run(reference: str, run: Path, stage: str, settings: Settings) -> OpenMo
         key = str(read_manifest(folder, check_content=False)["key"])
     except BrokenArtifact as error:
         raise UserError(f"model {reference}: {error}; run the recipe again, which mends it") from error
-    return _local(reference, folder, f"{run.resolve().name}-{stage}", key, settings)
+    recipe = yaml.safe_load((run / "recipe.resolved.yaml").read_text(encoding="utf-8")) or {}
+    return replace(
+        _local(reference, folder, f"{run.resolve().name}-{stage}", key, settings), tasks=recipe.get("tasks") or {}
+    )
 
 
 def _of_hub(reference: str, settings: Settings) -> OpenModel:

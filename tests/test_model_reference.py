@@ -1,0 +1,63 @@
+"""MODEL on a command line: what it stands for, and what is said where it stands for nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from own_task import save_models
+from smallwit.errors import UserError
+from smallwit.evaluation.model_reference import OpenModel, Settings, open_model
+
+SETTINGS = Settings(device="cpu", dtype="float32")
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with two models."""
+    monkeypatch.chdir(tmp_path)
+    save_models(tmp_path)
+    return tmp_path
+
+
+def opened(reference: str = "model") -> OpenModel:
+    return open_model(reference, SETTINGS)
+
+
+def test_a_model_is_told_by_its_content() -> None:
+    assert opened("model").identity == opened("./model").identity
+    assert opened("model").identity != opened("other").identity
+
+
+def test_end_tokens_of_the_model_s_own_settings_end_replies() -> None:
+    path = Path("model/generation_config.json")
+    path.write_text(json.dumps({"eos_token_id": [7, 3]}))
+    assert opened().asker.ends == (3, 7)
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("nowhere", "model nowhere: there is no such folder; name a model folder, a hub id"),
+        ("./no/where", "there is no such folder"),
+        ("evaluations", "evaluations holds no config.json, so it is no model folder"),
+        ("run:rl", r"run run has no model of a stage 'rl'; .*sft"),
+    ],
+)
+def test_a_model_that_is_not_there_is_refused_in_a_line(place: Path, reference: str, message: str) -> None:
+    (place / "evaluations").mkdir()
+    (place / "run/stages/00-sft").mkdir(parents=True)
+    (place / "run/recipe.resolved.yaml").touch()
+    (place / "run/stages/00-sft/artifact").symlink_to(place / "model")
+    with pytest.raises(UserError, match=message) as caught:
+        opened(reference)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_stage_of_a_run_is_told_by_its_key(place: Path) -> None:
+    (place / "run/stages/00-sft").mkdir(parents=True)
+    (place / "run/recipe.resolved.yaml").touch()
+    (place / "run/stages/00-sft/artifact").symlink_to(place / "model")
+    (place / "model/manifest.json").write_text(json.dumps({"key": "abc", "files": {}}))
+    model = opened("run:sft")
+    assert (model.label, model.identity) == ("run-sft", "abc")
