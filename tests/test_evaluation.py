@@ -17,7 +17,7 @@ from own_task import OWN, save_models
 from smallwit.cli import main
 from smallwit.errors import UserError
 from smallwit.evaluate import EvaluationFailed, Measured, Request, evaluate, evaluate_responses
-from smallwit.evaluation.model_reference import Settings
+from smallwit.evaluation.model_reference import Settings, open_model
 from smallwit.evaluation.named import HOUSE
 from smallwit.evaluation.runner import collect, samples_of
 from smallwit.evaluation.sample_file import SampleFile
@@ -230,7 +230,7 @@ def test_a_failure_of_the_grader_is_tried_once_more() -> None:
 
     rows: list[dict[str, Any]] = []
     samples = samples_of(problems, HOUSE.prompts(task, problems), 1, 0)
-    generator = opened().load("refuse")
+    generator = open_model("model", SETTINGS).load("refuse")
     collect(task, samples, generator, Decoding(0.0, 8), flaky, batch=64, have=(), keep=rows.extend)
     assert asked == [9, 1]
     assert all(row["score"] is not None for row in rows)
