@@ -83,10 +83,12 @@ def references() -> Iterator[Result]:
 
 
 def programs() -> Iterator[Result]:
-    """A thousand different solutions with their published tests."""
+    """A thousand different solutions with their published tests, none of which was judged before."""
     rows = [*published("MBPP"), *published("HumanEval")][:PROGRAMS]
-    assert len({row["response"] for row in rows}) > 0.98 * PROGRAMS
-    _, seconds = graded(grade_code_file, rows)
+    for number, row in enumerate(rows):
+        row["response"] += f"\n# program {number}\n"
+    verdicts, seconds = graded(grade_code_file, rows)
+    assert all(row["strict"] == 1.0 for row in verdicts)
     yield compare(
         "programs", f"{PROGRAMS} different solutions", "s", "lower",
         ours=seconds, peer=30.0, peer_name="the bar", target=1.0,
