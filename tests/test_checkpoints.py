@@ -127,6 +127,7 @@ def test_equal_seeds_give_equal_weights_bit_for_bit(tmp_path: Path) -> None:
     assert not same_bits(weights(first.model), weights(other.model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("kill_after", [1, STEPS - 1])
 def test_resumed_training_ends_with_the_weights_of_an_uninterrupted_run(

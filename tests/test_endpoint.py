@@ -89,6 +89,7 @@ class TestReplies:
 
 
 class TestFaults:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "fault",
         [
@@ -200,6 +201,7 @@ class TestFaults:
 
 
 class TestSeveralServers:
+    @pytest.mark.slow
     def test_the_work_is_shared(self) -> None:
         with serving(FaultServer(delay=0.02)) as one, serving(FaultServer(delay=0.02)) as other:
             asks(EndpointGenerator(endpoint(one, other, concurrency=4)), [chat(str(i)) for i in range(40)])

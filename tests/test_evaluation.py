@@ -93,6 +93,7 @@ def test_a_limited_evaluation_has_the_first_of_the_same_samples() -> None:
     assert lines("part") == lines("whole")[:12]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 9, 64])
 def test_the_batch_changes_nothing(batch: int) -> None:
     measured("four")

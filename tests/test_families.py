@@ -57,6 +57,7 @@ def test_splits_stay_apart_across_difficulties(family: type[ProceduralTask]) -> 
     assert {split_of(p.prompt) for p in hard.problems("test")} == {"test"}
 
 
+@pytest.mark.slow
 def test_held_out_prompts_are_all_different(family: type[ProceduralTask]) -> None:
     for split, size in (("validation", 2000), ("test", 1000)):
         problems = family().problems(split)
@@ -111,6 +112,7 @@ def test_other_solutions_do_not_verify(family: type[ProceduralTask]) -> None:
     assert all(verdict.score == 0.0 for verdict in task.verify_batch(pairs))
 
 
+@pytest.mark.slow
 def test_language_is_small() -> None:
     tokens: set[str] = set()
     for task in (WordMath(), Algebra(), Functions()):
@@ -269,6 +271,7 @@ def test_unknown_split_is_refused(family: type[ProceduralTask]) -> None:
         family().problems("dev")
 
 
+@pytest.mark.slow
 def test_too_many_problems_are_refused() -> None:
     with pytest.raises(UserError, match="different test problems were found: ask for fewer"):
         Algebra(steps=1, largest=8, test=100_000).problems("test")

@@ -66,6 +66,7 @@ def test_a_prefix_begins_the_assistant_s_turn() -> None:
     assert whole == bare + tokenizer()("So 4")["input_ids"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("penalty", [1.0, 1.3])
 def test_greedy_replies_equal_hugging_face_s(penalty: float) -> None:
     prompts = asked()
@@ -79,6 +80,7 @@ def test_a_repetition_penalty_changes_the_replies() -> None:
     assert texts(asked(), GREEDY) != texts(asked(), Decoding(0.0, 24, repetition_penalty=1.3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [(), ("a",)])
 @pytest.mark.parametrize("batch", [1, 5])
 def test_batches_change_no_reply(stop: tuple[str, ...], batch: int) -> None:

@@ -33,6 +33,7 @@ def test_which_number_is_hidden_goes_around() -> None:
     assert [m.hidden for m in (backward(TOM, "15", which) for which in range(4)) if m] == ["12", "3", "12", "3"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [backward, self_verification])
 def test_the_hidden_number_answers_the_question_that_is_made(make: object) -> None:
     for number, problem in enumerate(WordMath(steps=3, largest=20).problems("train")[:200]):

@@ -124,6 +124,7 @@ def test_inputs_try_both_sides_of_the_clip() -> None:
         assert ((mine > 0.8) & (mine < 1.2)).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items() if case.exact])
 def test_analytic_gradients_pass_gradcheck(case: Case) -> None:
     x = random_inputs(0)

@@ -229,6 +229,7 @@ class TestFailure:
         assert message.startswith("StageFailed: stage ")
         assert "its process was killed, perhaps for want of memory" in message
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("exception", "status"), [("1 / 0", 1), ("", 0)])
     def test_the_exit_status_tells_them_apart(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str], exception: str, status: int
