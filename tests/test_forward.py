@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
 from smallwit.models.build import backbone, head_weight
@@ -51,3 +52,24 @@ def test_a_frozen_table_gets_none() -> None:
 def test_hidden_states_are_those_of_the_plain_model() -> None:
     model = tiny_model(scale=4.0)
     assert torch.equal(forward_hidden(model, BATCH), plain_hidden(model))
+
+
+class Tables(TorchDispatchMode):
+    """Counts the tensors of a shape that are filled with zeros."""
+
+    def __init__(self, shape: torch.Size) -> None:
+        super().__init__()
+        self.shape, self.made = shape, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        made = func(*args, **(kwargs or {}))
+        zeros = any(word in str(func) for word in ("zeros", "new_zeros", "embedding_dense_backward"))
+        self.made += zeros and isinstance(made, Tensor) and made.shape == self.shape
+        return made
+
+
+def test_the_lookup_makes_no_table_beside_the_head_s_gradient() -> None:
+    model = tiny_model(scale=4.0)
+    with Tables(head_weight(model).shape) as tables:
+        gradients(model, forward_hidden(model, BATCH))
+    assert tables.made == 1, "the head's own"

@@ -7,6 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+import interruption
 import pipeline_recipes as micro
 from interruption import DEMOS, OWN, checkpoints, children, interrupt, meanwhile, nothing_is_left
 from pipeline_recipes import HEAD, Ran
@@ -18,16 +19,7 @@ from smallwit.pipeline import StageFailed
 from smallwit.smoke import smoke_recipe
 
 STEPS = 12
-STAGE = """\
-  - name: {name}
-    kind: train
-    from: {start}
-    sources: {{{source}}}
-    objectives: [{{{objective}}}]
-    steps: {steps}
-    checkpoint_seconds: 0.000001
-    processes: 2
-"""
+STAGE = interruption.STAGE + "    processes: 2\n"
 RECIPE = (
     HEAD.replace("max_new_tokens: 8", "max_new_tokens: 8, stages: [rl]")
     + "stages:\n"

@@ -175,6 +175,7 @@ class Conductor:
                     self.ledger.tick(self.memory.peak / 1e9, self._entries())
                     progress.tick()
             except BaseException as error:
+                # Whatever ends this, Ctrl-C too, must not leave stages running behind it; it goes on its way then.
                 if isinstance(error, KeyboardInterrupt):
                     progress.say("stopping, what is under way is saved first; Ctrl-C again stops at once")
                 stop(running)

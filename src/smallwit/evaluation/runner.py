@@ -90,7 +90,9 @@ def collect(
         try:
             generator.reply([sample.prompt for sample in block], decoding, [sample.seed for sample in block], on_reply)
         except Exception:
-            grading.finish()  # what a server has sent is kept, whatever it failed at then
+            # What was answered is graded and kept, whatever the generator failed at: a server, memory, a prompt. Ctrl-C
+            # does not wait for graders.
+            grading.finish()
             raise
         grading.finish()
 

@@ -29,6 +29,7 @@ def reward_function(reference: str, base: Path | None) -> RewardFunction:
         try:
             value = function(problem, response, verdict)
         except Exception as error:
+            # The user's own code may fail of anything; all of it is theirs to mend, by file and line.
             where = f"{path}{line_of(error, path)}"
             raise UserError(f"{where}: {name}: {type(error).__name__}: {error}".splitlines()[0]) from error
         if not isinstance(value, int | float) or not math.isfinite(value):

@@ -60,6 +60,7 @@ def _run(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
+        # The user's own code may fail of anything; all of it is theirs to mend, by file and line.
         del sys.modules[name]
         raise UserError(f"{path}{line_of(error, path)}: {type(error).__name__}: {error}".splitlines()[0]) from error
     return module

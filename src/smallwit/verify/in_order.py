@@ -97,6 +97,7 @@ def in_order(
         while waiting:
             yield waiting.popleft()[1]()
     except BaseException:
+        # Ctrl-C and a consumer that stops early (GeneratorExit) too: nothing may go on running behind them.
         executor.shutdown(wait=False, cancel_futures=True)
         abandon()
         raise
