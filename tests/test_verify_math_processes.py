@@ -79,6 +79,18 @@ def test_workers_end_with_their_parent(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_memory_of_the_process_that_asks_is_not_the_workers() -> None:
+    script = """
+        from smallwit.verify import math_pool
+        from smallwit.verify.math import grade_math
+        held = b"1" * (900 << 20)
+        assert grade_math("x+1", r"\\boxed{x+2}").reason != "limit"
+        assert [worker.requests for worker in math_pool._pool._all] == [1]
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=120)
+
+
+@pytest.mark.slow
 def test_threads_share_the_pool() -> None:
     results: list[list[float | None]] = []
     threads = [threading.Thread(target=lambda: results.append(scores())) for _ in range(4)]
