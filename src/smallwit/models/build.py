@@ -7,6 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
 from smallwit.errors import UserError
+from smallwit.models.gated import save_gate_memory
 from smallwit.models.tokenizer import load_tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -57,7 +58,9 @@ def new_model(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Qwen2ForCausalLM(config)
+        model = Qwen2ForCausalLM(config)
+    save_gate_memory(model)
+    return model
 
 
 def new_like(
@@ -97,6 +100,7 @@ def load_model(origin: str | Path, *, dtype: str, device: str, revision: str | N
         )
     except OSError as error:
         raise UserError(f"model {origin}: cannot be loaded: {str(error).splitlines()[0]}") from error
+    save_gate_memory(model)
     return model.to(device)
 
 

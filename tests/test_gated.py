@@ -1,0 +1,90 @@
+"""The gated layers' own forward and backward pass."""
+
+import copy
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+
+from smallwit.models.gated import save_gate_memory
+
+SHAPE = {
+    "vocab_size": 50,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "intermediate_size": 40,
+}
+TOKENS = torch.arange(24).reshape(2, 12)
+
+
+def model_of(family: str, act: str = "silu") -> PreTrainedModel:
+    torch.manual_seed(0)
+    if family == "llama":
+        return LlamaForCausalLM(LlamaConfig(**SHAPE, hidden_act=act))
+    return Qwen2ForCausalLM(Qwen2Config(**SHAPE, hidden_act=act))
+
+
+def logits_and_gradients(model: PreTrainedModel) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    model.zero_grad()
+    logits = model(TOKENS).logits
+    logits.square().mean().backward()
+    return logits.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def kept_bytes(model: PreTrainedModel) -> int:
+    """What the backward pass needs."""
+    kept: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        logits = model(TOKENS).logits
+    total = sum(kept.values())
+    del logits
+    return total
+
+
+@pytest.mark.parametrize("family", ["qwen2", "llama"])
+def test_outputs_and_gradients_are_the_same_bits(family: str) -> None:
+    plain, lean = model_of(family), model_of(family)
+    save_gate_memory(lean)
+    (logits, gradients), (same, others) = logits_and_gradients(plain), logits_and_gradients(lean)
+    assert torch.equal(logits, same)
+    assert gradients.keys() == others.keys()
+    assert all(torch.equal(gradients[name], others[name]) for name in gradients)
+
+
+def test_a_layer_keeps_one_activation_less() -> None:
+    plain, lean = model_of("qwen2"), model_of("qwen2")
+    save_gate_memory(lean)
+    one = TOKENS.numel() * SHAPE["intermediate_size"] * 4
+    assert kept_bytes(plain) - kept_bytes(lean) == SHAPE["num_hidden_layers"] * one
+
+
+def test_another_activation_stays_as_it_is() -> None:
+    plain, other = model_of("qwen2", "gelu"), model_of("qwen2", "gelu")
+    save_gate_memory(other)
+    assert torch.equal(plain(TOKENS).logits, other(TOKENS).logits)
+
+
+def test_a_copy_computes_with_its_own_weights() -> None:
+    model = model_of("qwen2")
+    save_gate_memory(model)
+    twin = copy.deepcopy(model)
+    before = model(TOKENS).logits
+    with torch.no_grad():
+        model.get_parameter("model.layers.0.mlp.up_proj.weight").zero_()
+    assert torch.equal(twin(TOKENS).logits, before)
+
+
+def test_under_autocast_it_is_the_same_too() -> None:
+    plain, lean = model_of("qwen2"), model_of("qwen2")
+    save_gate_memory(lean)
+    with torch.autocast("cpu", torch.bfloat16):
+        (logits, gradients), (same, others) = logits_and_gradients(plain), logits_and_gradients(lean)
+    assert torch.equal(logits, same)
+    assert all(torch.equal(gradients[name], others[name]) for name in gradients)
