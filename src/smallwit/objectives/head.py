@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from smallwit.objectives.memory import ChunkMemory
+
 CHUNK_ELEMENTS = 1 << 24
 """Elements of one chunk of logits, which is projected at once: 64 MiB in float32."""
 
@@ -81,15 +83,21 @@ Prepare = Callable[[slice], object]
 
 
 def token_statistics(
-    hidden: Tensor, weight: Tensor, views: Sequence[View], *, chunk_elements: int = CHUNK_ELEMENTS
+    hidden: Tensor,
+    weight: Tensor,
+    views: Sequence[View],
+    *,
+    memory: ChunkMemory | None = None,
+    chunk_elements: int = CHUNK_ELEMENTS,
 ) -> tuple[Tensor, ...]:
     """One `[N]` vector in float32 for each view, from hidden states `[N, H]` and the head `[V, H]`.
 
-    Differentiable in `hidden` and `weight`. At most `chunk_elements` logits exist for one view at a time. Raises
-    `ValueError` if the widths differ.
+    Differentiable in `hidden` and `weight`. At most `chunk_elements` logits exist for one view at a time, in `memory`.
+    Raises `ValueError` if the widths differ.
     """
     _check_widths(hidden, weight)
-    return _Recomputed.apply(hidden, weight, tuple(views), _Layout.of(hidden, weight.shape[0], chunk_elements))
+    layout = _Layout.of(hidden, weight.shape[0], chunk_elements)
+    return _Recomputed.apply(hidden, weight, tuple(views), layout, memory or ChunkMemory())
 
 
 def chunked_loss(
@@ -100,19 +108,21 @@ def chunked_loss(
     *,
     vocabulary: int | None = None,
     prepare: Prepare | None = None,
+    memory: ChunkMemory | None = None,
     chunk_elements: int = CHUNK_ELEMENTS,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The sum over blocks of tokens of `loss(values, tokens)`, and the views' values `[N]` without gradient.
 
     `values` are those of the block, `[n]` each, `tokens` its slice of 0..N; the loss of a token must depend on that
     token's values alone. Only the first `vocabulary` rows of the head are projected. `prepare(tokens)` is called before
-    the views are asked for any of these tokens, a chunk at a time. The scalar is differentiable in `hidden` and
-    `weight`, once. Raises `ValueError` if the widths differ.
+    the views are asked for any of these tokens, a chunk at a time, whose logits are in `memory`. The scalar is
+    differentiable in `hidden` and `weight`, once. Raises `ValueError` if the widths differ.
     """
     _check_widths(hidden, weight)
     vocabulary = vocabulary or weight.shape[0]
     layout = _Layout.of(hidden, vocabulary, chunk_elements)
-    total, *values = _OnePass.apply(hidden, weight, tuple(views), loss, prepare, vocabulary, layout)
+    memory = memory or ChunkMemory()
+    total, *values = _OnePass.apply(hidden, weight, tuple(views), loss, prepare, vocabulary, layout, memory)
     return total, tuple(values)
 
 
@@ -146,8 +156,8 @@ def _slices(start: int, stop: int, size: int) -> Iterator[slice]:
 class _Chunk:
     """The logits of some tokens, which turn block by block into their gradient."""
 
-    def __init__(self, hidden: Tensor, weight: Tensor, tokens: slice, block: int, storage: Tensor) -> None:
-        self.logits = storage[: tokens.stop - tokens.start]
+    def __init__(self, hidden: Tensor, weight: Tensor, tokens: slice, block: int, memory: ChunkMemory) -> None:
+        self.logits = memory.rows(tokens.stop - tokens.start, weight.shape[0], like=hidden)
         torch.mm(hidden[tokens], weight.T, out=self.logits)
         self.tokens, self.size = tokens, block
 
@@ -155,11 +165,6 @@ class _Chunk:
         for tokens in _slices(self.tokens.start, self.tokens.stop, self.size):
             here = slice(tokens.start - self.tokens.start, tokens.stop - self.tokens.start)
             yield _Block(self.logits[here], views, tokens)
-
-    @staticmethod
-    def storage(hidden: Tensor, weight: Tensor, layout: _Layout) -> Tensor:
-        """Memory for the logits of every chunk in turn."""
-        return hidden.new_empty(min(layout.chunk, hidden.shape[0]), weight.shape[0])
 
 
 class _Block:
@@ -202,17 +207,17 @@ class _OnePass(torch.autograd.Function):
         prepare: Prepare | None,
         vocabulary: int,
         layout: _Layout,
+        memory: ChunkMemory,
     ) -> tuple[Tensor, ...]:
         used = weight[:vocabulary].to(hidden.dtype)
         total = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
         hidden_gradient = torch.zeros_like(hidden)
         weight_gradient = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None  # type: ignore[attr-defined]
         values: list[list[Tensor]] = [[] for _ in views]
-        storage = _Chunk.storage(hidden, used, layout)
         for tokens in _slices(0, hidden.shape[0], layout.chunk):
             if prepare is not None:
                 prepare(tokens)
-            chunk = _Chunk(hidden, used, tokens, layout.block, storage)
+            chunk = _Chunk(hidden, used, tokens, layout.block, memory)
             for block in chunk.blocks(views):
                 found, pullbacks = block.evaluate()
                 leaves = [value.requires_grad_() for value in found]
@@ -240,7 +245,7 @@ class _OnePass(torch.autograd.Function):
         share = upstream[0].to(hidden_gradient.dtype)
         if weight_gradient is not None:
             weight_gradient = weight_gradient.mul_(share)
-        return hidden_gradient.mul_(share), weight_gradient, None, None, None, None, None
+        return hidden_gradient.mul_(share), weight_gradient, None, None, None, None, None, None
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
@@ -259,33 +264,32 @@ class _Recomputed(torch.autograd.Function):
         weight: Tensor,
         views: tuple[View, ...],
         layout: _Layout,
+        memory: ChunkMemory,
     ) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
         dtype = torch.promote_types(hidden.dtype, torch.float32)
         values = tuple(hidden.new_empty(hidden.shape[0], dtype=dtype) for _ in views)
-        storage = _Chunk.storage(hidden, weight, layout)
         for tokens in _slices(0, hidden.shape[0], layout.chunk):
-            for block in _Chunk(hidden, weight, tokens, layout.block, storage).blocks(views):
+            for block in _Chunk(hidden, weight, tokens, layout.block, memory).blocks(views):
                 for whole, part in zip(values, block.evaluate()[0], strict=True):
                     whole[block.tokens] = part
         ctx.save_for_backward(hidden, weight)
-        ctx.views, ctx.layout = views, layout  # type: ignore[attr-defined]
+        ctx.views, ctx.layout, ctx.memory = views, layout, memory  # type: ignore[attr-defined]
         return values
 
     @staticmethod
     @once_differentiable
     def backward(ctx: torch.autograd.function.FunctionCtx, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
         hidden, weight = ctx.saved_tensors  # type: ignore[attr-defined]
-        layout = ctx.layout  # type: ignore[attr-defined]
+        layout, memory = ctx.layout, ctx.memory  # type: ignore[attr-defined]
         hidden_gradient = torch.empty_like(hidden)
         weight_gradient = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None  # type: ignore[attr-defined]
-        storage = _Chunk.storage(hidden, weight, layout)
         for tokens in _slices(0, hidden.shape[0], layout.chunk):
-            chunk = _Chunk(hidden, weight, tokens, layout.block, storage)
+            chunk = _Chunk(hidden, weight, tokens, layout.block, memory)
             for block in chunk.blocks(ctx.views):  # type: ignore[attr-defined]
                 _, pullbacks = block.evaluate()
                 block.become_gradient(pullbacks, [None if one is None else one[block.tokens] for one in upstream])
             torch.mm(chunk.logits, weight, out=hidden_gradient[tokens])
             if weight_gradient is not None:
                 _add_product(weight_gradient, chunk.logits.T, hidden[tokens])
-        return hidden_gradient, weight_gradient, None, None
+        return hidden_gradient, weight_gradient, None, None, None

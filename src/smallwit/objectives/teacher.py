@@ -10,6 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from smallwit.objectives.memory import ChunkMemory
+
 
 @dataclass(frozen=True)
 class Distributions:
@@ -57,16 +59,17 @@ def _padded(gradient: Tensor, width: int) -> Tensor:
 class TeacherHead:
     """A teacher's hidden states `[N, Ht]` and head `[Vt, Ht]`; `vocabulary` real tokens, shared with the student.
 
-    The teacher's logits are made chunk by chunk, so they never exist for all tokens; `prepared` holds a chunk.
+    The teacher's logits are made chunk by chunk, so they never exist for all tokens; `prepared` is one chunk of them.
     """
 
     hidden: Tensor
     weight: Tensor
     vocabulary: int
+    memory: ChunkMemory = field(default_factory=ChunkMemory, compare=False)
     prepared: "_Prepared" = field(default_factory=lambda: _Prepared(), compare=False)
 
     def prepare(self, tokens: slice) -> None:
-        self.prepared.project(self.hidden[tokens], self.weight[: self.vocabulary], tokens)
+        self.prepared.project(self.hidden[tokens], self.weight[: self.vocabulary], tokens, self.memory)
 
     def log_probs(self, tokens: slice, temperature: float) -> Tensor:
         """log q `[n, V]` in float32."""
@@ -97,24 +100,23 @@ class TeacherHead:
 
 
 class _Prepared:
-    """The logits of one chunk of tokens, in memory that the next chunk uses again."""
+    """The logits of one chunk of tokens."""
 
     def __init__(self) -> None:
         self.tokens = slice(0, 0)
-        self.storage: Tensor | None = None
+        self.chunk: Tensor | None = None
 
-    def project(self, hidden: Tensor, weight: Tensor, tokens: slice) -> None:
-        if self.storage is None or len(self.storage) < len(hidden):
-            self.storage = hidden.new_empty(len(hidden), len(weight))
-        torch.mm(hidden, weight.T, out=self.storage[: len(hidden)])
+    def project(self, hidden: Tensor, weight: Tensor, tokens: slice, memory: ChunkMemory) -> None:
+        self.chunk = memory.rows(len(hidden), len(weight), like=hidden)
+        torch.mm(hidden, weight.T, out=self.chunk)
         self.tokens = tokens
 
     def logits(self, tokens: slice) -> Tensor | None:
         """Those of `tokens`, `None` if they are not all in the chunk."""
         first, last = self.tokens.start, self.tokens.stop
-        if self.storage is None or not first <= tokens.start <= tokens.stop <= last:
+        if self.chunk is None or not first <= tokens.start <= tokens.stop <= last:
             return None
-        return self.storage[tokens.start - first : tokens.stop - first]
+        return self.chunk[tokens.start - first : tokens.stop - first]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from smallwit.models.build import head_weight
 from smallwit.models.flops import Cost
 from smallwit.objectives.head import chunked_loss, token_statistics
+from smallwit.objectives.memory import ChunkMemory
 from smallwit.objectives.teacher import TeacherDistribution, TeacherHead
 from smallwit.recipe.schema import Optimizer
 from smallwit.training.average import WeightAverage
@@ -80,6 +81,7 @@ class Teacher:
 
     model: PreTrainedModel
     cost: Cost
+    memory: ChunkMemory = field(default_factory=ChunkMemory)
 
 
 class Trainer:
@@ -118,7 +120,7 @@ class Trainer:
         self.parameters = [*(p for p in model.parameters() if p.requires_grad), *beside]
         world.copy_from_first(self.parameters)
         self.optimizers = make_optimizers(model, optimizer, beside)
-        self.cost = Cost.of(model)
+        self.cost, self.memory = Cost.of(model), ChunkMemory()
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None
         self.average = WeightAverage(self.trained_tensors(), optimizer.ema) if optimizer.ema is not None else None
@@ -246,9 +248,10 @@ class Trainer:
                 lambda values, tokens: weighted(parts(values, batch.part(tokens))),
                 prepare=prepare,
                 vocabulary=self.vocabulary,
+                memory=self.memory,
             )
         else:
-            values = token_statistics(hidden, weight[: self.vocabulary].to(hidden.dtype), asked)
+            values = token_statistics(hidden, weight[: self.vocabulary].to(hidden.dtype), asked, memory=self.memory)
             loss = weighted(parts(values, batch))
         states = [(o.token_weights(batch) * o.state_loss(hidden, batch)).sum() / normaliser for o, normaliser in terms]
         (loss + weighted(states)).backward()
@@ -274,7 +277,8 @@ class Trainer:
         hidden = forward_hidden(teacher.model, batch)
         tally.flops += teacher.cost.forward(batch.lengths, len(batch.labels))
         tally.teacher_tokens += sum(batch.lengths)
-        return TeacherHead(hidden, head_weight(teacher.model).to(hidden.dtype), self.vocabulary)
+        head = head_weight(teacher.model).to(hidden.dtype)
+        return TeacherHead(hidden, head, self.vocabulary, teacher.memory)
 
     def _update(self, rate: float, loss: float) -> float:
         """Clip and apply the gradient, unless it or the loss is not finite or there is none. Returns its norm."""
