@@ -112,6 +112,13 @@ class TestFaults:
             assert said_by(server) == "one two END"
         assert server.asked == ["one two"] * 2
 
+    def test_a_request_that_cannot_be_read_is_not_sent_again(self) -> None:
+        fault = status(500, "2 validation errors: {'loc': ('body', 'prompt'), 'msg': 'Input should be a valid string'}")
+        with serving(FaultServer(always=fault)) as server:
+            with pytest.raises(RepliesMissing, match="2 validation errors"):
+                said_by(server)
+            assert server.asked == ["one two"]
+
     def test_a_reply_of_a_wrong_type_that_is_an_answer_is_taken(self) -> None:
         with serving() as server:
             good = json.dumps({"choices": [{"message": {"content": "yes"}, "finish_reason": "stop"}]}).encode()

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 import tiny
 from recipe_samples import refusal
@@ -27,6 +29,8 @@ from smallwit.rollout.generator import Decoding, Prompt
 
 pytestmark = pytest.mark.slow
 SECONDS = 120.0
+STORY = "Tom has 3 apples and buys 4 more."
+ELSEWHERE = ("The shop sells 12 pens a day.", "1 + 2 = 3 + 4", "1 + 2 = 9 + 4")
 QUESTION = Prompt(messages=({"role": "user", "content": "Tom has 3 apples and buys 4 more. How many?"},))
 
 
@@ -89,11 +93,33 @@ def transformers_url(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="module")
-def llama_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    port, model = free_port(), os.environ["SMALLWIT_TEST_GGUF"].split(",")[0]
-    command = [sys.executable, "-m", "llama_cpp.server", "--model", model, "--model_alias", "tiny"]
-    options = ["--host", "127.0.0.1", "--port", str(port), "--logits_all", "true", "--n_ctx", "512"]
-    with started([*command, *options], port, tmp_path_factory.mktemp("log") / "llama.log") as url:
+def gguf_model() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """A model that expects the end after `STORY` and nowhere else; the server has no text for that token."""
+    import tiny_gguf
+
+    tokenizer = tiny_gguf.merging_tokenizer()
+    model = tiny.tiny_model(rows=len(tokenizer), hidden=128)
+    with torch.no_grad():
+        table, body = model.get_input_embeddings().weight, model.get_decoder()
+        texts = [tokenizer(text)["input_ids"] for text in (*ELSEWHERE, STORY)]
+        hidden = torch.cat([body(torch.tensor([text])).last_hidden_state[0] for text in texts])
+        wished = torch.zeros(len(hidden), 1)
+        wished[-1] = 2 * (table @ hidden[-1]).max()
+        table[tokenizer.eos_token_id] = torch.linalg.lstsq(hidden, wished).solution[:, 0]
+    return model, tokenizer
+
+
+@pytest.fixture(scope="module")
+def llama_url(
+    gguf_model: tuple[PreTrainedModel, PreTrainedTokenizerFast], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    import tiny_gguf
+
+    folder, port = tmp_path_factory.mktemp("llama"), free_port()
+    tiny_gguf.write_gguf(*gguf_model, folder / "tiny.gguf")
+    command = [sys.executable, "-m", "llama_cpp.server", "--model", str(folder / "tiny.gguf"), "--model_alias", "tiny"]
+    options = ["--host", "127.0.0.1", "--port", str(port), "--logits_all", "true", "--n_ctx", "256"]
+    with started([*command, *options], port, folder / "log") as url:
         yield url
 
 
@@ -156,20 +182,38 @@ class TestTransformersServe:
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    not (installed("llama_cpp", "starlette_context") and os.environ.get("SMALLWIT_TEST_GGUF")),
-    reason="needs pip install 'llama-cpp-python[server]' (it compiles for minutes), and a model's file and the folder "
-    "of its tokenizer in SMALLWIT_TEST_GGUF=FILE,FOLDER",
+    not installed("llama_cpp", "starlette_context", "gguf"),
+    reason="needs pip install 'smallwit[llama-cpp]', which compiles for minutes",
 )
 class TestLlamaCpp:
-    def test_its_log_probs_are_those_of_the_same_tokens(self, llama_url: str) -> None:
-        from smallwit.models.tokenizer import load_tokenizer
+    def test_its_log_probs_are_the_models(
+        self, llama_url: str, gguf_model: tuple[PreTrainedModel, PreTrainedTokenizerFast]
+    ) -> None:
+        model, tokenizer = gguf_model
+        rows = [tokenizer(text)["input_ids"] for text in (STORY, ELSEWHERE[0])]
+        scored = EndpointScorer(Endpoint((llama_url,), "tiny"), tokenizer, 3).score([(row, 4) for row in rows])
+        for row, found in zip(rows, scored, strict=True):
+            with torch.no_grad():
+                log_probs = model(torch.tensor([row])).logits[0, 3:-1].log_softmax(1)
+            top = log_probs.topk(3)
+            assert np.array_equal(found.ids, top.indices.numpy())
+            np.testing.assert_allclose(found.log_probs, top.values.numpy(), atol=1e-3)
 
-        tokenizer = load_tokenizer(os.environ["SMALLWIT_TEST_GGUF"].split(",")[1])
-        tokens = tokenizer("Tom has 3 apples.", add_special_tokens=False)["input_ids"]
-        (scored,) = EndpointScorer(Endpoint((llama_url,), "tiny"), tokenizer, 3).score([(tokens, 1)])
-        assert scored.ids.shape == (len(tokens) - 1, 3)
-        assert (np.exp(scored.log_probs).sum(1) <= 1.0 + 1e-6).all()
+    def test_a_likely_token_without_a_text_is_refused(
+        self, llama_url: str, gguf_model: tuple[PreTrainedModel, PreTrainedTokenizerFast]
+    ) -> None:
+        _, tokenizer = gguf_model
+        row = tokenizer(f"{STORY} How many?")["input_ids"]
+        scorer = EndpointScorer(Endpoint((llama_url,), "tiny"), tokenizer, 3)
+        assert "without a text" in refusal(lambda: scorer.score([(row, 1)]))
 
     def test_it_answers(self, llama_url: str) -> None:
         (reply,) = EndpointGenerator(Endpoint((llama_url,), "tiny")).reply([QUESTION], Decoding(0.0, 8), [0])
         assert 0 < reply.tokens <= 8
+
+    def test_what_it_can(self, llama_url: str) -> None:
+        found = EndpointGenerator(Endpoint((llama_url,), "tiny")).abilities()
+        assert str(found) == (
+            "can: chat, completions, usage, seed, samples, top k, top log probs (100); "
+            "cannot: n, repetition penalty, prefix"
+        )

@@ -23,6 +23,9 @@ from smallwit.objectives.memory import ChunkMemory
 CHUNK_ELEMENTS = 1 << 24
 """Elements of one chunk of logits, which is projected at once: 64 MiB in float32."""
 
+CPU_CHUNK_ELEMENTS = 1 << 26
+"""The same on a CPU, where nothing but the logits is as large: each chunk reads the whole head three times."""
+
 BLOCK_ELEMENTS = 1 << 20
 """Elements that the views work on at a time on a CPU: its caches hold them, and memory for them is used again."""
 
@@ -88,12 +91,12 @@ def token_statistics(
     views: Sequence[View],
     *,
     memory: ChunkMemory | None = None,
-    chunk_elements: int = CHUNK_ELEMENTS,
+    chunk_elements: int | None = None,
 ) -> tuple[Tensor, ...]:
     """One `[N]` vector in float32 for each view, from hidden states `[N, H]` and the head `[V, H]`.
 
-    Differentiable in `hidden` and `weight`. At most `chunk_elements` logits exist for one view at a time, in `memory`.
-    Raises `ValueError` if the widths differ.
+    Differentiable in `hidden` and `weight`. At most `chunk_elements` logits exist for one view at a time, in `memory`;
+    if absent, `CHUNK_ELEMENTS` or `CPU_CHUNK_ELEMENTS`. Raises `ValueError` if the widths differ.
     """
     _check_widths(hidden, weight)
     layout = _Layout.of(hidden, weight.shape[0], chunk_elements)
@@ -109,7 +112,7 @@ def chunked_loss(
     vocabulary: int | None = None,
     prepare: Prepare | None = None,
     memory: ChunkMemory | None = None,
-    chunk_elements: int = CHUNK_ELEMENTS,
+    chunk_elements: int | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The sum over blocks of tokens of `loss(values, tokens)`, and the views' values `[N]` without gradient.
 
@@ -141,11 +144,11 @@ class _Layout:
     block: int
 
     @staticmethod
-    def of(hidden: Tensor, vocabulary: int, chunk_elements: int) -> "_Layout":
-        chunk = max(1, chunk_elements // vocabulary)
-        if hidden.device.type != "cpu":
-            return _Layout(chunk, chunk)
-        return _Layout(chunk, max(1, min(chunk_elements, BLOCK_ELEMENTS) // vocabulary))
+    def of(hidden: Tensor, vocabulary: int, chunk_elements: int | None) -> "_Layout":
+        on_cpu = hidden.device.type == "cpu"
+        elements = chunk_elements or (CPU_CHUNK_ELEMENTS if on_cpu else CHUNK_ELEMENTS)
+        chunk = max(1, elements // vocabulary)
+        return _Layout(chunk, max(1, min(elements, BLOCK_ELEMENTS) // vocabulary) if on_cpu else chunk)
 
 
 def _slices(start: int, stop: int, size: int) -> Iterator[slice]:

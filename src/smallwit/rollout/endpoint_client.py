@@ -316,7 +316,8 @@ class Client:
             raise _Busy(reason, _retry_after(response))
         if status in (404, 405, 501):
             raise NotThere(f"{where}: {reason}")
-        if status >= 500 or status in (408, 409, 425):
+        # llama-cpp-python says 500 for a field that it does not know how to read.
+        if (status >= 500 and "validation error" not in reason) or status in (408, 409, 425):
             raise Broken(reason)
         raise Refused(f"{where}: {reason}")
 

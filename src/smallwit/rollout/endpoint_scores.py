@@ -125,7 +125,7 @@ class EndpointScorer:
             raise self._other("it has no tokens for simple words")
         for shift in (0, 1) if "echo" in self._form else (0,):
             self._shift = shift
-            one, other = [(await self._rows(tokens))[place] for tokens in texts]
+            one, other = [(await self._rows(tokens, place))[0] for tokens in texts]
             if _near(one, other):
                 return
         raise UserError(
@@ -133,23 +133,23 @@ class EndpointScorer:
             "it; serve the model by vLLM"
         )
 
-    async def _rows(self, tokens: Sequence[int]) -> list[dict[int, float]]:
-        """For each token what was thought at it, ids with log-probs; nothing for the first, or where it is not said."""
+    async def _rows(self, tokens: Sequence[int], start: int) -> list[dict[int, float]]:
+        """For each token from `start` on what was thought at it, ids with log-probs; nothing for the first of all."""
         prompt: Any = self.tokenizer.decode(list(tokens)) if self._as_text else list(tokens)
         body = {"model": self.endpoint.model, "prompt": prompt, "max_tokens": 1, "temperature": 0.0} | self._form
 
         def read(reply: dict[str, Any]) -> list[dict[int, float]]:
             choice = read_answer(reply, chat=False).choice
             if "prompt_logprobs" in self._form:
-                return self._by_id(tokens, choice.get("prompt_logprobs"))
-            return self._by_text(tokens, choice.get("logprobs"))
+                return self._by_id(tokens, choice.get("prompt_logprobs"))[start:]
+            return self._by_text(tokens, choice.get("logprobs"), start)
 
         rows = await self.client.post(COMPLETIONS, body, read)
         self.read += len(tokens)
         return rows
 
     async def _ask(self, tokens: Sequence[int], start: int) -> Scored:
-        rows = (await self._rows(tokens))[start:]
+        rows = await self._rows(tokens, start)
         top = [sorted(row.items(), key=lambda item: -item[1])[: self.k] for row in rows]
         if any(len(row) < min(self.k, len(self.tokenizer)) for row in top):
             raise _Silent(f"asked for {self.k} log-probs, it gives {min(map(len, top))}")
@@ -173,8 +173,9 @@ class EndpointScorer:
             rows.append({number: float(entry["logprob"]) for number, entry in row.items()})
         return rows
 
-    def _by_text(self, tokens: Sequence[int], given: Any) -> list[dict[int, float]]:
-        """The form of `echo`: the tokens as text, and at each but the first the likely ones by their text."""
+    def _by_text(self, tokens: Sequence[int], given: Any, start: int) -> list[dict[int, float]]:
+        """The form of `echo`: the tokens as text, and at each but the first the likely ones by their text. Those from
+        `start` on: what stands before them need not be named."""
         if not isinstance(given, dict) or not given.get("top_logprobs") or not given.get("tokens"):
             raise _Silent("asked for echo and logprobs, it gives none")
         seen, top = given["tokens"][: len(tokens)], given["top_logprobs"][: len(tokens)]
@@ -188,11 +189,14 @@ class EndpointScorer:
                 raise self._other(f"token {token} is {match[1]} to it")
             if match is None:
                 self._same(token, text)
-        rows = [{self._id(text): float(value) for text, value in (row or {}).items()} for row in top]
-        return [{}, *rows[1 - self._shift : len(rows) - self._shift]]
+        rows: list[dict[int, float]] = []
+        for place in range(start, len(tokens)):
+            row = (top[place - self._shift] or {}) if place else {}
+            rows.append({self._id(text): float(value) for text, value in row.items()})
+        return rows
 
     def _id(self, text: str) -> int:
-        """The id of a token that was given as text. Raises `UserError` for a text that several tokens have."""
+        """The id of a token that was given as text. Raises `UserError` for a text that several tokens have, or none."""
         match = _TOKEN_ID.fullmatch(text)
         if match is not None:
             return int(match[1])
@@ -201,6 +205,12 @@ class EndpointScorer:
                 # -1: several tokens have this text.
                 known = str(self.tokenizer.decode([number]))
                 self._places[known] = number if known not in self._places else -1
+        if not text:
+            raise UserError(
+                f"endpoint {self.endpoint.urls[0]}: one of the {self.k} likeliest tokens is without a text there (a "
+                "special one, or a part of a character), and it names tokens by their text; serve the model by vLLM, "
+                "which gives their ids, or ask for a smaller k"
+            )
         number = self._places.get(text, -2)
         if number == -2:
             raise self._other(f"it has a token {text!r}")
@@ -218,6 +228,8 @@ class EndpointScorer:
         if number not in self._texts:
             self._texts[number] = str(self.tokenizer.decode([number]))
         ours = self._texts[number]
+        if text == "" and number in self.tokenizer.all_special_ids:  # llama-cpp-python gives these no text
+            return
         if isinstance(text, str) and "�" not in text + ours and text.strip() != ours.strip():
             raise self._other(f"token {number} is {text!r} there and {ours!r} here")
 
