@@ -44,10 +44,11 @@ class DivergenceView:
         p = pair.log_p.exp()
         value, slopes = self.divergence.evaluate(pair, p)
 
-        def pullback(upstream: Tensor) -> Tensor:
+        def pullback(upstream: Tensor, out: Tensor | None) -> Tensor:
             upstream = upstream[:, None]
-            gradient = p.mul_(-upstream * slopes.sum(1, keepdim=True)).addcmul_(slopes, upstream)
-            return self.teacher.spread(gradient, pair, log_probs, tokens)
+            p.mul_(-upstream * slopes.sum(1, keepdim=True))
+            here = out if out is not None and out.shape == p.shape else None
+            return self.teacher.spread(torch.addcmul(p, slopes, upstream, out=here), pair, log_probs, tokens)
 
         return value, pullback
 

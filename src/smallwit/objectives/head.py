@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from smallwit.objectives.memory import ChunkMemory
+from smallwit.objectives.memory import HeadMemory
 
 CHUNK_ELEMENTS = 1 << 24
 """Elements of one chunk of logits, which is projected at once: 64 MiB in float32."""
@@ -30,8 +30,9 @@ BLOCK_ELEMENTS = 1 << 20
 """Elements that the views work on at a time on a CPU: its caches hold them, and memory for them is used again."""
 
 
-Pullback = Callable[[Tensor], Tensor]
-"""d(sum of upstream * statistic) / d(z / temperature) in fresh storage `[n, V]`, from `upstream` `[n]`; called once."""
+Pullback = Callable[[Tensor, Tensor | None], Tensor]
+"""d(sum of upstream * statistic) / d(z / temperature) `[n, V]`, from `upstream` `[n]`; called once. The second is where
+it may be put; it is in fresh storage otherwise."""
 
 
 class View(Protocol):
@@ -58,9 +59,9 @@ class LogProb:
     def evaluate(self, log_probs: Tensor, tokens: slice) -> tuple[Tensor, Pullback]:
         labels = self.labels[tokens, None]
 
-        def pullback(upstream: Tensor) -> Tensor:
+        def pullback(upstream: Tensor, out: Tensor | None) -> Tensor:
             upstream = upstream[:, None]
-            return log_probs.exp().mul_(-upstream).scatter_add_(1, labels, upstream)
+            return torch.exp(log_probs, out=out).mul_(-upstream).scatter_add_(1, labels, upstream)
 
         return log_probs.gather(1, labels).squeeze(1), pullback
 
@@ -75,8 +76,8 @@ class Entropy:
         p = log_probs.exp()
         entropy = -(p * log_probs).sum(1)
 
-        def pullback(upstream: Tensor) -> Tensor:
-            return (log_probs + entropy[:, None]).mul_(p).mul_(-upstream[:, None])
+        def pullback(upstream: Tensor, out: Tensor | None) -> Tensor:
+            return torch.add(log_probs, entropy[:, None], out=out).mul_(p).mul_(-upstream[:, None])
 
         return entropy, pullback
 
@@ -90,7 +91,7 @@ def token_statistics(
     weight: Tensor,
     views: Sequence[View],
     *,
-    memory: ChunkMemory | None = None,
+    memory: HeadMemory | None = None,
     chunk_elements: int | None = None,
 ) -> tuple[Tensor, ...]:
     """One `[N]` vector in float32 for each view, from hidden states `[N, H]` and the head `[V, H]`.
@@ -100,7 +101,7 @@ def token_statistics(
     """
     _check_widths(hidden, weight)
     layout = _Layout.of(hidden, weight.shape[0], chunk_elements)
-    return _Recomputed.apply(hidden, weight, tuple(views), layout, memory or ChunkMemory())
+    return _Recomputed.apply(hidden, weight, tuple(views), layout, memory or HeadMemory())
 
 
 def chunked_loss(
@@ -111,7 +112,7 @@ def chunked_loss(
     *,
     vocabulary: int | None = None,
     prepare: Prepare | None = None,
-    memory: ChunkMemory | None = None,
+    memory: HeadMemory | None = None,
     chunk_elements: int | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The sum over blocks of tokens of `loss(values, tokens)`, and the views' values `[N]` without gradient.
@@ -124,7 +125,7 @@ def chunked_loss(
     _check_widths(hidden, weight)
     vocabulary = vocabulary or weight.shape[0]
     layout = _Layout.of(hidden, vocabulary, chunk_elements)
-    memory = memory or ChunkMemory()
+    memory = memory or HeadMemory()
     total, *values = _OnePass.apply(hidden, weight, tuple(views), loss, prepare, vocabulary, layout, memory)
     return total, tuple(values)
 
@@ -159,7 +160,7 @@ def _slices(start: int, stop: int, size: int) -> Iterator[slice]:
 class _Chunk:
     """The logits of some tokens, which turn block by block into their gradient."""
 
-    def __init__(self, hidden: Tensor, weight: Tensor, tokens: slice, block: int, memory: ChunkMemory) -> None:
+    def __init__(self, hidden: Tensor, weight: Tensor, tokens: slice, block: int, memory: HeadMemory) -> None:
         self.logits = memory.rows(tokens.stop - tokens.start, weight.shape[0], like=hidden)
         torch.mm(hidden[tokens], weight.T, out=self.logits)
         self.tokens, self.size = tokens, block
@@ -188,14 +189,20 @@ class _Block:
 
     def become_gradient(self, pullbacks: Sequence[Pullback], upstream: Sequence[Tensor | None]) -> None:
         """Put d(sum of upstream * value) / d(logits) in the place of the logits."""
-        total: Tensor | None = None
-        for view, pullback, one in zip(self.views, pullbacks, upstream, strict=True):
-            if one is not None:
-                part = pullback(one / view.temperature)
-                total = part if total is None else total.add_(part)
-        if total is None:
+        asked = [
+            (pullback, one / view.temperature)
+            for view, pullback, one in zip(self.views, pullbacks, upstream, strict=True)
+            if one is not None
+        ]
+        if not asked:
             self.logits.zero_()
-        else:
+            return
+        (first, by_first), *others = asked
+        dtype = next(iter(self.log_probs.values())).dtype
+        total = first(by_first, self.logits if self.logits.dtype == dtype else None)
+        for pullback, one in others:
+            total.add_(pullback(one, None))
+        if total is not self.logits:
             self.logits.copy_(total)
 
 
@@ -210,12 +217,12 @@ class _OnePass(torch.autograd.Function):
         prepare: Prepare | None,
         vocabulary: int,
         layout: _Layout,
-        memory: ChunkMemory,
+        memory: HeadMemory,
     ) -> tuple[Tensor, ...]:
         used = weight[:vocabulary].to(hidden.dtype)
         total = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
         hidden_gradient = torch.zeros_like(hidden)
-        weight_gradient = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None  # type: ignore[attr-defined]
+        weight_gradient = memory.zeros(weight) if ctx.needs_input_grad[1] else None  # type: ignore[attr-defined]
         values: list[list[Tensor]] = [[] for _ in views]
         for tokens in _slices(0, hidden.shape[0], layout.chunk):
             if prepare is not None:
@@ -267,7 +274,7 @@ class _Recomputed(torch.autograd.Function):
         weight: Tensor,
         views: tuple[View, ...],
         layout: _Layout,
-        memory: ChunkMemory,
+        memory: HeadMemory,
     ) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
         dtype = torch.promote_types(hidden.dtype, torch.float32)
@@ -286,7 +293,7 @@ class _Recomputed(torch.autograd.Function):
         hidden, weight = ctx.saved_tensors  # type: ignore[attr-defined]
         layout, memory = ctx.layout, ctx.memory  # type: ignore[attr-defined]
         hidden_gradient = torch.empty_like(hidden)
-        weight_gradient = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None  # type: ignore[attr-defined]
+        weight_gradient = memory.zeros(weight) if ctx.needs_input_grad[1] else None  # type: ignore[attr-defined]
         for tokens in _slices(0, hidden.shape[0], layout.chunk):
             chunk = _Chunk(hidden, weight, tokens, layout.block, memory)
             for block in chunk.blocks(ctx.views):  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from smallwit.objectives.memory import ChunkMemory
+from smallwit.objectives.memory import HeadMemory
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class TeacherHead:
     hidden: Tensor
     weight: Tensor
     vocabulary: int
-    memory: ChunkMemory = field(default_factory=ChunkMemory, compare=False)
+    memory: HeadMemory = field(default_factory=HeadMemory, compare=False)
     prepared: "_Prepared" = field(default_factory=lambda: _Prepared(), compare=False)
 
     def prepare(self, tokens: slice) -> None:
@@ -106,7 +106,7 @@ class _Prepared:
         self.tokens = slice(0, 0)
         self.chunk: Tensor | None = None
 
-    def project(self, hidden: Tensor, weight: Tensor, tokens: slice, memory: ChunkMemory) -> None:
+    def project(self, hidden: Tensor, weight: Tensor, tokens: slice, memory: HeadMemory) -> None:
         self.chunk = memory.rows(len(hidden), len(weight), like=hidden)
         torch.mm(hidden, weight.T, out=self.chunk)
         self.tokens = tokens

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from smallwit.contacts import REQUESTS_FILE, HostLog
 from smallwit.journal import Journal
-from smallwit.models.build import backbone, head_weight
+from smallwit.models.build import head_weight
 from smallwit.models.flops import Cost
 from smallwit.objectives.head import CHUNK_ELEMENTS
 from smallwit.objectives.teacher import TeacherHead, TopK
@@ -20,6 +20,7 @@ from smallwit.stages.inputs import autocast_of, calls_file, endpoint_of, model_o
 from smallwit.stages.job import Job
 from smallwit.training.batch import Example, TokenBatch, micro_batches
 from smallwit.training.endpoint_teacher import EndpointTeacher
+from smallwit.training.forward import forward_hidden
 from smallwit.training.teacher_store import pack
 
 Note = Callable[[int, int], None]
@@ -69,9 +70,9 @@ class LocalReader:
     @torch.no_grad()
     def _top_k(self, batch: TokenBatch) -> TopK:
         with torch.autocast(self.model.device.type, self.autocast, enabled=self.autocast is not None):
-            hidden = backbone(self.model)(input_ids=batch.tokens, use_cache=False).last_hidden_state
+            hidden = forward_hidden(self.model, batch)
             weight = head_weight(self.model).to(hidden.dtype)
-            head = TeacherHead(hidden.flatten(0, 1)[batch.positions], weight, len(self.tokenizer))
+            head = TeacherHead(hidden, weight, len(self.tokenizer))
             return head.top_k(self.stage.k, self.stage.temperature, chunk_elements=CHUNK_ELEMENTS)
 
     def flops(self, examples: Sequence[Example]) -> float:

@@ -6,9 +6,13 @@ real token ever sees the padding, so only packed rows need a mask, which keeps t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
+
+PASS_TOKENS = 512
+"""Tokens of padding that are worth another pass through the model."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +59,16 @@ class Example:
 class TokenBatch:
     """Some examples of one source as tensors, and the `examples` themselves in the order of their trained tokens.
 
-    `tokens` `[B, T]`; for each of the N trained tokens: `positions` `[N]` into the flattened hidden states `[B*T]` that
-    predict it, its `labels`, `sequence` (its example), and for rollouts `log_probs`, `advantages` `[B]` and `columns`
-    `[N]`. Packed rows also have `position_ids` `[B, T]`, which start again at every example, and a `mask`
-    `[B, 1, T, T]` of what may be seen.
+    `tokens` `[B, T]`, the first `row_lengths` of each row, and padding; for each of the N trained tokens: `positions`
+    `[N]` into the flattened hidden states `[B*T]` that predict it, its `labels`, `sequence` (its example), and for
+    rollouts `log_probs`, `advantages` `[B]` and `columns` `[N]`. Packed rows also have `position_ids` `[B, T]`, which
+    start again at every example, and a `mask` `[B, 1, T, T]` of what may be seen.
     """
 
     examples: list[Example]
     tokens: Tensor
     lengths: list[int]
+    row_lengths: list[int]
     positions: Tensor
     labels: Tensor
     sequence: Tensor
@@ -78,7 +83,8 @@ class TokenBatch:
     def of(examples: Sequence[Example], pad: int, device: torch.device, pack: int | None = None) -> "TokenBatch":
         """Lay the examples out in rows (of `pack` tokens, see `packed_rows`, or one row each), and move to `device`."""
         rows = packed_rows([len(e.tokens) for e in examples], pack) if pack else [[i] for i in range(len(examples))]
-        width = max(sum(len(examples[i].tokens) for i in row) for row in rows)
+        row_lengths = [sum(len(examples[i].tokens) for i in row) for row in rows]
+        width = max(row_lengths)
         tokens = torch.full((len(rows), width), pad)
         segments = torch.full((len(rows), width), -1)
         position_ids = torch.zeros(len(rows), width, dtype=torch.long)
@@ -106,6 +112,7 @@ class TokenBatch:
             examples=list(examples),
             tokens=tokens.to(device),
             lengths=[len(example.tokens) for example in examples],
+            row_lengths=row_lengths,
             positions=positions.to(device),
             labels=tokens.flatten()[positions + 1].to(device),
             sequence=torch.repeat_interleave(torch.arange(len(examples)), targets).to(device),
@@ -157,6 +164,22 @@ def packed_rows(lengths: Sequence[int], width: int) -> list[list[int]]:
         rows[row].append(i)
         room[row] -= lengths[i]
     return rows
+
+
+def rectangles(lengths: Sequence[int]) -> list[slice]:
+    """Rows that go through a model together, padded to the longest of them: cut where that saves `PASS_TOKENS`.
+
+    Rows are not put in another order; it helps if the longest are first.
+    """
+    count = len(lengths)
+    # The longest of each row and those behind it.
+    longest = list(accumulate(reversed(lengths), max))[::-1]
+    saved = [(longest[0] - longest[i]) * (count - i) for i in range(count)]
+    cut = max(range(count), key=saved.__getitem__)
+    if saved[cut] < PASS_TOKENS:
+        return [slice(0, count)]
+    behind = [slice(cut + part.start, cut + part.stop) for part in rectangles(lengths[cut:])]
+    return rectangles(lengths[:cut]) + behind
 
 
 def micro_batches(examples: Sequence[Example], max_tokens: int, pack: int | None = None) -> list[list[Example]]:

@@ -8,15 +8,26 @@ from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
 
 from smallwit.models.build import backbone, head_weight
-from smallwit.training.batch import TokenBatch
+from smallwit.training.batch import TokenBatch, rectangles
 
 
 def forward_hidden(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
     """The hidden states `[N, H]` that predict the trained tokens."""
-    output = backbone(model)(
-        **_inputs(model, batch.tokens), attention_mask=batch.mask, position_ids=batch.position_ids, use_cache=False
-    )
-    return output.last_hidden_state.flatten(0, 1)[batch.positions]
+    body = backbone(model)
+    if batch.mask is not None:
+        inputs = _inputs(model, batch.tokens)
+        output = body(**inputs, attention_mask=batch.mask, position_ids=batch.position_ids, use_cache=False)
+        return output.last_hidden_state.flatten(0, 1)[batch.positions]
+    parts: list[Tensor] = []
+    starts: list[int] = []
+    for rows in rectangles(batch.row_lengths):
+        tokens = batch.tokens[rows, : max(batch.row_lengths[rows])]
+        first = sum(map(len, parts))
+        starts += range(first, first + tokens.numel(), tokens.shape[1])
+        parts.append(body(**_inputs(model, tokens), use_cache=False).last_hidden_state.flatten(0, 1))
+    width = batch.tokens.shape[1]
+    positions = torch.tensor(starts, device=batch.tokens.device)[batch.positions // width] + batch.positions % width
+    return torch.cat(parts)[positions]
 
 
 def _inputs(model: Any, tokens: Tensor) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from smallwit.models.build import head_weight
 from smallwit.models.flops import Cost
 from smallwit.objectives.head import chunked_loss, token_statistics
-from smallwit.objectives.memory import ChunkMemory
+from smallwit.objectives.memory import HeadMemory
 from smallwit.objectives.teacher import TeacherDistribution, TeacherHead
 from smallwit.recipe.schema import Optimizer
 from smallwit.training.average import WeightAverage
@@ -81,7 +81,7 @@ class Teacher:
 
     model: PreTrainedModel
     cost: Cost
-    memory: ChunkMemory = field(default_factory=ChunkMemory)
+    memory: HeadMemory = field(default_factory=HeadMemory)
 
 
 class Trainer:
@@ -120,7 +120,7 @@ class Trainer:
         self.parameters = [*(p for p in model.parameters() if p.requires_grad), *beside]
         world.copy_from_first(self.parameters)
         self.optimizers = make_optimizers(model, optimizer, beside)
-        self.cost, self.memory = Cost.of(model), ChunkMemory()
+        self.cost, self.memory = Cost.of(model), HeadMemory()
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None
         self.average = WeightAverage(self.trained_tensors(), optimizer.ema) if optimizer.ema is not None else None
@@ -297,6 +297,7 @@ class Trainer:
         else:
             progress.skipped += 1
             progress.skipped_in_a_row += 1
+        self.memory.keep(head_weight(self.model).grad)
         for parameter in self.parameters:
             parameter.grad = None
         if progress.skipped_in_a_row >= NOT_FINITE_IN_A_ROW:
