@@ -44,8 +44,8 @@ def main() -> None:
     views = {type(each).__name__: DivergenceView(each, teacher) for each in divergences}
     views["ForwardKL on 64"] = DivergenceView(ForwardKL(), teacher.top_k(64, 1.0, chunk_elements=CHUNK_ELEMENTS))
     for name, view in views.items():
-        value = least(lambda view=view: view.evaluate(log_probs, tokens))  # type: ignore[misc]
-        both = least(lambda view=view: view.evaluate(log_probs, tokens)[1](upstream))  # type: ignore[misc]
+        value = least(lambda view=view: view.evaluate(log_probs, tokens, None))  # type: ignore[misc]
+        both = least(lambda view=view: view.evaluate(log_probs, tokens, None)[1](upstream))  # type: ignore[misc]
         print(f"{name:18} value {value:.2f} s  value and gradient {both:.2f} s")
 
 

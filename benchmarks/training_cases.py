@@ -36,10 +36,10 @@ CASES = {
     case.name: case
     for case in (
         Case(
-            "a", "SFT, Qwen2.5-0.5B shape, GSM8K rows packed to 512, 1 row a step", "SFTTrainer", 1, 512, 3, 1.3, 0.87
+            "a", "SFT, Qwen2.5-0.5B shape, GSM8K rows packed to 512, 1 row a step", "SFTTrainer", 1, 512, 5, 1.3, 0.87
         ),
         Case("b", "SFT, width 128, 4 layers, real vocabulary, 4 x 512", "SFTTrainer", 4, 512, 4, 4.0, 0.5),
-        Case("c-gkd", "forward KL to a live teacher of twice the width, 8 rows", "GKDTrainer", 8, 1024, 2, 6.0, 1 / 6),
+        Case("c-gkd", "forward KL to a live teacher of twice the width, 8 rows", "GKDTrainer", 8, 1024, 4, 6.0, 1 / 6),
         Case("c-distillation", "the same, recorded completions", "DistillationTrainer", 8, 1024, 4, 1.0, 1.0),
         Case("d", "GRPO update alone, 32 completions of 64 tokens", "GRPOTrainer", 32, 64, 4, 3.0, 0.5),
     )

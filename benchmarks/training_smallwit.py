@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from smallwit.device import return_freed_memory, use_huge_pages
 from smallwit.models.flops import Cost
 from smallwit.objectives.divergence import ForwardKL
 from smallwit.recipe.schema import Optimizer
 from smallwit.training.batch import Example, packed_rows
+from smallwit.training.forward import give_back_freed
 from smallwit.training.loop import Budget, Teacher, Trainer
 from smallwit.training.objectives import CrossEntropyObjective, DivergenceObjective, Objective, PolicyObjective
 from smallwit.training.sources import StepBatch
@@ -50,11 +50,10 @@ def steps_of(case: Case, data_dir: Path) -> list[list[Example]]:
 def main(name: str, data_dir: Path) -> None:
     """Run the case; the first step warms up and is not counted."""
     case = CASES[name]
-    use_huge_pages()  # as the command line does
     tokenizer = tokenizer_of(data_dir)
-    if name == "a":  # as a train stage does for a model of that size
-        return_freed_memory()
     model = student(case, tokenizer).train()
+    if name == "a" and DEVICE == "cpu":  # as a train stage does for a model of that size
+        give_back_freed(model)
     steps = steps_of(case, data_dir)
     objectives: list[Objective] = [CrossEntropyObjective("cross_entropy", "rows", 1.0)]
     teachers = {}

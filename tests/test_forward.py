@@ -8,8 +8,8 @@ from transformers import PreTrainedModel
 from smallwit.models.build import backbone, head_weight
 from smallwit.objectives.head import LogProb, chunked_loss
 from smallwit.training.batch import Example, TokenBatch
-from smallwit.training.forward import forward_hidden
-from tiny import random_tokens, relative_error, tiny_model
+from smallwit.training.forward import forward_hidden, give_back_freed
+from tiny import random_tokens, relative_error, same_bits, tiny_model
 
 BATCH = TokenBatch.of(
     [Example(random_tokens(torch.Generator().manual_seed(i), 9 + i), 3) for i in range(3)], 0, torch.device("cpu")
@@ -73,3 +73,10 @@ def test_the_lookup_makes_no_table_beside_the_head_s_gradient() -> None:
     with Tables(head_weight(model).shape) as tables:
         gradients(model, forward_hidden(model, BATCH))
     assert tables.made == 1, "the head's own"
+
+
+def test_giving_memory_back_changes_no_gradient() -> None:
+    keeping, giving = tiny_model().train(), tiny_model().train()
+    give_back_freed(giving)
+    expected = gradients(keeping, forward_hidden(keeping, BATCH))
+    assert same_bits(gradients(giving, forward_hidden(giving, BATCH)), expected)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from smallwit import __version__, commands
-from smallwit.device import use_huge_pages
 from smallwit.errors import UserError
 from smallwit.nearest import hint
 
@@ -32,7 +31,6 @@ COMMANDS: dict[str, dict[str, dict[str, Any]]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status. Errors that are not the user's leave as exceptions."""
     words = list(sys.argv[1:] if argv is None else argv)
-    use_huge_pages()
     try:
         _check_command(words)
         arguments, unknown = _parser().parse_known_args(words)

@@ -5,13 +5,9 @@ torch takes seconds to import, so it is imported only where the answer depends o
 
 import ctypes
 import math
-import os
 import sys
 
 from smallwit.errors import UserError
-
-LARGE_BLOCK = 1 << 20
-"""Bytes. Larger pieces of memory go back to the system as soon as they are free."""
 
 
 def resolve_device(wish: str = "auto") -> str:
@@ -49,20 +45,9 @@ def resolve_dtype(device: str, wish: str = "auto") -> str:
     return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
 
 
-def use_huge_pages() -> None:
-    """Let torch ask for pages of 2 MiB for what is larger, on Linux: a step of a large model maps gigabytes anew, and
-    page by page that is a tenth of its time. Heeded if it is said before the first tensor, by child processes too."""
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-
-
-def return_freed_memory() -> None:
-    """Let the C library give back every large piece that is freed, instead of keeping up to 32 MiB of each for later.
-
-    What a step frees is of other sizes than what the next part of it needs: for a model of half a billion parameters
-    that costs more than a gigabyte at the peak. Does nothing where the C library is not glibc.
-    """
+def give_back_freed_memory() -> None:
+    """Give the system what the C library keeps of freed memory. Does nothing where the C library is not glibc."""
     if sys.platform.startswith("linux"):
         library = ctypes.CDLL(None)
-        if hasattr(library, "gnu_get_libc_version"):
-            mmap_threshold = -3  # M_MMAP_THRESHOLD of malloc.h
-            library.mallopt(mmap_threshold, LARGE_BLOCK)
+        if hasattr(library, "malloc_trim"):
+            library.malloc_trim(0)

@@ -39,16 +39,16 @@ class DivergenceView:
     teacher: TeacherDistribution
     temperature: float = 1.0
 
-    def evaluate(self, log_probs: Tensor, tokens: slice) -> tuple[Tensor, Pullback]:
+    def evaluate(self, log_probs: Tensor, tokens: slice, out: Tensor | None) -> tuple[Tensor, Pullback]:
         pair = self.teacher.compare(log_probs, tokens, self.temperature)
-        p = pair.log_p.exp()
+        here = out if out is not None and out.shape == pair.log_p.shape else None
+        p = torch.exp(pair.log_p, out=here)
         value, slopes = self.divergence.evaluate(pair, p)
 
-        def pullback(upstream: Tensor, out: Tensor | None) -> Tensor:
+        def pullback(upstream: Tensor) -> Tensor:
             upstream = upstream[:, None]
-            p.mul_(-upstream * slopes.sum(1, keepdim=True))
-            here = out if out is not None and out.shape == p.shape else None
-            return self.teacher.spread(torch.addcmul(p, slopes, upstream, out=here), pair, log_probs, tokens)
+            gradient = p.mul_(-upstream * slopes.sum(1, keepdim=True)).addcmul_(slopes, upstream)
+            return self.teacher.spread(gradient, pair, log_probs, tokens)
 
         return value, pullback
 

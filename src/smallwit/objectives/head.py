@@ -30,9 +30,8 @@ BLOCK_ELEMENTS = 1 << 20
 """Elements that the views work on at a time on a CPU: its caches hold them, and memory for them is used again."""
 
 
-Pullback = Callable[[Tensor, Tensor | None], Tensor]
-"""d(sum of upstream * statistic) / d(z / temperature) `[n, V]`, from `upstream` `[n]`; called once. The second is where
-it may be put; it is in fresh storage otherwise."""
+Pullback = Callable[[Tensor], Tensor]
+"""d(sum of upstream * statistic) / d(z / temperature) `[n, V]`, from `upstream` `[n]`; called once."""
 
 
 class View(Protocol):
@@ -41,10 +40,11 @@ class View(Protocol):
     @property
     def temperature(self) -> float: ...
 
-    def evaluate(self, log_probs: Tensor, tokens: slice) -> tuple[Tensor, "Pullback"]:
+    def evaluate(self, log_probs: Tensor, tokens: slice, out: Tensor | None) -> tuple[Tensor, Pullback]:
         """The statistic `[n]` from the log-probabilities `[n, V]` of the tokens `tokens`, and its pullback.
 
-        `log_probs` stays as it is: other views read it too.
+        `log_probs` stays as it is: other views read it too. `out`, if given, is storage of the same kind for this view
+        alone, in which its pullback may leave the derivative; it is in fresh storage otherwise.
         """
         ...
 
@@ -56,10 +56,10 @@ class LogProb:
     labels: Tensor
     temperature: float = 1.0
 
-    def evaluate(self, log_probs: Tensor, tokens: slice) -> tuple[Tensor, Pullback]:
+    def evaluate(self, log_probs: Tensor, tokens: slice, out: Tensor | None) -> tuple[Tensor, Pullback]:
         labels = self.labels[tokens, None]
 
-        def pullback(upstream: Tensor, out: Tensor | None) -> Tensor:
+        def pullback(upstream: Tensor) -> Tensor:
             upstream = upstream[:, None]
             return torch.exp(log_probs, out=out).mul_(-upstream).scatter_add_(1, labels, upstream)
 
@@ -72,11 +72,11 @@ class Entropy:
 
     temperature: float = 1.0
 
-    def evaluate(self, log_probs: Tensor, tokens: slice) -> tuple[Tensor, Pullback]:
+    def evaluate(self, log_probs: Tensor, tokens: slice, out: Tensor | None) -> tuple[Tensor, Pullback]:
         p = log_probs.exp()
         entropy = -(p * log_probs).sum(1)
 
-        def pullback(upstream: Tensor, out: Tensor | None) -> Tensor:
+        def pullback(upstream: Tensor) -> Tensor:
             return torch.add(log_probs, entropy[:, None], out=out).mul_(p).mul_(-upstream[:, None])
 
         return entropy, pullback
@@ -183,26 +183,24 @@ class _Block:
         }
 
     def evaluate(self) -> tuple[list[Tensor], list[Pullback]]:
-        """Each view's `[n]`, and how a gradient by it becomes one by the logits."""
-        found = [view.evaluate(self.log_probs[view.temperature], self.tokens) for view in self.views]
+        """Each view's `[n]`, and how a gradient by it becomes one by the logits. Overwrites the logits."""
+        found = []
+        for place, view in enumerate(self.views):
+            log_probs = self.log_probs[view.temperature]
+            out = self.logits if place == 0 and self.logits.dtype == log_probs.dtype else None
+            found.append(view.evaluate(log_probs, self.tokens, out))
         return [value for value, _ in found], [pullback for _, pullback in found]
 
     def become_gradient(self, pullbacks: Sequence[Pullback], upstream: Sequence[Tensor | None]) -> None:
         """Put d(sum of upstream * value) / d(logits) in the place of the logits."""
-        asked = [
-            (pullback, one / view.temperature)
-            for view, pullback, one in zip(self.views, pullbacks, upstream, strict=True)
-            if one is not None
-        ]
-        if not asked:
+        total: Tensor | None = None
+        for view, pullback, one in zip(self.views, pullbacks, upstream, strict=True):
+            if one is not None:
+                part = pullback(one / view.temperature)
+                total = part if total is None else total.add_(part)
+        if total is None:
             self.logits.zero_()
-            return
-        (first, by_first), *others = asked
-        dtype = next(iter(self.log_probs.values())).dtype
-        total = first(by_first, self.logits if self.logits.dtype == dtype else None)
-        for pullback, one in others:
-            total.add_(pullback(one, None))
-        if total is not self.logits:
+        elif total is not self.logits:
             self.logits.copy_(total)
 
 

@@ -15,7 +15,6 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from smallwit.artifacts import METRICS, point, publish, write_atomically
-from smallwit.device import return_freed_memory
 from smallwit.errors import UserError
 from smallwit.evaluation.runner import mean_score, measure, require_verdicts
 from smallwit.models.build import save_model
@@ -30,6 +29,7 @@ from smallwit.stages.teachers import read_by_teachers, references_of, teachers_o
 from smallwit.training import sources
 from smallwit.training.annotators import ForwardPass, annotators_of
 from smallwit.training.checkpoint import Checkpoints
+from smallwit.training.forward import give_back_freed
 from smallwit.training.loop import Budget, Trainer
 from smallwit.training.lora import add_adapters, merge_adapters
 from smallwit.training.objectives import Objective, bind
@@ -41,7 +41,7 @@ DOCUMENTS = 50_000
 
 
 LARGE_MODEL = 100_000_000
-"""Parameters from which memory is scarcer than the time to ask the system for it."""
+"""Parameters from which memory is scarcer than the time to give it back."""
 
 
 def run(job: Job, reporter: Reporter) -> Info:
@@ -55,8 +55,8 @@ def run(job: Job, reporter: Reporter) -> Info:
     tokenizer = tokenizer_of(job, stage.from_)
     # Full fine-tuning keeps float32 weights under autocast; frozen weights may be half as wide.
     model = model_of(job, stage.from_, dtype=job.dtype if stage.lora else "float32")
-    if model.num_parameters() > LARGE_MODEL:
-        return_freed_memory()
+    if model.num_parameters() > LARGE_MODEL and model.device.type == "cpu":
+        give_back_freed(model)
     adapted = add_adapters(model, stage.lora, seed=job.recipe.seed) if stage.lora else None
     if stage.gradient_checkpointing:
         model.gradient_checkpointing_enable()
