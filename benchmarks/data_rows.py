@@ -6,6 +6,7 @@ the way), `datasketch` (its own MinHashLSH on the same rows, one query and one i
 
 import json
 import random
+import resource
 import sys
 import tempfile
 import time
@@ -109,7 +110,9 @@ def main() -> None:
     """Measure what the command line names."""
     measure = {"build": whole_build, "deduplicate": deduplicate, "datasketch": peer}[sys.argv[1]]
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(measure(Path(folder), int(sys.argv[2]))))
+        found = measure(Path(folder), int(sys.argv[2]))
+    unit = 1024 if sys.platform.startswith("linux") else 1
+    print(json.dumps(found | {"memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ torch takes seconds to import, so it is imported only where the answer depends o
 
 import ctypes
 import math
+import os
 import sys
 
 from smallwit.errors import UserError
@@ -23,6 +24,11 @@ def resolve_device(wish: str = "auto") -> str:
         usable = ", ".join(device for device, is_there in there.items() if is_there)
         raise UserError(f"device {wish}: this machine has none that torch can use; usable: {usable}")
     return wish
+
+
+def cores() -> int:
+    """Cores that this process may run on: fewer than the machine's in a container or under taskset."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def devices_of(device: str) -> float:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from smallwit import __version__, offline
-from smallwit.device import resolve_device, resolve_dtype
+from smallwit.device import cores, resolve_device, resolve_dtype
 from smallwit.verify.code import isolation_level
 
 HUB_SECONDS = 3.0
@@ -33,7 +33,7 @@ def examine(data_dir: Path | None) -> dict[str, str]:
         "transformers": version("transformers"),
         "device": f"cuda: {torch.cuda.get_device_name()}" if device == "cuda" else device,
         "dtype": resolve_dtype(device),
-        "cores": f"{_usable_cores()}, torch uses {torch.get_num_threads()} threads",
+        "cores": f"{cores()}, torch uses {torch.get_num_threads()} threads",
         "memory": f"{memory.total / 1e9:.1f} GB, {memory.available / 1e9:.1f} GB free",
         "disk": f"{disk.free / 1e9:.1f} GB free here",
         "isolation": f"{isolation_level()} (for running code that a model wrote)",
@@ -55,11 +55,6 @@ def show(facts: dict[str, str]) -> None:
     for name, fact in facts.items():
         table.add_row(name, fact)
     console.print(table)
-
-
-def _usable_cores() -> int:
-    """Cores this process may run on: fewer than the machine's in a container or under taskset."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def hub_state(seconds: float = HUB_SECONDS) -> str:

@@ -1,7 +1,6 @@
 """The conductor: runs what a recipe asks for and is not there yet, side by side where it can, and sums up."""
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from rich.console import Console
 
 from smallwit.artifacts import disk_trouble, read_manifest, write_atomically
 from smallwit.budget import declared_flops, paid_stages, remaining_flops
-from smallwit.device import devices_of, resolve_device, resolve_dtype
+from smallwit.device import cores, devices_of, resolve_device, resolve_dtype
 from smallwit.errors import UserError
 from smallwit.ledger import Entry, Ledger
 from smallwit.plan import Node, Plan, make_plan
@@ -118,7 +117,7 @@ def _at_work(
             device = resolve_device(recipe.device)
             dtype = resolve_dtype(device, recipe.dtype)
             _check_processes(recipe, device)
-            threads = max(1, _cores() // recipe.workers)
+            threads = max(1, cores() // recipe.workers)
             plan = make_plan(recipe, base=base, data_dir=data_dir, device=device, dtype=dtype, threads=threads)
             write_atomically(folder.path / "recipe.resolved.yaml", dump_recipe(recipe))
             yield Conductor(plan, folder, base.resolve(), data_dir, device, dtype, console)
@@ -328,7 +327,3 @@ def _check_processes(recipe: Recipe, device: str) -> None:
                 f"stage {stage.name}: processes is {stage.processes}, one {device} device each, and this machine has "
                 f"{there}; give at most that many, or device: cpu"
             )
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -102,8 +102,3 @@ def in_order(
         abandon()
         raise
     executor.shutdown()
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -21,10 +21,11 @@ import time
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass, replace
 
+from smallwit.device import cores
 from smallwit.errors import UserError
 from smallwit.verify import math_pool
 from smallwit.verify.extract import Extraction, boxed, extract
-from smallwit.verify.in_order import Memory, Work, cores, in_order
+from smallwit.verify.in_order import Memory, Work, in_order
 from smallwit.verify.math_compare import equal
 from smallwit.verify.math_limits import MAX_CHARACTERS, over_limit
 from smallwit.verify.math_pool import CPU_SECONDS
