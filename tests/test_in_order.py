@@ -52,8 +52,14 @@ def test_no_more_than_a_window_is_read_ahead() -> None:
             read.append(number)
             yield Work(number, lambda number=number: gate.wait(10) and number, int)  # type: ignore[misc]
 
+    def open_when_full() -> None:
+        while len(read) <= AHEAD:
+            time.sleep(0.01)
+        time.sleep(0.1)  # in which more would be read
+        gate.set()
+
     results = in_order(items(), 2, remembering(), lambda: None)
-    threading.Timer(0.2, gate.set).start()
+    threading.Thread(target=open_when_full, daemon=True).start()
     assert next(results) == 0
     assert len(read) == AHEAD + 1
     assert list(results) == list(range(1, 3 * AHEAD))
