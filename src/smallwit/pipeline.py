@@ -173,12 +173,12 @@ class Conductor:
                     running = [one for one in running if not self._listen(one, progress)]
                     self.ledger.tick(self.memory.peak / 1e9, self._entries())
                     progress.tick()
-            except BaseException as error:
-                # Whatever ends this, Ctrl-C too, must not leave stages running behind it; it goes on its way then.
-                if isinstance(error, KeyboardInterrupt):
-                    progress.say("stopping, what is under way is saved first; Ctrl-C again stops at once")
-                stop(running)
+            except KeyboardInterrupt:
+                progress.say("stopping, what is under way is saved first; Ctrl-C again stops at once")
                 raise
+            finally:
+                # Whatever ends this must not leave stages running behind it.
+                stop(running)
 
     def _ready(self, waiting: list[Node]) -> list[Node]:
         return [node for node in waiting if all(need in self.manifests for need in node.needs)]

@@ -15,17 +15,15 @@ from smallwit.training.batch import TokenBatch, rectangles
 def forward_hidden(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
     """The hidden states `[N, H]` that predict the trained tokens."""
     body = backbone(model)
-    if batch.mask is not None:
-        inputs = _inputs(model, batch.tokens)
-        output = body(**inputs, attention_mask=batch.mask, position_ids=batch.position_ids, use_cache=False)
-        return output.last_hidden_state.flatten(0, 1)[batch.positions]
     parts: list[Tensor] = []
     starts: list[int] = []
-    for rows in rectangles(batch.row_lengths):
+    for rows in rectangles(batch.row_lengths) if batch.mask is None else [slice(0, len(batch.row_lengths))]:
         tokens = batch.tokens[rows, : max(batch.row_lengths[rows])]
         first = sum(map(len, parts))
         starts += range(first, first + tokens.numel(), tokens.shape[1])
-        parts.append(body(**_inputs(model, tokens), use_cache=False).last_hidden_state.flatten(0, 1))
+        inputs = _inputs(model, tokens)
+        output = body(**inputs, attention_mask=batch.mask, position_ids=batch.position_ids, use_cache=False)
+        parts.append(output.last_hidden_state.flatten(0, 1))
     width = batch.tokens.shape[1]
     positions = torch.tensor(starts, device=batch.tokens.device)[batch.positions // width] + batch.positions % width
     return torch.cat(parts)[positions]
