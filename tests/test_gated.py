@@ -58,11 +58,33 @@ def test_outputs_and_gradients_are_the_same_bits(family: str) -> None:
     assert all(torch.equal(gradients[name], others[name]) for name in gradients)
 
 
-def test_a_layer_keeps_one_activation_less() -> None:
+def test_a_layer_keeps_two_activations_less() -> None:
     plain, lean = model_of("qwen2"), model_of("qwen2")
     save_gate_memory(lean)
     one = TOKENS.numel() * SHAPE["intermediate_size"] * 4
-    assert kept_bytes(plain) - kept_bytes(lean) == SHAPE["num_hidden_layers"] * one
+    assert kept_bytes(plain) - kept_bytes(lean) == SHAPE["num_hidden_layers"] * 2 * one
+
+
+@pytest.mark.parametrize("frozen", ["down_proj", "gate_proj", "up_proj"])
+def test_a_frozen_projection_gets_no_gradient_and_the_others_the_same(frozen: str) -> None:
+    plain, lean = model_of("qwen2"), model_of("qwen2")
+    save_gate_memory(lean)
+    for model in (plain, lean):
+        model.get_parameter(f"model.layers.0.mlp.{frozen}.weight").requires_grad_(False)
+    (_, gradients), (_, others) = logits_and_gradients(plain), logits_and_gradients(lean)
+    assert gradients.keys() == others.keys()
+    assert all(torch.equal(gradients[name], others[name]) for name in gradients)
+
+
+def test_a_projection_of_another_kind_is_called() -> None:
+    plain, lean = model_of("qwen2"), model_of("qwen2")
+    save_gate_memory(lean)
+    for model in (plain, lean):
+        mlp = model.get_submodule("model.layers.0.mlp")
+        mlp.down_proj = torch.nn.Sequential(mlp.down_proj, torch.nn.Tanh())
+    (logits, gradients), (same, others) = logits_and_gradients(plain), logits_and_gradients(lean)
+    assert torch.equal(logits, same)
+    assert all(torch.equal(gradients[name], others[name]) for name in gradients)
 
 
 def test_another_activation_stays_as_it_is() -> None:

@@ -22,7 +22,8 @@ class HeadMemory:
         chunk = self._chunk
         if chunk is None or chunk.numel() < size or chunk.dtype != like.dtype or chunk.device != like.device:
             self._chunk = chunk = None  # before there are two
-            self._chunk = chunk = torch.empty(size, dtype=like.dtype, device=like.device)
+            # An eighth more, for a later step with more tokens: memory that nobody writes to takes no room on a CPU.
+            self._chunk = chunk = torch.empty(size + size // 8, dtype=like.dtype, device=like.device)
         return chunk[:size].view(count, columns)
 
     def keep(self, gradient: Tensor | None) -> None:
