@@ -52,8 +52,7 @@ def main(name: str, data_dir: Path) -> None:
     case = CASES[name]
     tokenizer = tokenizer_of(data_dir)
     model = student(case, tokenizer).train()
-    if name == "a" and DEVICE == "cpu":  # as a train stage does for a model of that size
-        give_back_freed(model)
+    give_back_freed(model)  # as a train stage does
     steps = steps_of(case, data_dir)
     objectives: list[Objective] = [CrossEntropyObjective("cross_entropy", "rows", 1.0)]
     teachers = {}

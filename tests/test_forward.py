@@ -1,12 +1,15 @@
 """The body of a model over a batch, and the gradient of a table that is looked up and is the head too."""
 
+import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
+from smallwit.device import give_back_freed_memory
 from smallwit.models.build import backbone, head_weight
 from smallwit.objectives.head import LogProb, chunked_loss
+from smallwit.training import forward
 from smallwit.training.batch import Example, TokenBatch
 from smallwit.training.forward import forward_hidden, give_back_freed
 from tiny import random_tokens, relative_error, same_bits, tiny_model
@@ -75,8 +78,31 @@ def test_the_lookup_makes_no_table_beside_the_head_s_gradient() -> None:
     assert tables.made == 1, "the head's own"
 
 
-def test_giving_memory_back_changes_no_gradient() -> None:
+@pytest.fixture
+def returns(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """An entry for each time that memory was given back."""
+    seen: list[int] = []
+
+    def give_back() -> None:
+        seen.append(len(seen))
+        give_back_freed_memory()
+
+    monkeypatch.setattr(forward, "give_back_freed_memory", give_back)
+    return seen
+
+
+def test_giving_memory_back_changes_no_gradient(monkeypatch: pytest.MonkeyPatch, returns: list[int]) -> None:
+    monkeypatch.setattr(forward, "LARGE_MODEL", 0)
     keeping, giving = tiny_model().train(), tiny_model().train()
     give_back_freed(giving)
     expected = gradients(keeping, forward_hidden(keeping, BATCH))
+    assert not returns
     assert same_bits(gradients(giving, forward_hidden(giving, BATCH)), expected)
+    assert len(returns) > 1, "before the forward pass, and in the backward pass"
+
+
+def test_a_small_model_keeps_its_memory(returns: list[int]) -> None:
+    model = tiny_model().train()
+    give_back_freed(model)
+    gradients(model, forward_hidden(model, BATCH))
+    assert not returns

@@ -40,10 +40,6 @@ DOCUMENTS = 50_000
 """Plain documents that a text source reads from each task; the stream repeats after them."""
 
 
-LARGE_MODEL = 100_000_000
-"""Parameters from which memory is scarcer than the time to give it back."""
-
-
 def run(job: Job, reporter: Reporter) -> Info:
     """Train, and publish the model. Of several processes that do so together each runs this, and the first publishes.
 
@@ -55,8 +51,7 @@ def run(job: Job, reporter: Reporter) -> Info:
     tokenizer = tokenizer_of(job, stage.from_)
     # Full fine-tuning keeps float32 weights under autocast; frozen weights may be half as wide.
     model = model_of(job, stage.from_, dtype=job.dtype if stage.lora else "float32")
-    if model.num_parameters() > LARGE_MODEL and model.device.type == "cpu":
-        give_back_freed(model)
+    give_back_freed(model)
     adapted = add_adapters(model, stage.lora, seed=job.recipe.seed) if stage.lora else None
     if stage.gradient_checkpointing:
         model.gradient_checkpointing_enable()

@@ -5,7 +5,7 @@ An annotator fills columns of examples by a pass without gradient over all of th
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -17,6 +17,7 @@ from smallwit.models.build import head_weight
 from smallwit.models.flops import Cost
 from smallwit.objectives.advantages import generalised_advantages, whitened
 from smallwit.objectives.head import LogProb, token_statistics
+from smallwit.objectives.memory import HeadMemory
 from smallwit.training.batch import Example, TokenBatch, micro_batches
 from smallwit.training.forward import forward_hidden
 from smallwit.training.objectives import Objective, PolicyObjective, PPOObjective
@@ -80,13 +81,15 @@ class LabelLogProbs:
     forward: ForwardPass
     column: str
     temperature: float
+    memory: HeadMemory = field(default_factory=HeadMemory)
 
     def annotate(self, examples: Sequence[Example], rewards: Tensor) -> StepBatch:
         """See `Annotator.annotate`."""
 
         def log_probs(hidden: Tensor, batch: TokenBatch) -> Tensor:
             weight = head_weight(self.forward.model)[: self.forward.vocabulary].to(hidden.dtype)
-            return token_statistics(hidden, weight, [LogProb(batch.labels, self.temperature)])[0]
+            view = LogProb(batch.labels, self.temperature)
+            return token_statistics(hidden, weight, [view], memory=self.memory)[0]
 
         rows = self.forward.per_token(examples, log_probs)
         return StepBatch(

@@ -11,6 +11,9 @@ from smallwit.device import give_back_freed_memory
 from smallwit.models.build import backbone, head_weight
 from smallwit.training.batch import TokenBatch, rectangles
 
+LARGE_MODEL = 100_000_000
+"""Parameters from which memory is scarcer than the time to give it back."""
+
 
 def forward_hidden(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
     """The hidden states `[N, H]` that predict the trained tokens."""
@@ -30,12 +33,14 @@ def forward_hidden(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
 
 
 def give_back_freed(model: PreTrainedModel) -> None:
-    """Give freed memory back to the system before each forward pass, and now and then in the backward pass.
+    """Let a large model on a CPU give freed memory back before each forward pass, and now and then in the backward.
 
     The C library keeps what is freed: gradients first, then activations, in pieces of other sizes than those that come
     next. For a model of half a billion parameters that is a gigabyte more. What one layer frees in a pass the next ones
     use: it is given back after every fourth layer, and at the end, where most gradients are there, every second.
     """
+    if model.num_parameters() <= LARGE_MODEL or model.device.type != "cpu":
+        return
     body = backbone(model)
     body.register_forward_pre_hook(lambda module, _: give_back_freed_memory() if module.training else None)
     for layers in body.children():
