@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import Result, compare, report
-from scores import line, pooled, print_table
+from scores import better, cells, pooled, print_table, teraflops
 from smallwit import pipeline
 from smallwit.recipe.file import load_recipe
 from smallwit.recipe.schema import Recipe
@@ -198,12 +198,14 @@ def main() -> None:
     rows = curves()
     results = pipeline.run(recipe(rows), base=Path(), run_dir=RUN, data_dir=None)
     report("curves", [gain(curve) for row in rows.values() for curve in row])
-    lines = [line(f"`{name}`", (RUN, name), results) for name in GIVEN] + [
-        line(f"{group}: `{curve.label}`", (RUN, curve.name), results, than=(RUN, curve.start))
-        for group, row in rows.items()
-        for curve in row
-    ]
-    print_table(list(COLOURS), "its start", lines)
+    families = list(COLOURS)
+    lines = [[*cells(f"`{name}`", [(RUN, name)], families), "", teraflops(results, name)] for name in GIVEN]
+    for group, row in rows.items():
+        for curve in row:
+            model, start = (RUN, curve.name), (RUN, curve.start)
+            first = cells(f"{group}: `{curve.label}`", [model], families)
+            lines.append([*first, better([model], [start]), teraflops(results, curve.name)])
+    print_table(["", *families, "all", "more than its start", "TFLOP"], lines)
     draw(rows)
     print(f"\nwritten: {FIGURE}")
 
