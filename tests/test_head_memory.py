@@ -19,6 +19,16 @@ def test_a_larger_chunk_gets_more() -> None:
     assert memory.rows(5, 7, like=LIKE).shape == (5, 7)
 
 
+def test_a_chunk_that_is_a_little_larger_lies_in_what_was_laid_by() -> None:
+    memory = HeadMemory()
+    first = memory.rows(16, 3, like=LIKE, at_most=20)
+    assert memory.rows(18, 3, like=LIKE, at_most=20).data_ptr() == first.data_ptr()
+
+
+def test_no_more_is_laid_by_than_a_chunk_may_have() -> None:
+    assert HeadMemory().rows(16, 3, like=LIKE, at_most=17).untyped_storage().nbytes() == 17 * 3 * 4
+
+
 def test_a_chunk_is_of_the_type_that_is_asked_for() -> None:
     memory = HeadMemory()
     memory.rows(2, 3, like=LIKE)

@@ -160,10 +160,11 @@ def _slices(start: int, stop: int, size: int) -> Iterator[slice]:
 class _Chunk:
     """The logits of some tokens, which turn block by block into their gradient."""
 
-    def __init__(self, hidden: Tensor, weight: Tensor, tokens: slice, block: int, memory: HeadMemory) -> None:
-        self.logits = memory.rows(tokens.stop - tokens.start, weight.shape[0], like=hidden)
+    def __init__(self, hidden: Tensor, weight: Tensor, tokens: slice, layout: _Layout, memory: HeadMemory) -> None:
+        count = tokens.stop - tokens.start
+        self.logits = memory.rows(count, weight.shape[0], like=hidden, at_most=layout.chunk)
         torch.mm(hidden[tokens], weight.T, out=self.logits)
-        self.tokens, self.size = tokens, block
+        self.tokens, self.size = tokens, layout.block
 
     def blocks(self, views: Sequence[View]) -> "Iterator[_Block]":
         for tokens in _slices(self.tokens.start, self.tokens.stop, self.size):
@@ -225,7 +226,7 @@ class _OnePass(torch.autograd.Function):
         for tokens in _slices(0, hidden.shape[0], layout.chunk):
             if prepare is not None:
                 prepare(tokens)
-            chunk = _Chunk(hidden, used, tokens, layout.block, memory)
+            chunk = _Chunk(hidden, used, tokens, layout, memory)
             for block in chunk.blocks(views):
                 found, pullbacks = block.evaluate()
                 leaves = [value.requires_grad_() for value in found]
@@ -278,7 +279,7 @@ class _Recomputed(torch.autograd.Function):
         dtype = torch.promote_types(hidden.dtype, torch.float32)
         values = tuple(hidden.new_empty(hidden.shape[0], dtype=dtype) for _ in views)
         for tokens in _slices(0, hidden.shape[0], layout.chunk):
-            for block in _Chunk(hidden, weight, tokens, layout.block, memory).blocks(views):
+            for block in _Chunk(hidden, weight, tokens, layout, memory).blocks(views):
                 for whole, part in zip(values, block.evaluate()[0], strict=True):
                     whole[block.tokens] = part
         ctx.save_for_backward(hidden, weight)
@@ -293,7 +294,7 @@ class _Recomputed(torch.autograd.Function):
         hidden_gradient = torch.empty_like(hidden)
         weight_gradient = memory.zeros(weight) if ctx.needs_input_grad[1] else None  # type: ignore[attr-defined]
         for tokens in _slices(0, hidden.shape[0], layout.chunk):
-            chunk = _Chunk(hidden, weight, tokens, layout.block, memory)
+            chunk = _Chunk(hidden, weight, tokens, layout, memory)
             for block in chunk.blocks(ctx.views):  # type: ignore[attr-defined]
                 _, pullbacks = block.evaluate()
                 block.become_gradient(pullbacks, [None if one is None else one[block.tokens] for one in upstream])

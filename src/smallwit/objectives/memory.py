@@ -15,15 +15,15 @@ class HeadMemory:
         self._chunk: Tensor | None = None
         self._gradient: Tensor | None = None
 
-    def rows(self, count: int, columns: int, *, like: Tensor) -> Tensor:
+    def rows(self, count: int, columns: int, *, like: Tensor, at_most: int = 0) -> Tensor:
         """`[count, columns]`, of the type and on the device of `like`, that holds anything. What this gave before is
-        overwritten."""
+        overwritten. An eighth more is laid by, for a later step with more tokens, up to `at_most` rows."""
         size = count * columns
         chunk = self._chunk
         if chunk is None or chunk.numel() < size or chunk.dtype != like.dtype or chunk.device != like.device:
             self._chunk = chunk = None  # before there are two
-            # An eighth more, for a later step with more tokens: memory that nobody writes to takes no room on a CPU.
-            self._chunk = chunk = torch.empty(size + size // 8, dtype=like.dtype, device=like.device)
+            room = max(count, min(count + count // 8, at_most)) * columns
+            self._chunk = chunk = torch.empty(room, dtype=like.dtype, device=like.device)
         return chunk[:size].view(count, columns)
 
     def keep(self, gradient: Tensor | None) -> None:
