@@ -43,6 +43,10 @@ def compare(
     return Result(case, metric, unit, direction, ours, peer, peer_name, ratio, target, held)
 
 
+MAXRSS_BYTES = 1024 if sys.platform.startswith("linux") else 1
+"""The unit of `ru_maxrss`."""
+
+
 def measured(script: str, *arguments: str) -> dict[str, Any]:
     """Run a script of this folder in a process of its own; what it printed last, and its `memory` in bytes.
 
@@ -61,9 +65,8 @@ def measured(script: str, *arguments: str) -> dict[str, Any]:
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{script} {' '.join(arguments)} failed:\n{output[-3000:]}")
-    unit = 1024 if sys.platform.startswith("linux") else 1
     result: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
-    return {"memory": usage.ru_maxrss * unit} | result
+    return {"memory": usage.ru_maxrss * MAXRSS_BYTES} | result
 
 
 def report(name: str, results: Sequence[Result], notes: Sequence[str] = ()) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench import MAXRSS_BYTES
 from smallwit.data.build import build
 from smallwit.data.deduplicate import DeduplicateStep, runs
 from smallwit.data.lsh import PERMUTATIONS
@@ -111,8 +112,7 @@ def main() -> None:
     measure = {"build": whole_build, "deduplicate": deduplicate, "datasketch": peer}[sys.argv[1]]
     with tempfile.TemporaryDirectory() as folder:
         found = measure(Path(folder), int(sys.argv[2]))
-    unit = 1024 if sys.platform.startswith("linux") else 1
-    print(json.dumps(found | {"memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}))
+    print(json.dumps(found | {"memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_BYTES}))
 
 
 if __name__ == "__main__":

@@ -45,8 +45,8 @@ def give_back_freed(model: PreTrainedModel) -> None:
     body.register_forward_pre_hook(lambda module, _: give_back_freed_memory() if module.training else None)
     for layers in body.children():
         if isinstance(layers, torch.nn.ModuleList):
-            last = len(layers) // 3  # backward
-            for layer in [*layers[:last:2], *layers[last::4]]:
+            third = len(layers) // 3  # the first layers are the last of a backward pass
+            for layer in [*layers[:third:2], *layers[third::4]]:
                 layer.register_full_backward_hook(lambda *_: give_back_freed_memory())
 
 

@@ -5,6 +5,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Hashable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -89,16 +90,15 @@ def in_order(
         running.pop(work.key, None)
         return work.finish(value)
 
-    try:
+    with ExitStack() as unfinished:
+        # Where work raised, on Ctrl-C, and where the consumer stopped early: nothing may go on running behind them.
+        unfinished.callback(abandon)
+        unfinished.callback(executor.shutdown, wait=False, cancel_futures=True)
         for item in items:
             waiting.append(begin(item))
             while waiting and (len(waiting) > AHEAD or waiting[0][0] is None or waiting[0][0].done()):
                 yield waiting.popleft()[1]()
         while waiting:
             yield waiting.popleft()[1]()
-    except BaseException:
-        # Ctrl-C and a consumer that stops early (GeneratorExit) too: nothing may go on running behind them.
-        executor.shutdown(wait=False, cancel_futures=True)
-        abandon()
-        raise
+        unfinished.pop_all()
     executor.shutdown()
