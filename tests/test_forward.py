@@ -7,7 +7,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
 from smallwit.device import give_back_freed_memory
-from smallwit.models.build import backbone, head_weight
+from smallwit.models.build import backbone
+from smallwit.models.head import output_head
 from smallwit.objectives.head import LogProb, chunked_loss
 from smallwit.training import forward
 from smallwit.training.batch import Example, TokenBatch
@@ -20,7 +21,9 @@ BATCH = TokenBatch.of(
 
 
 def gradients(model: PreTrainedModel, hidden: Tensor) -> dict[str, Tensor]:
-    loss, _ = chunked_loss(hidden, head_weight(model), [LogProb(BATCH.labels)], lambda values, tokens: -values[0].sum())
+    loss, _ = chunked_loss(
+        hidden, output_head(model).weight, [LogProb(BATCH.labels)], lambda values, tokens: -values[0].sum()
+    )
     loss.backward()
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
@@ -48,7 +51,7 @@ def test_gradients_of_two_passes_add_up() -> None:
 
 def test_a_frozen_table_gets_none() -> None:
     model = tiny_model(scale=4.0)
-    head_weight(model).requires_grad_(False)
+    output_head(model).weight.requires_grad_(False)
     assert "model.embed_tokens.weight" not in gradients(model, forward_hidden(model, BATCH))
 
 
@@ -73,7 +76,7 @@ class Tables(TorchDispatchMode):
 
 def test_the_lookup_makes_no_table_beside_the_head_s_gradient() -> None:
     model = tiny_model(scale=4.0)
-    with Tables(head_weight(model).shape) as tables:
+    with Tables(output_head(model).weight.shape) as tables:
         gradients(model, forward_hidden(model, BATCH))
     assert tables.made == 1, "the head's own"
 

@@ -10,8 +10,9 @@ from transformers import PreTrainedTokenizerBase
 
 from smallwit.errors import UserError
 from smallwit.models import build
-from smallwit.models.build import backbone, head_weight, load_model, new_like, save_model
+from smallwit.models.build import backbone, load_model, new_like, save_model
 from smallwit.models.flops import Cost
+from smallwit.models.head import output_head
 from smallwit.models.tokenizer import (
     SPECIAL,
     decode,
@@ -189,14 +190,14 @@ def test_backbone_and_head_together_are_the_model() -> None:
     model, tokens = tiny_model(), torch.arange(10).view(2, 5)
     with torch.no_grad():
         states = backbone(model)(input_ids=tokens).last_hidden_state
-        torch.testing.assert_close(states @ head_weight(model).T, model(input_ids=tokens).logits)
+        torch.testing.assert_close(states @ output_head(model).weight.T, model(input_ids=tokens).logits)
 
 
 def test_head_with_a_bias_is_refused() -> None:
     model = tiny_model()
     model.lm_head = torch.nn.Linear(32, 64, bias=True)
     with pytest.raises(UserError, match="Qwen2ForCausalLM: its language-model head has a bias"):
-        head_weight(model)
+        output_head(model)
 
 
 def test_cost_equals_a_count_by_hand() -> None:
@@ -257,7 +258,7 @@ def test_a_folder_like_a_published_model_has_its_shape_and_the_tokenizer(tokeniz
 def test_its_table_can_be_padded_and_its_numbers_be_half_as_wide(tokenizer_dir: Path, tmp_path: Path) -> None:
     new_like("tiny", tokenizer_dir, tmp_path / "out", vocabulary_rows=320, dtype="bfloat16")
     model = load_model(tmp_path / "out", dtype="bfloat16", device="cpu")
-    assert head_weight(model).shape == (320, 16)
+    assert output_head(model).weight.shape == (320, 16)
     (file,) = (tmp_path / "out").glob("*.safetensors")
     assert file.stat().st_size < 2.5 * model.num_parameters()
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from smallwit.rollout.engine import Completion, Sampling
 from smallwit.rollout.local import LocalEngine
-from tiny import random_tokens, tiny_model
+from tiny import own_attention, random_tokens, tiny_model
 
 ROWS, PAD = 64, 0
 STOP = (3, 11, 19)
@@ -41,14 +41,15 @@ def reference_generate(model: PreTrainedModel, prompts: list[list[int]], samplin
     width = max(map(len, prompts))
     ids = torch.tensor([[PAD] * (width - len(prompt)) + prompt for prompt in prompts])
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    rows = model.generate(  # type: ignore[operator]
-        input_ids=ids,
-        attention_mask=mask,
-        do_sample=False,
-        max_new_tokens=sampling.max_new_tokens,
-        pad_token_id=PAD,
-        eos_token_id=list(sampling.stop) or None,
-    )[:, width:].tolist()
+    with own_attention(model):
+        rows = model.generate(  # type: ignore[operator]
+            input_ids=ids,
+            attention_mask=mask,
+            do_sample=False,
+            max_new_tokens=sampling.max_new_tokens,
+            pad_token_id=PAD,
+            eos_token_id=list(sampling.stop) or None,
+        )[:, width:].tolist()
     return [up_to_stop(row, sampling.stop) for row in rows]
 
 

@@ -11,8 +11,9 @@ import torch
 from transformers import PreTrainedModel
 
 from smallwit.errors import UserError
-from smallwit.models.build import backbone, head_weight
+from smallwit.models.build import backbone
 from smallwit.models.flops import Cost
+from smallwit.models.head import output_head
 from smallwit.objectives.divergence import ForwardKL
 from smallwit.objectives.teacher import TeacherHead, TopK
 from smallwit.recipe.schema import Optimizer
@@ -90,7 +91,7 @@ def test_an_example_is_known_by_its_tokens_and_the_end_of_its_prompt() -> None:
 def live_top_k(model: PreTrainedModel, examples: Sequence[Example], vocabulary: int, k: int) -> TopK:
     batch = TokenBatch.of(examples, 0, CPU)
     hidden = backbone(model)(input_ids=batch.tokens, use_cache=False).last_hidden_state.flatten(0, 1)[batch.positions]
-    return TeacherHead(hidden, head_weight(model), vocabulary).top_k(k, 1.0, chunk_elements=1 << 20)
+    return TeacherHead(hidden, output_head(model).weight, vocabulary).top_k(k, 1.0, chunk_elements=1 << 20)
 
 
 def write_store(

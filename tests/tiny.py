@@ -1,11 +1,14 @@
 """Real parts in the smallest size, for the tests of training, objectives and rollouts."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from smallwit.models.attention import ATTENTION
 from smallwit.models.build import new_model
 from smallwit.models.tokenizer import train_tokenizer
 from smallwit.tasks.wordmath import WordMath
@@ -41,6 +44,16 @@ def tiny_model(
                     parameter.mul_(scale)
             model.model.norm.weight.normal_(generator=torch.Generator().manual_seed(seed))
     return model.eval()
+
+
+@contextmanager
+def own_attention(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
+    """The same weights with transformers' own attention, as a reference."""
+    model.set_attn_implementation("eager")
+    try:
+        yield model
+    finally:
+        model.set_attn_implementation(ATTENTION)
 
 
 def weights(model: PreTrainedModel) -> dict[str, Tensor]:

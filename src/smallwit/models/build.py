@@ -5,8 +5,10 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
+from transformers.cache_utils import DynamicCache, LinearAttentionCacheLayerMixin
 
 from smallwit.errors import UserError
+from smallwit.models.attention import ATTENTION
 from smallwit.models.gated import save_gate_memory
 from smallwit.models.tokenizer import load_tokenizer
 
@@ -56,6 +58,7 @@ def new_model(
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
     )
+    config._attn_implementation = ATTENTION
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen2ForCausalLM(config)
@@ -96,7 +99,7 @@ def load_model(origin: str | Path, *, dtype: str, device: str, revision: str | N
         raise UserError(f"{origin}: no config.json there, so it is not a model folder")
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
-            str(origin), revision=revision, dtype=DTYPES[dtype], attn_implementation="sdpa"
+            str(origin), revision=revision, dtype=DTYPES[dtype], attn_implementation=ATTENTION
         )
     except OSError as error:
         raise UserError(f"model {origin}: cannot be loaded: {str(error).splitlines()[0]}") from error
@@ -110,14 +113,31 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
     tokenizer.save_pretrained(folder)
 
 
+def is_stateful(model: Any) -> bool:
+    """Return whether some layers keep a state that takes in each token, as Mamba's and LFM2's do.
+
+    Such a layer reads padding as it reads tokens, and runs on from one packed sequence into the next.
+    """
+    layers = DynamicCache(config=model.config).layers
+    typed = getattr(model.config.get_text_config(), "layer_types", None) is not None
+    return any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers) or (
+        model._is_stateful and not typed
+    )
+
+
+def disable_dropout(model: torch.nn.Module) -> None:
+    """Set every dropout probability of a model to zero.
+
+    Rollouts are sampled without dropout. With it, the ratio of policy gradients would compare two different models.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+        for name, value in vars(module).items():
+            if "dropout" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
+
+
 def backbone(model: Any) -> torch.nn.Module:
     """The part of a causal language model that turns tokens `[B, T]` into hidden states `[B, T, H]`."""
     return model.get_decoder()
-
-
-def head_weight(model: Any) -> torch.Tensor:
-    """The output embedding `[V, H]`. Raises `UserError` for a head with a bias, which the chunked head lacks."""
-    head = model.get_output_embeddings()
-    if getattr(head, "bias", None) is not None:
-        raise UserError(f"{type(model).__name__}: its language-model head has a bias, which is not supported")
-    return head.weight

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from smallwit.models.build import head_weight
+from smallwit.models.head import output_head
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Cost:
     @staticmethod
     def of(model: PreTrainedModel) -> "Cost":
         """Read off the weights and the configuration."""
-        head = head_weight(model)
+        head = output_head(model).weight
         config = model.config
         tables = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
         matrices = sum(

@@ -91,16 +91,18 @@ def token_statistics(
     weight: Tensor,
     views: Sequence[View],
     *,
+    softcap: float | None = None,
     memory: HeadMemory | None = None,
     chunk_elements: int | None = None,
 ) -> tuple[Tensor, ...]:
     """One `[N]` vector in float32 for each view, from hidden states `[N, H]` and the head `[V, H]`.
 
-    Differentiable in `hidden` and `weight`. At most `chunk_elements` logits exist for one view at a time, in `memory`;
-    if absent, `CHUNK_ELEMENTS` or `CPU_CHUNK_ELEMENTS`. Raises `ValueError` if the widths differ.
+    Differentiable in `hidden` and `weight`. `softcap` bounds logits at cap * tanh(logits / cap). At most
+    `chunk_elements` logits exist for one view at a time, in `memory`; if absent, `CHUNK_ELEMENTS` or
+    `CPU_CHUNK_ELEMENTS`. Raises `ValueError` if the widths differ.
     """
     _check_widths(hidden, weight)
-    layout = _Layout.of(hidden, weight.shape[0], chunk_elements)
+    layout = _Layout.of(hidden, weight.shape[0], chunk_elements, softcap)
     return _Recomputed.apply(hidden, weight, tuple(views), layout, memory or HeadMemory())
 
 
@@ -112,6 +114,7 @@ def chunked_loss(
     *,
     vocabulary: int | None = None,
     prepare: Prepare | None = None,
+    softcap: float | None = None,
     memory: HeadMemory | None = None,
     chunk_elements: int | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -124,10 +127,15 @@ def chunked_loss(
     """
     _check_widths(hidden, weight)
     vocabulary = vocabulary or weight.shape[0]
-    layout = _Layout.of(hidden, vocabulary, chunk_elements)
+    layout = _Layout.of(hidden, vocabulary, chunk_elements, softcap)
     memory = memory or HeadMemory()
     total, *values = _OnePass.apply(hidden, weight, tuple(views), loss, prepare, vocabulary, layout, memory)
     return total, tuple(values)
+
+
+def softcapped(logits: Tensor, cap: float | None) -> Tensor:
+    """Bound logits in place at cap * tanh(logits / cap), unless `cap` is `None` (Gemma 2, arXiv 2408.00118, sec. 2)."""
+    return logits if cap is None else logits.div_(cap).tanh_().mul_(cap)
 
 
 def _check_widths(hidden: Tensor, weight: Tensor) -> None:
@@ -139,17 +147,19 @@ def _check_widths(hidden: Tensor, weight: Tensor) -> None:
 
 @dataclass(frozen=True)
 class _Layout:
-    """How many tokens are projected, and how many of these the views see, at a time."""
+    """How many tokens are projected, and how many of these the views see, at a time; and where logits are capped."""
 
     chunk: int
     block: int
+    softcap: float | None
 
     @staticmethod
-    def of(hidden: Tensor, vocabulary: int, chunk_elements: int | None) -> "_Layout":
+    def of(hidden: Tensor, vocabulary: int, chunk_elements: int | None, softcap: float | None) -> "_Layout":
         on_cpu = hidden.device.type == "cpu"
         elements = chunk_elements or (CPU_CHUNK_ELEMENTS if on_cpu else CHUNK_ELEMENTS)
         chunk = max(1, elements // vocabulary)
-        return _Layout(chunk, max(1, min(elements, BLOCK_ELEMENTS) // vocabulary) if on_cpu else chunk)
+        block = max(1, min(elements, BLOCK_ELEMENTS) // vocabulary) if on_cpu else chunk
+        return _Layout(chunk, block, softcap)
 
 
 def _slices(start: int, stop: int, size: int) -> Iterator[slice]:
@@ -163,20 +173,20 @@ class _Chunk:
     def __init__(self, hidden: Tensor, weight: Tensor, tokens: slice, layout: _Layout, memory: HeadMemory) -> None:
         count = tokens.stop - tokens.start
         self.logits = memory.rows(count, weight.shape[0], like=hidden, at_most=layout.chunk)
-        torch.mm(hidden[tokens], weight.T, out=self.logits)
-        self.tokens, self.size = tokens, layout.block
+        softcapped(torch.mm(hidden[tokens], weight.T, out=self.logits), layout.softcap)
+        self.tokens, self.layout = tokens, layout
 
     def blocks(self, views: Sequence[View]) -> "Iterator[_Block]":
-        for tokens in _slices(self.tokens.start, self.tokens.stop, self.size):
+        for tokens in _slices(self.tokens.start, self.tokens.stop, self.layout.block):
             here = slice(tokens.start - self.tokens.start, tokens.stop - self.tokens.start)
-            yield _Block(self.logits[here], views, tokens)
+            yield _Block(self.logits[here], views, tokens, self.layout.softcap)
 
 
 class _Block:
     """The log-probabilities of some tokens, at each temperature that a view asks for."""
 
-    def __init__(self, logits: Tensor, views: Sequence[View], tokens: slice) -> None:
-        self.logits, self.views, self.tokens = logits, views, tokens
+    def __init__(self, logits: Tensor, views: Sequence[View], tokens: slice, softcap: float | None) -> None:
+        self.logits, self.views, self.tokens, self.softcap = logits, views, tokens, softcap
         dtype = torch.promote_types(logits.dtype, torch.float32)
         self.log_probs = {
             temperature: torch.log_softmax(logits if temperature == 1.0 else logits / temperature, dim=1, dtype=dtype)
@@ -193,7 +203,9 @@ class _Block:
         return [value for value, _ in found], [pullback for _, pullback in found]
 
     def become_gradient(self, pullbacks: Sequence[Pullback], upstream: Sequence[Tensor | None]) -> None:
-        """Put d(sum of upstream * value) / d(logits) in the place of the logits."""
+        """Put d(sum of upstream * value) / d(logits before the cap) in the place of the logits."""
+        # d(cap tanh(z / cap)) / dz, before the logits are overwritten.
+        slope = None if self.softcap is None else (self.logits / self.softcap).square_().neg_().add_(1.0)
         total: Tensor | None = None
         for view, pullback, one in zip(self.views, pullbacks, upstream, strict=True):
             if one is not None:
@@ -203,6 +215,8 @@ class _Block:
             self.logits.zero_()
         elif total is not self.logits:
             self.logits.copy_(total)
+        if slope is not None:
+            self.logits.mul_(slope)
 
 
 class _OnePass(torch.autograd.Function):

@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from smallwit.objectives.head import softcapped
 from smallwit.objectives.memory import HeadMemory
 
 
@@ -59,23 +60,26 @@ def _padded(gradient: Tensor, width: int) -> Tensor:
 class TeacherHead:
     """A teacher's hidden states `[N, Ht]` and head `[Vt, Ht]`; `vocabulary` real tokens, shared with the student.
 
-    The teacher's logits are made chunk by chunk, so they never exist for all tokens; `prepared` is one chunk of them.
+    `softcap` bounds its logits at cap * tanh(logits / cap). They are made chunk by chunk, so they never exist for all
+    tokens; `prepared` is one chunk of them.
     """
 
     hidden: Tensor
     weight: Tensor
     vocabulary: int
     memory: HeadMemory = field(default_factory=HeadMemory, compare=False)
+    softcap: float | None = None
     prepared: "_Prepared" = field(default_factory=lambda: _Prepared(), compare=False)
 
     def prepare(self, tokens: slice) -> None:
-        self.prepared.project(self.hidden[tokens], self.weight[: self.vocabulary], tokens, self.memory)
+        hidden, weight = self.hidden[tokens], self.weight[: self.vocabulary]
+        self.prepared.project(hidden, weight, tokens, self.memory, self.softcap)
 
     def log_probs(self, tokens: slice, temperature: float) -> Tensor:
         """log q `[n, V]` in float32."""
         logits = self.prepared.logits(tokens)
         if logits is None:
-            logits = self.hidden[tokens] @ self.weight[: self.vocabulary].T
+            logits = softcapped(self.hidden[tokens] @ self.weight[: self.vocabulary].T, self.softcap)
         if temperature != 1.0:
             logits = logits / temperature
         return torch.log_softmax(logits, dim=1, dtype=torch.promote_types(logits.dtype, torch.float32))
@@ -106,9 +110,9 @@ class _Prepared:
         self.tokens = slice(0, 0)
         self.chunk: Tensor | None = None
 
-    def project(self, hidden: Tensor, weight: Tensor, tokens: slice, memory: HeadMemory) -> None:
+    def project(self, hidden: Tensor, weight: Tensor, tokens: slice, memory: HeadMemory, softcap: float | None) -> None:
         self.chunk = memory.rows(len(hidden), len(weight), like=hidden)
-        torch.mm(hidden, weight.T, out=self.chunk)
+        softcapped(torch.mm(hidden, weight.T, out=self.chunk), softcap)
         self.tokens = tokens
 
     def logits(self, tokens: slice) -> Tensor | None:

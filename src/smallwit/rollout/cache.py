@@ -1,10 +1,17 @@
 """A key-value cache that is allocated once, written in place, and can drop rows that have ended."""
 
-from typing import cast
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers import PreTrainedConfig
+from transformers.cache_utils import (
+    Cache,
+    CacheLayerMixin,
+    DynamicCache,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+)
 
 
 class PreallocatedLayer(CacheLayerMixin):
@@ -38,6 +45,8 @@ class PreallocatedLayer(CacheLayerMixin):
 
     def select(self, rows: Tensor) -> None:
         """Keep (or repeat) these rows of the batch."""
+        if not self.is_initialized:  # a layer that uses the keys of another
+            return
         keys, values = self.keys, self.values
         shape = (len(rows), *keys.shape[1:])
         self.keys, self.values = keys.new_empty(shape), values.new_empty((*shape[:-1], values.shape[-1]))
@@ -57,16 +66,23 @@ class PreallocatedLayer(CacheLayerMixin):
         return self.capacity
 
 
-class PreallocatedCache(Cache):
-    """One `PreallocatedLayer` for each layer of a model."""
+class RolloutCache(Cache):
+    """Hold a `PreallocatedLayer` for each layer that attends, and transformers' own state for the others."""
 
-    def __init__(self, layers: int, capacity: int) -> None:
-        super().__init__(layers=[PreallocatedLayer(capacity) for _ in range(layers)])
+    def __init__(self, config: PreTrainedConfig, capacity: int) -> None:
+        super().__init__(layers=[_layer(layer, capacity) for layer in DynamicCache(config=config).layers])
 
     def select(self, rows: Tensor) -> None:
         """Keep (or repeat) these rows of the batch in every layer."""
-        for layer in cast(list[PreallocatedLayer], self.layers):
-            layer.select(rows)
+        for layer in self.layers:
+            if isinstance(layer, PreallocatedLayer):
+                layer.select(rows)
+            else:
+                layer.reorder_cache(rows)  # type: ignore[arg-type]
+
+
+def _layer(layer: Any, capacity: int) -> Any:
+    return PreallocatedLayer(capacity) if type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) else layer
 
 
 def row_indices(keep: Tensor) -> Tensor:

@@ -1,18 +1,23 @@
 """The local engine: generation in this process, on the weights that are being trained; no copy, no server.
 
-Prompts are padded on the left and prefilled once each, however many completions they get; what all prompts of a batch
-begin with, such as demonstrations, is prefilled once for all. Rows that have ended leave the batch. Every completion
-draws from a random stream of its own, so it does not depend on its neighbours.
+Prompts are padded on the right and prefilled once each, however many completions they get; what all prompts of a batch
+begin with, such as demonstrations, is prefilled once for all. Completions are written behind the padding, which no
+query sees. Rows that have ended leave the batch. Every completion draws from a random stream of its own, so it does not
+depend on its neighbours.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from smallwit.rollout.cache import PreallocatedCache, row_indices
+from smallwit.models.attention import RowLayout, require_attention, row_layout
+from smallwit.models.build import is_stateful
+from smallwit.models.head import output_head
+from smallwit.rollout.cache import RolloutCache, row_indices
 from smallwit.rollout.choice import choose, tokens_seen, uniforms
 from smallwit.rollout.engine import Completion, Sampling, Watch
 
@@ -21,6 +26,7 @@ SHRINK_BELOW = 0.75
 SHARED_AT_LEAST = 32
 """Tokens that all prompts of a batch must begin with to be worth a forward pass of their own."""
 _UNWATCHED = Watch()
+_ONE_A_ROW = RowLayout()
 
 
 class LocalEngine:
@@ -37,11 +43,13 @@ class LocalEngine:
         batch: int = 256,
         autocast: torch.dtype | None = None,
     ) -> None:
+        require_attention(model)
         self.model = model
         self.autocast = autocast
         self.vocabulary = vocabulary
         self.pad = pad
         self.batch = batch
+        self.stateful = is_stateful(model)
 
     @torch.no_grad()
     def generate(
@@ -61,8 +69,7 @@ class LocalEngine:
         completions: dict[int, Completion] = {}
         training = self.model.training
         self.model.eval()
-        for start in range(0, len(order), self.batch):
-            rows = order[start : start + self.batch]
+        for rows in self._batches(order, prompts):
             limits = [
                 min(sampling.max_new_tokens, watch.limits[i]) if watch.limits else sampling.max_new_tokens for i in rows
             ]
@@ -78,26 +85,31 @@ class LocalEngine:
         self.model.train(training)
         return [completions[i] for i in range(len(prompts))]
 
+    def _batches(self, order: Sequence[int], prompts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+        """Yield the prompts of each batch; a model with a state needs prompts of one length, lest it read padding."""
+        alike = (lambda i: len(prompts[i])) if self.stateful else (lambda i: 0)
+        for _, group in groupby(order, alike):
+            rows = list(group)
+            yield from (rows[start : start + self.batch] for start in range(0, len(rows), self.batch))
+
     def _generate_batch(self, prompts: list[list[int]], sampling: Sampling, draws: Tensor | None, watch: Watch) -> None:
         device = self.model.device
         distinct = {tuple(prompt): row for row, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
         width = max(map(len, distinct))
         written = _Written(len(prompts), sampling, watch, device)
-        cache = PreallocatedCache(self.model.config.num_hidden_layers, width + written.longest)
-        head = _Head(self.model, self.vocabulary, self.autocast)
-        states, real = self._prefill(list(distinct), cache)
+        cache = RolloutCache(self.model.config, width + written.longest)
+        head = _Head(self.model, self.vocabulary)
+        states = self._prefill(list(distinct), cache)
         copies = torch.tensor([distinct[tuple(prompt)] for prompt in prompts], device=device)
         if len(distinct) != len(prompts):
             cache.select(copies)
-        logits, lengths = head.logits(states)[copies], real.sum(1)[copies]
+        logits = head.logits(states)[copies]
         seen = None
         if sampling.repetition_penalty != 1.0:
-            seen = tokens_seen(*_left_padded(list(distinct), self.pad, device), self.vocabulary)[copies]
-        # Added to scores, in the dtype of these: of a mask of truth values every layer would make such numbers anew.
-        hidden = None
-        if not real.all():
-            padding = torch.cat([~real, real.new_zeros(len(real), written.longest)], 1)[copies]
-            hidden = torch.zeros(padding.shape, dtype=logits.dtype, device=device).masked_fill_(padding, -torch.inf)
+            seen = tokens_seen(*_right_padded(list(distinct), self.pad, device), self.vocabulary)[copies]
+        lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        padding = width - min(map(len, distinct))
+        positions = _key_positions(lengths, width, written.longest) if padding else None
 
         live = torch.arange(len(prompts), device=device)
         for step in range(written.longest):
@@ -110,55 +122,58 @@ class LocalEngine:
                 break
             if seen is not None:
                 seen.scatter_(1, chosen[:, None], True)
-            if remaining < SHRINK_BELOW * len(live):
-                rows = row_indices(alive)
-                cache.select(rows)
-                live, chosen, lengths = live[rows], chosen[rows], lengths[rows]
-                hidden = None if hidden is None else hidden[rows]
-                seen = None if seen is None else seen[rows]
-            mask = None if hidden is None else hidden[:, None, None, : width + step + 1]
-            logits = head.logits(self._forward(chosen[:, None], mask, (lengths + step)[:, None], cache))
+            if step == 0 or remaining < SHRINK_BELOW * len(live):
+                if remaining < SHRINK_BELOW * len(live):
+                    rows = row_indices(alive)
+                    cache.select(rows)
+                    live, chosen, lengths = live[rows], chosen[rows], lengths[rows]
+                    positions = None if positions is None else positions[rows]
+                    seen = None if seen is None else seen[rows]
+                layout = RowLayout(key_positions=positions, padding=padding)
+            logits = head.logits(self._forward(chosen[:, None], (lengths + step)[:, None], cache, layout)[:, -1])
 
-    def _prefill(self, prompts: list[tuple[int, ...]], cache: PreallocatedCache) -> tuple[Tensor, Tensor]:
-        """Hidden states `[B, H]` after each prompt, and which columns of the cache are its tokens `[B, T]`."""
+    def _prefill(self, prompts: list[tuple[int, ...]], cache: RolloutCache) -> Tensor:
+        """Return the hidden states `[B, H]` of each prompt's last token."""
         device = self.model.device
-        shared = _shared_prefix(prompts)
+        shared = 0 if self.stateful else _shared_prefix(prompts)
         if shared:
             prefix = torch.tensor([prompts[0][:shared]], device=device)
-            self._forward(prefix, None, torch.arange(shared, device=device)[None], cache)
+            self._forward(prefix, torch.arange(shared, device=device)[None], cache)
             cache.select(torch.zeros(len(prompts), dtype=torch.long, device=device))
-        tokens, real = _left_padded([prompt[shared:] for prompt in prompts], self.pad, device)
-        mask = _causal(real, shared) if shared or not real.all() else None
-        states = self._forward(tokens, mask, shared + (real.cumsum(1) - 1).clamp(min=0), cache)
-        return states, torch.cat([real.new_ones(len(prompts), shared), real], 1)
+        tokens, _ = _right_padded([prompt[shared:] for prompt in prompts], self.pad, device)
+        positions = torch.arange(shared, shared + tokens.shape[1], device=device).expand(len(prompts), -1)
+        states = self._forward(tokens, positions, cache)
+        last = torch.tensor([len(prompt) - shared - 1 for prompt in prompts], device=device)
+        return states[torch.arange(len(prompts), device=device), last]
 
-    def _forward(self, tokens: Tensor, mask: Tensor | None, positions: Tensor, cache: PreallocatedCache) -> Tensor:
-        """Hidden states `[B, H]` of the last of `tokens` `[B, T]`."""
+    def _forward(
+        self, tokens: Tensor, positions: Tensor, cache: RolloutCache, layout: RowLayout = _ONE_A_ROW
+    ) -> Tensor:
+        """Return the hidden states `[B, T, H]` of `tokens` `[B, T]`."""
         model: torch.nn.Module = self.model.get_decoder()
-        with torch.autocast(self.model.device.type, self.autocast, enabled=self.autocast is not None):
+        autocast = torch.autocast(self.model.device.type, self.autocast, enabled=self.autocast is not None)
+        with autocast, row_layout(layout):
             states: Tensor = model(
-                input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+                input_ids=tokens, position_ids=positions, past_key_values=cache, use_cache=True
             ).last_hidden_state
-        return states[:, -1]
+        return states
 
 
 class _Head:
     """Projects onto the vocabulary's real tokens, on a CPU into memory that every step of a batch uses again: mapping
-    it anew can take as long as the product."""
+    it anew can take as long as the product. Not under autocast, as in training."""
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int, autocast: torch.dtype | None) -> None:
-        self.weight = model.get_output_embeddings().weight[:vocabulary]
-        self.autocast = autocast
+    def __init__(self, model: PreTrainedModel, vocabulary: int) -> None:
+        self.head, self.vocabulary = output_head(model), vocabulary
         self.storage: Tensor | None = None
 
     def logits(self, states: Tensor) -> Tensor:
-        """`[B, vocabulary]` of hidden states `[B, H]`; they hold until the next call."""
-        if states.device.type != "cpu" or self.autocast is not None:
-            with torch.autocast(states.device.type, self.autocast, enabled=self.autocast is not None):
-                return states @ self.weight.T
+        """Return `[B, vocabulary]` of hidden states `[B, H]`; they hold until the next call."""
+        if states.device.type != "cpu":
+            return self.head.logits(states, self.vocabulary)
         if self.storage is None or len(self.storage) < len(states):
-            self.storage = states.new_empty(len(states), len(self.weight))
-        return torch.mm(states, self.weight.T, out=self.storage[: len(states)])
+            self.storage = states.new_empty(len(states), self.vocabulary)
+        return self.head.logits(states, self.vocabulary, out=self.storage[: len(states)])
 
 
 class _Written:
@@ -196,12 +211,19 @@ class _Written:
             self.watch.done(row, Completion(tokens, log_probs, truncated))
 
 
-def _left_padded(prompts: list[tuple[int, ...]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Token ids and the mask of real ones, both `[B, T]`."""
+def _right_padded(prompts: list[tuple[int, ...]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return token ids and the mask of real ones, both `[B, T]`."""
     width = max(map(len, prompts))
-    tokens = [[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts]
-    real = [[False] * (width - len(prompt)) + [True] * len(prompt) for prompt in prompts]
+    tokens = [list(prompt) + [pad] * (width - len(prompt)) for prompt in prompts]
+    real = [[True] * len(prompt) + [False] * (width - len(prompt)) for prompt in prompts]
     return torch.tensor(tokens, device=device), torch.tensor(real, device=device)
+
+
+def _key_positions(lengths: Tensor, width: int, written: int) -> Tensor:
+    """Return the positions `[B, width + written]` of keys: of prompts of `lengths` `[B]`, padding (-1), completions."""
+    columns = torch.arange(width, device=lengths.device).expand(len(lengths), -1)
+    prompts = columns.masked_fill(columns >= lengths[:, None], -1)
+    return torch.cat([prompts, lengths[:, None] + torch.arange(written, device=lengths.device)], 1)
 
 
 def _shared_prefix(prompts: list[tuple[int, ...]]) -> int:
@@ -210,13 +232,3 @@ def _shared_prefix(prompts: list[tuple[int, ...]]) -> int:
     most = min(map(len, prompts)) - 1
     shared = next((i for i in range(most) if first[i] != last[i]), most)
     return shared if len(prompts) > 1 and shared >= SHARED_AT_LEAST else 0
-
-
-def _causal(real: Tensor, shared: int) -> Tensor:
-    """Mask `[B, 1, T, shared + T]`: a token sees the shared ones, itself and the real ones before it; so does padding,
-    lest softmax be empty."""
-    width = real.shape[1]
-    causal = torch.ones(width, width, dtype=torch.bool, device=real.device).tril()
-    itself = torch.eye(width, dtype=torch.bool, device=real.device)
-    own = (causal[None] & real[:, None, :]) | itself[None]
-    return torch.cat([own.new_ones(*own.shape[:2], shared), own], 2)[:, None]

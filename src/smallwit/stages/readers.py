@@ -10,8 +10,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from smallwit.contacts import REQUESTS_FILE, HostLog
 from smallwit.journal import Journal
-from smallwit.models.build import head_weight
 from smallwit.models.flops import Cost
+from smallwit.models.head import output_head
 from smallwit.objectives.head import CHUNK_ELEMENTS
 from smallwit.objectives.teacher import TeacherHead, TopK
 from smallwit.recipe.schema import TeachStage
@@ -71,9 +71,10 @@ class LocalReader:
     def _top_k(self, batch: TokenBatch) -> TopK:
         with torch.autocast(self.model.device.type, self.autocast, enabled=self.autocast is not None):
             hidden = forward_hidden(self.model, batch)
-            weight = head_weight(self.model).to(hidden.dtype)
-            head = TeacherHead(hidden, weight, len(self.tokenizer))
-            return head.top_k(self.stage.k, self.stage.temperature, chunk_elements=CHUNK_ELEMENTS)
+            head = output_head(self.model)
+            weight = head.weight.to(hidden.dtype)
+            teacher = TeacherHead(hidden, weight, len(self.tokenizer), softcap=head.softcap)
+            return teacher.top_k(self.stage.k, self.stage.temperature, chunk_elements=CHUNK_ELEMENTS)
 
     def flops(self, examples: Sequence[Example]) -> float:
         return sum(self.cost.forward([len(example.tokens)], example.targets) for example in examples)

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from smallwit.artifacts import METRICS, point, publish, write_atomically
 from smallwit.errors import UserError
 from smallwit.evaluation.runner import mean_score, measure, require_verdicts
-from smallwit.models.build import save_model
+from smallwit.models.build import disable_dropout, is_stateful, save_model
 from smallwit.models.flops import Cost
 from smallwit.recipe.schema import Demonstrations, Rollouts, Source, Text, TrainStage
 from smallwit.rollout.generator import Decoding
@@ -55,6 +55,13 @@ def run(job: Job, reporter: Reporter) -> Info:
     adapted = add_adapters(model, stage.lora, seed=job.recipe.seed) if stage.lora else None
     if stage.gradient_checkpointing:
         model.gradient_checkpointing_enable()
+    if any(isinstance(source, Rollouts) for source in stage.sources.values()):
+        disable_dropout(model)
+    if stage.pack and is_stateful(model):
+        raise UserError(
+            f"stage {stage.name}: pack lays examples behind each other, and layers of {model.config.model_type} keep a "
+            "state that would run from one into the next; leave pack out"
+        )
     model.train()
     objectives = [bind(spec, stage.sources[spec.source], model.config.hidden_size) for spec in stage.objectives]
     student = ForwardPass(

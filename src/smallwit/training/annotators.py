@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from smallwit.models.build import head_weight
 from smallwit.models.flops import Cost
+from smallwit.models.head import output_head
 from smallwit.objectives.advantages import generalised_advantages, whitened
 from smallwit.objectives.head import LogProb, token_statistics
 from smallwit.objectives.memory import HeadMemory
@@ -87,9 +87,10 @@ class LabelLogProbs:
         """See `Annotator.annotate`."""
 
         def log_probs(hidden: Tensor, batch: TokenBatch) -> Tensor:
-            weight = head_weight(self.forward.model)[: self.forward.vocabulary].to(hidden.dtype)
+            head = output_head(self.forward.model)
+            weight = head.weight[: self.forward.vocabulary].to(hidden.dtype)
             view = LogProb(batch.labels, self.temperature)
-            return token_statistics(hidden, weight, [view], memory=self.memory)[0]
+            return token_statistics(hidden, weight, [view], softcap=head.softcap, memory=self.memory)[0]
 
         rows = self.forward.per_token(examples, log_probs)
         return StepBatch(

@@ -1,7 +1,7 @@
 """From examples to the tensors of one forward and backward pass.
 
 A row holds one example, or several packed one behind the other. Rows are padded on the right: under causal attention no
-real token ever sees the padding, so only packed rows need a mask, which keeps their examples apart.
+real token ever sees the padding. The examples of packed rows are kept apart by the layout of the rows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,8 @@ from itertools import accumulate
 
 import torch
 from torch import Tensor
+
+from smallwit.models.attention import RowLayout
 
 PASS_TOKENS = 512
 """Tokens of padding that are worth another pass through the model."""
@@ -62,7 +64,7 @@ class TokenBatch:
     `tokens` `[B, T]`, the first `row_lengths` of each row, and padding; for each of the N trained tokens: `positions`
     `[N]` into the flattened hidden states `[B*T]` that predict it, its `labels`, `sequence` (its example), and for
     rollouts `log_probs`, `advantages` `[B]` and `columns` `[N]`. Packed rows also have `position_ids` `[B, T]`, which
-    start again at every example, and a `mask` `[B, 1, T, T]` of what may be seen.
+    start again at every example, and a `layout` that tells their examples apart.
     """
 
     examples: list[Example]
@@ -77,7 +79,7 @@ class TokenBatch:
     advantages: Tensor
     columns: Mapping[str, Tensor]
     position_ids: Tensor | None = None
-    mask: Tensor | None = None
+    layout: RowLayout = field(default_factory=RowLayout)
 
     @staticmethod
     def of(examples: Sequence[Example], pad: int, device: torch.device, pack: int | None = None) -> "TokenBatch":
@@ -86,7 +88,7 @@ class TokenBatch:
         row_lengths = [sum(len(examples[i].tokens) for i in row) for row in rows]
         width = max(row_lengths)
         tokens = torch.full((len(rows), width), pad)
-        segments = torch.full((len(rows), width), -1)
+        segments: list[tuple[int, int, int]] = []
         position_ids = torch.zeros(len(rows), width, dtype=torch.long)
         starts = [0] * len(examples)
         for number, row in enumerate(rows):
@@ -95,7 +97,7 @@ class TokenBatch:
                 length = len(examples[i].tokens)
                 here = slice(place, place + length)
                 tokens[number, here] = torch.tensor(examples[i].tokens)
-                segments[number, here] = i
+                segments.append((number, place, place + length))
                 position_ids[number, here] = torch.arange(length)
                 starts[i] = number * width + place
                 place += length
@@ -124,7 +126,7 @@ class TokenBatch:
                 for name in examples[0].columns
             },
             position_ids=position_ids.to(device) if apart else None,
-            mask=_same_segment(segments.to(device)) if apart else None,
+            layout=RowLayout(segments=tuple(segments)) if apart else RowLayout(),
         )
 
     def part(self, tokens: slice) -> "TokenBatch":
@@ -137,13 +139,6 @@ class TokenBatch:
             log_probs=None if self.log_probs is None else self.log_probs[tokens],
             columns={name: column[tokens] for name, column in self.columns.items()},
         )
-
-
-def _same_segment(segments: Tensor) -> Tensor:
-    """`[B, 1, T, T]`: whether token t may see token u, which stands before it in the same example."""
-    width = segments.shape[1]
-    causal = torch.ones(width, width, dtype=torch.bool, device=segments.device).tril()
-    return ((segments[:, :, None] == segments[:, None, :]) & causal)[:, None]
 
 
 def packed_rows(lengths: Sequence[int], width: int) -> list[list[int]]:

@@ -8,7 +8,9 @@ from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
 
 from smallwit.device import give_back_freed_memory
-from smallwit.models.build import backbone, head_weight
+from smallwit.models.attention import require_attention, row_layout
+from smallwit.models.build import backbone
+from smallwit.models.head import output_head
 from smallwit.training.batch import TokenBatch, rectangles
 
 LARGE_MODEL = 100_000_000
@@ -16,20 +18,23 @@ LARGE_MODEL = 100_000_000
 
 
 def forward_hidden(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
-    """The hidden states `[N, H]` that predict the trained tokens."""
+    """Return the hidden states `[N, H]` that predict the trained tokens, scaled as the head's matrix wants them."""
     body = backbone(model)
     parts: list[Tensor] = []
     starts: list[int] = []
-    for rows in rectangles(batch.row_lengths) if batch.mask is None else [slice(0, len(batch.row_lengths))]:
+    require_attention(model)
+    packed = batch.layout.segments is not None
+    for rows in [slice(0, len(batch.row_lengths))] if packed else rectangles(batch.row_lengths):
         tokens = batch.tokens[rows, : max(batch.row_lengths[rows])]
         first = sum(map(len, parts))
         starts += range(first, first + tokens.numel(), tokens.shape[1])
         inputs = _inputs(model, tokens)
-        output = body(**inputs, attention_mask=batch.mask, position_ids=batch.position_ids, use_cache=False)
+        with row_layout(batch.layout):
+            output = body(**inputs, position_ids=batch.position_ids, use_cache=False)
         parts.append(output.last_hidden_state.flatten(0, 1))
     width = batch.tokens.shape[1]
     positions = torch.tensor(starts, device=batch.tokens.device)[batch.positions // width] + batch.positions % width
-    return torch.cat(parts)[positions]
+    return output_head(model).scaled(torch.cat(parts)[positions])
 
 
 def give_back_freed(model: PreTrainedModel) -> None:
@@ -56,7 +61,7 @@ def _inputs(model: Any, tokens: Tensor) -> dict[str, Tensor]:
     # A subclass may do more than look up: Gemma's scales.
     if type(table) is not torch.nn.Embedding or not table.weight.requires_grad or not torch.is_grad_enabled():
         return {"input_ids": tokens}
-    if table.weight is not head_weight(model):
+    if table.weight is not output_head(model).weight:
         return {"input_ids": tokens}
     anchor = torch.zeros((), device=tokens.device, requires_grad=True)
     return {"inputs_embeds": _TiedLookup.apply(anchor, table.weight, tokens, table.padding_idx)}

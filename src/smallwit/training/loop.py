@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from smallwit.models.build import head_weight
 from smallwit.models.flops import Cost
+from smallwit.models.head import output_head
 from smallwit.objectives.head import chunked_loss, token_statistics
 from smallwit.objectives.memory import HeadMemory
 from smallwit.objectives.teacher import TeacherDistribution, TeacherHead
@@ -239,19 +239,21 @@ class Trainer:
             for head in heads.values():
                 head.prepare(tokens)
 
-        weight = head_weight(self.model)
+        head = output_head(self.model)
         if all(objective.per_token for objective in objectives):
             loss, values = chunked_loss(
                 hidden,
-                weight,
+                head.weight,
                 asked,
                 lambda values, tokens: weighted(parts(values, batch.part(tokens))),
                 prepare=prepare,
                 vocabulary=self.vocabulary,
+                softcap=head.softcap,
                 memory=self.memory,
             )
         else:
-            values = token_statistics(hidden, weight[: self.vocabulary].to(hidden.dtype), asked, memory=self.memory)
+            weight = head.weight[: self.vocabulary].to(hidden.dtype)
+            values = token_statistics(hidden, weight, asked, softcap=head.softcap, memory=self.memory)
             loss = weighted(parts(values, batch))
         states = [(o.token_weights(batch) * o.state_loss(hidden, batch)).sum() / normaliser for o, normaliser in terms]
         (loss + weighted(states)).backward()
@@ -277,8 +279,9 @@ class Trainer:
         hidden = forward_hidden(teacher.model, batch)
         tally.flops += teacher.cost.forward(batch.lengths, len(batch.labels))
         tally.teacher_tokens += sum(batch.lengths)
-        head = head_weight(teacher.model).to(hidden.dtype)
-        return TeacherHead(hidden, head, self.vocabulary, teacher.memory)
+        head = output_head(teacher.model)
+        weight = head.weight.to(hidden.dtype)
+        return TeacherHead(hidden, weight, self.vocabulary, teacher.memory, softcap=head.softcap)
 
     def _update(self, rate: float, loss: float) -> float:
         """Clip and apply the gradient, unless it or the loss is not finite or there is none. Returns its norm."""
@@ -297,7 +300,7 @@ class Trainer:
         else:
             progress.skipped += 1
             progress.skipped_in_a_row += 1
-        self.memory.keep(head_weight(self.model).grad)
+        self.memory.keep(output_head(self.model).weight.grad)
         for parameter in self.parameters:
             parameter.grad = None
         if progress.skipped_in_a_row >= NOT_FINITE_IN_A_ROW:

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from smallwit.models.build import backbone, head_weight
+from smallwit.models.build import backbone
 from smallwit.models.flops import Cost
+from smallwit.models.head import output_head
 from smallwit.models.tokenizer import encode_completions, encode_prompts
 from smallwit.objectives.teacher import RankedTeacher, TeacherDistribution, TeacherHead
 from smallwit.training.batch import Example, Reading
@@ -65,10 +66,10 @@ class ReadingTeacher:
         hidden = backbone(self.model)(input_ids=tokens, use_cache=False).last_hidden_state.flatten(0, 1)
         # Where the two do not meet any row will do: the objective gives it no weight.
         rows = [row * width + max(position, 0) for row, r in enumerate(readings) for position in r.positions]
-        head = TeacherHead(
-            hidden[torch.tensor(rows, device=device)], head_weight(self.model).to(hidden.dtype), len(self.tokenizer)
-        )
-        return RankedTeacher(head, len(self.student)), self.cost.forward(lengths, len(rows)), sum(lengths)
+        head = output_head(self.model)
+        states, weight = head.scaled(hidden[torch.tensor(rows, device=device)]), head.weight.to(hidden.dtype)
+        teacher = TeacherHead(states, weight, len(self.tokenizer), softcap=head.softcap)
+        return RankedTeacher(teacher, len(self.student)), self.cost.forward(lengths, len(rows)), sum(lengths)
 
 
 def _texts_before(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:

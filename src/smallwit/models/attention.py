@@ -1,0 +1,312 @@
+"""One attention function for training, packed rows, prefill and decoding, registered with transformers.
+
+transformers asks a mask function for each kind of layer and hands its result to every layer's attention. Here that
+result is an `AttentionPlan`: the lengths of the rows and the layer's window, in place of a `[T, T]` mask.
+
+Names: B rows, T query tokens, S key tokens, H query heads, K key-value heads, G = H / K, D head width.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache, cached_property
+from inspect import signature
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import dropout as drop
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface
+
+ATTENTION = "smallwit"
+"""The name to give transformers as `attn_implementation`."""
+
+QUERY_BLOCK = 256
+"""Queries of one block where a mask is needed: the mask of a block is at most `[QUERY_BLOCK, window + QUERY_BLOCK]`."""
+
+
+class UnsupportedAttention(RuntimeError):
+    """A model asks for attention that this function does not compute."""
+
+
+@dataclass(frozen=True)
+class RowLayout:
+    """Where sequences lie in the rows of a forward pass.
+
+    By default each row is one sequence, padded on the right: causal attention hides padding from every real token.
+    `segments` has `(row, start, stop)` of each sequence of packed rows.
+
+    For a single query token a row after keys with padding between them: `key_positions` `[B, S or more]` has the
+    position of each key in its sequence, -1 for padding, and `padding` is the most padding of a row.
+    """
+
+    segments: tuple[tuple[int, int, int], ...] | None = None
+    key_positions: Tensor | None = None
+    padding: int = 0
+
+    def plan(self, window: int | None, queries: int, keys: int, dtype: torch.dtype) -> "AttentionPlan":
+        """Return the plan of the layers with this window for a pass of `queries` tokens a row over `keys` keys."""
+        if queries > 1:
+            return AttentionPlan(self.segments, window)
+        first = 0 if window is None else max(0, keys - window - self.padding)
+        if self.key_positions is None:
+            return AttentionPlan(None, window, first)
+        bias = self._padding_bias[:, first:keys]
+        if window is not None:
+            # The last key is the query's own.
+            positions = self.key_positions[:, first:keys]
+            bias = bias.masked_fill(positions <= positions[:, -1:] - window, -torch.inf)
+        return AttentionPlan(None, window, first, bias[:, None, None].to(dtype))
+
+    @cached_property
+    def _padding_bias(self) -> Tensor:
+        """Minus infinity for padding `[B, S]`: added to scores, since each layer would make numbers of truth values."""
+        assert self.key_positions is not None
+        zeros = torch.zeros(self.key_positions.shape, device=self.key_positions.device)
+        return zeros.masked_fill_(self.key_positions < 0, -torch.inf)
+
+
+@dataclass(frozen=True)
+class AttentionPlan:
+    """What a layer's queries may see: its `window`, and the rows' `segments` (see `RowLayout`).
+
+    Of a single query a row: the keys from `first_key` on, with `mask` `[B, 1, 1, S - first_key]` added to scores.
+    """
+
+    segments: tuple[tuple[int, int, int], ...] | None
+    window: int | None
+    first_key: int = 0
+    mask: Tensor | None = None
+
+
+_ONE_A_ROW = RowLayout()
+_LAYOUT: ContextVar[RowLayout] = ContextVar("row_layout", default=_ONE_A_ROW)
+
+
+@contextmanager
+def row_layout(layout: RowLayout) -> Iterator[None]:
+    """Set the layout of the rows of all forward passes inside of the block."""
+    token = _LAYOUT.set(layout)
+    try:
+        yield
+    finally:
+        _LAYOUT.reset(token)
+
+
+def register() -> None:
+    """Register attention and masks with transformers under the name `ATTENTION`."""
+    AttentionInterface.register(ATTENTION, attention_forward)
+    AttentionMaskInterface.register(ATTENTION, make_plan)
+
+
+def require_attention(model: Any) -> None:
+    """Raise `ValueError` for a model with another attention: it would not see how its rows are laid out."""
+    found = model.config._attn_implementation
+    if found != ATTENTION:
+        raise ValueError(f"the model attends by '{found}'; load it with attn_implementation='{ATTENTION}'")
+
+
+def make_plan(
+    *,
+    q_length: int,
+    kv_length: int,
+    config: Any,
+    dtype: torch.dtype,
+    attention_mask: Tensor | None = None,
+    local_size: int | None = None,
+    use_vmap: bool = False,
+    **_: Any,
+) -> AttentionPlan:
+    """Return the plan of one kind of layer, where transformers asks for its mask.
+
+    Raises `UnsupportedAttention` for masks that are neither causal nor a sliding window, and for a mask of padding.
+    """
+    if attention_mask is not None:
+        raise UnsupportedAttention("rows are told by row_layout, and an attention_mask was given; leave it out")
+    if use_vmap or not getattr(config, "is_causal", True):
+        raise UnsupportedAttention(f"{config.model_type}: its layers want a mask that is not causal")
+    if local_size is not None and local_size == getattr(config, "attention_chunk_size", None):
+        raise UnsupportedAttention(f"{config.model_type}: attention in chunks (attention_chunk_size) is not supported")
+    return _LAYOUT.get().plan(local_size, q_length, kv_length, dtype)
+
+
+def attention_forward(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: AttentionPlan,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    position_bias: Tensor | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Return attention `[B, T, H, D]` of `query` `[B, H, T, D]` on `key` and `value` `[B, K, S, D]`.
+
+    `softcap` caps scores at cap * tanh(score / cap) (Gemma 2, arXiv 2408.00118, section 2); `s_aux` `[H]` are sinks,
+    scores of a key without a value. Raises `UnsupportedAttention` without a plan of `make_plan`, or with a bias by
+    position.
+    """
+    plan = attention_mask
+    if not isinstance(plan, AttentionPlan) or position_bias is not None:
+        what = "a bias by position" if position_bias is not None else "a mask of its own making"
+        raise UnsupportedAttention(f"{type(module).__name__} attends with {what}, which is not supported")
+    if scaling is None:
+        scaling = query.shape[-1] ** -0.5
+    scores = _Scores(scaling, dropout, softcap, s_aux)
+    if query.shape[2] == 1 and key.shape[2] > 1:
+        visible = slice(plan.first_key, None)
+        mixed = scores.attend(query, key[:, :, visible], value[:, :, visible], plan.mask).transpose(1, 2)
+    elif scores.plain and _has_varlen_kernel(query, value):
+        mixed = _varlen(query, key, value, plan, scaling)
+    elif plan.segments is None:
+        mixed = _causal(query, key, value, plan.window, scores).transpose(1, 2)
+    else:
+        mixed = _by_segment(query, key, value, plan.segments, plan.window, scores)
+    return mixed.contiguous(), None
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """How scores become weights."""
+
+    scaling: float
+    dropout: float
+    softcap: float | None
+    sinks: Tensor | None
+
+    @property
+    def plain(self) -> bool:
+        """Whether a fused kernel computes them."""
+        return self.softcap is None and self.sinks is None and self.dropout == 0.0
+
+    def causal(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Return full causal attention of as many queries as keys."""
+        return scaled_dot_product_attention(
+            query, key, value, dropout_p=self.dropout, is_causal=True, scale=self.scaling, enable_gqa=True
+        )
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """Return attention under a mask `[B or 1, 1, T or 1, S]` that is added to scores, or on all keys.
+
+        The heads that share keys are laid one behind the other as queries, so that no key is repeated.
+        """
+        rows, heads, queries, _ = query.shape
+        group = heads // key.shape[1]
+        folded = query.reshape(rows, key.shape[1], group * queries, -1) if group > 1 else query
+        if mask is not None and mask.shape[2] > 1 and group > 1:
+            mask = mask.repeat(1, 1, group, 1)
+        if self.softcap is None and self.sinks is None:
+            mixed = scaled_dot_product_attention(
+                folded, key, value, attn_mask=mask, dropout_p=self.dropout, scale=self.scaling
+            )
+        else:
+            mixed = self._explicit(folded, key, value, mask, queries)
+        return mixed.reshape(rows, heads, queries, -1)
+
+    def _explicit(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, queries: int) -> Tensor:
+        scores = (query @ key.transpose(2, 3)) * self.scaling
+        if self.softcap is not None:
+            scores = self.softcap * torch.tanh(scores / self.softcap)
+        if mask is not None:
+            scores = scores + mask
+        if self.sinks is not None:
+            sinks = self.sinks.to(scores.dtype).reshape(1, key.shape[1], -1, 1).repeat_interleave(queries, 2)
+            scores = torch.cat([scores, sinks.expand(len(scores), -1, -1, -1)], 3)
+        weights = torch.softmax(scores, 3, dtype=torch.float32).to(query.dtype)[..., : key.shape[2]]
+        return drop(weights, self.dropout) @ value
+
+
+def _causal(query: Tensor, key: Tensor, value: Tensor, window: int | None, scores: _Scores) -> Tensor:
+    """Return causal attention `[B, H, T, D]` of rows whose last T keys are those of the queries."""
+    queries, keys = query.shape[2], key.shape[2]
+    far = window is not None and keys > window
+    grouped = query.shape[1] != key.shape[1]
+    # The fused kernels of CUDA share keys between heads in half precision alone.
+    shares = not grouped or query.device.type == "cpu" or query.dtype != torch.float32
+    if queries == keys and not far and shares and scores.softcap is None and scores.sinks is None:
+        return scores.causal(query, key, value)
+    parts = []
+    size = QUERY_BLOCK if window is None else max(32, min(QUERY_BLOCK, window))
+    for start in range(0, queries, size):
+        stop = min(start + size, queries)
+        first = 0 if window is None else max(0, keys - queries + start - window + 1)
+        last = keys - queries + stop
+        mask = _block_mask(query, keys - queries + start - first, stop - start, last - first, window)
+        here = slice(first, last)
+        parts.append(scores.attend(query[:, :, start:stop], key[:, :, here], value[:, :, here], mask))
+    return torch.cat(parts, 2)
+
+
+def _block_mask(like: Tensor, offset: int, queries: int, keys: int, window: int | None) -> Tensor:
+    """Return the mask `[1, 1, queries, keys]` of queries of which the first stands at key `offset`."""
+    distance = torch.arange(offset, offset + queries, device=like.device)[:, None]
+    distance = distance - torch.arange(keys, device=like.device)[None]
+    hidden = distance < 0 if window is None else (distance < 0) | (distance >= window)
+    return torch.zeros(queries, keys, dtype=like.dtype, device=like.device).masked_fill_(hidden, -torch.inf)[None, None]
+
+
+def _by_segment(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    segments: Sequence[tuple[int, int, int]],
+    window: int | None,
+    scores: _Scores,
+) -> Tensor:
+    """Return attention `[B, T, H, D]` of packed rows, one sequence after the other; zeros for padding."""
+    rows, heads, width, _ = query.shape
+    by_row: list[list[Tensor]] = [[] for _ in range(rows)]
+    for row, start, stop in segments:
+        q, k, v = (states[row : row + 1, :, start:stop] for states in (query, key, value))
+        by_row[row].append(_causal(q, k, v, window, scores).transpose(1, 2))
+    for parts in by_row:
+        missing = width - sum(part.shape[1] for part in parts)
+        parts.append(query.new_zeros(1, missing, heads, value.shape[-1]))
+    return torch.cat([torch.cat(parts, 1) for parts in by_row])
+
+
+def _has_varlen_kernel(query: Tensor, value: Tensor) -> bool:
+    fits = query.dtype in (torch.bfloat16, torch.float16) and query.shape[-1] == value.shape[-1] <= 256
+    return fits and query.device.type == "cuda" and _varlen_attn() is not None
+
+
+@cache
+def _varlen_attn() -> Callable[..., Any] | None:
+    """Return torch's kernel, or `None` before it took windows and shared keys."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    taken = signature(varlen_attn).parameters
+    return varlen_attn if {"scale", "window_size", "enable_gqa"} <= set(taken) else None
+
+
+def _varlen(query: Tensor, key: Tensor, value: Tensor, plan: AttentionPlan, scaling: float) -> Tensor:
+    """Return attention `[B, T, H, D]` by torch's kernel for sequences of unlike lengths; padding is a sequence too."""
+    kernel = _varlen_attn()
+    assert kernel is not None
+    rows, queries, keys = query.shape[0], query.shape[2], key.shape[2]
+    if plan.segments is None:
+        query_ends, key_ends = [[size * row for row in range(rows + 1)] for size in (queries, keys)]
+    else:
+        edges = {size * queries for size in range(rows + 1)}
+        edges |= {row * queries + edge for row, start, stop in plan.segments for edge in (start, stop)}
+        query_ends = key_ends = sorted(edges)
+    cumulative = [torch.tensor(ends, dtype=torch.int32, device=query.device) for ends in (query_ends, key_ends)]
+    longest = [max(b - a for a, b in pairwise(ends)) for ends in (query_ends, key_ends)]
+    flat = [states.transpose(1, 2).reshape(-1, states.shape[1], states.shape[3]) for states in (query, key, value)]
+    window = (-1 if plan.window is None else plan.window - 1, 0)
+    mixed: Any = kernel(
+        *flat, *cumulative, *longest, scale=scaling, window_size=window, enable_gqa=query.shape[1] != key.shape[1]
+    )
+    return mixed.view(rows, queries, query.shape[1], -1)
+
+
+register()
