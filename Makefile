@@ -10,7 +10,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c c
 # Each test process has one thread to itself: more threads than cores only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help quickstart test test-fast lint bench-training bench-grading bench-eval bench-data hybrids bench-curves clean
+.PHONY: help quickstart test test-fast lint bench-training bench-grading bench-eval bench-data hybrids bench-curves check-families clean
 # Two installations into one .venv at the same time would break it.
 .NOTPARALLEL:
 
@@ -25,6 +25,7 @@ help:
 	@echo 'make bench-eval   smallwit and lm-evaluation-harness on the same prompts (about 2 minutes on 2 cores)'
 	@echo 'make bench-data       deduplication and decontamination against their bars (about 4 minutes on 2 cores)'
 	@echo 'make bench-curves     every objective alone, from a quickstart: table and figure'
+	@echo 'make check-families   every family of transformers against its own forward pass: docs/models.md (a minute)'
 	@echo 'make clean        remove .venv and caches; runs/ stays'
 
 quickstart: .venv/installed
@@ -58,6 +59,9 @@ bench-data: .venv/installed
 
 bench-curves: quickstart
 	$(BIN)/python benchmarks/learning_curves.py
+
+check-families: .venv/installed
+	$(BIN)/python benchmarks/families.py
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache src/*.egg-info

@@ -126,7 +126,7 @@ def make_plan(
     Raises `UnsupportedAttention` for masks that are neither causal nor a sliding window, and for a mask of padding.
     """
     if attention_mask is not None:
-        raise UnsupportedAttention("rows are told by row_layout, and an attention_mask was given; leave it out")
+        raise UnsupportedAttention("it makes a mask of padding by itself; rows are told by row_layout alone")
     if use_vmap or not getattr(config, "is_causal", True):
         raise UnsupportedAttention(f"{config.model_type}: its layers want a mask that is not causal")
     if local_size is not None and local_size == getattr(config, "attention_chunk_size", None):

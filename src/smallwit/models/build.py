@@ -103,6 +103,8 @@ def load_model(origin: str | Path, *, dtype: str, device: str, revision: str | N
         )
     except OSError as error:
         raise UserError(f"model {origin}: cannot be loaded: {str(error).splitlines()[0]}") from error
+    if model.config.get_text_config() is not model.config:
+        raise UserError(f"model {origin}: {model.config.model_type} is not a model of text alone, and not supported")
     save_gate_memory(model)
     return model.to(device)
 

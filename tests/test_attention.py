@@ -1,0 +1,176 @@
+"""Attention of rows in every layout, against the formula in float64."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from smallwit.models.attention import (
+    QUERY_BLOCK,
+    AttentionPlan,
+    RowLayout,
+    UnsupportedAttention,
+    attention_forward,
+    make_plan,
+    require_attention,
+    row_layout,
+)
+from tiny import tiny_model
+
+MODULE = torch.nn.Module()
+
+
+def states(rows: int, queries: int, keys: int, *, heads: int = 4, kv_heads: int = 2) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(queries + keys)
+    shapes = ((rows, heads, queries, 8), (rows, kv_heads, keys, 8), (rows, kv_heads, keys, 8))
+    query, key, value = (torch.randn(shape, generator=generator).requires_grad_() for shape in shapes)
+    return query, key, value
+
+
+def formula(query: Tensor, key: Tensor, value: Tensor, visible: Tensor, softcap: float | None = None) -> Tensor:
+    """softmax(q k / sqrt(D)) v over the visible keys `[B, T, S]`, in float64, as `[B, T, H, D]`."""
+    group = query.shape[1] // key.shape[1]
+    q, k, v = query.double(), key.double().repeat_interleave(group, 1), value.double().repeat_interleave(group, 1)
+    scores = q @ k.transpose(2, 3) / math.sqrt(q.shape[-1])
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    return (scores.masked_fill(~visible[:, None], -torch.inf).softmax(3) @ v).transpose(1, 2)
+
+
+def causal(rows: int, queries: int, keys: int, window: int | None) -> Tensor:
+    distance = torch.arange(keys - queries, keys)[:, None] - torch.arange(keys)[None]
+    return ((distance >= 0) & (distance < (window or keys))).expand(rows, -1, -1)
+
+
+def plan(window: int | None, queries: int, keys: int) -> AttentionPlan:
+    return make_plan(
+        q_length=queries,
+        kv_length=keys,
+        config=SimpleNamespace(model_type="tiny"),
+        dtype=torch.float32,
+        local_size=window,
+    )
+
+
+@pytest.mark.parametrize("window", [None, 1, 8, 50])
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+@pytest.mark.parametrize("length", [1, 7, 40, QUERY_BLOCK + 30])
+def test_padded_rows_see_their_window_of_what_came_before(window: int | None, kv_heads: int, length: int) -> None:
+    query, key, value = states(2, length, length, kv_heads=kv_heads)
+    found, _ = attention_forward(MODULE, query, key, value, plan(window, length, length))
+    expected = formula(query, key, value, causal(2, length, length, window))
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("window", [None, 5])
+def test_gradients_are_those_of_the_formula(window: int | None) -> None:
+    query, key, value = states(2, 30, 30)
+    weights = torch.randn(2, 30, 4, 8, generator=torch.Generator().manual_seed(0))
+    found, _ = attention_forward(MODULE, query, key, value, plan(window, 30, 30))
+    expected = formula(query, key, value, causal(2, 30, 30, window))
+    ours = torch.autograd.grad((found * weights).sum(), (query, key, value))
+    theirs = torch.autograd.grad((expected * weights).sum(), (query, key, value))
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("window", [None, 6])
+@pytest.mark.parametrize("queries", [1, 3, 20])
+def test_queries_behind_a_prefix_see_it(window: int | None, queries: int) -> None:
+    query, key, value = states(2, queries, queries + 17)
+    found, _ = attention_forward(MODULE, query, key, value, plan(window, queries, queries + 17))
+    expected = formula(query, key, value, causal(2, queries, queries + 17, window))
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("window", [None, 4])
+def test_packed_sequences_do_not_see_each_other(window: int | None) -> None:
+    segments = ((0, 0, 9), (0, 9, 21), (1, 0, 14))
+    query, key, value = states(2, 24, 24)
+    with row_layout(RowLayout(segments)):
+        found, _ = attention_forward(MODULE, query, key, value, plan(window, 24, 24))
+    for row, start, stop in segments:
+        alone = [state[row : row + 1, :, start:stop] for state in (query, key, value)]
+        expected = formula(*alone, causal(1, stop - start, stop - start, window))
+        torch.testing.assert_close(found[row : row + 1, start:stop].double(), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("window", [None, 3, 8])
+@pytest.mark.parametrize("written", [1, 5, 12])
+def test_a_decoded_token_sees_neither_padding_nor_beyond_its_window(window: int | None, written: int) -> None:
+    lengths, width = torch.tensor([4, 10]), 10
+    columns = torch.arange(width).expand(2, -1)
+    prompt = columns.masked_fill(columns >= lengths[:, None], -1)
+    positions = torch.cat([prompt, lengths[:, None] + torch.arange(20)], 1)
+    keys = width + written
+    query, key, value = states(2, 1, keys)
+    with row_layout(RowLayout(key_positions=positions, padding=6)):
+        found, _ = attention_forward(MODULE, query, key, value, plan(window, 1, keys))
+    here = positions[:, :keys]
+    visible = (here >= 0) & (here > here[:, -1:] - (window or 100))
+    torch.testing.assert_close(found.double(), formula(query, key, value, visible[:, None]), atol=1e-5, rtol=1e-5)
+
+
+def test_scores_are_capped() -> None:
+    query, key, value = states(1, 12, 12)
+    found, _ = attention_forward(MODULE, query, key, value, plan(None, 12, 12), softcap=0.5)
+    expected = formula(query, key, value, causal(1, 12, 12, None), softcap=0.5)
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_sink_takes_its_share_and_gives_nothing() -> None:
+    query, key, value = states(1, 12, 12)
+    sinks = torch.tensor([0.5, -1.0, 2.0, 0.0])
+    found, _ = attention_forward(MODULE, query, key, value, plan(None, 12, 12), s_aux=sinks)
+    # A key of its own for each head, whose score is the sink and whose value is zero.
+    scores = query.double() @ key.double().repeat_interleave(2, 1).transpose(2, 3) / math.sqrt(8)
+    scores = scores.masked_fill(~causal(1, 12, 12, None)[:, None], -torch.inf)
+    weights = torch.cat([scores, sinks.double().view(1, 4, 1, 1).expand(1, 4, 12, 1)], 3).softmax(3)[..., :-1]
+    expected = (weights @ value.double().repeat_interleave(2, 1)).transpose(1, 2)
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the most elements that a tensor had."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        made = function(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, tuple | list) else [made]:
+            if isinstance(tensor, Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return made
+
+
+@pytest.mark.parametrize("window", [None, 16])
+def test_no_tensor_grows_with_the_square_of_a_row(window: int | None) -> None:
+    largest = []
+    for width in (512, 1024):
+        query, key, value = states(1, width, width, heads=2, kv_heads=1)
+        segments = ((0, 0, width // 4), (0, width // 4, width))
+        with row_layout(RowLayout(segments)), Largest() as seen:
+            attention_forward(MODULE, query, key, value, plan(window, width, width))[0].sum().backward()
+        largest.append(seen.elements)
+    assert largest[1] <= 2 * largest[0]
+
+
+def test_a_mask_of_padding_is_refused() -> None:
+    with pytest.raises(UnsupportedAttention, match="mask of padding"):
+        tiny_model()(input_ids=torch.tensor([[1, 2, 3]]), attention_mask=torch.tensor([[0, 1, 1]]))
+
+
+def test_a_model_with_another_attention_is_refused() -> None:
+    model = tiny_model()
+    model.set_attn_implementation("sdpa")
+    with pytest.raises(ValueError, match="attends by 'sdpa'"):
+        require_attention(model)
+
+
+def test_a_bias_by_position_is_refused() -> None:
+    query, key, value = states(1, 3, 3)
+    with pytest.raises(UnsupportedAttention, match="bias by position"):
+        attention_forward(MODULE, query, key, value, plan(None, 3, 3), position_bias=torch.zeros(1, 4, 3, 3))
