@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from smallwit.errors import UserError
 from smallwit.models import build
 from smallwit.models.build import backbone, load_model, new_like, save_model
 from smallwit.models.flops import Cost
 from smallwit.models.head import output_head
+from smallwit.models.tiny_config import tiny_config
 from smallwit.models.tokenizer import (
     SPECIAL,
     decode,
@@ -219,6 +220,23 @@ def test_cost_of_a_model_with_a_head_of_its_own_is_that_of_a_tied_one() -> None:
     tied, untied = tiny_model(), tiny_model()
     untied.lm_head = torch.nn.Linear(32, 64, bias=False)
     assert Cost.of(untied) == Cost.of(tied)
+
+
+def test_a_layer_with_a_window_costs_what_lies_within_it() -> None:
+    config = tiny_config(CONFIG_MAPPING["mistral"]())
+    cost = Cost.of(AutoModelForCausalLM.from_config(config))
+    width = config.num_attention_heads * config.head_dim
+    pairs = sum(min(place, config.sliding_window) for place in range(1, 21))
+    assert cost.forward([20], projected=0) == 20 * cost.layers + pairs * 2 * 2 * width * config.num_hidden_layers
+
+
+def test_of_the_experts_those_are_counted_that_a_token_meets() -> None:
+    config = tiny_config(CONFIG_MAPPING["mixtral"]())
+    expert = 3 * config.hidden_size * config.intermediate_size
+    attention = 2 * config.hidden_size * 8 * (config.num_attention_heads + config.num_key_value_heads)
+    router = config.hidden_size * config.num_local_experts
+    per_layer = attention + router + config.num_experts_per_tok * expert
+    assert Cost.of(AutoModelForCausalLM.from_config(config)).layers == 2 * config.num_hidden_layers * per_layer
 
 
 TINY_SHAPE: dict[str, Any] = {

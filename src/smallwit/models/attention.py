@@ -9,7 +9,7 @@ Names: B rows, T query tokens, S key tokens, H query heads, K key-value heads, G
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from inspect import signature
 from itertools import pairwise
@@ -61,6 +61,10 @@ class RowLayout:
             positions = self.key_positions[:, first:keys]
             bias = bias.masked_fill(positions <= positions[:, -1:] - window, -torch.inf)
         return AttentionPlan(None, window, first, bias[:, None, None].to(dtype))
+
+    def select(self, rows: Tensor) -> "RowLayout":
+        """Return the layout of these rows alone, for single query tokens."""
+        return self if self.key_positions is None else replace(self, key_positions=self.key_positions[rows])
 
     @cached_property
     def _padding_bias(self) -> Tensor:

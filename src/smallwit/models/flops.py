@@ -1,25 +1,35 @@
 """What a model costs: floating-point operations, 2 for a multiply-add (Kaplan et al. 2020, arXiv 2001.08361, app. B).
 
-Counted are the matrix products of the layers and of the head, and attention over the causal half of the context.
-Padding, norms, softmax and recomputation are not.
+Counted are the matrix products of the layers (of experts those that a token meets) and of the head, and attention over
+the causal half of the context, within a layer's window. Padding, norms, softmax, convolutions, the states of recurrent
+layers and recomputation are not.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
+from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionLayer
 
 from smallwit.models.head import output_head
+
+_ACTIVE_EXPERTS = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts", "moe_top_k")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Forward cost of one model: per token in its layers and head, and per token and token of context in attention."""
+    """Forward cost of one model: per token in its layers and head, and per token and token of context in attention.
+
+    `windowed` has the attention of layers with a sliding window: by window, per token and token within it.
+    """
 
     layers: float
     head: float
     attention: float
+    windowed: tuple[tuple[int, float], ...] = ()
 
     @staticmethod
     def of(model: PreTrainedModel) -> "Cost":
@@ -27,22 +37,53 @@ class Cost:
         head = output_head(model).weight
         config = model.config
         tables = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
+        chosen = next((getattr(config, name) for name in _ACTIVE_EXPERTS if getattr(config, name, None)), None)
         matrices = sum(
-            parameter.numel()
+            parameter.numel() * _active_share(parameter, chosen)
             for parameter in model.parameters()
-            if parameter.dim() == 2 and id(parameter) not in tables and parameter is not head
+            if parameter.dim() in (2, 3) and id(parameter) not in tables and parameter is not head
         )
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        width = config.num_attention_heads * head_dim
-        return Cost(2.0 * matrices, 2.0 * head.numel(), 4.0 * width * config.num_hidden_layers)
+        full = 0.0
+        windowed: dict[int, float] = defaultdict(float)
+        for layer, own in zip(DynamicCache(config=config).layers, _layer_configs(config), strict=True):
+            pairs = 4.0 * _attention_width(own)
+            if isinstance(layer, DynamicSlidingWindowLayer):
+                windowed[layer.sliding_window] += pairs
+            elif not isinstance(layer, LinearAttentionLayer) or isinstance(layer, DynamicLayer):
+                full += pairs
+        return Cost(2.0 * matrices, 2.0 * head.numel(), full, tuple(sorted(windowed.items())))
 
     def forward(self, lengths: Iterable[int], projected: int) -> float:
         """FLOPs of a forward pass over sequences of these lengths, `projected` of whose tokens reach the head."""
         total = 0.0
         for length in lengths:
-            total += self.layers * length + self.attention * length * (length + 1) / 2
+            total += self.layers * length + self.attention * _pairs(length, length)
+            total += sum(pairs * _pairs(length, window) for window, pairs in self.windowed)
         return total + self.head * projected
 
     def train(self, lengths: Iterable[int], projected: int) -> float:
         """FLOPs of forward and backward: three times the forward pass."""
         return 3.0 * self.forward(lengths, projected)
+
+
+def _pairs(length: int, window: int) -> float:
+    """Return how many tokens all tokens of a sequence see within their window."""
+    short = min(length, window)
+    return short * (short + 1) / 2 + (length - short) * short
+
+
+def _active_share(parameter: torch.Tensor, chosen: int | None) -> float:
+    """Return the share of a matrix that a token meets: of a table of experts `[E, a, b]` that of the chosen ones."""
+    if parameter.dim() == 2 or parameter.shape[1] == 1:  # a matrix, or the kernel of a convolution
+        return 1.0
+    return 1.0 if chosen is None else min(1.0, chosen / parameter.shape[0])
+
+
+def _layer_configs(config: Any) -> list[Any]:
+    """Return the configuration of each layer: Gemma 4's differ in the width of their heads."""
+    return list(getattr(config, "per_layer_config", None) or [config] * config.num_hidden_layers)
+
+
+def _attention_width(config: Any) -> int:
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(config.num_attention_heads * head_dim)

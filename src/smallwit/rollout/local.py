@@ -110,6 +110,7 @@ class LocalEngine:
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
         padding = width - min(map(len, distinct))
         positions = _key_positions(lengths, width, written.longest) if padding else None
+        layout = RowLayout(key_positions=positions, padding=padding)
 
         live = torch.arange(len(prompts), device=device)
         for step in range(written.longest):
@@ -122,14 +123,11 @@ class LocalEngine:
                 break
             if seen is not None:
                 seen.scatter_(1, chosen[:, None], True)
-            if step == 0 or remaining < SHRINK_BELOW * len(live):
-                if remaining < SHRINK_BELOW * len(live):
-                    rows = row_indices(alive)
-                    cache.select(rows)
-                    live, chosen, lengths = live[rows], chosen[rows], lengths[rows]
-                    positions = None if positions is None else positions[rows]
-                    seen = None if seen is None else seen[rows]
-                layout = RowLayout(key_positions=positions, padding=padding)
+            if remaining < SHRINK_BELOW * len(live):
+                rows = row_indices(alive)
+                cache.select(rows)
+                live, chosen, lengths, layout = live[rows], chosen[rows], lengths[rows], layout.select(rows)
+                seen = None if seen is None else seen[rows]
             logits = head.logits(self._forward(chosen[:, None], (lengths + step)[:, None], cache, layout)[:, -1])
 
     def _prefill(self, prompts: list[tuple[int, ...]], cache: RolloutCache) -> Tensor:
