@@ -89,7 +89,8 @@ def eval(arguments: argparse.Namespace) -> int:
         if arguments.responses is not None:
             evaluate_responses(arguments.responses, request)
         else:
-            settings = Settings(arguments.device, arguments.dtype, arguments.batch)
+            options = arguments.chat_template_kwargs
+            settings = Settings(arguments.device, arguments.dtype, arguments.batch, options)
             evaluate(arguments.model, request, settings, against=arguments.against)
     except EvaluationFailed as error:
         print(f"smallwit: {error}", file=sys.stderr)

@@ -7,16 +7,21 @@ _OPENED = re.compile(re.escape(OPENING) + r"\s*$")
 _CLOSED = re.compile(re.escape(CLOSING) + r"\s*$")
 
 
-def answer_of(response: str) -> str | None:
+def answer_part(response: str) -> str:
     """Return the answer behind the last thought of a response, all of it where there is none.
 
-    `None` stands for a thought that is never closed: the response was cut before its answer. A closing tag alone counts
-    too: some templates open the thought in the prompt.
+    It is empty where a thought is never closed: the response was cut before its answer. A closing tag alone counts too:
+    some templates open the thought in the prompt.
     """
     _, closed, answer = response.rpartition(CLOSING)
     if has_thought(answer):
-        return None
+        return ""
     return answer.lstrip("\n") if closed else answer
+
+
+def is_unfinished(response: str) -> bool:
+    """Return whether a response ends within a thought."""
+    return has_thought(response.rpartition(CLOSING)[2])
 
 
 def has_thought(text: str) -> bool:

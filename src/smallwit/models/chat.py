@@ -98,7 +98,7 @@ class ChatTokenizer:
     @cached_property
     def ends(self) -> Ends:
         """How a turn of the assistant ends. Raises `UserError` for a tokenizer without any end."""
-        return turn_ends(self.tokenizer, self.listed_ends, self.render if self.template else None)
+        return turn_ends(self.tokenizer, self.listed_ends, self._answered if self.template else None)
 
     @cached_property
     def pad(self) -> int:
@@ -111,11 +111,16 @@ class ChatTokenizer:
         return self.render(_QUESTION, add_generation_prompt=True) if self.template else ""
 
     @cached_property
+    def _answered(self) -> str:
+        """What the template makes of a question and its answer, `MARK`."""
+        return self.render([*_QUESTION, {"role": "assistant", "content": MARK}]) if self.template else ""
+
+    @cached_property
     def _turn_opening(self) -> str:
         """What the template writes between the generation prompt and an answer without a thought, if anything."""
         if not self.template or opening_of(self.generation_prompt):
             return ""
-        turn = self.render([*_QUESTION, {"role": "assistant", "content": MARK}]).rpartition(MARK)[0]
+        turn = self._answered.rpartition(MARK)[0]
         opening = turn.removeprefix(self.generation_prompt)
         if not turn.startswith(self.generation_prompt) or self.control.spelled_in(opening):
             raise UserError(
@@ -130,18 +135,16 @@ class ChatTokenizer:
     @cached_property
     def control(self) -> ControlTokens:
         """The control tokens: those that the tokenizer calls special, the ends, and those that the template writes."""
-        added = self.tokenizer.added_tokens_decoder
-        ends = () if self.template is None and self.tokenizer.eos_token_id is None else self.ends.all
-        frame = self.generation_prompt
+        written = self.generation_prompt + self._answered
+        named = {
+            index
+            for index, token in self.tokenizer.added_tokens_decoder.items()
+            if token.special or index in self.listed_ends or str(token) in written
+        }
+        names = {index: str(self.tokenizer.added_tokens_decoder[index]) for index in named}
+        data = (OPENING, CLOSING)
         return ControlTokens(
-            self.tokenizer,
-            [
-                index
-                for index, token in added.items()
-                if str(token) not in (OPENING, CLOSING)
-                and str(token).strip()
-                and (token.special or index in ends or str(token) in frame)
-            ],
+            self.tokenizer, [index for index, name in names.items() if name.strip() and name not in data]
         )
 
     @cached_property
@@ -283,7 +286,7 @@ def _date(value: Any) -> date:
     if value is None:
         return TEMPLATE_DATE
     try:
-        return value if isinstance(value, date) else date.fromisoformat(str(value))
+        return date.fromisoformat(str(value))
     except ValueError as error:
         raise UserError(f"chat_template_kwargs: strftime_now is {value!r}; give a date, as 2025-01-31") from error
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,19 +29,18 @@ class Ends:
     before: str = ""
 
 
-def turn_ends(
-    tokenizer: PreTrainedTokenizerBase, listed: Iterable[int], render: Callable[[Sequence[Any]], str] | None
-) -> Ends:
+def turn_ends(tokenizer: PreTrainedTokenizerBase, listed: Iterable[int], answered: str | None) -> Ends:
     """Return how a turn ends.
 
-    The trained end is the control token that the chat template writes behind an answer, found by rendering one with
-    `render`; it is `eos_token` without a template, or where that writes none. `eos_token` and the `listed` ids (see
-    `listed_ends`) end a turn too. Raises `UserError` where there is no end at all, or the template ends a turn by text.
+    The trained end is the control token that the chat template writes behind an answer, `MARK` in `answered`, what it
+    makes of a conversation; it is `eos_token` without a template (`None`), or where that writes none. `eos_token` and
+    the `listed` ids (see `listed_ends`) end a turn too. Raises `UserError` where there is no end at all, or the
+    template ends a turn by text.
     """
     eos = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
     before, closing = "", None
-    if render is not None:
-        before, closing = _closing(tokenizer, render)
+    if answered is not None:
+        before, closing = _closing(tokenizer, answered)
     trained = [closing] if closing is not None else eos
     if not trained:
         raise UserError(
@@ -51,11 +50,10 @@ def turn_ends(
     return Ends(trained[0], (trained[0], *others), before if closing is not None else "")
 
 
-def _closing(tokenizer: PreTrainedTokenizerBase, render: Callable[[Sequence[Any]], str]) -> tuple[str, int | None]:
-    text = render([{"role": "user", "content": "?"}, {"role": "assistant", "content": MARK}])
-    if MARK not in text:
+def _closing(tokenizer: PreTrainedTokenizerBase, answered: str) -> tuple[str, int | None]:
+    if MARK not in answered:
         raise UserError("the chat template does not write an assistant's answer as it is given; use another template")
-    behind = text.rpartition(MARK)[2]
+    behind = answered.rpartition(MARK)[2]
     rest = behind.lstrip()
     if not rest:
         return "", None
