@@ -107,6 +107,8 @@ def _parser() -> argparse.ArgumentParser:
     about = "Say of each bad row of a file where it is and what is wrong with it."
     validate = verbs_of_data.add_parser("validate", help="check the rows of a file", description=about)
     validate.add_argument("file", metavar="FILE", type=Path, help="JSONL (plain or gzip) or parquet")
+    about = "a folder or hub model whose control tokens are looked for (common ones)"
+    validate.add_argument("--tokenizer", metavar="DIR", help=about)
     validate.set_defaults(command=commands.data_validate, options=_options(validate))
 
     model = verbs.add_parser("model", help="make model folders", description="Make model folders.")

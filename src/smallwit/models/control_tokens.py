@@ -28,16 +28,16 @@ class ControlTokens:
         self.tokenizer, self.ids = tokenizer, frozenset(ids)
         self.names = [str(tokenizer.convert_ids_to_tokens(index)) for index in sorted(self.ids)]
         longest_first = sorted(self.names, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        self.pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
     def spelled_in(self, text: str) -> str | None:
         """Return the first control token that a text spells, if any."""
-        match = self._pattern.search(text)
+        match = self.pattern.search(text)
         return match[0] if match else None
 
     def refuse(self, text: str) -> None:
         """Raise `UserError` for a text that spells a control token."""
-        match = self._pattern.search(text)
+        match = self.pattern.search(text)
         if match:
             excerpt = text[max(0, match.start() - _EXCERPT) : match.end() + _EXCERPT]
             raise UserError(
@@ -58,15 +58,15 @@ class ControlTokens:
             return value
         if _RESERVED.search(value):
             raise UserError("a text holds one of the noncharacters U+FDD0 to U+FDD2, which no text may hold; remove it")
-        return self._pattern.sub(lambda match: f"{_TEXT}{self.names.index(match[0])}{_END}", value)
+        return self.pattern.sub(lambda match: f"{_TEXT}{self.names.index(match[0])}{_END}", value)
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of a text: control tokens where it spells them, text where they are masked.
 
         Raises `UserError` for a tokenizer that makes control tokens of ordinary text.
         """
-        written = len(self._pattern.findall(text))
-        named = self._pattern.sub(lambda match: f"{_CONTROL}{self.names.index(match[0])}{_END}", text)
+        written = len(self.pattern.findall(text))
+        named = self.pattern.sub(lambda match: f"{_CONTROL}{self.names.index(match[0])}{_END}", text)
         plain = re.sub(f"{_TEXT}([0-9]+){_END}", lambda match: self.names[int(match[1])], named)
         tokenizer, known_as = self._renamed
         ids = [known_as.get(index, index) for index in tokenizer.encode(plain, add_special_tokens=False).ids]
