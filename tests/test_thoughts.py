@@ -99,13 +99,14 @@ class Writes:
     """An engine that writes this text, a token at a time, and asks after each whether to stop."""
 
     def __init__(self, chat: ChatTokenizer, text: str) -> None:
-        self.chat, self.text = chat, text
+        self.chat = chat
+        self.tokens: list[int] = chat.tokenizer(text)["input_ids"]
         self.model = SimpleNamespace(config=SimpleNamespace())
 
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: object, watch: Watch
     ) -> list[Completion]:
-        tokens = [*self.chat.tokenizer(self.text)["input_ids"], self.chat.ends.trained]
+        tokens = [*self.tokens, self.chat.ends.trained]
         assert watch.halt is not None
         for count in range(1, len(tokens) + 1):
             written = tokens[:count]
@@ -131,6 +132,17 @@ def test_a_stop_string_within_a_thought_stops_nothing(family: object, written: s
     assert reply.text == text
     stopped = len(chat.tokenizer(written.partition("Q: 4")[0] + "Q:")["input_ids"])
     assert reply.tokens == (stopped if "4" in written else len(chat.tokenizer(written)["input_ids"]) + 1)
+
+
+def test_a_function_s_body_behind_bare_text_keeps_its_spaces() -> None:
+    chat = ChatTokenizer(families.llama2())
+    (asked_for,), (whole,) = chat.encode_texts(["def f(x):\n"]), chat.encode_texts(["def f(x):\n    return x"])
+    engine = Writes(chat, "")
+    engine.tokens = whole[len(asked_for) :]
+    (reply,) = LocalGenerator(engine, chat).reply(  # type: ignore[arg-type]
+        [Prompt(text="def f(x):\n")], Decoding(0.0, 64, stop=("\ndef",)), [0]
+    )
+    assert reply.text == "    return x"
 
 
 def test_a_server_that_stopped_within_a_thought_writes_on() -> None:
@@ -176,9 +188,7 @@ def test_a_server_is_told_the_options_of_its_template() -> None:
 def test_a_server_that_does_not_read_them_is_refused() -> None:
     with serving(FaultServer()) as server:
         generator = EndpointGenerator(endpoint(server), chat_template_kwargs={"enable_thinking": False})
-        with pytest.raises(
-            UserError, match="has enable_thinking, and the server cannot: a prompt is as long"
-        ):
+        with pytest.raises(UserError, match="has enable_thinking, and the server cannot: a prompt is as long"):
             asks(generator, [asked("a b")])
     assert server.asked == []
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+import chat_templates as families
 import pipeline_recipes as micro
 from objective_cases import CHUNK, TOKENS, VOCABULARY, random_inputs
 from pipeline_recipes import HEAD
@@ -112,6 +113,22 @@ class TestReading:
             reading = reading_teacher().read(each)
             prompt = len(ChatTokenizer(other_tokenizer()).encode_prompts([str(each.prompt)])[0])
             assert (reading.positions[0], reading.positions[-1]) == (prompt - 1, len(reading.tokens) - 2)
+
+    def test_a_student_s_turn_ends_by_its_template_and_the_teacher_s_by_its_own(self) -> None:
+        student = ChatTokenizer(families.byte_level(("<eos>", "<|im_start|>", "<|im_end|>"), "<eos>", families.CHATML))
+        teacher = ReadingTeacher("teacher", reading_teacher().model, ChatTokenizer(other_tokenizer()), student)
+        (ids,), (answer,) = student.encode_prompts(["Ana?"]), student.encode_completions(["7"])
+        reading = teacher.read(Example(ids + answer, len(ids), prompt="Ana?"))
+        assert reading.tokens[-1] == other_tokenizer().eos_token_id
+        assert reading.positions[-1] == len(reading.tokens) - 2
+
+    def test_the_empty_thought_of_the_teacher_s_template_is_read_past(self) -> None:
+        thinking = ChatTokenizer(families.qwen3())
+        teacher = ReadingTeacher("teacher", reading_teacher().model, thinking, ChatTokenizer(tokenizer()))
+        each = example("Ana?", "7")
+        reading = teacher.read(each)
+        assert str(thinking.tokenizer.decode(reading.tokens)).endswith("</think>\n\n7<|im_end|>")
+        assert reading.positions == [len(reading.tokens) - 3, len(reading.tokens) - 2]
 
     def test_an_answer_that_was_cut_off_has_no_end_for_the_teacher_either(self) -> None:
         cut = replace(EXAMPLES[0], tokens=EXAMPLES[0].tokens[:-2])

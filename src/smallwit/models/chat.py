@@ -51,7 +51,7 @@ class ChatTokenizer:
         control_tokens: ControlTokenRule = "text",
     ) -> None:
         self.tokenizer, self.listed_ends, self.control_tokens = tokenizer, tuple(listed_ends), control_tokens
-        self.template: str | None = tokenizer.get_chat_template() if tokenizer.chat_template else None
+        self.template = _template(tokenizer)
         self.chat_template_kwargs = dict(chat_template_kwargs or {})
         for name in self.chat_template_kwargs:
             if not re.search(rf"\b{re.escape(name)}\b", self.template or ""):
@@ -118,14 +118,15 @@ class ChatTokenizer:
     @cached_property
     def _turn_opening(self) -> str:
         """What the template writes between the generation prompt and an answer without a thought, if anything."""
-        if not self.template or opening_of(self.generation_prompt):
+        begun = self.generation_prompt
+        if not begun or opening_of(begun) or closes_thought(begun):
             return ""
         turn = self._answered.rpartition(MARK)[0]
-        opening = turn.removeprefix(self.generation_prompt)
-        if not turn.startswith(self.generation_prompt) or self.control.spelled_in(opening):
+        opening = turn.removeprefix(begun)
+        if not turn.startswith(begun) or self.control.spelled_in(opening):
             raise UserError(
                 f"the chat template begins an assistant's turn with {turn[-60:]!r}, and its generation prompt is "
-                f"{self.generation_prompt[-60:]!r}; answers are trained behind the generation prompt, so give the "
+                f"{begun[-60:]!r}; answers are trained behind the generation prompt, so give the "
                 "tokenizer a template in which they are the same"
             )
         return opening
@@ -271,6 +272,15 @@ class ChatTokenizer:
             text = text.removeprefix(self._turn_opening) if self._turn_opening.isspace() else text
             text = text.removesuffix(self.ends.before) if ended else text
         return opening_of(self._continuation.text(tail, None)) + text
+
+
+def _template(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    if not tokenizer.chat_template:
+        return None
+    try:
+        return str(tokenizer.get_chat_template())
+    except ValueError as error:
+        raise UserError(f"tokenizer {tokenizer.name_or_path}: {str(error).splitlines()[0]}") from error
 
 
 def _fixed_date(today: date) -> str:

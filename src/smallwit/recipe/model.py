@@ -76,6 +76,10 @@ class ModelSpec(Section):
             )
         if self.endpoint is not None and self.model is None:
             raise ValueError("a model behind an endpoint needs its name there; give it as model")
+        if self.endpoint is not None and self.control_tokens == "refuse" and self.tokenizer is None:
+            raise ValueError(
+                "control_tokens belongs to a tokenizer that is here, and an endpoint has its own; leave it out"
+            )
         if self.endpoint is None:
             for name in ("model", "key_env", "tokenizer", "concurrency", "timeout"):
                 if name in self.model_fields_set and getattr(self, name) != type(self).model_fields[name].default:

@@ -54,7 +54,7 @@ def _far(job: Job, name: str) -> Model:
 
         def count(text: str) -> int:
             assert chat is not None
-            return len(chat.encode_texts([text])[0])
+            return len(chat.tokenizer(text, add_special_tokens=False)["input_ids"])
 
         options = job.recipe.models[name].chat_template_kwargs
         generator = EndpointGenerator(endpoint, count=count if named else None, chat_template_kwargs=options)

@@ -21,6 +21,9 @@ from smallwit.training.sources import Remembering, Source
 from smallwit.training.step_batch import StepBatch
 from smallwit.training.world import ALONE, World
 
+_NOTHING = "\0"
+"""A text with which no answer begins."""
+
 
 class ReadingTeacher:
     """A frozen model and its chat tokenizer. The end of an answer is each model's own: they meet there too."""
@@ -46,7 +49,11 @@ class ReadingTeacher:
         prompt = self.chat.encode_prompts([example.prompt])[0]
         completion = self.chat.encode_completions([text])[0]
         tokens = (prompt + (completion if ended else completion[:-1]))[: self.model.config.max_position_embeddings]
-        met = _first_at(_texts_before(self.chat, prompt, completion), text)
+        (whole,) = self.chat.decode_replies([prompt], [completion])
+        # What the teacher's template writes in front of an answer (an empty thought) is none of the student's text.
+        opening = whole.removesuffix(text) if whole.endswith(text) else ""
+        read = _texts_before(self.chat, prompt, completion)
+        met = _first_at([each[len(opening) :] if each.startswith(opening) else _NOTHING for each in read], text)
         ours = _first_at(before, text)
         positions = [-1] * len(ids)
         for length, place in ours.items():
