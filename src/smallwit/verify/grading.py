@@ -263,7 +263,7 @@ class _Totals:
             self.score += row["score"]
             self.strict += row["strict"]
         if self.boxes:
-            self.several += math.several_boxes(row["response"])
+            self.several += math.several_boxes(answer_part(row["response"]))
 
     def into(self, summary: Summary) -> None:
         summary.complete, summary.rows, summary.reasons = True, self.rows, dict(self.reasons.most_common())
