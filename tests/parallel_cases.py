@@ -8,6 +8,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
+from smallwit.models.chat import ChatTokenizer
 from smallwit.models.flops import Cost
 from smallwit.models.tokenizer import train_tokenizer
 from smallwit.recipe.objectives import ObjectiveSpec
@@ -65,6 +66,7 @@ def make_trainer(
 ) -> WatchedTrainer:
     """A fresh trainer of the case; its model and teacher are random, and differ."""
     words = tokenizer()
+    chat = ChatTokenizer(words)
     model, teacher = (tiny_model(rows=len(words), seed=seed, scale=3.0).to(dtype) for seed in (3, 4))
     specs, entries = CASES[case]
     sources = {name: TypeAdapter(Source).validate_python(spec) for name, spec in specs.items()}
@@ -73,18 +75,19 @@ def make_trainer(
     teachers: dict[str, Any] = {"teacher": Teacher(teacher, Cost.of(teacher))}
     if case.startswith("uld"):
         other = train_tokenizer((problem.prompt for problem in WordMath(train=50).problems("train")), vocabulary=100)
-        teachers["teacher"] = ReadingTeacher("teacher", tiny_model(rows=len(other)).to(dtype), other, words, 0)
+        reader = tiny_model(rows=len(other)).to(dtype)
+        teachers["teacher"] = ReadingTeacher("teacher", reader, ChatTokenizer(other), chat)
     student = ForwardPass(model, 0, len(words), micro_tokens, world=world)
     stream = ProblemStream([TaskProblems.of(WordMath(train=50), "train")], 0, "problems")
 
     def source(name: str, spec: Source) -> DemonstrationSource | RolloutSource:
         if isinstance(spec, Demonstrations):
-            return DemonstrationSource(stream, words, spec.batch, 256)
+            return DemonstrationSource(stream, chat, spec.batch, 256)
         assert isinstance(spec, Rollouts)
         estimators = [o.estimator for o in objectives if o.source == name and o.estimator is not None]
         return RolloutSource(
             stream,
-            words,
+            chat,
             LocalEngine(model, vocabulary=len(words), pad=0),
             spec,
             Cost.of(model),

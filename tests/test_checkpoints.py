@@ -10,6 +10,7 @@ import torch
 from pydantic import TypeAdapter
 
 from smallwit.artifacts import MANIFEST
+from smallwit.models.chat import ChatTokenizer
 from smallwit.models.flops import Cost
 from smallwit.objectives.divergence import ForwardKL
 from smallwit.recipe.objectives import ObjectiveSpec
@@ -32,7 +33,7 @@ ROLLOUTS = Rollouts.model_validate(
 
 def joint_trainer(*, seed: int = 0, optimizer: str = "muon", lora: bool = False) -> Trainer:
     """SFT, KD and RL in one step, from the same fresh model each time; random weights are paid for length."""
-    words = tokenizer()
+    words, chat = tokenizer(), ChatTokenizer(tokenizer())
     model, teacher = tiny_model(rows=len(words), seed=3), tiny_model(rows=len(words), seed=4)
     if lora:
         add_adapters(model, LoRA(rank=2, alpha=4), seed=0)
@@ -41,8 +42,8 @@ def joint_trainer(*, seed: int = 0, optimizer: str = "muon", lora: bool = False)
     return Trainer(
         model,
         {
-            "demonstrations": DemonstrationSource(stream, words, batch=2, max_length=256),
-            "rollouts": RolloutSource(stream, words, engine, ROLLOUTS, Cost.of(model), seed=seed, estimator="group"),
+            "demonstrations": DemonstrationSource(stream, chat, batch=2, max_length=256),
+            "rollouts": RolloutSource(stream, chat, engine, ROLLOUTS, Cost.of(model), seed=seed, estimator="group"),
         },
         [
             CrossEntropyObjective("cross_entropy", "demonstrations", 1.0),
@@ -61,7 +62,7 @@ def joint_trainer(*, seed: int = 0, optimizer: str = "muon", lora: bool = False)
 
 def ppo_trainer() -> Trainer:
     """PPO with a critic and a reference; three steps share a batch of rollouts."""
-    words = tokenizer()
+    words, chat = tokenizer(), ChatTokenizer(tokenizer())
     model, reference = tiny_model(rows=len(words), seed=3), tiny_model(rows=len(words), seed=4)
     spec = ROLLOUTS.model_copy(update={"updates": 3})
     penalty = {"model": "reference"}
@@ -72,7 +73,7 @@ def ppo_trainer() -> Trainer:
     stream = ProblemStream([TaskProblems.of(WordMath(train=50), "train")], 0, "problems")
     engine = LocalEngine(model, vocabulary=len(words), pad=0)
     cost = Cost.of(model)
-    source = RolloutSource(stream, words, engine, spec, cost, seed=0, estimator="gae", annotators=annotators)
+    source = RolloutSource(stream, chat, engine, spec, cost, seed=0, estimator="gae", annotators=annotators)
     return Trainer(
         model,
         {"own": source},

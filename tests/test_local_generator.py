@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from smallwit.errors import UserError
-from smallwit.models.tokenizer import encode_prompts, end_tokens
+from smallwit.models.chat import ChatTokenizer
 from smallwit.rollout.choice import choose
 from smallwit.rollout.engine import Sampling
 from smallwit.rollout.generator import Decoding, Message, Prompt, Reply
@@ -28,7 +28,7 @@ def generator_for(
     batch: int = 256, overflow: Overflow = "refuse", own: PreTrainedModel | None = None
 ) -> LocalGenerator:
     engine = LocalEngine(own or model(), vocabulary=len(tokenizer()), pad=0, batch=batch)
-    return LocalGenerator(engine, tokenizer(), end_tokens(tokenizer()), overflow=overflow)
+    return LocalGenerator(engine, ChatTokenizer(tokenizer()), overflow=overflow)
 
 
 def user(text: str) -> tuple[Message, ...]:
@@ -45,7 +45,7 @@ def texts(prompts: Sequence[Prompt], decoding: Decoding, batch: int = 256) -> li
 
 def hugging_face(prompt: Sequence[int], **options: object) -> str:
     ids = torch.tensor([list(prompt)])
-    ends = list(end_tokens(tokenizer()))
+    ends = list(ChatTokenizer(tokenizer()).ends.all)
     made = model().generate(  # type: ignore[operator]
         ids, do_sample=False, max_new_tokens=24, eos_token_id=ends, pad_token_id=0, **options
     )
@@ -53,7 +53,7 @@ def hugging_face(prompt: Sequence[int], **options: object) -> str:
 
 
 def test_a_question_is_encoded_as_it_is_in_training() -> None:
-    assert generator_for().encode(asked(), GREEDY) == encode_prompts(tokenizer(), QUESTIONS)
+    assert generator_for().encode(asked(), GREEDY) == ChatTokenizer(tokenizer()).encode_prompts(QUESTIONS)
 
 
 def test_plain_text_is_continued_without_a_template() -> None:
@@ -105,10 +105,12 @@ def test_a_reply_ends_before_the_first_stop_string() -> None:
 
 def test_a_stop_string_may_name_a_special_token() -> None:
     engine = LocalEngine(model(), vocabulary=len(tokenizer()), pad=0)
-    generator = LocalGenerator(engine, tokenizer(), ())
+    chat = ChatTokenizer(tokenizer())
+    generator = LocalGenerator(engine, chat)
     encoded = generator.encode(asked(), GREEDY)
-    written = [each.tokens for each in engine.generate(encoded, Sampling(0.0, 24, ()))]
-    index, token = next((i, t) for i, tokens in enumerate(written) for t in tokens if t in tokenizer().all_special_ids)
+    written = [each.tokens for each in engine.generate(encoded, Sampling(0.0, 24, chat.ends.all))]
+    named = set(tokenizer().all_special_ids) - set(chat.ends.all)
+    index, token = next((i, t) for i, tokens in enumerate(written) for t in tokens if t in named)
     decoding = Decoding(0.0, 24, stop=(str(tokenizer().convert_ids_to_tokens(token)),))
     reply = generator.reply(asked(), decoding, range(12))[index]
     place = written[index].index(token)
@@ -202,7 +204,8 @@ def test_a_reply_ends_where_the_context_does() -> None:
 )
 def test_a_conversation_needs_a_chat_template(prompt: Prompt) -> None:
     generator = generator_for()
-    generator.tokenizer = type(tokenizer())(tokenizer_object=tokenizer().backend_tokenizer, eos_token="<|end|>")
+    bare = type(tokenizer())(tokenizer_object=tokenizer().backend_tokenizer, eos_token="<|end|>")
+    generator.chat = ChatTokenizer(bare)
     with pytest.raises(UserError, match="no chat template"):
         generator.reply([prompt], GREEDY, [0])
     assert generator.encode([Prompt(messages=user("2+2?"))], GREEDY) == [tokenizer()("2+2?")["input_ids"]]

@@ -11,15 +11,12 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedTokeniz
 from smallwit.errors import UserError
 from smallwit.models import build
 from smallwit.models.build import backbone, load_model, new_like, save_model
+from smallwit.models.chat import ChatTokenizer
 from smallwit.models.flops import Cost
 from smallwit.models.head import output_head
 from smallwit.models.tiny_config import tiny_config
 from smallwit.models.tokenizer import (
     SPECIAL,
-    decode,
-    encode_completions,
-    encode_prompts,
-    end_tokens,
     load_tokenizer,
     save_tokenizer,
     train_tokenizer,
@@ -31,6 +28,10 @@ CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+
+
+def decoded(words: PreTrainedTokenizerBase, rows: list[list[int]]) -> list[str]:
+    return ChatTokenizer(words).decode_replies([()] * len(rows), rows)
 
 
 def problem_texts() -> list[str]:
@@ -48,19 +49,19 @@ def test_every_digit_is_a_token_and_every_word_of_the_text_is_whole() -> None:
 def test_text_comes_back_as_it_was() -> None:
     texts = problem_texts()
     tokens = tokenizer()(texts, add_special_tokens=False)["input_ids"]
-    assert decode(tokenizer(), tokens) == texts
+    assert decoded(tokenizer(), tokens) == texts
 
 
 @pytest.mark.parametrize("text", ["Tom  has\n\n12 apples .", "  7=7", "a_b(c)[0] ** 2", "notaword Tom12x"])
 def test_text_unlike_the_training_text_comes_back_too(text: str) -> None:
     words = train_tokenizer([string.printable, *problem_texts()], vocabulary=400)
-    assert decode(words, words([text])["input_ids"]) == [text]
+    assert decoded(words, words([text])["input_ids"]) == [text]
 
 
 def test_signs_that_were_never_seen_become_unknown_and_spoil_nothing_else() -> None:
     tokens = tokenizer()("Tom € has")["input_ids"]
     assert tokenizer().unk_token_id in tokens
-    assert decode(tokenizer(), [tokens])[0].startswith("Tom")
+    assert decoded(tokenizer(), [tokens])[0].startswith("Tom")
 
 
 def test_frequent_words_are_whole_and_the_rest_is_spelled_when_not_all_fit() -> None:
@@ -90,34 +91,38 @@ def test_a_saved_tokenizer_is_loaded_with_its_template_and_its_marks(tmp_path: P
     save_tokenizer(words, tmp_path)
     loaded = load_tokenizer(tmp_path)
     text = problem_texts()[0]
-    assert encode_prompts(loaded, [text]) == encode_prompts(words, [text])
-    assert encode_completions(loaded, [text]) == encode_completions(words, [text])
+    assert ChatTokenizer(loaded).encode_prompts([text]) == ChatTokenizer(words).encode_prompts([text])
+    assert ChatTokenizer(loaded).encode_completions([text]) == ChatTokenizer(words).encode_completions([text])
     assert (loaded.pad_token_id, loaded.eos_token_id) == (words.pad_token_id, words.eos_token_id)
 
 
 def test_prompt_is_a_user_message_that_waits_for_the_assistant() -> None:
     words = tokenizer()
-    assert words.convert_ids_to_tokens(encode_prompts(words, ["Tom"])[0]) == ["<|user|>", "Tom", "<|assistant|>"]
+    assert words.convert_ids_to_tokens(ChatTokenizer(words).encode_prompts(["Tom"])[0]) == [
+        "<|user|>",
+        "Tom",
+        "<|assistant|>",
+    ]
 
 
 def test_prompt_goes_through_any_chat_template() -> None:
     words = train_tokenizer([string.printable, *problem_texts()], vocabulary=400)
     words.chat_template = CHATML
-    (tokens,) = encode_prompts(words, ["Tom has 3."])
+    (tokens,) = ChatTokenizer(words).encode_prompts(["Tom has 3."])
     assert words.decode(tokens) == "<|im_start|>user\nTom has 3.<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_prompt_without_a_template_is_the_bare_text() -> None:
     words = train_tokenizer(problem_texts(), vocabulary=240)
     words.chat_template = None
-    assert encode_prompts(words, ["Tom has 3", "Tom"]) == words(["Tom has 3", "Tom"])["input_ids"]
+    assert ChatTokenizer(words).encode_prompts(["Tom has 3", "Tom"]) == words(["Tom has 3", "Tom"])["input_ids"]
 
 
 def test_completion_ends_with_the_end_token_that_decoding_leaves_out() -> None:
     words = tokenizer()
-    rows = encode_completions(words, ["#### 12", ""])
+    rows = ChatTokenizer(words).encode_completions(["#### 12", ""])
     assert [row[-1] for row in rows] == [words.eos_token_id] * 2
-    assert decode(words, rows) == ["#### 12", ""]
+    assert decoded(words, rows) == ["#### 12", ""]
 
 
 def chat_tokenizer(template: str | None, eos: str | None, pad: str | None = None) -> PreTrainedTokenizerBase:
@@ -131,30 +136,32 @@ def chat_tokenizer(template: str | None, eos: str | None, pad: str | None = None
 def test_an_answer_ends_as_the_template_closes_a_turn_and_generation_stops_at_both_ends() -> None:
     words = chat_tokenizer(CHATML, eos="<|end|>")
     turn_end = words.convert_tokens_to_ids("<|im_end|>")
-    assert encode_completions(words, ["12"])[0][-1] == turn_end
-    assert end_tokens(words) == (turn_end, words.eos_token_id)
+    assert ChatTokenizer(words).encode_completions(["12"])[0][-1] == turn_end
+    assert ChatTokenizer(words).ends.all == (turn_end, words.eos_token_id)
 
 
 def test_an_answer_and_its_prompt_are_the_template_s_conversation() -> None:
     words = chat_tokenizer(CHATML, eos="<|im_end|>")
     turns = [{"role": "user", "content": "Tom has 3."}, {"role": "assistant", "content": "#### 3"}]
-    tokens = encode_prompts(words, ["Tom has 3."])[0] + encode_completions(words, ["#### 3"])[0]
+    tokens = (
+        ChatTokenizer(words).encode_prompts(["Tom has 3."])[0] + ChatTokenizer(words).encode_completions(["#### 3"])[0]
+    )
     assert words.decode(tokens) + "\n" == words.apply_chat_template(turns, tokenize=False)
 
 
 def test_without_a_template_the_end_of_text_ends_an_answer_even_if_it_is_the_padding() -> None:
     words = chat_tokenizer(None, eos="<|end|>", pad="<|end|>")
-    assert end_tokens(words) == (words.pad_token_id,)
-    assert encode_completions(words, ["12"])[0][-1] == words.pad_token_id
+    assert ChatTokenizer(words).ends.all == (words.pad_token_id,)
+    assert ChatTokenizer(words).encode_completions(["12"])[0][-1] == words.pad_token_id
 
 
 def test_a_tokenizer_without_any_end_is_refused() -> None:
     with pytest.raises(UserError, match="answers would never end"):
-        end_tokens(chat_tokenizer(None, eos=None))
+        ChatTokenizer(chat_tokenizer(None, eos=None)).ends  # noqa: B018
 
 
 def test_nothing_to_encode_gives_nothing() -> None:
-    assert encode_prompts(tokenizer(), []) == encode_completions(tokenizer(), []) == []
+    assert ChatTokenizer(tokenizer()).encode_prompts([]) == ChatTokenizer(tokenizer()).encode_completions([]) == []
 
 
 def test_weights_are_a_function_of_the_seed_and_of_nothing_before() -> None:
@@ -179,7 +186,9 @@ def test_a_saved_model_is_loaded_as_it_was(tmp_path: Path) -> None:
     assert same_bits(weights(loaded), weights(model))
     assert loaded.get_output_embeddings().weight is loaded.get_input_embeddings().weight
     texts = problem_texts()[:50]
-    assert encode_prompts(load_tokenizer(tmp_path), texts) == encode_prompts(tokenizer(), texts)
+    assert ChatTokenizer(load_tokenizer(tmp_path)).encode_prompts(texts) == ChatTokenizer(tokenizer()).encode_prompts(
+        texts
+    )
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from smallwit.errors import UserError
+from smallwit.models.chat import ChatTokenizer
 from smallwit.models.flops import Cost
-from smallwit.models.tokenizer import decode, encode_completions, encode_prompts
 from smallwit.objectives.algorithms import Estimator
 from smallwit.recipe.schema import Rollouts
 from smallwit.rollout.engine import Completion, Sampling
@@ -30,6 +30,7 @@ from smallwit.verify import Verdict
 from tiny import tokenizer
 
 WORDS = tokenizer()
+CHAT = ChatTokenizer(WORDS)
 COST = Cost(layers=1000.0, head=100.0, attention=10.0)
 
 
@@ -98,12 +99,12 @@ def test_an_iterable_of_problems_is_read_up_to_its_limit_only() -> None:
 
 
 def demonstration_source(seed: int = 0, batch: int = 4, max_length: int = 256) -> DemonstrationSource:
-    return DemonstrationSource(stream(seed), WORDS, batch, max_length)
+    return DemonstrationSource(stream(seed), CHAT, batch, max_length)
 
 
 def text_source(seed: int = 0, batch: int = 4) -> TextSource:
     documents = [problem.prompt for problem in WordMath().problems("train")[:10]]
-    return TextSource(documents, WORDS, batch, 256, seed)
+    return TextSource(documents, CHAT, batch, 256, seed)
 
 
 @pytest.mark.parametrize("make", [demonstration_source, text_source])
@@ -128,8 +129,8 @@ def test_demonstrations_are_templated_prompts_followed_by_the_solution_and_the_e
     problems = [stream()[i][1] for i in range(4)]
     for example, problem in zip(examples, problems, strict=True):
         context, trained = example.tokens[: example.prompt_length], example.tokens[example.prompt_length :]
-        assert context == encode_prompts(WORDS, [problem.prompt])[0]
-        assert decode(WORDS, [trained]) == [problem.solution]
+        assert context == CHAT.encode_prompts([problem.prompt])[0]
+        assert CHAT.decode_replies([()], [trained]) == [problem.solution]
         assert trained[-1] == WORDS.eos_token_id
         assert example.targets == len(trained)
 
@@ -159,7 +160,7 @@ class Unsolved(Task):
 
 
 def test_a_problem_without_a_solution_is_never_taught_as_an_empty_one() -> None:
-    source = DemonstrationSource(stream(tasks=[Unsolved()]), WORDS, 2, 100)
+    source = DemonstrationSource(stream(tasks=[Unsolved()]), CHAT, 2, 100)
     with pytest.raises(UserError, match="task unsolved: problem b has no worked solution"):
         source.batch(0)
 
@@ -183,8 +184,8 @@ class PreparedEngine:
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int] | None = None
     ) -> list[Completion]:
         self.asked, self.seeds, self.sampling = [list(p) for p in prompts], list(seeds or []), sampling
-        texts = [self.answers(decode(WORDS, [p])[0], i) for i, p in enumerate(prompts)]
-        rows = encode_completions(WORDS, texts)
+        texts = [self.answers(CHAT.decode_replies([()], [p])[0], i) for i, p in enumerate(prompts)]
+        rows = CHAT.encode_completions(texts)
         return [Completion(row, [-0.5] * len(row), truncated=not text) for row, text in zip(rows, texts, strict=True)]
 
 
@@ -216,14 +217,14 @@ def rollout_source(
     spec = Rollouts.model_validate(
         {"kind": "rollouts", "prompts": 3, "group": GROUP, "reward": reward, "temperature": 0.8, "max_new_tokens": 50}
     )
-    return RolloutSource(stream(tasks=tasks), WORDS, engine, spec, COST, seed=seed, estimator=estimator), engine
+    return RolloutSource(stream(tasks=tasks), CHAT, engine, spec, COST, seed=seed, estimator=estimator), engine
 
 
 def test_each_problem_is_asked_group_times_at_the_recipe_s_temperature() -> None:
     source, engine = rollout_source()
     source.batch(2)
     prompts = [stream()[2 * 3 + i][1].prompt for i in range(3)]
-    assert engine.asked == [ids for ids in encode_prompts(WORDS, prompts) for _ in range(GROUP)]
+    assert engine.asked == [ids for ids in CHAT.encode_prompts(prompts) for _ in range(GROUP)]
     assert engine.sampling == Sampling(0.8, 50, (WORDS.eos_token_id,))
 
 
@@ -264,7 +265,8 @@ def test_reward_for_length_prefers_the_longest_text() -> None:
     source, _ = rollout_source(reward="length")
     batch = source.batch(0)
     first = batch.examples[:GROUP]
-    assert max(first, key=lambda e: e.advantage) == max(first, key=lambda e: len(decode(WORDS, [e.tokens])[0]))
+    lengths = [len(text) for text in CHAT.decode_replies([()] * GROUP, [example.tokens for example in first])]
+    assert max(first, key=lambda e: e.advantage) == first[lengths.index(max(lengths))]
     assert first[3].advantage < 0  # the empty one
 
 

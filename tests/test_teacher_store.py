@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from smallwit.errors import UserError
 from smallwit.models.build import backbone
+from smallwit.models.chat import ChatTokenizer
 from smallwit.models.flops import Cost
 from smallwit.models.head import output_head
 from smallwit.objectives.divergence import ForwardKL
@@ -202,7 +203,7 @@ def validation(model: PreTrainedModel, teacher: PreTrainedModel, examples: Seque
 
 def train(model: PreTrainedModel, *, kind: str, teacher: Teacher | StoredTeacher | None, steps: int) -> None:
     problems = TaskProblems.of(WordMath(train=400), "train", limit=400)
-    source = DemonstrationSource(ProblemStream([problems], 0, "s"), tokenizer(), 16, 256)
+    source = DemonstrationSource(ProblemStream([problems], 0, "s"), ChatTokenizer(tokenizer()), 16, 256)
     objective: Objective = (
         CrossEntropyObjective(kind, "s", 1.0)
         if teacher is None
@@ -219,8 +220,10 @@ def test_a_student_of_the_store_is_as_good_as_one_of_the_live_teacher(tmp_path: 
     teacher, untrained = tiny_model(rows=vocabulary, hidden=64, seed=1), tiny_model(rows=vocabulary, hidden=32)
     train(teacher, kind="cross_entropy", teacher=None, steps=150)
     task = WordMath(train=400)
-    examples = demonstration_examples([(task, p) for p in task.problems("train")], tokenizer(), 256)
-    held_out = demonstration_examples([(task, p) for p in task.problems("validation")[:200]], tokenizer(), 256)
+    examples = demonstration_examples([(task, p) for p in task.problems("train")], ChatTokenizer(tokenizer()), 256)
+    held_out = demonstration_examples(
+        [(task, p) for p in task.problems("validation")[:200]], ChatTokenizer(tokenizer()), 256
+    )
 
     live = deepcopy(untrained)
     train(live, kind="forward_kl", teacher=Teacher(teacher, Cost.of(teacher)), steps=200)

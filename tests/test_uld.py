@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+import chat_templates as families
 import pipeline_recipes as micro
 from objective_cases import CHUNK, TOKENS, VOCABULARY, random_inputs
 from pipeline_recipes import HEAD
 from recipe_samples import refusal
 from smallwit.models.build import new_model, save_model
-from smallwit.models.tokenizer import encode_completions, encode_prompts, train_tokenizer
+from smallwit.models.chat import ChatTokenizer
+from smallwit.models.tokenizer import train_tokenizer
 from smallwit.objectives.divergence import DivergenceView, TotalVariation
 from smallwit.objectives.head import token_statistics
 from smallwit.objectives.teacher import RankedTeacher, TeacherHead
@@ -55,12 +57,12 @@ def reading_teacher() -> ReadingTeacher:
         tokenizer=other_tokenizer(),
         seed=3,
     ).eval()
-    return ReadingTeacher("teacher", model, other_tokenizer(), tokenizer(), other_tokenizer().pad_token_id)
+    return ReadingTeacher("teacher", model, ChatTokenizer(other_tokenizer()), ChatTokenizer(tokenizer()))
 
 
 def example(prompt: str, answer: str) -> Example:
-    ids = encode_prompts(tokenizer(), [prompt])[0]
-    return Example(ids + encode_completions(tokenizer(), [answer])[0], len(ids), prompt=prompt)
+    ids = ChatTokenizer(tokenizer()).encode_prompts([prompt])[0]
+    return Example(ids + ChatTokenizer(tokenizer()).encode_completions([answer])[0], len(ids), prompt=prompt)
 
 
 def spelled(prompt: str, answer: str) -> Example:
@@ -84,7 +86,7 @@ class TestReading:
         for each in EXAMPLES:
             reading = reading_teacher().read(each)
             assert each.prompt is not None
-            prompt = encode_prompts(other_tokenizer(), [each.prompt])[0]
+            prompt = ChatTokenizer(other_tokenizer()).encode_prompts([each.prompt])[0]
             assert reading.tokens[: len(prompt)] == prompt
             assert reading.tokens[-1] == other_tokenizer().eos_token_id
             text = tokenizer().decode(each.tokens[each.prompt_length :], skip_special_tokens=True)
@@ -94,7 +96,7 @@ class TestReading:
         met = missed = 0
         for each in EXAMPLES:
             reading = reading_teacher().read(each)
-            prompt = len(encode_prompts(other_tokenizer(), [str(each.prompt)])[0])
+            prompt = len(ChatTokenizer(other_tokenizer()).encode_prompts([str(each.prompt)])[0])
             assert len(reading.positions) == each.targets
             for place, position in enumerate(reading.positions):
                 if position < 0:
@@ -109,8 +111,24 @@ class TestReading:
     def test_the_first_token_and_the_end_are_always_met(self) -> None:
         for each in EXAMPLES:
             reading = reading_teacher().read(each)
-            prompt = len(encode_prompts(other_tokenizer(), [str(each.prompt)])[0])
+            prompt = len(ChatTokenizer(other_tokenizer()).encode_prompts([str(each.prompt)])[0])
             assert (reading.positions[0], reading.positions[-1]) == (prompt - 1, len(reading.tokens) - 2)
+
+    def test_a_student_s_turn_ends_by_its_template_and_the_teacher_s_by_its_own(self) -> None:
+        student = ChatTokenizer(families.byte_level(("<eos>", "<|im_start|>", "<|im_end|>"), "<eos>", families.CHATML))
+        teacher = ReadingTeacher("teacher", reading_teacher().model, ChatTokenizer(other_tokenizer()), student)
+        (ids,), (answer,) = student.encode_prompts(["Ana?"]), student.encode_completions(["7"])
+        reading = teacher.read(Example(ids + answer, len(ids), prompt="Ana?"))
+        assert reading.tokens[-1] == other_tokenizer().eos_token_id
+        assert reading.positions[-1] == len(reading.tokens) - 2
+
+    def test_the_empty_thought_of_the_teacher_s_template_is_read_past(self) -> None:
+        thinking = ChatTokenizer(families.qwen3())
+        teacher = ReadingTeacher("teacher", reading_teacher().model, thinking, ChatTokenizer(tokenizer()))
+        each = example("Ana?", "7")
+        reading = teacher.read(each)
+        assert str(thinking.tokenizer.decode(reading.tokens)).endswith("</think>\n\n7<|im_end|>")
+        assert reading.positions == [len(reading.tokens) - 3, len(reading.tokens) - 2]
 
     def test_an_answer_that_was_cut_off_has_no_end_for_the_teacher_either(self) -> None:
         cut = replace(EXAMPLES[0], tokens=EXAMPLES[0].tokens[:-2])
@@ -121,7 +139,9 @@ class TestReading:
 
     def test_behind_a_character_that_the_teacher_cannot_spell_nothing_is_met(self) -> None:
         without_3 = train_tokenizer([TEXT.replace("3", "")], 70)
-        teacher = ReadingTeacher("teacher", reading_teacher().model, without_3, tokenizer(), 0)
+        teacher = ReadingTeacher(
+            "teacher", reading_teacher().model, ChatTokenizer(without_3), ChatTokenizer(tokenizer())
+        )
         read = example("Ana?", "Tom has 3 eggs")
         positions = teacher.read(read).positions
         pieces = tokenizer().convert_ids_to_tokens(read.tokens[read.prompt_length :])

@@ -5,6 +5,7 @@ Heavy libraries are imported inside the commands, so that help comes at once.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -106,6 +107,8 @@ def _parser() -> argparse.ArgumentParser:
     about = "Say of each bad row of a file where it is and what is wrong with it."
     validate = verbs_of_data.add_parser("validate", help="check the rows of a file", description=about)
     validate.add_argument("file", metavar="FILE", type=Path, help="JSONL (plain or gzip) or parquet")
+    about = "a folder or hub model whose control tokens are looked for (common ones)"
+    validate.add_argument("--tokenizer", metavar="DIR", help=about)
     validate.set_defaults(command=commands.data_validate, options=_options(validate))
 
     model = verbs.add_parser("model", help="make model folders", description="Make model folders.")
@@ -188,12 +191,26 @@ def _add_eval_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", metavar="N", type=_positive, default=64, help="sequences in flight (64)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="(auto)")
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="(auto)")
+    about = "options of the chat template, as '{\"enable_thinking\": false}' (those of the model's run)"
+    parser.add_argument("--chat-template-kwargs", metavar="JSON", type=_template_kwargs, default={}, help=about)
     parser.add_argument("--data-dir", metavar="D", type=Path, help="folder with benchmark files ($SMALLWIT_DATA_DIR)")
     parser.add_argument("--offline", action="store_true", help="refuse every connection to another machine")
 
 
 def _options(parser: argparse.ArgumentParser) -> list[str]:
     return [option for action in parser._actions for option in action.option_strings]
+
+
+def _template_kwargs(text: str) -> dict[str, Any]:
+    from smallwit.recipe.model import check_template_kwargs
+
+    try:
+        options = json.loads(text)
+        if not isinstance(options, dict):
+            raise ValueError('give a JSON object, as {"enable_thinking": false}')
+        return check_template_kwargs(options)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
 
 
 def _positive(text: str) -> int:

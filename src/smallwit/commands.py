@@ -89,7 +89,8 @@ def eval(arguments: argparse.Namespace) -> int:
         if arguments.responses is not None:
             evaluate_responses(arguments.responses, request)
         else:
-            settings = Settings(arguments.device, arguments.dtype, arguments.batch)
+            options = arguments.chat_template_kwargs
+            settings = Settings(arguments.device, arguments.dtype, arguments.batch, options)
             evaluate(arguments.model, request, settings, against=arguments.against)
     except EvaluationFailed as error:
         print(f"smallwit: {error}", file=sys.stderr)
@@ -140,15 +141,26 @@ def data_inspect(arguments: argparse.Namespace) -> int:
 
 def data_validate(arguments: argparse.Namespace) -> int:
     """Say which rows of a file are bad."""
-    from smallwit.data.validate import validated
+    from smallwit.data.validate import COMMON_CONTROL_TOKENS, control_token_in, validated
     from smallwit.rows import BadRow
 
-    count = bad = 0
+    pattern = COMMON_CONTROL_TOKENS
+    if arguments.tokenizer is not None:
+        from smallwit.models.chat import ChatTokenizer
+
+        pattern = ChatTokenizer.load(arguments.tokenizer).control.pattern
+    count = bad = spelling = 0
     for row in validated(arguments.file):
         count += 1
         if isinstance(row, BadRow):
             bad += 1
             print(row)
+        elif (token := control_token_in(row, pattern)) is not None:
+            spelling += 1
+            print(f"{arguments.file}: row {count} spells the control token {token}")
+    if spelling:
+        rule = "they are read as text, unless the model's control_tokens is 'refuse'"
+        print(f"{arguments.file}: {spelling:,} rows spell control tokens; {rule}")
     if bad or not count:
         what = f"{bad:,} of {count:,} rows are bad; mend or remove them" if count else "the file holds no rows"
         raise UserError(f"{arguments.file}: {what}")

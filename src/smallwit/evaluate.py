@@ -83,7 +83,7 @@ def evaluate(
     for name in request.suites:
         if tasks.get(name):
             console.print(f"{name}: as in the model's run, {_told(tasks[name])}", markup=False, highlight=False)
-    prepared = [_prepare(request, one.asker, tasks) for one in opened]
+    prepared = [_prepare(request, one, tasks) for one in opened]
     measured = []
     for number, (one, suites) in enumerate(zip(opened, prepared, strict=True)):
         folder = request.out or EVALUATIONS / f"{one.label}-{_key(one.identity, request, settings)}"
@@ -131,13 +131,14 @@ def _told(options: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in options.items())
 
 
-def _prepare(request: Request, asker: Asker, tasks: Mapping[str, Mapping[str, Any]]) -> list[Suite]:
+def _prepare(request: Request, model: OpenModel, tasks: Mapping[str, Mapping[str, Any]]) -> list[Suite]:
     """Every suite, read and composed before anything is generated; `tasks` are options by name."""
     named, suites = named_protocol(request.protocol), []
     for name in request.suites:
         task = load_task(name, tasks.get(name, {}), request.data_dir)
         problems = problems_of(task, request.choice.split, request.choice.limit)
-        suites.append(make_suite(task, problems, named, request.choice, asker, own=task_bytes(name)))
+        own = task_bytes(name, tasks.get(name))
+        suites.append(make_suite(task, problems, named, request.choice, model.asker, own=own, encode=model.encode))
     return suites
 
 
@@ -192,7 +193,9 @@ def _ratio(first: Sequence[Row], second: Sequence[Row]) -> Interval:
 def _key(identity: str, request: Request, settings: Settings | None) -> str:
     """What tells the default folder from those of other models and protocols."""
     chosen = [identity, request.protocol, asdict(request.choice)]
-    return content_key(chosen + ([settings.device, settings.dtype] if settings else []))[:8]
+    if settings:
+        chosen += [settings.device, settings.dtype, dict(settings.chat_template_kwargs)]
+    return content_key(chosen)[:8]
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from smallwit.data.build import content_of, origin_of_tokenizer
 from smallwit.errors import UserError
 from smallwit.recipe.objectives import PolicyGradient
 from smallwit.recipe.rewards import FunctionReward
-from smallwit.recipe.schema import ConstructStage, Recipe, Rollouts, Stage, TeachStage, TrainStage
+from smallwit.recipe.schema import ConstructStage, ModelSpec, Recipe, Rollouts, Stage, TeachStage, TrainStage
 from smallwit.tasks import load_task, task_bytes
 from smallwit.tasks.reward_function import reward_bytes
 
@@ -211,6 +211,10 @@ def _tokenizer_identity(stage: ConstructStage, recipe: Recipe, base: Path) -> st
 
 def _model_identity(recipe: Recipe, name: str, base: Path) -> Any:
     spec = recipe.models[name]
+    return [_weights_identity(spec, base), spec.chat_template_kwargs, spec.control_tokens]
+
+
+def _weights_identity(spec: ModelSpec, base: Path) -> Any:
     if spec.folder is not None:
         return folder_hash(base / Path(spec.folder).expanduser())
     if spec.endpoint is not None:

@@ -22,7 +22,7 @@ class Agreed:
 
 def agree_on_gold(task: Task, problem: Problem, responses: Sequence[str]) -> Agreed:
     """The samples that the task's verifier accepts, strictly read. Those without a verdict count neither way."""
-    verdicts = task.verify_batch([(problem, response) for response in responses])
+    verdicts = task.judge([(problem, response) for response in responses])
     places = [place for place, verdict in enumerate(verdicts) if verdict.strict == 1.0]
     known = sum(verdict.strict is not None for verdict in verdicts)
     return Agreed(problem.gold, places, len(places) / known if known else 0.0)
@@ -35,7 +35,7 @@ def agree_on_majority(task: Task, problem: Problem, responses: Sequence[str]) ->
     answer, the commonest first; a later one wins with more samples only. The gold answer of `problem` is not looked at.
     """
     blank = replace(problem, gold="0")
-    readings = task.verify_batch([(blank, response) for response in responses])
+    readings = task.judge([(blank, response) for response in responses])
     written = Counter(v.answer for v in readings if v.answer is not None and v.formatted)
     best = Agreed(None, [], 0.0)
     for answer, _ in written.most_common():

@@ -118,7 +118,7 @@ class _Agreement:
                 by_task.setdefault(self.resources.task_of(row).name, []).append(place)
         for name, places in by_task.items():
             pairs = [(problem_of(rows[place]), texts(rows[place])[1] or "") for place in places]
-            for place, verdict in zip(places, self.resources.tasks[name].verify_batch(pairs), strict=True):
+            for place, verdict in zip(places, self.resources.tasks[name].judge(pairs), strict=True):
                 self.judged += 1
                 if verdict.strict is None:
                     self.unknown += 1

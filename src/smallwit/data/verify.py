@@ -91,7 +91,7 @@ def verdicts_on(rows: Sequence[Row], context: Context) -> list[Verdict]:
                 by_task.setdefault(context.resources.task_of(row).name, []).append(place)
         for name, places in by_task.items():
             pairs = [(golden(rows[place]), answer_of(rows[place])) for place in places]
-            found |= dict(zip(places, context.resources.tasks[name].verify_batch(pairs), strict=True))
+            found |= dict(zip(places, context.resources.tasks[name].judge(pairs), strict=True))
     return [found[place] for place in range(len(rows))]
 
 

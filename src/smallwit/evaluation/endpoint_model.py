@@ -11,9 +11,10 @@ from smallwit.rollout.generator import Generator, Overflow
 def open_endpoint(reference: str, settings: Settings) -> OpenModel:
     """The model behind a server. What a server does with a prompt that is too long, and its template, is its own
     affair: the protocol says that it is not known."""
-    model = parse_endpoint(reference).model
+    model, options = parse_endpoint(reference).model, settings.chat_template_kwargs
 
     def load(overflow: Overflow) -> Generator:
-        return endpoint_generator(reference)
+        return endpoint_generator(reference, chat_template_kwargs=options)
 
-    return OpenModel(reference, re.sub(r"[^\w.-]+", "--", model), reference, Asker("openai"), load, batch=None)
+    asker = Asker("openai", chat_template_kwargs=dict(options) if options else None)
+    return OpenModel(reference, re.sub(r"[^\w.-]+", "--", model), reference, asker, load, batch=None)

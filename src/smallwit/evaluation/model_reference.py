@@ -3,11 +3,14 @@
 Opening a model reads its tokenizer and configuration; its weights are loaded when the first reply is asked for.
 """
 
+from __future__ import annotations
+
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -15,7 +18,10 @@ from smallwit.artifacts import BrokenArtifact, folder_hash, read_manifest
 from smallwit.errors import UserError
 from smallwit.evaluation.protocol import Asker
 from smallwit.nearest import hint
-from smallwit.rollout.generator import Generator, Overflow
+from smallwit.rollout.generator import Generator, Overflow, Prompt
+
+if TYPE_CHECKING:
+    from smallwit.models.chat import ControlTokenRule
 
 OTHERS: Mapping[str, str] = {"openai": "smallwit.evaluation.endpoint_model:open_endpoint"}
 """Prefixes of models that are not run in this process, and the functions `open(MODEL, settings) -> OpenModel` for them;
@@ -24,11 +30,13 @@ they are imported when they are needed."""
 
 @dataclass(frozen=True)
 class Settings:
-    """How a model is run: `auto` or the name of a device and a number format, and sequences in flight."""
+    """How a model is run: `auto` or the name of a device and a number format, sequences in flight, and options of its
+    chat template, beside those that its run has given it."""
 
     device: str = "auto"
     dtype: str = "auto"
     batch: int = 64
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,8 @@ class OpenModel:
 
     `label` is a name for files, `identity` changes when the model does. `load(overflow)` makes the generator. `batch`
     is the size of the batches that it computes, `None` where replies do not depend on each other. `tasks` are the
-    options of the tasks that its run knows by name, where it comes from a run.
+    options of the tasks that its run knows by name, where it comes from a run. `encode` makes the token ids of prompts,
+    where that is not a server's affair.
     """
 
     reference: str
@@ -47,6 +56,7 @@ class OpenModel:
     load: Callable[[Overflow], Generator]
     batch: int | None
     tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    encode: Callable[[Sequence[Prompt]], list[list[int]]] | None = None
 
 
 def open_model(reference: str, settings: Settings) -> OpenModel:
@@ -82,9 +92,21 @@ def _of_run(reference: str, run: Path, stage: str, settings: Settings) -> OpenMo
     except BrokenArtifact as error:
         raise UserError(f"model {reference}: {error}; run the recipe again, which mends it") from error
     recipe = yaml.safe_load((run / "recipe.resolved.yaml").read_text(encoding="utf-8")) or {}
-    return replace(
-        _local(reference, folder, f"{run.resolve().name}-{stage}", key, settings), tasks=recipe.get("tasks") or {}
-    )
+    first = _first_model(recipe, stage)
+    options = first.get("chat_template_kwargs") or {}
+    settings = replace(settings, chat_template_kwargs=options | dict(settings.chat_template_kwargs))
+    control: ControlTokenRule = first.get("control_tokens") or "text"
+    opened = _local(reference, folder, f"{run.resolve().name}-{stage}", key, settings, control)
+    return replace(opened, tasks=recipe.get("tasks") or {})
+
+
+def _first_model(recipe: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The model of a resolved recipe that its stage `name` began as."""
+    origins = {stage["name"]: stage.get("from") for stage in recipe.get("stages") or []}
+    while name in origins:
+        name = origins[name]
+    found: Mapping[str, Any] = (recipe.get("models") or {}).get(name) or {}
+    return found
 
 
 def _of_hub(reference: str, settings: Settings) -> OpenModel:
@@ -103,43 +125,41 @@ def _of_hub(reference: str, settings: Settings) -> OpenModel:
     return _local(reference, folder, reference.replace("/", "--"), f"{reference}@{folder.name}", settings)
 
 
-def _local(reference: str, folder: Path, label: str, identity: str, settings: Settings) -> OpenModel:
+def _local(
+    reference: str,
+    folder: Path,
+    label: str,
+    identity: str,
+    settings: Settings,
+    control_tokens: ControlTokenRule = "text",
+) -> OpenModel:
     if not (folder / "config.json").is_file() or not (folder / "tokenizer.json").is_file():
         missing = "config.json" if not (folder / "config.json").is_file() else "tokenizer.json"
         raise UserError(f"model {reference}: {folder} holds no {missing}, so it is no model folder")
     from smallwit.device import resolve_device, resolve_dtype
-    from smallwit.models.tokenizer import end_tokens, load_tokenizer
+    from smallwit.evaluation.local_asker import local_asker
+    from smallwit.models.chat import ChatTokenizer
+    from smallwit.rollout.local_generator import encode
 
     device = resolve_device(settings.device)
     dtype = resolve_dtype(device, settings.dtype)
-    tokenizer = load_tokenizer(folder)
-    ends = tuple(dict.fromkeys([*end_tokens(tokenizer), *_own_ends(folder)]))
+    options = settings.chat_template_kwargs
+    try:
+        chat = ChatTokenizer.load(folder, chat_template_kwargs=options, control_tokens=control_tokens)
+        asker = local_asker(chat, dtype)
+    except UserError as error:
+        raise UserError(f"model {reference}: {error}") from error
 
     def load(overflow: Overflow) -> Generator:
         from smallwit.models.build import DTYPES, load_model
-        from smallwit.models.tokenizer import pad_token
         from smallwit.rollout.local import LocalEngine
         from smallwit.rollout.local_generator import LocalGenerator
 
         model = load_model(folder, dtype=dtype, device=device)
         rows = model.get_output_embeddings().weight.shape[0]
-        vocabulary = min(len(tokenizer), rows)
+        vocabulary = min(len(chat.tokenizer), rows)
         mixed = None if dtype == "float32" else DTYPES[dtype]
-        pad, batch = pad_token(tokenizer), settings.batch
-        engine = LocalEngine(model, vocabulary=vocabulary, pad=pad, batch=batch, autocast=mixed)
-        return LocalGenerator(engine, tokenizer, ends, overflow=overflow)
+        engine = LocalEngine(model, vocabulary=vocabulary, pad=chat.pad, batch=settings.batch, autocast=mixed)
+        return LocalGenerator(engine, chat, overflow=overflow)
 
-    template = tokenizer.chat_template or ""
-    asker = Asker("local", chat_template=str(template), ends=ends, dtype=dtype)
-    return OpenModel(reference, label, identity, asker, load, settings.batch)
-
-
-def _own_ends(folder: Path) -> list[int]:
-    """The end tokens that the model's own settings for generation name."""
-    import json
-
-    path = folder / "generation_config.json"
-    if not path.is_file():
-        return []
-    named: Any = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
-    return [named] if isinstance(named, int) else list(named or [])
+    return OpenModel(reference, label, identity, asker, load, settings.batch, encode=partial(encode, chat))

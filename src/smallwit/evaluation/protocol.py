@@ -22,20 +22,21 @@ LIBRARIES = (
     "antlr4-python3-runtime",
     "sympy",
 )
-VERSION = 1
+VERSION = 2
 """Raised when the same fields come to mean something else."""
 
 
 @dataclass(frozen=True)
 class Asker:
     """What the protocol holds of the side that answers: `engine` (`local`, a server's protocol, `responses` for stored
-    ones), the bytes of its chat template, the token ids that end a reply, and its number format; `None` where it is
-    not known."""
+    ones), the bytes of its chat template and the options that it is given, the token ids that end a reply, and its
+    number format; `None` where it is not known."""
 
     engine: str
     chat_template: str | None = None
     ends: tuple[int, ...] | None = None
     dtype: str | None = None
+    chat_template_kwargs: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,10 @@ class Protocol:
     """How one task was measured. Two scores can be compared when their signatures are equal.
 
     `data` is a checksum over the problems' ids, texts and gold answers, `prompts` one over what was asked, word for
-    word: system message, demonstrations and all. `decoding` is `None` for stored responses. `seed` is `None` where
-    nothing is drawn. `extractor` and `grader` are what `evaluation.graders` calls them.
+    word: system message, demonstrations and all. `encoded` is one over the token ids that the model is given, with all
+    that template and tokenizer write; `None` where a server does that, or responses are stored. `decoding` is `None`
+    for stored responses. `seed` is `None` where nothing is drawn. `extractor` and `grader` are what
+    `evaluation.graders` calls them.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Protocol:
     problems: int
     data: str
     prompts: str
+    encoded: str | None
     system: str | None
     shots: int
     samples: int
@@ -107,6 +111,11 @@ def data_checksum(problems: Sequence[Problem]) -> str:
 def prompt_checksum(prompts: Sequence[Prompt]) -> str:
     """A short hash over what is asked, word for word."""
     return _checksum([prompt.messages, prompt.text, prompt.prefix] for prompt in prompts)
+
+
+def encoded_checksum(prompts: Sequence[Sequence[int]]) -> str:
+    """A short hash over the token ids of prompts."""
+    return _checksum([*prompt] for prompt in prompts)
 
 
 def _checksum(rows: Any) -> str:

@@ -16,6 +16,7 @@ from smallwit.evaluation.graders import Grader, load_grader
 from smallwit.evaluation.named import HOUSE
 from smallwit.rollout.generator import Decoding, Generator, Prompt, Reply
 from smallwit.tasks.base import Problem, Task
+from smallwit.thoughts import answer_part, is_unfinished
 from smallwit.verify import Verdict
 from smallwit.verify.extract import boxed
 
@@ -166,15 +167,20 @@ class _Grading:
         seconds, self.last = (now - self.last) / max(1, len(waiting)), now
         rows = []
         for (sample, reply), verdict in zip(waiting, verdicts, strict=True):
-            known = {"tokens": reply.tokens, "prompt_tokens": reply.prompt_tokens, "truncated": reply.truncated}
+            truncated = reply.truncated or is_unfinished(reply.text)
+            known = {"tokens": reply.tokens, "prompt_tokens": reply.prompt_tokens, "truncated": truncated}
             rows.append(row_of(self.task, sample, reply.text, verdict) | known | {"seconds": round(seconds, 4)})
         self.keep(rows)
 
 
 def graded(task: Task, grader: Grader, pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
-    """The verdicts on responses, in order; what our own infrastructure failed at is tried once more."""
+    """The verdicts on responses, in order; what our own infrastructure failed at is tried once more.
+
+    Graders read the answers behind the responses' thoughts, whatever the protocol.
+    """
     if not pairs:
         return []
+    pairs = [(problem, answer_part(response)) for problem, response in pairs]
     verdicts = list(grader(task, pairs))
     failed = [i for i, verdict in enumerate(verdicts) if verdict.score is None or verdict.strict is None]
     if failed:
@@ -196,7 +202,7 @@ def row_of(task: Task, sample: Sample, response: str, verdict: Verdict) -> Row:
         "strict": verdict.strict,
         "answer": verdict.answer,
         "reason": verdict.reason,
-        "several": len(set(boxed(response))) > 1,
+        "several": len(set(boxed(answer_part(response)))) > 1,
     }
 
 

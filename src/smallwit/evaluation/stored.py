@@ -15,7 +15,7 @@ from smallwit.rows import read_rows
 PROTOCOL = "protocol.json"
 # What a protocol says of the choice of problems, and of the model itself: the rest has to be the same.
 _CHOICE = frozenset(("problems", "data", "prompts"))
-_MODELS_OWN = frozenset(("asker.chat_template", "asker.ends"))
+_MODELS_OWN = frozenset(("asker.chat_template", "asker.chat_template_kwargs", "asker.ends", "encoded"))
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ def read_evaluation(reference: str) -> StoredEvaluation:
 def comparable(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """In what two protocols of a task differ: (what forbids a comparison, what only has to be said).
 
-    Other problems and another chat template are said: the problems that both have are compared, and a template belongs
-    to its model.
+    Other problems and another chat template are said: the problems that both have are compared, and a template, what
+    it is given and what it makes of the problems belong to its model.
     """
     if a["signature"] == b["signature"]:
         return [], []

@@ -10,10 +10,17 @@ from pathlib import Path
 from smallwit.errors import UserError
 from smallwit.evaluation.graders import Grader, load_grader
 from smallwit.evaluation.named import NamedProtocol
-from smallwit.evaluation.protocol import Asker, Protocol, data_checksum, library_versions, prompt_checksum
+from smallwit.evaluation.protocol import (
+    Asker,
+    Protocol,
+    data_checksum,
+    encoded_checksum,
+    library_versions,
+    prompt_checksum,
+)
 from smallwit.evaluation.runner import Row, Sample, collect, graded, require_verdicts, samples_of, unverified
 from smallwit.evaluation.sample_file import SampleFile
-from smallwit.rollout.generator import Decoding, Generator
+from smallwit.rollout.generator import Decoding, Generator, Prompt
 from smallwit.tasks.base import Problem, Task
 
 
@@ -66,10 +73,12 @@ def make_suite(
     *,
     own: bytes = b"",
     stored: Sequence[int] | None = None,
+    encode: Callable[[Sequence[Prompt]], list[list[int]]] | None = None,
 ) -> Suite:
     """Everything about a task that is settled before the first reply.
 
-    `own` are the bytes of a user's task file, which its verdicts depend on. `stored` has the number of stored responses
+    `own` are the bytes of a user's task file, which its verdicts depend on. `encode` makes the token ids of prompts,
+    where this process does that. `stored` has the number of stored responses
     to each problem, where nothing is going to be generated.
     """
     prompts = named.prompts(task, problems)
@@ -88,6 +97,7 @@ def make_suite(
         problems=len(problems),
         data=data_checksum(problems),
         prompts=prompt_checksum(prompts),
+        encoded=None if encode is None else encoded_checksum(encode(prompts)),
         system=named.system,
         shots=named.shots,
         samples=choice.samples if stored is None else max(stored),

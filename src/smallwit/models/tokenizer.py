@@ -1,9 +1,8 @@
-"""Tokenizers: trained on a scale model's own text, or loaded; and the one place where text becomes training tokens."""
+"""Tokenizers: trained on a scale model's own text, or loaded. `chat.py` turns text into tokens."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -74,57 +73,3 @@ def load_tokenizer(origin: str | Path, revision: str | None = None) -> PreTraine
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write a tokenizer's files into an existing folder."""
     tokenizer.save_pretrained(folder)
-
-
-def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each user message through the tokenizer's chat template, ready for the assistant's answer.
-
-    A tokenizer without a chat template gets the bare text.
-    """
-    if not prompts:
-        return []
-    texts = list(prompts)
-    if tokenizer.chat_template:
-        conversations: list[Any] = [[{"role": "user", "content": prompt}] for prompt in prompts]
-        templated: Any = tokenizer.apply_chat_template(conversations, tokenize=False, add_generation_prompt=True)
-        texts = templated
-    return tokenizer(texts, add_special_tokens=False)["input_ids"]
-
-
-def end_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """The tokens that end an answer: the one that the chat template writes behind it first, then the end of text.
-
-    A base model's template may close a turn with another token than `eos_token`: training on the latter alone would
-    teach an end that the template never writes. Raises `UserError` for a tokenizer that has neither.
-    """
-    ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    if tokenizer.chat_template:
-        mark = "\x00answer\x00"
-        turns: Any = [{"role": "user", "content": "?"}, {"role": "assistant", "content": mark}]
-        text: Any = tokenizer.apply_chat_template(turns, tokenize=False)
-        behind = tokenizer(text.rpartition(mark)[2], add_special_tokens=False)["input_ids"]
-        special = [token for token in behind if token in tokenizer.all_special_ids]
-        ends = [*special[:1], *ends]
-    if not ends:
-        raise UserError(
-            "the tokenizer has no eos_token and no chat template that closes a turn: answers would never end"
-        )
-    return tuple(dict.fromkeys(ends))
-
-
-def encode_completions(tokenizer: PreTrainedTokenizerBase, completions: Sequence[str]) -> list[list[int]]:
-    """Token ids of each answer, closed by the end token, which the model must learn to emit (see `end_tokens`)."""
-    if not completions:
-        return []
-    end = [end_tokens(tokenizer)[0]]
-    return [ids + end for ids in tokenizer(list(completions), add_special_tokens=False)["input_ids"]]
-
-
-def decode(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[Sequence[int]]) -> list[str]:
-    """The text of each row of token ids, special tokens left out."""
-    return tokenizer.batch_decode([list(row) for row in tokens], skip_special_tokens=True)
-
-
-def pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The padding id; the end token where there is none: padding is never attended to nor trained on."""
-    return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id

@@ -12,6 +12,7 @@ from smallwit.nearest import hint
 from smallwit.recipe import endpoints
 from smallwit.recipe.check_data import check_construct_stage
 from smallwit.recipe.check_tasks import check_tasks
+from smallwit.recipe.model import NewModel
 from smallwit.recipe.objectives import ULD, Distillation, PolicyGradient
 from smallwit.recipe.rewards import FunctionReward
 from smallwit.recipe.schema import (
@@ -19,7 +20,6 @@ from smallwit.recipe.schema import (
     ConstructStage,
     Demonstrations,
     ModelSpec,
-    NewModel,
     Recipe,
     Rollouts,
     StageBase,

@@ -5,59 +5,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from smallwit.recipe.data import DataStepSpec, whole_construction
+from smallwit.recipe.model import ModelSpec
 from smallwit.recipe.objectives import ObjectiveSpec, PolicyGradient, Section
 from smallwit.recipe.rewards import FunctionReward, Overlong, ResponseReward, Reward
-
-
-class NewModel(Section):
-    """Shape of a Qwen2 model made from scratch."""
-
-    hidden: PositiveInt
-    layers: PositiveInt
-    heads: PositiveInt
-    kv_heads: PositiveInt
-    intermediate: PositiveInt
-    max_length: PositiveInt = 1024
-
-
-class ModelSpec(Section):
-    """Where a model comes from: exactly one of `new`, `folder`, `hub`, `endpoint`.
-
-    A model behind an endpoint answers (`answers` stages) and reads (`teach` stages); its weights are not here.
-    """
-
-    new: NewModel | None = None
-    folder: str | None = None
-    hub: str | None = None
-    revision: str | None = None
-    endpoint: str | list[str] | None = Field(
-        default=None, description="base URL of an OpenAI-compatible server, or of several that serve the same model"
-    )
-    model: str | None = Field(default=None, description="the model's name at the endpoint")
-    key_env: str = Field(default="OPENAI_API_KEY", description="environment variable with the endpoint's key, if any")
-    tokenizer: str | None = Field(default=None, description="folder or hub id of the endpoint's tokenizer, for `teach`")
-    concurrency: PositiveInt = Field(default=16, description="requests to the endpoint under way at once")
-    timeout: PositiveFloat = Field(default=900.0, description="seconds that the endpoint has for one reply")
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> "ModelSpec":
-        given = [name for name in ("new", "folder", "hub", "endpoint") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(
-                f"a model needs exactly one of new, folder, hub, endpoint; got {', '.join(given) or 'none'}"
-            )
-        if self.endpoint is not None and self.model is None:
-            raise ValueError("a model behind an endpoint needs its name there; give it as model")
-        if self.endpoint is None:
-            for name in ("model", "key_env", "tokenizer", "concurrency", "timeout"):
-                if name in self.model_fields_set and getattr(self, name) != type(self).model_fields[name].default:
-                    raise ValueError(f"{name} belongs to an endpoint; leave it out")
-        return self
-
-    @property
-    def urls(self) -> tuple[str, ...]:
-        """The base URLs of the endpoint."""
-        return (self.endpoint,) if isinstance(self.endpoint, str) else tuple(self.endpoint or ())
 
 
 class TokenizerSpec(Section):
@@ -371,6 +321,15 @@ class Recipe(Section):
     stages: list[Stage] = Field(min_length=1)
     evaluation: Evaluation = Evaluation()
     comparisons: list[Comparison] = Field(default_factory=list)
+
+    def first_model(self, name: str) -> ModelSpec:
+        """Return the model that a model or train stage `name` began as."""
+        stages = {stage.name: stage for stage in self.stages}
+        while name not in self.models:
+            stage = stages[name]
+            assert isinstance(stage, TrainStage)
+            name = stage.from_
+        return self.models[name]
 
     @model_validator(mode="after")
     def _something_to_train(self) -> "Recipe":

@@ -6,9 +6,9 @@ as they come. See `endpoint_client.py` for what is tried again, `endpoint_dialec
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from smallwit.rollout.endpoint_client import Client, Endpoint, EndpointError, Re
 from smallwit.rollout.endpoint_dialect import MOST_SEEDS, Abilities, Answer, Dialect, cut
 from smallwit.rollout.endpoint_pool import results
 from smallwit.rollout.generator import Decoding, Prompt, Reply
+from smallwit.thoughts import is_unfinished
 
 SCHEME = "openai:"
 _log = logging.getLogger(__name__)
@@ -63,24 +64,32 @@ def endpoint_generator(
     key_env: str = "OPENAI_API_KEY",
     journal: Path | None = None,
     count: Callable[[str], int] | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> "EndpointGenerator":
     """The generator that `openai:URL#model` names; see `EndpointGenerator`. Raises `UserError` for a bad one."""
-    return EndpointGenerator(parse_endpoint(spec, key_env), journal=journal, count=count)
+    endpoint = parse_endpoint(spec, key_env)
+    return EndpointGenerator(endpoint, journal=journal, count=count, chat_template_kwargs=chat_template_kwargs)
 
 
 class EndpointGenerator:
     """A `Generator` over an OpenAI-compatible server: conversations by its chat completions, text by its completions.
 
     With a `journal` no finished request is ever sent again, by this process or a later one. `count` counts the tokens
-    of a text where the server does not count; without it such replies have 0 tokens, which is said once.
+    of a text where the server does not count; without it such replies have 0 tokens, which is said once. The server is
+    told `chat_template_kwargs`, the options of its chat template, as vLLM and SGLang take them.
     """
 
     def __init__(
-        self, endpoint: Endpoint, *, journal: Path | None = None, count: Callable[[str], int] | None = None
+        self,
+        endpoint: Endpoint,
+        *,
+        journal: Path | None = None,
+        count: Callable[[str], int] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         self.endpoint, self.count = endpoint, count
         self.client = Client(endpoint)
-        self.dialect = Dialect(self.client)
+        self.dialect = Dialect(self.client, chat_template_kwargs)
         self.journal = Journal(journal) if journal is not None else None
         self.tokens = Tokens()
 
@@ -105,10 +114,17 @@ class EndpointGenerator:
 
         async def ask(index: int) -> dict[str, Any]:
             prompt = prompts[index]
-            return asdict(self._reply(prompt, decoding, await self.dialect.ask(prompt, decoding, seeds[index])))
+            answer = await self.dialect.ask(prompt, decoding, seeds[index])
+            if decoding.stop and not answer.truncated and (answer.thinking or is_unfinished(answer.text)):
+                # The server stopped at a stop string within a thought: it must write on, and the text is cut here.
+                answer = await self.dialect.ask(prompt, replace(decoding, stop=()), seeds[index])
+            return asdict(self._reply(prompt, decoding, answer))
 
         async def prepare() -> None:
-            await self.dialect.require(_needs(prompts, decoding))
+            needs = _needs(prompts, decoding)
+            if self.dialect.chat_template_kwargs and "chat" in needs:
+                needs["chat_template_kwargs"] = f"the model has {', '.join(self.dialect.chat_template_kwargs)}"
+            await self.dialect.require(needs)
 
         first = {key: indices[0] for key, indices in places.items()}
         with closing(results(self.client, first, ask, self.journal, prepare)) as found:
@@ -149,6 +165,8 @@ class EndpointGenerator:
     def _key(self, prompt: Prompt, decoding: Decoding, seed: int) -> str:
         drawn = seed % MOST_SEEDS if decoding.temperature > 0 else None
         asked = {"model": self.endpoint.model, "prompt": asdict(prompt), "decoding": asdict(decoding), "seed": drawn}
+        if self.dialect.chat_template_kwargs:
+            asked["chat_template_kwargs"] = dict(self.dialect.chat_template_kwargs)
         return content_key(asked)
 
     def _reply(self, prompt: Prompt, decoding: Decoding, answer: Answer) -> Reply:

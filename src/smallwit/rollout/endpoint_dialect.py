@@ -4,14 +4,14 @@ Servers differ in what they take, and some take a field in silence and do not he
 by its effect where it has one, and what a server cannot do is refused by name.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from smallwit.errors import UserError
 from smallwit.nearest import hint
 from smallwit.rollout.endpoint_client import Broken, Client, NotThere, Refused, RequestFailed
-from smallwit.rollout.generator import Decoding, Prompt
+from smallwit.rollout.generator import Decoding, Prompt, first_stop
 
 CHAT, COMPLETIONS = "/chat/completions", "/completions"
 MOST_SEEDS = 2**31
@@ -25,7 +25,8 @@ _LIST = "Write some random numbers and words."
 
 @dataclass(frozen=True)
 class Answer:
-    """What one choice of a reply says. Token counts are `None` where the server gives none."""
+    """What one choice of a reply says. Token counts are `None` where the server gives none. `thinking`: the server has
+    read out a thought, and there is no answer behind it."""
 
     text: str
     truncated: bool
@@ -33,6 +34,7 @@ class Answer:
     tokens: int | None
     choice: dict[str, Any]
     choices: int
+    thinking: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,14 +77,19 @@ def read_answer(reply: dict[str, Any], chat: bool) -> Answer:
         raise Broken("a reply whose answer is no text")
     usage = reply.get("usage")
     counts = [_count(usage, name) for name in ("prompt_tokens", "completion_tokens")]
-    return Answer(text, reason == "length", counts[0], counts[1], choice, len(choices))
+    thinking = chat and not text and bool(_thought(choice["message"]))
+    return Answer(text, reason == "length", counts[0], counts[1], choice, len(choices), thinking)
 
 
 def _chat_text(message: dict[str, Any]) -> Any:
     # A server that reads thoughts out of the answer may have cut it before the answer began.
-    empty = "" if message.get("reasoning_content") or message.get("reasoning") else None
+    empty = "" if _thought(message) else None
     content = message.get("content")
     return message.get("refusal", empty) or empty if content is None else content
+
+
+def _thought(message: dict[str, Any]) -> Any:
+    return message.get("reasoning_content") or message.get("reasoning")
 
 
 def _count(usage: Any, name: str) -> int | None:
@@ -96,15 +103,16 @@ def _chat(words: str) -> Prompt:
 
 def cut(text: str, stops: tuple[str, ...]) -> tuple[str, bool]:
     """The text before the first stop string, and whether there was one: some servers leave it in."""
-    places = [place for place in (text.find(stop) for stop in stops) if place >= 0]
-    return (text[: min(places)], True) if places else (text, False)
+    place = first_stop(text, stops)
+    return (text, False) if place is None else (text[:place], True)
 
 
 class Dialect:
     """Asks one model through a client, and remembers what was found out about its server."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, chat_template_kwargs: Mapping[str, Any] | None = None) -> None:
         self.client, self.model = client, client.endpoint.model
+        self.chat_template_kwargs = dict(chat_template_kwargs or {})
         self.limit = "max_tokens"
         self.seed = True
         self.usage = True
@@ -120,6 +128,8 @@ class Dialect:
         body: dict[str, Any] = {"model": self.model, "temperature": decoding.temperature}
         if prompt.text is None:
             body |= {"messages": list(prompt.messages), self.limit: decoding.max_new_tokens}
+            if self.chat_template_kwargs:
+                body["chat_template_kwargs"] = self.chat_template_kwargs
             if prompt.prefix:
                 body["messages"].append({"role": "assistant", "content": prompt.prefix})
                 body |= {"continue_final_message": True, "add_generation_prompt": False}
@@ -242,6 +252,15 @@ class Dialect:
         lengths = [(await self.ask(prompt, Decoding(0.0, 1), 1)).prompt_tokens for prompt in (begun, closed)]
         able = lengths[0] is not None and lengths[1] is not None and lengths[0] < lengths[1]
         return int(able), "a turn that was begun is closed, not continued"
+
+    async def _try_chat_template_kwargs(self) -> tuple[int, str]:
+        """Options that a template reads change the prompt, which its length shows."""
+        told = await self.ask(_chat(_RUN), Decoding(0.0, 1), 1)
+        untold = await self.ask(_chat(_RUN), Decoding(0.0, 1), 1, chat_template_kwargs={})
+        names = ", ".join(self.chat_template_kwargs)
+        if told.prompt_tokens is None:
+            return 0, f"it gives no usage, so that nothing shows whether it reads {names}"
+        return int(told.prompt_tokens != untold.prompt_tokens), f"a prompt is as long with {names} as without"
 
     async def _try_top_log_probs(self) -> tuple[int, str]:
         reason = ""

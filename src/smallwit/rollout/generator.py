@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypedDict
 
+from smallwit.thoughts import answer_part, is_unfinished
+
 Overflow = Literal["refuse", "cut"]
 """What becomes of a prompt that leaves the reply no token of the model's context: it is refused, or its beginning is
 cut off until `max_new_tokens` fit behind it."""
@@ -54,6 +56,17 @@ class Reply:
     tokens: int
     prompt_tokens: int
     truncated: bool
+
+
+def first_stop(text: str, stops: Sequence[str]) -> int | None:
+    """Return the place of the first stop string in the answer part of a model's text; `None` where there is none.
+
+    A stop string within a thought stops nothing.
+    """
+    if is_unfinished(text):
+        return None
+    start = len(text) - len(answer_part(text))
+    return min((place for stop in stops if (place := text.find(stop, start)) >= 0), default=None)
 
 
 class Generator(Protocol):

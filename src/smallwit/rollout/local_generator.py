@@ -1,38 +1,75 @@
 """Text in, text out, on the local engine."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from transformers import PreTrainedTokenizerBase
 
 from smallwit.errors import UserError
 from smallwit.rollout.engine import Completion, Sampling, Watch
-from smallwit.rollout.generator import Decoding, Overflow, Prompt, Reply
+from smallwit.rollout.generator import Decoding, Overflow, Prompt, Reply, first_stop
 from smallwit.rollout.local import LocalEngine
 
 _MARGIN = 4
 """Tokens before the longest stop string that are decoded with it: some tokenizers drop a space at the very start."""
 
 
-class LocalGenerator:
-    """A `Generator` on a `LocalEngine`. `ends` are the token ids that end a reply.
+class Ends(Protocol):
+    """The token ids that end a reply."""
 
-    A conversation goes through the tokenizer's chat template; without one, a single user message is the bare text, and
-    anything else is refused. Plain text gets what the tokenizer puts around text, if anything. A reply ends, truncated,
-    where the model's context does. `Reply.tokens` counts every token that was generated, those of the end too.
+    @property
+    def all(self) -> tuple[int, ...]: ...
+
+
+class Chat(Protocol):
+    """What makes token ids of prompts, and text of replies: `smallwit.models.chat.ChatTokenizer`."""
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase: ...
+
+    @property
+    def ends(self) -> Ends: ...
+
+    def encode_messages(
+        self, conversations: Sequence[Sequence[Mapping[str, Any]]], prefixes: Sequence[str] | None = None
+    ) -> list[list[int]]: ...
+
+    def encode_texts(self, texts: Sequence[str]) -> list[list[int]]: ...
+
+    def decode_replies(self, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]) -> list[str]: ...
+
+
+def encode(chat: Chat, prompts: Sequence[Prompt]) -> list[list[int]]:
+    """Return the token ids of each prompt, as a model is given them, whatever their length.
+
+    Raises `UserError` for a conversation where there is no chat template.
+    """
+    talks = {i: prompt for i, prompt in enumerate(prompts) if prompt.text is None}
+    plain = {i: prompt.text + prompt.prefix for i, prompt in enumerate(prompts) if prompt.text is not None}
+    conversations = chat.encode_messages([p.messages for p in talks.values()], [p.prefix for p in talks.values()])
+    encoded = dict(zip(talks, conversations, strict=True))
+    encoded |= dict(zip(plain, chat.encode_texts(list(plain.values())), strict=True))
+    return [encoded[index] for index in range(len(prompts))]
+
+
+class LocalGenerator:
+    """A `Generator` on a `LocalEngine`, with the model's `chat` tokenizer.
+
+    A conversation goes through the chat template; without one, a single user message is the bare text, and anything
+    else is refused. Bare text gets BOS if the tokenizer puts it. A reply ends, truncated, where the model's context
+    does. A stop string within a thought stops nothing. `Reply.tokens` counts every token that was generated, those of
+    the end too.
     """
 
     def __init__(
         self,
         engine: LocalEngine,
-        tokenizer: PreTrainedTokenizerBase,
-        ends: tuple[int, ...],
+        chat: Chat,
         *,
         overflow: Overflow = "refuse",
     ) -> None:
         self.engine = engine
-        self.tokenizer = tokenizer
-        self.ends = ends
+        self.chat = chat
         self.overflow = overflow
         self.context: int | None = getattr(engine.model.config, "max_position_embeddings", None)
 
@@ -49,7 +86,7 @@ class LocalGenerator:
         ends, marks = self._stops(decoding.stop)
 
         def done(index: int, completion: Completion) -> None:
-            replies[index] = self._reply(completion, ends, marks, len(encoded[index]))
+            replies[index] = self._reply(completion, ends, marks, encoded[index])
             on_reply(index, replies[index])
 
         sampling = Sampling(
@@ -66,33 +103,21 @@ class LocalGenerator:
         if marks:
             # A token holds at least one byte.
             window = max(len(mark.encode()) for mark in marks) + _MARGIN
-            watch = Watch(limits, window, lambda tails: self._holds(tails, marks), done)
+            # A prompt may have opened the thought. Prompts end alike, so one that has stands for all of a batch.
+            openings = self.chat.decode_replies(encoded, [[] for _ in encoded])
+            prompt = next((ids for ids, opening in zip(encoded, openings, strict=True) if opening), encoded[0])
+
+            def holds(rows: list[list[int]]) -> list[bool]:
+                return self._holds(rows, marks, window, prompt)
+
+            # Only a reply from its first token on tells whether it is within a thought.
+            watch = Watch(limits, decoding.max_new_tokens, holds, done)
         self.engine.generate(encoded, sampling, seeds if decoding.temperature > 0 else None, watch)
         return [replies[index] for index in range(len(prompts))]
 
     def encode(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[list[int]]:
         """Token ids of each prompt, as the model will see them. Raises `UserError` for one that it cannot be given."""
-        templated = {i: self._templated(prompt) for i, prompt in enumerate(prompts) if prompt.messages}
-        plain = {i: prompt.text + prompt.prefix for i, prompt in enumerate(prompts) if prompt.text is not None}
-        encoded: dict[int, list[int]] = {}
-        for texts, special in ((templated, False), (plain, True)):
-            if texts:
-                ids: Any = self.tokenizer(list(texts.values()), add_special_tokens=special)["input_ids"]
-                encoded.update(zip(texts, ids, strict=True))
-        return [self._fitting(encoded[index], decoding) for index in range(len(prompts))]
-
-    def _templated(self, prompt: Prompt) -> str:
-        if self.tokenizer.chat_template:
-            messages: Any = list(prompt.messages)
-            text: Any = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            return text + prompt.prefix
-        if len(prompt.messages) > 1 or prompt.prefix:
-            turns = ", ".join(message["role"] for message in prompt.messages) + (", a prefix" if prompt.prefix else "")
-            raise UserError(
-                f"the model has no chat template, and the prompt is a conversation ({turns}); "
-                "add a template to its tokenizer, or ask in plain text"
-            )
-        return prompt.messages[0]["content"]
+        return [self._fitting(tokens, decoding) for tokens in encode(self.chat, prompts)]
 
     def _fitting(self, tokens: list[int], decoding: Decoding) -> list[int]:
         if not tokens:
@@ -110,20 +135,28 @@ class LocalGenerator:
 
     def _stops(self, stop: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[str, ...]]:
         """The token ids and the strings that end a reply: a special token is none of its text, but may be named."""
-        special = {str(token): index for index, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        added = self.chat.tokenizer.added_tokens_decoder
+        special = {str(token): index for index, token in added.items() if token.special}
         named = (special[mark] for mark in stop if mark in special)
-        return tuple(dict.fromkeys([*self.ends, *named])), tuple(mark for mark in stop if mark not in special)
+        return tuple(dict.fromkeys([*self.chat.ends.all, *named])), tuple(mark for mark in stop if mark not in special)
 
-    def _holds(self, tails: list[list[int]], marks: tuple[str, ...]) -> list[bool]:
-        texts = self.tokenizer.batch_decode(tails, skip_special_tokens=True)
-        return [any(mark in text for mark in marks) for text in texts]
+    def _holds(self, rows: list[list[int]], marks: tuple[str, ...], window: int, prompt: list[int]) -> list[bool]:
+        """Whether a stop string stands behind the thought of each reply that is being written to such a prompt."""
+        tails = [row[-window:] for row in rows]
+        texts = self.chat.tokenizer.batch_decode(tails, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        found = [any(mark in text for mark in marks) for text in texts]
+        suspects = [index for index, there in enumerate(found) if there]
+        whole = self.chat.decode_replies([prompt] * len(suspects), [rows[index] for index in suspects])
+        for index, text in zip(suspects, whole, strict=True):
+            found[index] = first_stop(text, marks) is not None
+        return found
 
-    def _reply(
-        self, completion: Completion, ends: tuple[int, ...], marks: tuple[str, ...], prompt_tokens: int
-    ) -> Reply:
+    def _reply(self, completion: Completion, ends: tuple[int, ...], marks: tuple[str, ...], prompt: list[int]) -> Reply:
         tokens = completion.tokens
-        if tokens and tokens[-1] in ends:
+        if tokens and tokens[-1] in ends and tokens[-1] not in self.chat.ends.all:
             tokens = tokens[:-1]
-        text = str(self.tokenizer.decode(tokens, skip_special_tokens=True))
-        cut = min((text.index(mark) for mark in marks if mark in text), default=len(text))
-        return Reply(text[:cut], len(completion.tokens), prompt_tokens, completion.truncated)
+        (text,) = self.chat.decode_replies([prompt], [tokens])
+        cut = first_stop(text, marks)
+        if cut is not None:
+            return Reply(text[:cut], len(completion.tokens), len(prompt), False)
+        return Reply(text, len(completion.tokens), len(prompt), completion.truncated)

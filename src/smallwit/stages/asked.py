@@ -11,7 +11,7 @@ from smallwit.models.flops import Cost
 from smallwit.rollout.endpoint import EndpointGenerator
 from smallwit.rollout.generator import Decoding, Prompt, Reply
 from smallwit.rollout.local_generator import LocalGenerator
-from smallwit.stages.inputs import endpoint_of, generator_of, model_of, tokenizer_of
+from smallwit.stages.inputs import chat_of, endpoint_of, generator_of, model_of
 from smallwit.stages.job import Job
 
 
@@ -25,7 +25,7 @@ def asked_model(job: Job, name: str, batch: int) -> Model:
     if spec is not None and spec.endpoint is not None:
         return _far(job, name)
     if spec is None or spec.folder is not None:
-        return _near(job, name, folder_hash(Path(job.inputs[name])), batch)
+        return _near(job, name, _with_options(job, name, folder_hash(Path(job.inputs[name]))), batch)
     made_of = [spec.model_dump(mode="json"), job.recipe.seed, job.inputs.get("tokenizer")]
     return _near(job, name, content_key(made_of), batch)
 
@@ -33,8 +33,8 @@ def asked_model(job: Job, name: str, batch: int) -> Model:
 def _near(job: Job, name: str, identity: str, batch: int) -> Model:
     @cache
     def loaded() -> tuple[LocalGenerator, Cost]:
-        tokenizer, model = tokenizer_of(job, name), model_of(job, name)
-        return generator_of(job, model, tokenizer, batch), Cost.of(model)
+        chat, model = chat_of(job, name), model_of(job, name)
+        return generator_of(job, model, chat, batch), Cost.of(model)
 
     def prompt_tokens(prompt: Prompt) -> int:
         return len(loaded()[0].encode([prompt], Decoding(0.0, 1))[0])
@@ -50,16 +50,23 @@ def _far(job: Job, name: str) -> Model:
     named = job.recipe.models[name].tokenizer is not None
 
     def load() -> _Logged:
-        tokenizer = tokenizer_of(job, name) if named else None
+        chat = chat_of(job, name) if named else None
 
         def count(text: str) -> int:
-            assert tokenizer is not None
-            return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+            assert chat is not None
+            return len(chat.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-        generator = EndpointGenerator(endpoint, count=count if named else None)
+        options = job.recipe.models[name].chat_template_kwargs
+        generator = EndpointGenerator(endpoint, count=count if named else None, chat_template_kwargs=options)
         return _Logged(generator, HostLog(job.work / REQUESTS_FILE, generator.client.counts))
 
-    return Model(content_key([endpoint.urls[0], endpoint.model]), load)
+    return Model(_with_options(job, name, content_key([endpoint.urls[0], endpoint.model])), load)
+
+
+def _with_options(job: Job, name: str, identity: str) -> str:
+    """Replies of a model with other options of its chat template are other replies."""
+    options = job.recipe.first_model(name).chat_template_kwargs
+    return content_key([identity, options]) if options else identity
 
 
 class _Logged:

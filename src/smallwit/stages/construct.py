@@ -15,7 +15,7 @@ from smallwit.errors import UserError
 from smallwit.models.tokenizer import load_tokenizer
 from smallwit.recipe.schema import ConstructStage
 from smallwit.stages.asked import asked_model
-from smallwit.stages.inputs import tasks_of, tokenizer_of
+from smallwit.stages.inputs import chat_of, tasks_of
 from smallwit.stages.job import Failed, Info, Job, Reporter, Stopped
 
 
@@ -75,5 +75,5 @@ def _tokenizer(job: Job, stage: ConstructStage) -> PreTrainedTokenizerBase:
     if stage.tokenizer is None:
         raise UserError(f"stage {stage.name}: a step counts tokens; give the stage a tokenizer")
     if stage.tokenizer in job.inputs or stage.tokenizer in job.recipe.models:
-        return tokenizer_of(job, stage.tokenizer)
+        return chat_of(job, stage.tokenizer).tokenizer
     return load_tokenizer(origin_of_tokenizer(stage.tokenizer, job.base))

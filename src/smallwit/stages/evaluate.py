@@ -2,14 +2,16 @@
 
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 
 from smallwit.artifacts import publish
 from smallwit.evaluation.folder import admit
+from smallwit.evaluation.local_asker import local_asker
 from smallwit.evaluation.named import HOUSE
-from smallwit.evaluation.protocol import Asker
 from smallwit.evaluation.suite import Choice, make_suite, measure_suite, problems_of
-from smallwit.stages.inputs import generator_of, model_of, tasks_of, tokenizer_of
+from smallwit.rollout.local_generator import encode
+from smallwit.stages.inputs import chat_of, generator_of, model_of, tasks_of
 from smallwit.stages.job import Info, Job, Reporter, Stopped
 from smallwit.tasks import task_bytes
 
@@ -21,18 +23,17 @@ def run(job: Job, reporter: Reporter) -> Info:
     """
     started = time.monotonic()
     spec = job.recipe.evaluation
-    tokenizer, model = tokenizer_of(job, job.name), model_of(job, job.name)
-    generator = generator_of(job, model, tokenizer, spec.batch)
-    asker = Asker("local", str(tokenizer.chat_template or ""), generator.ends, job.dtype)
+    chat, model = chat_of(job, job.name), model_of(job, job.name)
+    generator = generator_of(job, model, chat, spec.batch)
+    asker = local_asker(chat, job.dtype)
     choice = Choice(spec.split, spec.problems, 1, job.recipe.seed, spec.temperature, spec.max_new_tokens)
     tasks = tasks_of(job, spec.tasks)
     samples = job.folder.with_name(f"partial-{job.key}")
     suites = {}
     for task in tasks:
         own = task_bytes(task.name, job.recipe.tasks[task.name], job.base)
-        suites[task.name] = make_suite(
-            task, problems_of(task, spec.split, spec.problems), HOUSE, choice, asker, own=own
-        )
+        problems = problems_of(task, spec.split, spec.problems)
+        suites[task.name] = make_suite(task, problems, HOUSE, choice, asker, own=own, encode=partial(encode, chat))
     protocols = {name: suite.protocol for name, suite in suites.items()}
     samples.mkdir(exist_ok=True)
     admit(samples, {"reference": job.name, "identity": job.key}, protocols)

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from smallwit.artifacts import content_key
+from smallwit.errors import UserError
 from smallwit.models.build import DTYPES, load_model, new_model
-from smallwit.models.tokenizer import end_tokens, load_tokenizer, pad_token
+from smallwit.models.chat import ChatTokenizer
+from smallwit.models.tokenizer import load_tokenizer
 from smallwit.recipe.schema import ModelSpec
 from smallwit.rollout.endpoint_client import Endpoint
 from smallwit.rollout.local import LocalEngine
@@ -25,12 +27,19 @@ def tasks_of(job: Job, names: Sequence[str] | None) -> list[Task]:
     return [load_task(name, options[name], job.data_dir, job.base) for name in names or options]
 
 
-def tokenizer_of(job: Job, name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer that the model or stage `name` uses."""
-    spec = job.recipe.models.get(name)
-    if spec is not None and spec.new is not None:
-        return load_tokenizer(job.inputs["tokenizer"])
-    return load_tokenizer(job.inputs[name], spec.revision if spec is not None else None)
+def chat_of(job: Job, name: str) -> ChatTokenizer:
+    """Return the chat tokenizer of the model or stage `name`: a stage has its options from the model it began with."""
+    spec, first = job.recipe.models.get(name), job.recipe.first_model(name)
+    fresh = spec is not None and spec.new is not None
+    try:
+        return ChatTokenizer.load(
+            job.inputs["tokenizer" if fresh else name],
+            spec.revision if spec is not None else None,
+            chat_template_kwargs=first.chat_template_kwargs,
+            control_tokens=first.control_tokens,
+        )
+    except UserError as error:
+        raise UserError(f"model {name}: {error}") from error
 
 
 def model_of(job: Job, name: str, *, dtype: str | None = None) -> PreTrainedModel:
@@ -58,15 +67,15 @@ def calls_file(job: Job, endpoint: Endpoint) -> Path:
     return job.work / f"calls-{content_key([endpoint.urls[0], endpoint.model])}.jsonl"
 
 
-def engine_of(job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: int) -> LocalEngine:
+def engine_of(job: Job, model: PreTrainedModel, chat: ChatTokenizer, batch: int) -> LocalEngine:
     """The local engine on this model's weights."""
-    pad = pad_token(tokenizer)
-    return LocalEngine(model, vocabulary=len(tokenizer), pad=pad, batch=batch, autocast=autocast_of(job))
+    size = len(chat.tokenizer)
+    return LocalEngine(model, vocabulary=size, pad=chat.pad, batch=batch, autocast=autocast_of(job))
 
 
-def generator_of(job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: int) -> LocalGenerator:
+def generator_of(job: Job, model: PreTrainedModel, chat: ChatTokenizer, batch: int) -> LocalGenerator:
     """Text in, text out, by the local engine on this model's weights."""
-    return LocalGenerator(engine_of(job, model, tokenizer, batch), tokenizer, end_tokens(tokenizer))
+    return LocalGenerator(engine_of(job, model, chat, batch), chat)
 
 
 def autocast_of(job: Job) -> torch.dtype | None:

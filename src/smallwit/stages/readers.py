@@ -6,17 +6,18 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from smallwit.contacts import REQUESTS_FILE, HostLog
 from smallwit.journal import Journal
+from smallwit.models.chat import ChatTokenizer
 from smallwit.models.flops import Cost
 from smallwit.models.head import output_head
 from smallwit.objectives.head import CHUNK_ELEMENTS
 from smallwit.objectives.teacher import TeacherHead, TopK
 from smallwit.recipe.schema import TeachStage
 from smallwit.rollout.endpoint_scores import EndpointScorer
-from smallwit.stages.inputs import autocast_of, calls_file, endpoint_of, model_of, pad_token, tokenizer_of
+from smallwit.stages.inputs import autocast_of, calls_file, chat_of, endpoint_of, model_of
 from smallwit.stages.job import Job
 from smallwit.training.batch import Example, TokenBatch, micro_batches
 from smallwit.training.endpoint_teacher import EndpointTeacher
@@ -31,7 +32,7 @@ _ANY_LENGTH = 1 << 31
 class Reader(Protocol):
     """A teacher that reads examples. Of at most `longest` tokens."""
 
-    tokenizer: PreTrainedTokenizerBase
+    chat: ChatTokenizer
     longest: int
 
     def read(self, examples: Sequence[Example], note: Note) -> tuple[list[Example], NDArray[np.void]]:
@@ -52,7 +53,7 @@ class LocalReader:
 
     def __init__(self, job: Job, stage: TeachStage) -> None:
         self.stage, self.autocast = stage, autocast_of(job)
-        self.tokenizer = tokenizer_of(job, stage.model)
+        self.chat = chat_of(job, stage.model)
         self.model: PreTrainedModel = model_of(job, stage.model).eval()
         self.longest: int = self.model.config.max_position_embeddings
         self.cost = Cost.of(self.model)
@@ -62,7 +63,7 @@ class LocalReader:
         records: list[NDArray[np.void]] = []
         for group in micro_batches(list(examples), self.stage.micro_tokens):
             note(len(order), sum(map(len, records)))
-            batch = TokenBatch.of(group, pad_token(self.tokenizer), self.model.device)
+            batch = TokenBatch.of(group, self.chat.pad, self.model.device)
             order += batch.examples
             records.append(pack(self._top_k(batch)))
         return order, np.concatenate(records)
@@ -73,7 +74,7 @@ class LocalReader:
             hidden = forward_hidden(self.model, batch)
             head = output_head(self.model)
             weight = head.weight.to(hidden.dtype)
-            teacher = TeacherHead(hidden, weight, len(self.tokenizer), softcap=head.softcap)
+            teacher = TeacherHead(hidden, weight, len(self.chat.tokenizer), softcap=head.softcap)
             return teacher.top_k(self.stage.k, self.stage.temperature, chunk_elements=CHUNK_ELEMENTS)
 
     def flops(self, examples: Sequence[Example]) -> float:
@@ -91,10 +92,10 @@ class EndpointReader:
     """
 
     def __init__(self, job: Job, stage: TeachStage) -> None:
-        self.tokenizer, self.longest = tokenizer_of(job, stage.model), _ANY_LENGTH
+        self.chat, self.longest = chat_of(job, stage.model), _ANY_LENGTH
         endpoint = endpoint_of(job, stage.model)
         self.journal = Journal(calls_file(job, endpoint))
-        scorer = EndpointScorer(endpoint, self.tokenizer, stage.k)
+        scorer = EndpointScorer(endpoint, self.chat.tokenizer, stage.k)
         self.hosts = HostLog(job.work / REQUESTS_FILE, scorer.client.counts)
         self.teacher = EndpointTeacher(scorer, self.journal, self.hosts.write)
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
 from smallwit.artifacts import BrokenArtifact, content_key, publish, read_manifest, remove_leftovers
 from smallwit.errors import UserError
+from smallwit.models.chat import ChatTokenizer
 from smallwit.recipe.schema import TeachStage
 from smallwit.stages.demonstrations import worked_solutions
 from smallwit.stages.inputs import tasks_of
@@ -32,7 +31,8 @@ def run(job: Job, reporter: Reporter) -> Info:
     assert isinstance(stage, TeachStage)
     behind = stage.model in job.recipe.models and job.recipe.models[stage.model].endpoint is not None
     reader: Reader = EndpointReader(job, stage) if behind else LocalReader(job, stage)
-    tokenizer = reader.tokenizer
+    chat = reader.chat
+    tokenizer = chat.tokenizer
     if len(tokenizer) > MOST_TOKENS:
         raise UserError(
             f"stage {stage.name}: {stage.model} has {len(tokenizer):,} tokens, and a store has room for the ids of "
@@ -43,7 +43,7 @@ def run(job: Job, reporter: Reporter) -> Info:
     _drop_others(work, job.key)
     reading = _Reading(stage, reader, reporter, sum(each.size for each in problems))
     shards: list[tuple[Path, dict[str, Any]]] = []
-    for passed, examples in _shards(problems, tokenizer, reader.longest):
+    for passed, examples in _shards(problems, chat, reader.longest):
         folder = work / f"{job.key}-{len(shards):05d}"
         shards.append((folder, _whole(folder, reporter) or reading.shard(folder, len(shards), examples, passed)))
         reading.passed, reading.tokens = passed, reading.tokens + shards[-1][1]["tokens"]
@@ -124,9 +124,7 @@ def _whole(folder: Path, reporter: Reporter) -> dict[str, Any] | None:
         return None
 
 
-def _shards(
-    problems: Sequence[TaskProblems], tokenizer: PreTrainedTokenizerBase, longest: int
-) -> Iterator[tuple[int, list[Example]]]:
+def _shards(problems: Sequence[TaskProblems], chat: ChatTokenizer, longest: int) -> Iterator[tuple[int, list[Example]]]:
     """The examples of each shard, always the same ones, each once; and about how many problems were passed by then."""
     shard: list[Example] = []
     known: set[bytes] = set()
@@ -134,7 +132,7 @@ def _shards(
     for each in problems:
         for start in range(0, each.size, _ENCODED_AT_ONCE):
             block = [(each.task, each[i]) for i in range(start, min(start + _ENCODED_AT_ONCE, each.size))]
-            examples = demonstration_examples(block, tokenizer, longest)
+            examples = demonstration_examples(block, chat, longest)
             for count, example in enumerate(examples, 1):
                 key = example_key(example)
                 if key in known or example.targets <= 0:

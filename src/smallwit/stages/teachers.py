@@ -4,16 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerBase
-
 from smallwit.artifacts import content_key
 from smallwit.contacts import REQUESTS_FILE, HostLog, added
 from smallwit.errors import UserError
+from smallwit.models.chat import ChatTokenizer
 from smallwit.models.flops import Cost
 from smallwit.recipe.schema import TeachStage
 from smallwit.rollout.endpoint_client import Client
 from smallwit.rollout.endpoint_scores import EndpointScorer
-from smallwit.stages.inputs import endpoint_of, model_of, pad_token, tokenizer_of
+from smallwit.stages.inputs import chat_of, endpoint_of, model_of
 from smallwit.stages.job import Job, Reporter
 from smallwit.training.annotators import ForwardPass
 from smallwit.training.endpoint_teacher import EndpointTeacher
@@ -26,9 +25,9 @@ from smallwit.training.world import World
 
 
 def teachers_of(
-    job: Job, objectives: Sequence[Objective], student: PreTrainedTokenizerBase, reporter: Reporter
+    job: Job, objectives: Sequence[Objective], student: ChatTokenizer, reporter: Reporter
 ) -> dict[str, Teacher | KnownTeacher]:
-    """Each teacher by its name. Raises `UserError` for one whose tokenizer does not suit its objectives."""
+    """Each teacher by its name. Raises `UserError` for one whose tokenizer or end does not suit its objectives."""
     stores = {stage.name for stage in job.recipe.stages if isinstance(stage, TeachStage)}
     teachers: dict[str, Teacher | KnownTeacher] = {}
     clients: dict[str, Client] = {}
@@ -41,7 +40,7 @@ def teachers_of(
             _check_tokenizer(job, name, student, universal=False)
             assert isinstance(objective, DivergenceObjective)  # nothing else has a teacher
             assert objective.top_k is not None  # a recipe asks for it, the same for all objectives with this teacher
-            scorer = EndpointScorer(endpoint_of(job, name), student, objective.top_k)
+            scorer = EndpointScorer(endpoint_of(job, name), student.tokenizer, objective.top_k)
             clients[name] = scorer.client
             teachers[name] = EndpointTeacher(scorer, note=hosts.write)
         else:
@@ -56,22 +55,24 @@ def references_of(
     at_hand: Mapping[str, ForwardPass],
     teachers: Mapping[str, Teacher | KnownTeacher],
     student: ForwardPass,
-    tokenizer: PreTrainedTokenizerBase,
+    chat: ChatTokenizer,
 ) -> dict[str, ForwardPass]:
     """A pass of each model that a penalty holds the student near to; a teacher of that name is not loaded twice.
 
-    Raises `UserError` for one with another tokenizer.
+    Raises `UserError` for one with another tokenizer, or that ends its answers otherwise.
     """
     penalties = [o.reference for o in objectives if isinstance(o, PolicyObjective) and o.reference is not None]
     passes = dict(at_hand)
     for name in {penalty.model for penalty in penalties} - set(at_hand):
         teacher = teachers.get(name)
         if not isinstance(teacher, Teacher):
-            if tokenizer_of(job, name).get_vocab() != tokenizer.get_vocab():
+            other = chat_of(job, name)
+            if other.tokenizer.get_vocab() != chat.tokenizer.get_vocab():
                 raise UserError(
                     f"stage {job.name}: reference {name} has another tokenizer than the student; "
                     "name the model that the stage starts from"
                 )
+            _check_ends(job, f"reference {name}", other, chat)
             model = model_of(job, name).eval().requires_grad_(False)
             teacher = Teacher(model, Cost.of(model))
         passes[name] = replace(student, model=teacher.model)
@@ -91,18 +92,18 @@ def read_by_teachers(
     return ReadSource(source, readers, world) if readers else source
 
 
-def _stored(job: Job, name: str, student: PreTrainedTokenizerBase) -> StoredTeacher:
+def _stored(job: Job, name: str, student: ChatTokenizer) -> StoredTeacher:
     store = StoredTeacher(Path(job.inputs[name]), name)
-    if store.binding.tokenizer != content_key(student.get_vocab()):
+    if store.binding.tokenizer != content_key(student.tokenizer.get_vocab()):
         raise _other_tokenizer(job, f"{store.binding.teacher}, which teach stage '{name}' stored,")
     return store
 
 
-def _live(job: Job, name: str, student: PreTrainedTokenizerBase, reporter: Reporter) -> Teacher | ReadingTeacher:
-    tokenizer, model = tokenizer_of(job, name), model_of(job, name).eval().requires_grad_(False)
-    if tokenizer.get_vocab() != student.get_vocab():
-        return ReadingTeacher(name, model, tokenizer, student, pad_token(tokenizer))
-    rows = {"teacher": model.get_output_embeddings().weight.shape[0], "tokenizer": len(tokenizer)}
+def _live(job: Job, name: str, student: ChatTokenizer, reporter: Reporter) -> Teacher | ReadingTeacher:
+    chat, model = chat_of(job, name), model_of(job, name).eval().requires_grad_(False)
+    if chat.tokenizer.get_vocab() != student.tokenizer.get_vocab():
+        return ReadingTeacher(name, model, chat, student)
+    rows = {"teacher": model.get_output_embeddings().weight.shape[0], "tokenizer": len(chat.tokenizer)}
     if rows["teacher"] != rows["tokenizer"]:
         reporter.say(
             f"{name} has {rows['teacher']:,} vocabulary rows; compared on the {rows['tokenizer']:,} tokens of the "
@@ -111,8 +112,9 @@ def _live(job: Job, name: str, student: PreTrainedTokenizerBase, reporter: Repor
     return Teacher(model, Cost.of(model))
 
 
-def _check_tokenizer(job: Job, name: str, student: PreTrainedTokenizerBase, universal: bool) -> None:
-    same = tokenizer_of(job, name).get_vocab() == student.get_vocab()
+def _check_tokenizer(job: Job, name: str, student: ChatTokenizer, universal: bool) -> None:
+    teacher = chat_of(job, name)
+    same = teacher.tokenizer.get_vocab() == student.tokenizer.get_vocab()
     if universal and same:
         raise UserError(
             f"stage {job.name}: teacher {name} has the student's tokenizer, and uld would throw away which token is "
@@ -120,6 +122,20 @@ def _check_tokenizer(job: Job, name: str, student: PreTrainedTokenizerBase, univ
         )
     if not universal and not same:
         raise _other_tokenizer(job, name)
+    if same:
+        _check_ends(job, f"teacher {name}", teacher, student)
+
+
+def _check_ends(job: Job, what: str, other: ChatTokenizer, student: ChatTokenizer) -> None:
+    """Refuse a model that ends its answers by a token that does not end the student's: they are compared token by
+    token, and the student would learn to write it and go on."""
+    end, own = (chat.tokenizer.convert_ids_to_tokens(chat.ends.trained) for chat in (other, student))
+    if other.ends.trained not in student.ends.all:
+        raise UserError(
+            f"stage {job.name}: {what} ends an answer with {end}, which does not end the student's ({own}); give the "
+            "student the same chat template, list the token in its generation_config.json (eos_token_id), or learn "
+            "from the teacher's answers (an answers stage and cross_entropy)"
+        )
 
 
 def _other_tokenizer(job: Job, teacher: str) -> UserError:

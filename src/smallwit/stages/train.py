@@ -12,18 +12,19 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from smallwit.artifacts import METRICS, point, publish, write_atomically
 from smallwit.errors import UserError
 from smallwit.evaluation.runner import mean_score, measure, require_verdicts
 from smallwit.models.build import disable_dropout, is_stateful, save_model
+from smallwit.models.chat import ChatTokenizer
 from smallwit.models.flops import Cost
 from smallwit.recipe.schema import Demonstrations, Rollouts, Source, Text, TrainStage
 from smallwit.rollout.generator import Decoding
 from smallwit.seeds import stable_seed
 from smallwit.stages.demonstrations import posed_problems, worked_solutions
-from smallwit.stages.inputs import autocast_of, engine_of, generator_of, model_of, pad_token, tasks_of, tokenizer_of
+from smallwit.stages.inputs import autocast_of, chat_of, engine_of, generator_of, model_of, tasks_of
 from smallwit.stages.job import Info, Job, Reporter, Stopped
 from smallwit.stages.teachers import read_by_teachers, references_of, teachers_of
 from smallwit.training import sources
@@ -48,7 +49,8 @@ def run(job: Job, reporter: Reporter) -> Info:
     world = World.current()
     stage = next(s for s in job.recipe.stages if s.name == job.name)
     assert isinstance(stage, TrainStage)
-    tokenizer = tokenizer_of(job, stage.from_)
+    chat = chat_of(job, stage.from_)
+    tokenizer = chat.tokenizer
     # Full fine-tuning keeps float32 weights under autocast; frozen weights may be half as wide.
     model = model_of(job, stage.from_, dtype=job.dtype if stage.lora else "float32")
     give_back_freed(model)
@@ -64,15 +66,13 @@ def run(job: Job, reporter: Reporter) -> Info:
         )
     model.train()
     objectives = [bind(spec, stage.sources[spec.source], model.config.hidden_size) for spec in stage.objectives]
-    student = ForwardPass(
-        model, pad_token(tokenizer), len(tokenizer), stage.micro_tokens, autocast_of(job), world=world
-    )
-    teachers = teachers_of(job, objectives, tokenizer, reporter)
+    student = ForwardPass(model, chat.pad, len(tokenizer), stage.micro_tokens, autocast_of(job), world=world)
+    teachers = teachers_of(job, objectives, chat, reporter)
     # Under LoRA the model that the stage starts from is at hand: it is the base with the adapters off.
     at_hand = {stage.from_: replace(student, context=adapted.disable_adapter)} if adapted is not None else {}
-    references = references_of(job, objectives, at_hand, teachers, student, tokenizer)
+    references = references_of(job, objectives, at_hand, teachers, student, chat)
     made = {
-        name: _source(job, name, spec, tokenizer, student, [o for o in objectives if o.source == name], references)
+        name: _source(job, name, spec, chat, student, [o for o in objectives if o.source == name], references)
         for name, spec in stage.sources.items()
     }
     trainer = Trainer(
@@ -83,7 +83,7 @@ def run(job: Job, reporter: Reporter) -> Info:
         optimizer=stage.optimizer,
         budget=Budget(steps=stage.steps, flops=job.flops),
         vocabulary=len(tokenizer),
-        pad=pad_token(tokenizer),
+        pad=chat.pad,
         micro_tokens=stage.micro_tokens,
         pack=stage.pack,
         seed=stable_seed(job.recipe.seed, stage.name),
@@ -113,7 +113,7 @@ def run(job: Job, reporter: Reporter) -> Info:
         checkpoints,
         checkpoint_seconds=stage.checkpoint_seconds,
         on_step=on_step,
-        validate=_validator(job, stage, model, tokenizer, world) if stage.validation else None,
+        validate=_validator(job, stage, model, chat, world) if stage.validation else None,
         validate_every=stage.validation.every if stage.validation else 0,
     )
     info = _info(trainer)
@@ -156,7 +156,7 @@ def _source(
     job: Job,
     name: str,
     spec: Source,
-    tokenizer: PreTrainedTokenizerBase,
+    chat: ChatTokenizer,
     student: ForwardPass,
     objectives: Sequence[Objective],
     references: Mapping[str, ForwardPass],
@@ -170,17 +170,17 @@ def _source(
         documents = [document for task in tasks for document in islice(task.documents(), DOCUMENTS)]
         if not documents:
             raise UserError(f"stage {job.name}, source {name}: no task has documents to pretrain on")
-        return TextSource(documents, tokenizer, spec.batch, longest, seed)
+        return TextSource(documents, chat, spec.batch, longest, seed)
     if isinstance(spec, Demonstrations):
         stream = ProblemStream(worked_solutions(job, spec, tasks), seed, name, given=spec.order == "given")
-        return DemonstrationSource(stream, tokenizer, spec.batch, longest)
+        return DemonstrationSource(stream, chat, spec.batch, longest)
     assert isinstance(spec, Rollouts)
     estimators = [objective.estimator for objective in objectives if objective.estimator is not None]
-    engine = engine_of(job, model, tokenizer, spec.prompts * spec.group)
+    engine = engine_of(job, model, chat, spec.prompts * spec.group)
     stream = ProblemStream(posed_problems(job, spec, tasks), seed, name)
     return RolloutSource(
         stream,
-        tokenizer,
+        chat,
         engine,
         spec,
         Cost.of(model),
@@ -193,13 +193,13 @@ def _source(
 
 
 def _validator(
-    job: Job, stage: TrainStage, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, world: World
+    job: Job, stage: TrainStage, model: PreTrainedModel, chat: ChatTokenizer, world: World
 ) -> Callable[[], dict[str, float]]:
     assert stage.validation is not None
     evaluation, count = job.recipe.evaluation, stage.validation.problems
     tasks = tasks_of(job, stage.validation.tasks or evaluation.tasks)
     problems = {task.name: sources.as_sequence(task.problems("validation"), count)[:count] for task in tasks}
-    generator = generator_of(job, model, tokenizer, evaluation.batch)
+    generator = generator_of(job, model, chat, evaluation.batch)
     decoding, batch = Decoding(0.0, evaluation.max_new_tokens), evaluation.batch
 
     def validate() -> dict[str, float]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from smallwit.thoughts import answer_part
 from smallwit.verify import Verdict
 
 SPLITS = ("train", "validation", "test")
@@ -44,8 +45,15 @@ class Task:
         """
         raise NotImplementedError(f"{type(self).__name__} defines no problems()")
 
+    def judge(self, pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
+        """Return the verdicts on a model's whole texts, in order: the answers behind their thoughts are verified.
+
+        A thought that is never closed leaves no answer. Everything that judges a model's text does it by this.
+        """
+        return self.verify_batch([(problem, answer_part(response)) for problem, response in pairs])
+
     def verify(self, problem: Problem, response: str) -> Verdict:
-        """The verdict on one response (a model's whole text)."""
+        """The verdict on one response (what a model's text says behind its thought, if it has one)."""
         raise NotImplementedError(f"{type(self).__name__} defines no verify()")
 
     def verify_batch(self, pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:

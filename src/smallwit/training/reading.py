@@ -10,44 +10,51 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from smallwit.models.build import backbone
+from smallwit.models.chat import ChatTokenizer
 from smallwit.models.flops import Cost
 from smallwit.models.head import output_head
-from smallwit.models.tokenizer import encode_completions, encode_prompts
 from smallwit.objectives.teacher import RankedTeacher, TeacherDistribution, TeacherHead
 from smallwit.training.batch import Example, Reading
 from smallwit.training.sources import Remembering, Source
 from smallwit.training.step_batch import StepBatch
 from smallwit.training.world import ALONE, World
 
+_NOTHING = "\0"
+"""A text with which no answer begins."""
+
 
 class ReadingTeacher:
-    """A frozen model and its tokenizer. `vocabulary` is the number of the student's real tokens."""
+    """A frozen model and its chat tokenizer. The end of an answer is each model's own: they meet there too."""
 
     def __init__(
         self,
         name: str,
         model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        student: PreTrainedTokenizerBase,
-        pad: int,
+        chat: ChatTokenizer,
+        student: ChatTokenizer,
     ) -> None:
-        self.name, self.model, self.tokenizer, self.student, self.pad = name, model, tokenizer, student, pad
+        self.name, self.model, self.chat, self.student = name, model, chat, student
         self.cost = Cost.of(model)
 
     def read(self, example: Example) -> Reading:
         """Its own tokens of the example's text, and where in them each trained token of the student is met."""
         assert example.prompt is not None  # of the sources that a recipe allows uld on, each gives it
         ids = example.tokens[example.prompt_length :]
-        before = _texts_before(self.student, ids)
-        ended = ids[-1] == self.student.eos_token_id
-        text = before[-1] if ended else _texts_before(self.student, [*ids, ids[-1]])[-1]
-        prompt = encode_prompts(self.tokenizer, [example.prompt])[0]
-        completion = encode_completions(self.tokenizer, [text])[0]
+        asked = example.tokens[: example.prompt_length]
+        before = _texts_before(self.student, asked, ids)
+        ended = ids[-1] in self.student.ends.all
+        text = before[-1] if ended else _texts_before(self.student, asked, [*ids, ids[-1]])[-1]
+        prompt = self.chat.encode_prompts([example.prompt])[0]
+        completion = self.chat.encode_completions([text])[0]
         tokens = (prompt + (completion if ended else completion[:-1]))[: self.model.config.max_position_embeddings]
-        met = _first_at(_texts_before(self.tokenizer, completion), text)
+        (whole,) = self.chat.decode_replies([prompt], [completion])
+        # What the teacher's template writes in front of an answer (an empty thought) is none of the student's text.
+        opening = whole.removesuffix(text) if whole.endswith(text) else ""
+        read = _texts_before(self.chat, prompt, completion)
+        met = _first_at([each[len(opening) :] if each.startswith(opening) else _NOTHING for each in read], text)
         ours = _first_at(before, text)
         positions = [-1] * len(ids)
         for length, place in ours.items():
@@ -62,20 +69,20 @@ class ReadingTeacher:
         readings = [example.readings[self.name] for example in examples]
         lengths = [len(reading.tokens) for reading in readings]
         width = max(lengths)
-        tokens = torch.tensor([r.tokens + [self.pad] * (width - len(r.tokens)) for r in readings], device=device)
+        tokens = torch.tensor([r.tokens + [self.chat.pad] * (width - len(r.tokens)) for r in readings], device=device)
         hidden = backbone(self.model)(input_ids=tokens, use_cache=False).last_hidden_state.flatten(0, 1)
         # Where the two do not meet any row will do: the objective gives it no weight.
         rows = [row * width + max(position, 0) for row, r in enumerate(readings) for position in r.positions]
         head = output_head(self.model)
         states, weight = head.scaled(hidden[torch.tensor(rows, device=device)]), head.weight.to(hidden.dtype)
-        teacher = TeacherHead(states, weight, len(self.tokenizer), softcap=head.softcap)
-        return RankedTeacher(teacher, len(self.student)), self.cost.forward(lengths, len(rows)), sum(lengths)
+        teacher = TeacherHead(states, weight, len(self.chat.tokenizer), softcap=head.softcap)
+        return RankedTeacher(teacher, len(self.student.tokenizer)), self.cost.forward(lengths, len(rows)), sum(lengths)
 
 
-def _texts_before(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
-    """The text that has been read before each token."""
+def _texts_before(chat: ChatTokenizer, prompt: Sequence[int], ids: Sequence[int]) -> list[str]:
+    """The text of a reply to the prompt that has been read before each of its tokens."""
     prefixes = [list(ids[:count]) for count in range(len(ids))]
-    return tokenizer.batch_decode(prefixes, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return chat.decode_replies([prompt] * len(prefixes), prefixes)
 
 
 def _first_at(texts: Sequence[str], whole: str) -> dict[int, int]:

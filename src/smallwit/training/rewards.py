@@ -97,6 +97,6 @@ def _verdicts(tasks: Sequence[Task], problems: Sequence[Problem], responses: Seq
     found: dict[int, Verdict] = {}
     for task in {task.name: task for task in tasks}.values():
         rows = [row for row, owner in enumerate(tasks) if owner is task]
-        verdicts = task.verify_batch([(problems[row], responses[row]) for row in rows])
+        verdicts = task.judge([(problems[row], responses[row]) for row in rows])
         found.update(zip(rows, verdicts, strict=True))
     return [found[row] for row in range(len(responses))]

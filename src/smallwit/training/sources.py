@@ -9,11 +9,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from smallwit.errors import UserError
+from smallwit.models.chat import ChatTokenizer
 from smallwit.models.flops import Cost
-from smallwit.models.tokenizer import decode, encode_completions, encode_prompts, end_tokens
 from smallwit.objectives.advantages import GROUP_ESTIMATORS, has_signal
 from smallwit.objectives.algorithms import Estimator
 from smallwit.recipe.schema import Rollouts
@@ -119,25 +118,25 @@ class ProblemStream:
 class DemonstrationSource:
     """Worked solutions, in a seeded order. Prompts that leave no room below `max_length` tokens are left out."""
 
-    def __init__(self, stream: ProblemStream, tokenizer: PreTrainedTokenizerBase, batch: int, max_length: int) -> None:
-        self.stream, self.tokenizer, self.size, self.max_length = stream, tokenizer, batch, max_length
+    def __init__(self, stream: ProblemStream, chat: ChatTokenizer, batch: int, max_length: int) -> None:
+        self.stream, self.chat, self.size, self.max_length = stream, chat, batch, max_length
 
     def batch(self, step: int) -> StepBatch:
         """Raises `UserError` for a problem without a worked solution."""
         pairs = [self.stream[step * self.size + i] for i in range(self.size)]
-        examples = demonstration_examples(pairs, self.tokenizer, self.max_length)
+        examples = demonstration_examples(pairs, self.chat, self.max_length)
         return StepBatch(examples, {"length": float(np.mean([e.targets for e in examples])) if examples else 0.0})
 
 
 def demonstration_examples(
-    pairs: Sequence[tuple[Task, Problem]], tokenizer: PreTrainedTokenizerBase, max_length: int
+    pairs: Sequence[tuple[Task, Problem]], chat: ChatTokenizer, max_length: int
 ) -> list[Example]:
     """Problems and their solutions as tokens. Prompts that leave no room below `max_length` tokens are left out.
 
     Raises `UserError` for a problem without a worked solution.
     """
-    prompts = encode_prompts(tokenizer, [problem.prompt for _, problem in pairs])
-    answers = encode_completions(tokenizer, [_solution(task, problem) for task, problem in pairs])
+    prompts = chat.encode_prompts([problem.prompt for _, problem in pairs])
+    answers = chat.encode_completions([_solution(task, problem) for task, problem in pairs])
     rows = zip(pairs, prompts, answers, strict=True)
     return [
         Example((p + a)[:max_length], len(p), prompt=problem.prompt)
@@ -155,17 +154,15 @@ def _solution(task: Task, problem: Problem) -> str:
 
 
 class TextSource:
-    """Plain documents for pretraining, each closed by the end token."""
+    """Plain documents for pretraining, behind BOS if the tokenizer puts it, each closed by the end of text."""
 
-    def __init__(
-        self, documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, batch: int, max_length: int, seed: int
-    ) -> None:
-        self.documents, self.tokenizer, self.size, self.max_length = documents, tokenizer, batch, max_length
+    def __init__(self, documents: Sequence[str], chat: ChatTokenizer, batch: int, max_length: int, seed: int) -> None:
+        self.documents, self.chat, self.size, self.max_length = documents, chat, batch, max_length
         self.order = Shuffled(len(documents), seed, "text")
 
     def batch(self, step: int) -> StepBatch:
         texts = [self.documents[self.order[step * self.size + i]] for i in range(self.size)]
-        rows = encode_completions(self.tokenizer, texts)
+        rows = self.chat.encode_documents(texts)
         return StepBatch([Example(row[: self.max_length], 0) for row in rows])
 
 
@@ -182,7 +179,7 @@ class RolloutSource:
     def __init__(
         self,
         stream: ProblemStream,
-        tokenizer: PreTrainedTokenizerBase,
+        chat: ChatTokenizer,
         engine: Engine,
         spec: Rollouts,
         cost: Cost,
@@ -194,9 +191,9 @@ class RolloutSource:
         world: World = ALONE,
     ) -> None:
         self.world = world
-        self.stream, self.tokenizer, self.engine, self.spec, self.cost = stream, tokenizer, engine, spec, cost
+        self.stream, self.chat, self.engine, self.spec, self.cost = stream, chat, engine, spec, cost
         self.seed, self.estimator, self.annotators = seed, estimator, annotators
-        self.sampling = Sampling(spec.temperature, spec.max_new_tokens, end_tokens(tokenizer))
+        self.sampling = Sampling(spec.temperature, spec.max_new_tokens, chat.ends.all)
         self.grader = Grader(spec.reward, spec.max_new_tokens, base)
         self.shared: list[Example] = []
         self.shared_number = -1
@@ -267,7 +264,7 @@ class RolloutSource:
         else:
             start = step * spec.prompts * (1 + spec.resample) + first
             pairs = [self.stream[start + i] for i in range(count)]
-        prompts = encode_prompts(self.tokenizer, [problem.prompt for _, problem in pairs])
+        prompts = self.chat.encode_prompts([problem.prompt for _, problem in pairs])
         samples = range(attempt * spec.group, (attempt + 1) * spec.group)
 
         def groups(rows: Sequence[int]) -> list[_Group]:
@@ -293,7 +290,8 @@ class RolloutSource:
         completions = self.engine.generate([prompt for prompt in prompts for _ in samples], self.sampling, seeds)
         rewards, parts = torch.full((len(pairs), size), torch.nan), {}
         if self.estimator is not None:
-            responses = decode(self.tokenizer, [completion.tokens for completion in completions])
+            asked = [prompt for prompt in prompts for _ in samples]
+            responses = self.chat.decode_replies(asked, [completion.tokens for completion in completions])
             graded = self.grader.grade(pairs, responses, completions)
             rewards, parts = graded.total, graded.parts
         return [

@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 from smallwit.artifacts import write_atomically
 from smallwit.errors import UserError
 from smallwit.rows import BadRow, Row, scan_rows
+from smallwit.thoughts import answer_part
 from smallwit.verify import code, math
 from smallwit.verify.verdict import Verdict
 
@@ -151,7 +152,8 @@ def _grade_file(
         _write_summary(out, summary)
         tell(done, total)
         ahead, behind = itertools.tee(rows)
-        with contextlib.closing(kind.grade(ahead, timeout, workers)) as verdicts:
+        answers = (row | {"response": answer_part(row["response"])} for row in ahead)
+        with contextlib.closing(kind.grade(answers, timeout, workers)) as verdicts:
             for number, (row, verdict) in enumerate(zip(behind, verdicts, strict=True), done + 1):
                 graded = _head(row) | dict(zip(ADDED, _values(verdict), strict=True))
                 file.write(json.dumps(graded, ensure_ascii=False).encode() + b"\n")
@@ -261,7 +263,7 @@ class _Totals:
             self.score += row["score"]
             self.strict += row["strict"]
         if self.boxes:
-            self.several += math.several_boxes(row["response"])
+            self.several += math.several_boxes(answer_part(row["response"]))
 
     def into(self, summary: Summary) -> None:
         summary.complete, summary.rows, summary.reasons = True, self.rows, dict(self.reasons.most_common())

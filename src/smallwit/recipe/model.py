@@ -1,0 +1,92 @@
+"""The models of a recipe: where they come from, and what their chat templates are given."""
+
+from datetime import date
+from typing import Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from smallwit.recipe.objectives import Section
+
+RESERVED_TEMPLATE_KWARGS = frozenset(
+    (
+        *("messages", "conversation", "chat_template", "add_generation_prompt", "continue_final_message", "tokenize"),
+        *("padding", "truncation", "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask"),
+        *("tokenizer_kwargs", "sanitize_control_tokens"),
+    )
+)
+"""Arguments of transformers' `apply_chat_template` that are no options of a template."""
+
+
+class NewModel(Section):
+    """Shape of a Qwen2 model made from scratch."""
+
+    hidden: PositiveInt
+    layers: PositiveInt
+    heads: PositiveInt
+    kv_heads: PositiveInt
+    intermediate: PositiveInt
+    max_length: PositiveInt = 1024
+
+
+def check_template_kwargs(options: dict[str, Any]) -> dict[str, Any]:
+    """Return options of a chat template, dates as text. Raises `ValueError` for one that is no option of a template."""
+    for name in options:
+        if name in RESERVED_TEMPLATE_KWARGS or not name.isidentifier():
+            raise ValueError(f"chat_template_kwargs has {name!r}, which is no option of a chat template; leave it out")
+    return {name: str(value) if isinstance(value, date) else value for name, value in options.items()}
+
+
+class ModelSpec(Section):
+    """Where a model comes from: exactly one of `new`, `folder`, `hub`, `endpoint`.
+
+    A model behind an endpoint answers (`answers` stages) and reads (`teach` stages); its weights are not here. What a
+    stage makes of a model keeps its `chat_template_kwargs` and `control_tokens`.
+    """
+
+    new: NewModel | None = None
+    folder: str | None = None
+    hub: str | None = None
+    revision: str | None = None
+    endpoint: str | list[str] | None = Field(
+        default=None, description="base URL of an OpenAI-compatible server, or of several that serve the same model"
+    )
+    model: str | None = Field(default=None, description="the model's name at the endpoint")
+    key_env: str = Field(default="OPENAI_API_KEY", description="environment variable with the endpoint's key, if any")
+    tokenizer: str | None = Field(default=None, description="folder or hub id of the endpoint's tokenizer, for `teach`")
+    concurrency: PositiveInt = Field(default=16, description="requests to the endpoint under way at once")
+    timeout: PositiveFloat = Field(default=900.0, description="seconds that the endpoint has for one reply")
+    chat_template_kwargs: dict[str, Any] = Field(
+        default_factory=dict, description="options of the chat template, as enable_thinking: false"
+    )
+    control_tokens: Literal["text", "refuse"] = Field(
+        default="text", description="a control token that data spells, as <|im_end|>: it stays text, or is refused"
+    )
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _template_options(cls, options: dict[str, Any]) -> dict[str, Any]:
+        return check_template_kwargs(options)
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "ModelSpec":
+        given = [name for name in ("new", "folder", "hub", "endpoint") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"a model needs exactly one of new, folder, hub, endpoint; got {', '.join(given) or 'none'}"
+            )
+        if self.endpoint is not None and self.model is None:
+            raise ValueError("a model behind an endpoint needs its name there; give it as model")
+        if self.endpoint is not None and self.control_tokens == "refuse" and self.tokenizer is None:
+            raise ValueError(
+                "control_tokens belongs to a tokenizer that is here, and an endpoint has its own; leave it out"
+            )
+        if self.endpoint is None:
+            for name in ("model", "key_env", "tokenizer", "concurrency", "timeout"):
+                if name in self.model_fields_set and getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} belongs to an endpoint; leave it out")
+        return self
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The base URLs of the endpoint."""
+        return (self.endpoint,) if isinstance(self.endpoint, str) else tuple(self.endpoint or ())
