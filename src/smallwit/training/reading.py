@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from smallwit.models.build import backbone, head_weight
+from smallwit.models.conversation import encode_prompt
 from smallwit.models.flops import Cost
 from smallwit.models.tokenizer import encode_completions, encode_prompts
 from smallwit.objectives.teacher import RankedTeacher, TeacherDistribution, TeacherHead
@@ -43,7 +44,12 @@ class ReadingTeacher:
         before = _texts_before(self.student, ids)
         ended = ids[-1] == self.student.eos_token_id
         text = before[-1] if ended else _texts_before(self.student, [*ids, ids[-1]])[-1]
-        prompt = encode_prompts(self.tokenizer, [example.prompt])[0]
+        asked = example.prompt
+        prompt = (
+            encode_prompts(self.tokenizer, [asked])[0]
+            if isinstance(asked, str)
+            else encode_prompt(self.tokenizer, asked)
+        )
         completion = encode_completions(self.tokenizer, [text])[0]
         tokens = (prompt + (completion if ended else completion[:-1]))[: self.model.config.max_position_embeddings]
         met = _first_at(_texts_before(self.tokenizer, completion), text)
