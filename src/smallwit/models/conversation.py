@@ -251,7 +251,7 @@ class _Renderer:
 
         Tried once for each shape of a conversation, with texts that occur nowhere else.
         """
-        turns = [_shape(turn, place in trained) for place, turn in enumerate(self.messages)]
+        turns = [(*turn_shape(turn), place in trained) for place, turn in enumerate(self.messages)]
         shape = (*turns, bool(self.tools), repr(self.kwargs))
         if shape in self.template.whole:
             return
@@ -323,9 +323,10 @@ def _common(one: str, other: str) -> int:
     return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
-def _shape(turn: Mapping[str, Any], trained: bool) -> tuple[Any, ...]:
+def turn_shape(turn: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What a chat template may treat in its own way: a turn's role, its fields, and whether it holds a thought."""
     filled = tuple(sorted(name for name, value in turn.items() if value))
-    return turn["role"], filled, THOUGHT_END in turn.get("content", ""), trained
+    return turn["role"], filled, THOUGHT_END in turn.get("content", "")
 
 
 def _probe(turn: Mapping[str, Any], place: int, trained: bool, wanted: list[tuple[str, str]]) -> dict[str, Any]:

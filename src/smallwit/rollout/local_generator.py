@@ -84,7 +84,10 @@ class LocalGenerator:
     def _templated(self, prompt: Prompt) -> str:
         if self.tokenizer.chat_template:
             messages: Any = list(prompt.messages)
-            text: Any = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            tools: Any = list(prompt.tools) or None
+            text: Any = self.tokenizer.apply_chat_template(
+                messages, tools=tools, tokenize=False, add_generation_prompt=True
+            )
             return text + prompt.prefix
         if len(prompt.messages) > 1 or prompt.prefix:
             turns = ", ".join(message["role"] for message in prompt.messages) + (", a prefix" if prompt.prefix else "")

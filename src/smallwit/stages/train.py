@@ -22,7 +22,7 @@ from smallwit.models.flops import Cost
 from smallwit.recipe.schema import Demonstrations, Rollouts, Source, Text, TrainStage
 from smallwit.rollout.generator import Decoding
 from smallwit.seeds import stable_seed
-from smallwit.stages.demonstrations import posed_problems, worked_solutions
+from smallwit.stages.demonstrations import check_conversations, posed_problems, worked_solutions
 from smallwit.stages.inputs import autocast_of, engine_of, generator_of, model_of, pad_token, tasks_of, tokenizer_of
 from smallwit.stages.job import Info, Job, Reporter, Stopped
 from smallwit.stages.teachers import read_by_teachers, references_of, teachers_of
@@ -92,10 +92,19 @@ def run(job: Job, reporter: Reporter) -> Info:
         log.rewind(trainer.progress.step)
         point(job.work / METRICS, log.path)
 
+    longest = model.config.max_position_embeddings
+    shortened = False
+
     def on_step(metrics: dict[str, float]) -> None:
+        nonlocal shortened
         if not world.first:
             return
         log.write(metrics)
+        if not shortened and any(key.rpartition("/")[2] in ("cut", "left_out") for key in metrics):
+            shortened = True
+            reporter.say(
+                f"examples longer than the model's {longest:,} tokens are cut or left out; the log counts them"
+            )
         if reporter.stopping() and trainer.budget.share(trainer.progress) < 1.0:
             # A signal to the whole process group may have ended verifiers too: then the step is taken again.
             if not any(key.endswith("unverified") and value for key, value in metrics.items()):
@@ -165,12 +174,16 @@ def _source(
             raise UserError(f"stage {job.name}, source {name}: no task has documents to pretrain on")
         return TextSource(documents, tokenizer, spec.batch, longest, seed)
     if isinstance(spec, Demonstrations):
-        stream = ProblemStream(worked_solutions(job, spec, tasks), seed, name, given=spec.order == "given")
-        return DemonstrationSource(stream, tokenizer, spec.batch, longest)
+        solved = worked_solutions(job, spec, tasks)
+        check_conversations(job, spec, solved, tokenizer)
+        stream = ProblemStream(solved, seed, name, given=spec.order == "given")
+        return DemonstrationSource(stream, tokenizer, spec.batch, longest, spec.loss_on)
     assert isinstance(spec, Rollouts)
     estimators = [objective.estimator for objective in objectives if objective.estimator is not None]
     engine = engine_of(job, model, tokenizer, spec.prompts * spec.group)
-    stream = ProblemStream(posed_problems(job, spec, tasks), seed, name)
+    posed = posed_problems(job, spec, tasks)
+    check_conversations(job, spec, posed, tokenizer)
+    stream = ProblemStream(posed, seed, name)
     return RolloutSource(
         stream,
         tokenizer,
