@@ -247,16 +247,18 @@ class _Renderer:
         return end
 
     def require_whole(self, trained: Sequence[int]) -> None:
-        """Raise `UserError` if the template leaves out a turn, a tool call, the tools, or a trained turn's thought.
+        """Raise `UserError` if the template leaves out a turn, a tool call, the tools, or the last turn's thought.
 
         Tried once for each shape of a conversation, with texts that occur nowhere else.
         """
-        turns = [(*turn_shape(turn), place in trained) for place, turn in enumerate(self.messages)]
+        # A thought that only earlier turns lose shows when their prefixes are compared.
+        learned = max(trained, default=-1)
+        turns = [(*turn_shape(turn), place == learned) for place, turn in enumerate(self.messages)]
         shape = (*turns, bool(self.tools), repr(self.kwargs))
         if shape in self.template.whole:
             return
         wanted: list[tuple[str, str]] = []
-        probes = [_probe(turn, place, place in trained, wanted) for place, turn in enumerate(self.messages)]
+        probes = [_probe(turn, place, place == learned, wanted) for place, turn in enumerate(self.messages)]
         text = self._render(probes, prompt=not trained)
         for tool in self.tools:
             wanted.append((str(tool.get("function", tool).get("name")), "the tools"))
@@ -329,7 +331,7 @@ def turn_shape(turn: Mapping[str, Any]) -> tuple[Any, ...]:
     return turn["role"], filled, THOUGHT_END in turn.get("content", "")
 
 
-def _probe(turn: Mapping[str, Any], place: int, trained: bool, wanted: list[tuple[str, str]]) -> dict[str, Any]:
+def _probe(turn: Mapping[str, Any], place: int, learned: bool, wanted: list[tuple[str, str]]) -> dict[str, Any]:
     """The turn with marks for its texts; those that must be seen are added to `wanted`, with words for them."""
     what = f"turn {place + 1} ({turn['role']})"
 
@@ -340,7 +342,7 @@ def _probe(turn: Mapping[str, Any], place: int, trained: bool, wanted: list[tupl
         return text
 
     made = dict(turn)
-    thought = f"the thought of {what}" if trained else None
+    thought = f"the thought of {what}" if learned else None
     if turn.get("content"):
         content = mark("content", what)
         if THOUGHT_END in turn["content"]:
