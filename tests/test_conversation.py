@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from chat_templates import FAMILIES, MARKED, chat_tokenizer, with_template
+from conversation_templates import FAMILIES, MARKED, chat_tokenizer, with_template
 from smallwit.errors import UserError
 from smallwit.models.conversation import Conversation, LossOn, encode_conversation, encode_prompt
 from smallwit.models.tokenizer import encode_completions, encode_prompts

@@ -1,19 +1,24 @@
 """Worked solutions as examples: plain rows and conversations side by side, and what is too long."""
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import torch
 
-from chat_templates import chat_tokenizer
+from conversation_templates import chat_tokenizer
 from smallwit.errors import UserError
+from smallwit.models.flops import Cost
 from smallwit.models.tokenizer import encode_completions, encode_prompts
+from smallwit.recipe.schema import Rollouts
+from smallwit.rollout.engine import Completion
 from smallwit.tasks.base import Problem
 from smallwit.tasks.wordmath import WordMath
 from smallwit.training.batch import Example, TokenBatch
 from smallwit.training.demonstrations import demonstration_examples, encode_problems
-from smallwit.training.sources import DemonstrationSource, ProblemStream, TaskProblems
+from smallwit.training.sources import DemonstrationSource, ProblemStream, RolloutSource, TaskProblems
 from smallwit.training.teacher_store import example_key
 
 TOKENIZER = chat_tokenizer("chatml")
@@ -102,6 +107,29 @@ def test_prompts_of_conversations_are_their_turns() -> None:
     for tokens, asked in ((turns, TURNS[:-1]), (question, TURNS[:2])):
         text: Any = TOKENIZER.apply_chat_template(list(asked), tokenize=False, add_generation_prompt=True)
         assert TOKENIZER.decode(tokens) == text
+
+
+@dataclass
+class Echo:
+    """Answers every prompt with the end, and remembers the prompts."""
+
+    asked: list[list[int]] = field(default_factory=list)
+
+    def generate(self, prompts: Sequence[list[int]], *rest: Any) -> list[Completion]:
+        self.asked += prompts
+        return [Completion([TOKENIZER.eos_token_id], [-0.5], False) for _ in prompts]
+
+
+def test_rollouts_answer_the_turns_of_a_conversation() -> None:
+    stream = ProblemStream([TaskProblems(TASK, [TALK], 0, 1)], 0, "name", given=True)
+    spec = Rollouts(kind="rollouts", prompts=1, group=2, max_new_tokens=4)
+    engine = Echo()
+    source = RolloutSource(stream, TOKENIZER, engine, spec, Cost(1, 1, 1), seed=0, estimator=None)
+    first, _ = source.batch(0).examples
+    prompt = encode_problems(TOKENIZER, [TALK])[0]
+    assert engine.asked == [prompt, prompt]
+    assert first.tokens == [*prompt, TOKENIZER.eos_token_id]
+    assert first.prompt == {"messages": TURNS[:-1], "tools": ()}
 
 
 def test_a_conversation_without_an_answer_is_not_learned_from() -> None:
