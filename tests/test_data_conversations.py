@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from data_resources import step
@@ -97,6 +99,23 @@ class TestRows:
         assert str(made).startswith("f.jsonl:7: ")
         assert reason in made.reason
         assert shape_trouble(theirs) == made.reason
+
+    def test_arguments_that_parquet_has_merged_are_refused(self, tmp_path: Path) -> None:
+        other = CALL | {"function": {"name": "look", "arguments": {"place": "Rome"}}}
+        rows = [{"messages": [ASKS, CALLS | {"tool_calls": [call]}, RESULT, SAYS]} for call in (CALL, other)]
+        source = {"kind": "file", "path": "rows.parquet", "origin": "o", "license": "l"}
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet")
+        with pytest.raises(UserError, match=r"rows\.parquet:1: the arguments of add hold null, .* as JSON text"):
+            step(tmp_path, {"kind": "gather", "sources": [source]}, [])
+        for each in rows:
+            function = each["messages"][1]["tool_calls"][0]["function"]
+            each["messages"][1]["tool_calls"] = [
+                {"function": function | {"arguments": json.dumps(function["arguments"])}}
+            ]
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet")
+        made, _ = step(tmp_path, {"kind": "gather", "sources": [source]}, [])
+        calls = [each["messages"][1]["tool_calls"][0]["function"]["arguments"] for each in made]
+        assert calls == [{"a": 1, "b": 2}, {"place": "Rome"}]
 
     def test_a_problem_has_the_turns_and_the_answer(self) -> None:
         problem = problem_of(row(AGENT, tools=[TOOL], answer="3"))

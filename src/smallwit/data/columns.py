@@ -2,16 +2,17 @@
 
 from pathlib import Path
 
-from smallwit.data.turns import normal_tools, normal_turn, tools_trouble, turns_trouble
+from smallwit.data.turns import merged_trouble, normal_tools, normal_turn, tools_trouble, turns_trouble
 from smallwit.recipe.data import ROW_COLUMNS, MappedRows
 from smallwit.rows import BadRow, Row
 from smallwit.tasks.gsm8k import worked_answer
 
 
-def mapped(theirs: Row, source: MappedRows, path: Path, line: int) -> Row | BadRow:
+def mapped(theirs: Row, source: MappedRows, path: Path, line: int, *, columnar: bool = False) -> Row | BadRow:
     """A row in our columns, or why it cannot be one. Other columns are left behind.
 
-    A column that the recipe does not map is looked for under our own name. Numbers as answers become text.
+    A column that the recipe does not map is looked for under our own name. Numbers as answers become text. `columnar`
+    is for rows of formats that give all objects of a column the same keys.
     """
     row: Row = {}
     named = {str(name): column for name, column in source.columns.items()}
@@ -32,6 +33,8 @@ def mapped(theirs: Row, source: MappedRows, path: Path, line: int) -> Row | BadR
             return BadRow(path, line, "style is gsm8k, and the completion has no line '#### answer'")
         row["completion"], row["answer"] = worked
     reason = shape_trouble(row)
+    if reason is None and columnar:
+        reason = merged_trouble(row)
     if reason is not None:
         return BadRow(path, line, reason)
     row = plain(row)

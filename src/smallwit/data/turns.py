@@ -37,6 +37,28 @@ def tools_trouble(tools: Any) -> str | None:
     return None
 
 
+def merged_trouble(row: Row) -> str | None:
+    """Why tool calls or tools read from columns (parquet, the hub) are not those that were written, or `None`.
+
+    Columns give all objects of a place the same keys, with null where an object had none.
+    """
+    columns = [row.get(name) for name in ("messages", "prompt", "completion")]
+    turns = [turn for column in columns if isinstance(column, list) for turn in column]
+    calls = [call["function"] for turn in turns for call in turn.get("tool_calls") or ()]
+    for what, value in [
+        *((f"the arguments of {call['name']}", call["arguments"]) for call in calls),
+        ("the tools", row.get("tools") or []),
+    ]:
+        if _has_null(value):
+            return f"{what} hold null, as columns put it in place of what is missing; store them as JSON text"
+    return None
+
+
+def _has_null(value: Any) -> bool:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return value is None or any(map(_has_null, parts))
+
+
 def normal_turn(turn: Mapping[str, Any]) -> Turn:
     """A turn without empty fields; `content` is text, and the arguments of tool calls are objects."""
     made = {name: value for name, value in turn.items() if value not in (None, [])} | {
