@@ -11,13 +11,13 @@ import jinja2
 from transformers import PreTrainedTokenizerBase
 
 from smallwit.errors import UserError
+from smallwit.models.template_check import left_out, turn_shape
 from smallwit.models.tokenizer import end_tokens
 
 Turns = Sequence[Mapping[str, Any]]
 LossOn = Literal["last", "all"]
-THOUGHT_END = "</think>"
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
-_PROBE = "probe{}x"
+_MARK = "markoftheanswerx"
 
 
 class Conversation(TypedDict):
@@ -46,7 +46,7 @@ def encode_prompt(
     Raises `UserError` where the template cannot render it or leaves a turn out.
     """
     renderer = _Renderer(tokenizer, conversation, chat_template_kwargs)
-    renderer.require_whole(trained=())
+    renderer.require_whole(learned=None)
     return renderer.ids(renderer.text(len(conversation["messages"]), prompt=True))
 
 
@@ -70,7 +70,7 @@ def encode_conversation(
     if not assistant or assistant[-1] != len(messages) - 1:
         raise UserError("the conversation does not end in an assistant turn, so there is nothing to learn at its end")
     turns = assistant if loss_on == "all" else assistant[-1:]
-    renderer.require_whole(trained=turns)
+    renderer.require_whole(learned=turns[-1])
     whole = renderer.ids(renderer.text(len(messages)))
     pieces = [renderer.turn(place) for place in turns]
     aligned = all(whole[: len(piece.before)] == piece.before for piece in pieces)
@@ -246,27 +246,19 @@ class _Renderer:
                     break
         return end
 
-    def require_whole(self, trained: Sequence[int]) -> None:
-        """Raise `UserError` if the template leaves out a turn, a tool call, the tools, or the last turn's thought.
+    def require_whole(self, learned: int | None) -> None:
+        """Raise `UserError` for a template that leaves out a turn, a tool call, the tools, or the thought to learn.
 
-        Tried once for each shape of a conversation, with texts that occur nowhere else.
+        Tried once for each shape of a conversation.
         """
-        # A thought that only earlier turns lose shows when their prefixes are compared.
-        learned = max(trained, default=-1)
-        turns = [(*turn_shape(turn), place == learned) for place, turn in enumerate(self.messages)]
-        shape = (*turns, bool(self.tools), repr(self.kwargs))
+        shape = (*map(turn_shape, self.messages), learned, bool(self.tools), repr(self.kwargs))
         if shape in self.template.whole:
             return
-        wanted: list[tuple[str, str]] = []
-        probes = [_probe(turn, place, place == learned, wanted) for place, turn in enumerate(self.messages)]
-        text = self._render(probes, prompt=not trained)
-        for tool in self.tools:
-            wanted.append((str(tool.get("function", tool).get("name")), "the tools"))
-        for mark, what in wanted:
-            if mark not in text:
-                raise UserError(
-                    f"the chat template leaves out {what}; use a template that writes it, or drop such conversations"
-                )
+        lost = left_out(lambda turns: self._render(turns, prompt=learned is None), self.messages, self.tools, learned)
+        if lost is not None:
+            raise UserError(
+                f"the chat template leaves out {lost}; use a template that writes it, or drop such conversations"
+            )
         self.template.whole.add(shape)
 
     def _render(self, messages: Turns, prompt: bool) -> str:
@@ -297,9 +289,8 @@ class _Renderer:
         return self.template.end
 
     def _written_behind(self) -> str:
-        mark = _PROBE.format("end")
-        text = self._render([{"role": "user", "content": "?"}, {"role": "assistant", "content": mark}], prompt=False)
-        return text.rpartition(mark)[2]
+        text = self._render([{"role": "user", "content": "?"}, {"role": "assistant", "content": _MARK}], prompt=False)
+        return text.rpartition(_MARK)[2]
 
 
 class _Template:
@@ -323,42 +314,3 @@ def _common(one: str, other: str) -> int:
     """The length of the common beginning."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
-
-
-def turn_shape(turn: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What a chat template may treat in its own way: a turn's role, its fields, and whether it holds a thought."""
-    filled = tuple(sorted(name for name, value in turn.items() if value))
-    return turn["role"], filled, THOUGHT_END in turn.get("content", "")
-
-
-def _probe(turn: Mapping[str, Any], place: int, learned: bool, wanted: list[tuple[str, str]]) -> dict[str, Any]:
-    """The turn with marks for its texts; those that must be seen are added to `wanted`, with words for them."""
-    what = f"turn {place + 1} ({turn['role']})"
-
-    def mark(part: str, described: str | None) -> str:
-        text = _PROBE.format(f"{place}{part}")
-        if described is not None:
-            wanted.append((text, described))
-        return text
-
-    made = dict(turn)
-    thought = f"the thought of {what}" if learned else None
-    if turn.get("content"):
-        content = mark("content", what)
-        if THOUGHT_END in turn["content"]:
-            content = f"<think>\n{mark('thought', thought)}\n{THOUGHT_END}\n\n{content}"
-        made["content"] = content
-    if turn.get("reasoning_content"):
-        made["reasoning_content"] = mark("reasoning", thought)
-    if turn.get("tool_calls"):
-        made["tool_calls"] = [
-            {
-                **call,
-                "function": {
-                    "name": mark(f"call{number}name", f"the tool calls of {what}"),
-                    "arguments": {"x": mark(f"call{number}argument", f"the tool calls of {what}")},
-                },
-            }
-            for number, call in enumerate(turn["tool_calls"])
-        ]
-    return made

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from smallwit.data.dataset import read_problems
 from smallwit.errors import UserError
-from smallwit.models.conversation import turn_shape
+from smallwit.models.template_check import turn_shape
 from smallwit.recipe.schema import Rollouts, WorkedSolutions
 from smallwit.stages.job import Job
 from smallwit.tasks.base import Problem, Task
