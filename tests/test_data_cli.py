@@ -121,7 +121,8 @@ class TestValidate:
             "3: not JSON (Expecting property name enclosed in double quotes: line 2 column 1 (char 2))",
             "4: a row has a prompt, or messages; this has neither prompt nor messages",
             "5: the id 'a' came before",
-            "6: turn 1 of 'messages' must have a role (system, user, assistant) and a content that is text",
+            "6: turn 1 of 'messages' must have a role (system, developer, user, assistant, tool) and a content that is "
+            "text",
             "7: the prompt is empty",
         ]
         assert printed.err.endswith("5 of 6 rows are bad; mend or remove them\n")

@@ -237,6 +237,12 @@ class TestRefusals:
                 "solutions from the tasks, source 'worked' reads",
             ),
             (STORE, STORE[:-1] + ", tasks: [algebra]}", LEARN, "does not have task 'wordmath', which source 'worked'"),
+            (
+                STORE,
+                STORE[:-1] + ", loss_on: all}",
+                LEARN,
+                "has loss_on: all, source 'worked' has last; make them equal",
+            ),
             (STORE, STORE[:-1] + ", limit: 5}", LEARN, "has 5 problems of each task, source 'worked' reads all"),
             (
                 "teacher: teacher}",

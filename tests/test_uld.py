@@ -17,6 +17,7 @@ from pipeline_recipes import HEAD
 from recipe_samples import refusal
 from smallwit.models.build import new_model, save_model
 from smallwit.models.chat import ChatTokenizer
+from smallwit.models.conversation import Conversation, encode_prompt
 from smallwit.models.tokenizer import train_tokenizer
 from smallwit.objectives.divergence import DivergenceView, TotalVariation
 from smallwit.objectives.head import token_statistics
@@ -85,7 +86,7 @@ class TestReading:
     def test_the_teacher_reads_the_same_text_in_its_own_tokens(self) -> None:
         for each in EXAMPLES:
             reading = reading_teacher().read(each)
-            assert each.prompt is not None
+            assert isinstance(each.prompt, str)
             prompt = ChatTokenizer(other_tokenizer()).encode_prompts([each.prompt])[0]
             assert reading.tokens[: len(prompt)] == prompt
             assert reading.tokens[-1] == other_tokenizer().eos_token_id
@@ -107,6 +108,21 @@ class TestReading:
                 theirs = other_tokenizer().decode(reading.tokens[prompt : position + 1])
                 assert ours == theirs
         assert met > missed > 0
+
+    def test_the_turns_of_a_conversation_go_through_the_teachers_template(self) -> None:
+        turns = [
+            {"role": "user", "content": "Tom has 3 eggs?"},
+            {"role": "assistant", "content": "7"},
+            {"role": "user", "content": "Ana?"},
+        ]
+        asked: Conversation = {"messages": turns, "tools": ()}
+        ids = encode_prompt(ChatTokenizer(tokenizer()), asked)
+        answer = ChatTokenizer(tokenizer()).encode_completions(["3 + 4 = 7"])[0]
+        reading = reading_teacher().read(Example(ids + answer, len(ids), prompt=asked))
+        prompt = encode_prompt(ChatTokenizer(other_tokenizer()), asked)
+        assert reading.tokens[: len(prompt)] == prompt
+        assert reading.positions[0] == len(prompt) - 1
+        assert reading.aligned > 1
 
     def test_the_first_token_and_the_end_are_always_met(self) -> None:
         for each in EXAMPLES:
@@ -298,6 +314,11 @@ stages:
         ("old", "new", "message"),
         [
             ("{kind: demonstrations, batch: 4}", "{kind: text, batch: 4}", "uld needs prompts and completions; read"),
+            (
+                "{kind: demonstrations, batch: 4}",
+                "{kind: demonstrations, batch: 4, loss_on: all}",
+                "uld compares one completion an example, and source 'demos' has loss_on: all; use loss_on: last",
+            ),
             ("source: demos, teacher", "source: demos, top_k: 3, teacher", "top_k: uld compares all probabilities"),
             (
                 "  - name: kd",

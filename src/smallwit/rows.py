@@ -70,6 +70,15 @@ def read_rows(
     return rows, bad
 
 
+def is_parquet(path: Path) -> bool:
+    """Whether a file's first bytes are parquet's. Raises `UserError` for a file that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_PARQUET)) == _PARQUET
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error}); check the path") from error
+
+
 def scan_rows(
     path: Path | str,
     columns: Mapping[str, type] | None = None,

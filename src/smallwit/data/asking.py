@@ -177,9 +177,8 @@ class Asker:
         """What a reply depends on. Greedy decoding draws no random numbers."""
         prompt, decoding = call.prompt, call.decoding
         seed = call.seed if decoding.temperature > 0 else None
-        return content_key(
-            [self.models[call.teacher].identity, prompt.messages, prompt.text, prompt.prefix, asdict(decoding), seed]
-        )
+        asked = [prompt.messages, prompt.text, prompt.prefix, *([prompt.tools] if prompt.tools else [])]
+        return content_key([self.models[call.teacher].identity, *asked, asdict(decoding), seed])
 
 
 @contextmanager

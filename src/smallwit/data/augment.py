@@ -68,6 +68,8 @@ class AugmentStep:
         reasons: dict[int, str] = {}
         for place, (_, problem, way) in enumerate(attempts):
             try:
+                if problem.messages:
+                    raise Unusable("a conversation; only a single question can be rewritten")
                 prompt = writing_prompt(way, spec, problem, seeds[place])
             except Unusable as error:
                 reasons[place] = str(error)

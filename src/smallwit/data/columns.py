@@ -1,19 +1,18 @@
 """Other people's columns as ours: prompt and completion, or a conversation."""
 
 from pathlib import Path
-from typing import Any
 
+from smallwit.data.turns import merged_trouble, normal_tools, normal_turn, tools_trouble, turns_trouble
 from smallwit.recipe.data import ROW_COLUMNS, MappedRows
 from smallwit.rows import BadRow, Row
 from smallwit.tasks.gsm8k import worked_answer
 
-ROLES = ("system", "user", "assistant")
 
-
-def mapped(theirs: Row, source: MappedRows, path: Path, line: int) -> Row | BadRow:
+def mapped(theirs: Row, source: MappedRows, path: Path, line: int, *, columnar: bool = False) -> Row | BadRow:
     """A row in our columns, or why it cannot be one. Other columns are left behind.
 
-    A column that the recipe does not map is looked for under our own name. Numbers as answers become text.
+    A column that the recipe does not map is looked for under our own name. Numbers as answers become text. `columnar`
+    is for rows of formats that give all objects of a column the same keys.
     """
     row: Row = {}
     named = {str(name): column for name, column in source.columns.items()}
@@ -34,6 +33,8 @@ def mapped(theirs: Row, source: MappedRows, path: Path, line: int) -> Row | BadR
             return BadRow(path, line, "style is gsm8k, and the completion has no line '#### answer'")
         row["completion"], row["answer"] = worked
     reason = shape_trouble(row)
+    if reason is None and columnar:
+        reason = merged_trouble(row)
     if reason is not None:
         return BadRow(path, line, reason)
     row = plain(row)
@@ -53,9 +54,16 @@ def shape_trouble(row: Row) -> str | None:
         value = row.get(name)
         if value is None or (isinstance(value, str) and name != "messages"):
             continue
-        trouble = _turns_trouble(name, value)
+        trouble = turns_trouble(name, value)
         if trouble is not None:
             return trouble
+    if row.get("tools") is not None and (trouble := tools_trouble(row["tools"])) is not None:
+        return trouble
+    if row.get("messages") is not None and row.get("completion") is not None:
+        return "a conversation ends in its answer; this has messages and a completion"
+    if isinstance(row.get("completion"), list) and [turn["role"] for turn in row["completion"]] != ["assistant"]:
+        roles = ", ".join(turn["role"] for turn in row["completion"])
+        return f"a completion is one assistant turn; this has {roles}: give the conversation as messages"
     if isinstance(row.get("prompt"), list) != isinstance(row.get("completion", row.get("prompt")), list):
         return "prompt and completion must both be text, or both conversations"
     if isinstance(row.get("prompt"), str) and not row["prompt"].strip():
@@ -68,29 +76,24 @@ def shape_trouble(row: Row) -> str | None:
     return None
 
 
-def _turns_trouble(name: str, turns: Any) -> str | None:
-    if not isinstance(turns, list) or not turns:
-        return (
-            f"column '{name}' must be text or a list of turns"
-            if name != "messages"
-            else "messages must be a list of turns"
-        )
-    for number, turn in enumerate(turns, 1):
-        good = isinstance(turn, dict) and turn.get("role") in ROLES and isinstance(turn.get("content"), str)
-        if not good:
-            return f"turn {number} of '{name}' must have a role ({', '.join(ROLES)}) and a content that is text"
-    return None
-
-
 def plain(row: Row) -> Row:
-    """A conversation of one question, or of one question and its answer, as prompt and completion."""
+    """The row in one form: a question, or a question and its answer, as prompt and completion; all else as messages."""
     row = dict(row)
+    tools = normal_tools(row.pop("tools", None) or [])
+    if tools:
+        row["tools"] = tools
+        if isinstance(row.get("prompt"), str):
+            answer = row.pop("completion", None)
+            row["messages"] = [{"role": "user", "content": row.pop("prompt")}]
+            row["messages"] += [] if answer is None else [{"role": "assistant", "content": answer}]
     if isinstance(row.get("prompt"), list):
         row["messages"] = row.pop("prompt") + (row.pop("completion", None) or [])
-    turns = row.get("messages")
-    if turns is not None and [turn["role"] for turn in turns] in (["user"], ["user", "assistant"]):
-        del row["messages"]
-        row["prompt"] = turns[0]["content"]
-        if len(turns) == 2:
-            row["completion"] = turns[1]["content"]
+    if "messages" in row:
+        turns = row["messages"] = [normal_turn(turn) for turn in row["messages"]]
+        simple = not tools and all(turn.keys() == {"role", "content"} for turn in turns)
+        if simple and [turn["role"] for turn in turns] in (["user"], ["user", "assistant"]):
+            del row["messages"]
+            row["prompt"] = turns[0]["content"]
+            if len(turns) == 2:
+                row["completion"] = turns[1]["content"]
     return row

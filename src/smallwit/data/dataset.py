@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from smallwit.data.step import problem_of
+from smallwit.data.turns import normal_turn
 from smallwit.errors import UserError
 from smallwit.rows import BadRow, Row, scan_rows
 from smallwit.tasks.base import SPLITS, Problem
@@ -39,7 +40,10 @@ def read_dataset(
         for row in scan_rows(path, far=far_in_all):
             if isinstance(row, BadRow):
                 raise UserError(str(row))
-            yield {name: value for name, value in row.items() if value is not None}
+            there = {name: value for name, value in row.items() if value is not None}
+            if "messages" in there:
+                there["messages"] = [normal_turn(turn) for turn in there["messages"]]
+            yield there
 
 
 def read_problems(folder: Path) -> dict[str | None, list[Problem]]:

@@ -9,6 +9,7 @@ from itertools import islice
 from smallwit.data.lsh import Index, Text
 from smallwit.data.normalise import squeezed_formula
 from smallwit.data.step import Context, texts
+from smallwit.data.turns import asked_and_answered, tools_text
 from smallwit.recipe.data import Deduplicate
 from smallwit.rows import Row
 
@@ -43,17 +44,23 @@ class DeduplicateStep:
     def _text(self, row: Row) -> Text:
         prompt, completion = texts(row)
         parts = [prompt] if completion is None or self.spec.by == "prompt" else [prompt, completion]
-        digest = hashlib.blake2b(
-            "\0".join(map(squeezed_formula, parts)).encode("utf-8", "replace"), digest_size=16
-        ).digest()
+        frame = _frame(row)
+        squeezed = [*map(squeezed_formula, parts), *([frame] if frame else [])]
+        digest = hashlib.blake2b("\0".join(squeezed).encode("utf-8", "replace"), digest_size=16).digest()
         if self.spec.near is None:
             return Text(str(row["id"]), digest, (), "")
         whole = "\n".join(parts)
-        numbers = ""
+        numbers = frame
         if self.spec.near.same_numbers:
             found = sorted(number.replace(",", "") for number in _NUMBER.findall(whole))
-            numbers = json.dumps([found, row.get("answer")], sort_keys=True)
+            numbers += json.dumps([found, row.get("answer")], sort_keys=True)
         return Text(str(row["id"]), digest, runs(whole, self.spec.near.words), numbers)
+
+
+def _frame(row: Row) -> str:
+    """What of a conversation is not its text: who asks what, and the tools."""
+    asked, _ = asked_and_answered(row["messages"]) if row.get("messages") else ((), None)
+    return " ".join(turn["role"] for turn in asked) + tools_text(row)
 
 
 def runs(text: str, length: int) -> list[bytes]:

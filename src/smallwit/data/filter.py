@@ -112,12 +112,13 @@ class _Agreement:
         reasons: list[str | None] = [None] * len(rows)
         by_task: dict[str, list[int]] = {}
         for place, row in enumerate(rows):
-            if texts(row)[1] is None:
+            if problem_of(row).solution is None:
                 reasons[place] = "has no completion"
             else:
                 by_task.setdefault(self.resources.task_of(row).name, []).append(place)
         for name, places in by_task.items():
-            pairs = [(problem_of(rows[place]), texts(rows[place])[1] or "") for place in places]
+            problems = [problem_of(rows[place]) for place in places]
+            pairs = [(problem, problem.solution or "") for problem in problems]
             for place, verdict in zip(places, self.resources.tasks[name].judge(pairs), strict=True):
                 self.judged += 1
                 if verdict.strict is None:

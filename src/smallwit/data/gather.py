@@ -11,7 +11,7 @@ from smallwit.data.dataset import read_dataset
 from smallwit.data.step import Context, Pace, Resources
 from smallwit.errors import UserError
 from smallwit.recipe.data import FileRows, Gather, HubRows, RowSourceSpec, StageRows, TaskRows
-from smallwit.rows import BadRow, Row, scan_rows
+from smallwit.rows import BadRow, Row, is_parquet, scan_rows
 from smallwit.tasks.dataset import first_line
 
 _BAD_SHARE = 0.001
@@ -101,8 +101,9 @@ def _files(source: FileRows, base: Path, far: Far) -> Iterator[Row | BadRow]:
         def far_in_all(share: float, number: int = number) -> None:
             far((number + share) / len(paths))
 
+        columnar = is_parquet(path)
         for index, row in enumerate(_FORMATS.get(path.suffix, scan_rows)(path, far=far_in_all), 1):
-            yield row if isinstance(row, BadRow) else mapped(row, source, path, index)
+            yield row if isinstance(row, BadRow) else mapped(row, source, path, index, columnar=columnar)
 
 
 def files_of(source: FileRows, base: Path) -> list[Path]:
@@ -166,7 +167,7 @@ def _hub(source: HubRows, context: Context, far: Far) -> Iterator[Row | BadRow]:
         for index, row in enumerate(stream, 1):
             if source.limit or count:
                 far(index / (source.limit or count or 1))
-            made = mapped(dict(row), source, Path(source.repository), index)
+            made = mapped(dict(row), source, Path(source.repository), index, columnar=True)
             if not isinstance(made, BadRow):
                 made.setdefault("origin", source.origin or source.repository)
                 if license:

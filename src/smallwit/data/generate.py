@@ -1,11 +1,13 @@
 """Let teachers answer problems: one row a reply."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from smallwit.data.asking import Call, asker_of, chunks
-from smallwit.data.step import Context, problem_of
+from smallwit.data.step import Context, answered, problem_of
+from smallwit.errors import UserError
 from smallwit.recipe.generation import Generate, Template
-from smallwit.rollout.generator import Prompt
+from smallwit.rollout.generator import Message, Prompt
 from smallwit.rows import Row
 from smallwit.seeds import stable_seed
 
@@ -32,20 +34,19 @@ class GenerateStep:
                     Call(t, prompt_of(row, spec.prompt), spec.draw.decoding, sample_seed(resources.seed, row, sample))
                     for row, t, sample in wanted
                 ]
-                answered: set[int] = set()
+                done: set[int] = set()
                 replies = asker.replies(calls)
                 for (row, teacher, sample), reply in zip(wanted, replies, strict=False):
                     if reply is None:
                         continue
-                    answered.add(id(row))
-                    yield row | {
-                        "completion": reply.text,
+                    done.add(id(row))
+                    yield answered(row, reply.text) | {
                         "teacher": teacher,
                         "sample": sample,
                         "truncated": reply.truncated,
                     }
                 for row in chunk:
-                    if id(row) not in answered:
+                    if id(row) not in done:
                         context.drop(row, *asker.why_not())
 
 
@@ -60,8 +61,26 @@ def sample_seed(seed: int, row: Row, sample: int, *what: object) -> int:
 
 
 def prompt_of(row: Row, template: Template) -> Prompt:
-    """A row in the places of a template. What it does not have is empty."""
+    """A row in the places of a template; what it does not have is empty. A conversation keeps its turns: the template
+    frames its last user turn.
+
+    Raises `UserError` for a conversation that the template cannot frame.
+    """
     problem = problem_of(row)
     gold = problem.gold
-    answer = "" if gold is None else str(gold)
-    return template.fill({"problem": problem.prompt, "answer": answer, "solution": problem.solution or ""})
+    values = {"answer": "" if gold is None else str(gold), "solution": problem.solution or ""}
+    if not problem.messages:
+        return template.fill(values | {"problem": problem.prompt})
+    *before, last = problem.asked
+    if last["role"] != "user" and template.user != "{problem}":
+        raise UserError(
+            f"row {row['id']} is a conversation that ends in a {last['role']} turn, and the step's prompt frames what "
+            "a user asks; leave the prompt out, or filter such rows"
+        )
+    if template.system is not None and any(turn["role"] in ("system", "developer") for turn in before):
+        raise UserError(
+            f"row {row['id']} is a conversation with a system turn, and the step's prompt has one too; leave one out"
+        )
+    filled = template.fill(values | {"problem": last["content"]})
+    asked: Message = {**last, "content": filled.messages[-1]["content"]}
+    return replace(filled, messages=(*filled.messages[:-1], *before, asked), tools=problem.tools)

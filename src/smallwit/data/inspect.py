@@ -18,6 +18,7 @@ from smallwit.data.build import make_step
 from smallwit.data.dataset import read_dataset
 from smallwit.data.step import Context, Resources, texts
 from smallwit.data.suites import benchmarks
+from smallwit.data.turns import readable
 from smallwit.errors import UserError
 from smallwit.recipe.data import DataStepSpec, Decontaminate, Deduplicate
 from smallwit.rows import Row
@@ -133,7 +134,8 @@ def show(found: Inspection) -> None:
         console.print(f"not looked for, as they cannot be loaded: {', '.join(found.not_looked_for)}", highlight=False)
     for row in found.rows:
         console.rule(str(row.get("id", "")))
-        console.print("\n\n".join(text for text in texts(row) if text is not None), markup=False, highlight=False)
+        text = "\n\n".join(text for text in texts(row) if text is not None)
+        console.print(readable(row["messages"]) if row.get("messages") else text, markup=False, highlight=False)
 
 
 def _measure(batch: list[Row], found: Inspection, tokenizer: "PreTrainedTokenizerBase | None") -> None:

@@ -1,9 +1,11 @@
 """A model that data construction asks, and what its replies cost."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from smallwit.data.turns import turn_text
 from smallwit.recipe.generation import Price
 from smallwit.rollout.generator import Generator, Prompt
 
@@ -31,7 +33,8 @@ class Spent(NamedTuple):
 
 def most_prompt_tokens(prompt: Prompt) -> int:
     """A bound on a prompt's length with any tokenizer: a token is a byte at least."""
-    texts = [message["content"] for message in prompt.messages] + [prompt.text or "", prompt.prefix]
+    texts = [turn_text(message) for message in prompt.messages] + [prompt.text or "", prompt.prefix]
+    texts += [json.dumps(tool) for tool in prompt.tools]
     return sum(len(text.encode()) + _TURN_TOKENS for text in texts if text)
 
 

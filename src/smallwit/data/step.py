@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from smallwit.data.model import Model
 from smallwit.data.personal import Finding, findings
+from smallwit.data.turns import asked_and_answered, tools_text, turn_text
 from smallwit.errors import UserError
 from smallwit.journal import Journal
 from smallwit.rows import Row
@@ -189,20 +190,31 @@ def _clock(seconds: float) -> str:
 
 
 def texts(row: Row) -> tuple[str, str | None]:
-    """What is asked and what is answered, whichever columns hold them. Of a conversation: all turns before the last
-    assistant's, one after the other, and the last assistant's."""
+    """The text that is asked and that is answered, whichever columns hold it. Of a conversation: all turns before the
+    answer, one after the other, and the answer."""
     if row.get("messages"):
-        turns = row["messages"]
-        last = turns[-1]["content"] if turns[-1]["role"] == "assistant" else None
-        asked = turns if last is None else turns[:-1]
-        return "\n\n".join(turn["content"] for turn in asked), last
+        asked, answer = asked_and_answered(row["messages"])
+        return "\n\n".join(map(turn_text, asked)), None if answer is None else turn_text(answer)
     return row["prompt"], row.get("completion")
+
+
+def answered(row: Row, text: str) -> Row:
+    """The row with `text` as its answer: the completion, or the assistant's turn at the end of a conversation."""
+    if not row.get("messages"):
+        return row | {"completion": text}
+    asked, _ = asked_and_answered(row["messages"])
+    return row | {"messages": [*asked, {"role": "assistant", "content": text}]}
 
 
 def problem_of(row: Row) -> Problem:
     """A row as a task's problem, so that the task's verifier can judge answers to it."""
     prompt, completion = texts(row)
-    return Problem(str(row["id"]), prompt, row.get("answer"), completion)
+    turns = row.get("messages") or []
+    if turns:
+        _, answer = asked_and_answered(turns)
+        completion = None if answer is None else answer["content"]
+    tools = tuple(row.get("tools") or ())
+    return Problem(str(row["id"]), prompt, row.get("answer"), completion, tuple(turns), tools)
 
 
 # ---- personal data
@@ -216,8 +228,8 @@ def screened(rows: Iterator[Row], context: Context, action: str) -> Iterator[Row
     """
     found: Counter[str] = Counter()
     for row in rows:
-        asked, answered = texts(row)
-        for finding in findings(asked if answered is None else f"{asked}\n{answered}"):
+        asked, answer = texts(row)
+        for finding in findings("\n".join(filter(None, (asked, answer, tools_text(row))))):
             if action == "stop":
                 raise UserError(_stopped(row, finding))
             found[finding.kind] += 1

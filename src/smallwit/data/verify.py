@@ -6,6 +6,7 @@ from itertools import groupby
 from smallwit.data.asking import chunks
 from smallwit.data.keep import kept
 from smallwit.data.step import Context, problem_of
+from smallwit.data.turns import asked_and_answered
 from smallwit.errors import UserError
 from smallwit.recipe.generation import Verify
 from smallwit.rows import Row
@@ -51,7 +52,7 @@ class VerifyStep:
         return verdict.strict if self.spec.reading == "strict" else verdict.score
 
     def _kept(self, judged: Sequence[tuple[Row, Verdict]], good: Sequence[Row], context: Context) -> Iterator[Row]:
-        chosen = [good[place] for place in kept([row["completion"] for row in good], self.spec.keep)]
+        chosen = [good[place] for place in kept([answer_of(row) for row in good], self.spec.keep)]
         identities = {id(row) for row in chosen}
         wrong = []
         for row, verdict in judged:
@@ -69,10 +70,12 @@ class VerifyStep:
 
 
 def preference(better: Row, worse: Row) -> Row:
-    """TRL's columns of a pair, behind what says where it came from."""
-    about = {name: better[name] for name in ("id", "task", "origin", "license") if name in better}
-    pair = {"prompt": better["prompt"], "chosen": better["completion"], "rejected": worse["completion"]}
-    return pair | about
+    """TRL's columns of a pair, texts or turns, and what says where it came from."""
+    about = {name: better[name] for name in ("tools", "id", "task", "origin", "license") if name in better}
+    if better.get("messages"):
+        asked, chosen = asked_and_answered(better["messages"])
+        return {"prompt": asked, "chosen": [chosen], "rejected": [worse["messages"][-1]]} | about
+    return {"prompt": better["prompt"], "chosen": better["completion"], "rejected": worse["completion"]} | about
 
 
 def problem_groups(rows: Iterator[Row]) -> Iterator[list[Row]]:

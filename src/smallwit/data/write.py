@@ -8,6 +8,7 @@ from typing import Any
 
 from smallwit.data.normalise import squeezed, text_hash
 from smallwit.data.step import Context, texts
+from smallwit.data.turns import TEXT_FIELDS
 from smallwit.errors import UserError
 from smallwit.recipe.data import ROW_COLUMNS, Write
 from smallwit.rows import Row
@@ -120,12 +121,17 @@ class _ParquetFile:
 
         try:
             if self.writer is None:
-                self.schema = _schema(self.held)
+                self.schema, self.turn_fields = _schema(self.held), _turn_fields(self.held)
                 self.writer = pyarrow.parquet.ParquetWriter(self.path, self.schema, compression="zstd")
             unknown = {name for row in self.held for name in row} - set(self.schema.names)
             if unknown:
                 raise UserError(
                     f"column '{min(unknown)}' begins after the first {_GROUP_ROWS} rows; write format: jsonl"
+                )
+            fresh = [name for name in _turn_fields(self.held) if name not in self.turn_fields]
+            if fresh:
+                raise UserError(
+                    f"the turns' field '{fresh[0]}' begins after the first {_GROUP_ROWS} rows; write format: jsonl"
                 )
             self.writer.write_table(pyarrow.Table.from_pylist(self.held, self.schema))
         except pyarrow.ArrowException as error:
@@ -135,11 +141,19 @@ class _ParquetFile:
         self.held = []
 
 
+def _turn_fields(rows: list[Row]) -> list[str]:
+    """The fields that the turns of these rows have. Raises `UserError` for those that parquet would change."""
+    used = {name for row in rows for turn in row.get("messages") or () for name in turn}
+    if "tool_calls" in used or any(row.get("tools") for row in rows):
+        raise UserError("parquet gives all tool calls and tools one set of arguments; write format: jsonl")
+    return [name for name in TEXT_FIELDS if name in used | {"role", "content"}]
+
+
 def _schema(rows: list[Row]) -> Any:
     import pyarrow
 
     text = pyarrow.string()
-    turns = pyarrow.list_(pyarrow.struct([("role", text), ("content", text)]))
+    turns = pyarrow.list_(pyarrow.struct([(name, text) for name in _turn_fields(rows)]))
     used = {name for row in rows for name in row}
     fixed = [(name, turns if name == "messages" else text) for name in ROW_COLUMNS if name in used | {"answer", "task"}]
     others = [{name: row.get(name) for name in sorted(used - set(ROW_COLUMNS))} for row in rows]

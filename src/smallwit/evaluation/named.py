@@ -43,7 +43,7 @@ def user_message(text: str) -> tuple[Message, ...]:
 
 
 def _house(task: Task) -> Composer:
-    return lambda problem: Prompt(messages=user_message(problem.prompt))
+    return lambda problem: problem.as_prompt()
 
 
 HOUSE = NamedProtocol(

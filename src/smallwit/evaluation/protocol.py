@@ -110,7 +110,9 @@ def data_checksum(problems: Sequence[Problem]) -> str:
 
 def prompt_checksum(prompts: Sequence[Prompt]) -> str:
     """A short hash over what is asked, word for word."""
-    return _checksum([prompt.messages, prompt.text, prompt.prefix] for prompt in prompts)
+    return _checksum(
+        [prompt.messages, prompt.text, prompt.prefix, *([prompt.tools] if prompt.tools else [])] for prompt in prompts
+    )
 
 
 def encoded_checksum(prompts: Sequence[Sequence[int]]) -> str:

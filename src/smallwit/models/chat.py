@@ -19,14 +19,14 @@ from smallwit.errors import UserError
 from smallwit.models.continuation import Continuation
 from smallwit.models.control_tokens import ControlTokens
 from smallwit.models.ends import MARK, Ends, listed_ends, turn_ends
+from smallwit.models.template_check import Turns
 from smallwit.models.tokenizer import load_tokenizer
 from smallwit.thoughts import CLOSING, OPENING, closes_thought, has_thought, opening_of
 
 TEMPLATE_DATE = date(2024, 7, 26)
 """Today, for templates that print it (`strftime_now`): the same prompt is the same tomorrow. Llama 3's own default."""
 ControlTokenRule = Literal["text", "refuse"]
-Conversation = Sequence[Mapping[str, Any]]
-_QUESTION: Conversation = ({"role": "user", "content": "?"},)
+_QUESTION: Turns = ({"role": "user", "content": "?"},)
 _TAIL = 8
 """Tokens at the end of a prompt that hold the tag that opens a thought, and the white space behind it."""
 _EMPTY_THOUGHT = f"\n{CLOSING}\n\n"
@@ -80,20 +80,44 @@ class ChatTokenizer:
 
     # ---- what the template writes
 
-    def render(self, messages: Conversation, *, add_generation_prompt: bool = False) -> str:
+    def render(self, messages: Turns, *, add_generation_prompt: bool = False, tools: Turns = ()) -> str:
         """Return a conversation as the chat template writes it, with the model's options and the fixed date.
 
         Raises `UserError` for a conversation that the template refuses, and `ValueError` without a template.
         """
         conversation: Any = list(messages)
+        functions: Any = list(tools) or None
         try:
             text: Any = self.tokenizer.apply_chat_template(
-                conversation, tokenize=False, add_generation_prompt=add_generation_prompt, **self._options
+                conversation,
+                tools=functions,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                **self._options,
             )
-        except TemplateError as error:
+        except (TemplateError, TypeError) as error:
             roles = ", ".join(str(message["role"]) for message in messages)
-            raise UserError(f"the chat template refuses a conversation of {roles}: {error}") from error
+            reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+            raise UserError(
+                f"the chat template cannot render these turns ({roles}): {reason}; use a model whose template can, or "
+                "change the rows"
+            ) from error
         return str(text)
+
+    def assistant_mask(self, messages: Turns, tools: Turns = ()) -> list[int]:
+        """Return for each token of a conversation whether the template's `{% generation %}` marks cover it (1 or 0)."""
+        conversation: Any = list(messages)
+        functions: Any = list(tools) or None
+        encoded: Any = self.tokenizer.apply_chat_template(
+            conversation, tools=functions, return_dict=True, return_assistant_tokens_mask=True, **self._options
+        )
+        mask: list[int] = encoded["assistant_masks"]
+        return mask
+
+    @cached_property
+    def written_behind(self) -> str:
+        """What the template writes behind an answer."""
+        return self._answered.rpartition(MARK)[2]
 
     @cached_property
     def ends(self) -> Ends:
@@ -169,9 +193,14 @@ class ChatTokenizer:
         return self.encode_messages([({"role": "user", "content": prompt},) for prompt in prompts])
 
     def encode_messages(
-        self, conversations: Sequence[Conversation], prefixes: Sequence[str] | None = None
+        self,
+        conversations: Sequence[Turns],
+        prefixes: Sequence[str] | None = None,
+        tools: Sequence[Turns] | None = None,
     ) -> list[list[int]]:
         """Return the token ids of each conversation up to the assistant's answer, which its prefix begins.
+
+        `tools` has the JSON schemas of the functions that each may call.
 
         Raises `UserError` where there is no template and a conversation is more than one message.
         """
@@ -180,12 +209,14 @@ class ChatTokenizer:
             return self.encode_texts([_only_text(*row) for row in zip(conversations, begun, strict=True)])
         plain: dict[int, str] = {}
         rows: dict[int, list[int]] = {}
-        for index, (messages, prefix) in enumerate(zip(conversations, begun, strict=True)):
-            if self._spells([*messages, prefix]):
-                masked = self.render(self.control.masked(messages), add_generation_prompt=True)
+        offered = tools or [()] * len(conversations)
+        for index, (messages, prefix, given) in enumerate(zip(conversations, begun, offered, strict=True)):
+            if self.spells([*messages, *given, prefix]):
+                turns, functions = self.control.masked(messages), self.control.masked(given)
+                masked = self.render(turns, add_generation_prompt=True, tools=functions)
                 rows[index] = self.control.encode(masked + self.control.masked(prefix))
             else:
-                plain[index] = self.render(messages, add_generation_prompt=True) + prefix
+                plain[index] = self.render(messages, add_generation_prompt=True, tools=given) + prefix
         return self._joined(rows, plain)
 
     def encode_texts(self, texts: Sequence[str]) -> list[list[int]]:
@@ -235,7 +266,7 @@ class ChatTokenizer:
 
     def _ids(self, texts: Sequence[str], anchor: str = "") -> list[list[int]]:
         """Return the token ids of each text behind the `anchor`, which may spell a control token; texts cannot."""
-        rows = {i: self.control.encode(anchor + self.control.masked(t)) for i, t in enumerate(texts) if self._spells(t)}
+        rows = {i: self.control.encode(anchor + self.control.masked(t)) for i, t in enumerate(texts) if self.spells(t)}
         return self._joined(rows, {i: anchor + text for i, text in enumerate(texts) if i not in rows})
 
     def _joined(self, rows: Mapping[int, list[int]], plain: Mapping[int, str]) -> list[list[int]]:
@@ -243,15 +274,18 @@ class ChatTokenizer:
         both = dict(rows) | dict(zip(plain, encoded, strict=True))
         return [both[index] for index in sorted(both)]
 
-    def _spells(self, value: Any) -> bool:
-        """Whether a text, or one in a list or a message, spells a control token. Raises `UserError` if it must not."""
+    def spells(self, value: Any) -> bool:
+        """Return whether a text, or one of a list or message, spells a control token.
+
+        Raises `UserError` where the model's `control_tokens` rule refuses that.
+        """
         if isinstance(value, str):
             if self.control_tokens == "refuse":
                 self.control.refuse(value)
             return self.control.spelled_in(value) is not None
         if isinstance(value, Mapping):
-            return any(self._spells(part) for key, part in value.items() if key != "role")
-        return isinstance(value, (list, tuple)) and any(self._spells(part) for part in value)
+            return any(self.spells(part) for key, part in value.items() if key != "role")
+        return isinstance(value, (list, tuple)) and any(self.spells(part) for part in value)
 
     # ---- tokens to text
 
@@ -301,7 +335,7 @@ def _date(value: Any) -> date:
         raise UserError(f"chat_template_kwargs: strftime_now is {value!r}; give a date, as 2025-01-31") from error
 
 
-def _only_text(messages: Conversation, prefix: str) -> str:
+def _only_text(messages: Turns, prefix: str) -> str:
     if len(messages) == 1 and not prefix:
         return str(messages[0]["content"])
     turns = ", ".join(str(message["role"]) for message in messages) + (", a prefix" if prefix else "")

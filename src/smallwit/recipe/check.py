@@ -208,6 +208,14 @@ class _Check:
             what = "uld needs prompts and completions" if text else "uld needs the teacher itself, not its store"
             remedy = "read demonstrations or rollouts" if text else "name a model"
             raise self.refuse(f"{what}; {remedy}", *place, "source" if text else "teacher")
+        demonstrations = stage.sources[objective.source]
+        if (
+            isinstance(objective, ULD)
+            and isinstance(demonstrations, Demonstrations)
+            and demonstrations.loss_on == "all"
+        ):
+            what = f"uld compares one completion an example, and source '{objective.source}' has loss_on: all"
+            raise self.refuse(f"{what}; use loss_on: last", *place, "source")
         if not isinstance(store, TeachStage):
             self.model_before("teacher", objective.teacher, *place, "teacher", weights=False)
             self.complain(endpoints.teacher(objective, stage, self.recipe), *place)
@@ -227,6 +235,9 @@ class _Check:
         if source.from_ != store.from_:
             ours, theirs = (repr(each.from_) if each.from_ else "the tasks" for each in (source, store))
             what = f"{stored} is of solutions from {theirs}, source '{name}' reads those from {ours}"
+            raise self.refuse(f"{what}; make them equal", *place, "teacher")
+        if source.loss_on != store.loss_on:
+            what = f"{stored} has loss_on: {store.loss_on}, source '{name}' has {source.loss_on}"
             raise self.refuse(f"{what}; make them equal", *place, "teacher")
         missing = set(source.tasks or self.recipe.tasks) - set(store.tasks or self.recipe.tasks)
         if missing:

@@ -10,7 +10,7 @@ from smallwit.recipe.generation import Difficulty, Generate, Verify
 from smallwit.recipe.objectives import Section
 from smallwit.recipe.step import DataStep
 
-Column = Literal["id", "prompt", "completion", "messages", "answer", "task", "origin", "license"]
+Column = Literal["id", "prompt", "completion", "messages", "tools", "answer", "task", "origin", "license"]
 ROW_COLUMNS: tuple[str, ...] = get_args(Column)
 """What a row may hold, in the order in which it is written; steps add columns of their own behind these."""
 

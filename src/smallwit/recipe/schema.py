@@ -24,6 +24,9 @@ class WorkedSolutions(Section):
     tasks: list[str] | None = None
     from_: str | None = Field(default=None, alias="from", description="name of an `answers` or `construct` stage")
     limit: PositiveInt | None = Field(default=None, description="problems of each task, from the start of the split")
+    loss_on: Literal["last", "all"] = Field(
+        default="last", description="assistant turns of a conversation that are trained: the last, or all of them"
+    )
 
 
 class Demonstrations(WorkedSolutions):

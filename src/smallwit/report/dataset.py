@@ -9,8 +9,10 @@ from markupsafe import Markup
 from smallwit.artifacts import write_atomically
 from smallwit.data.inspect import QUANTILES, Inspection
 from smallwit.data.step import texts
+from smallwit.data.turns import asked_and_answered, readable
 from smallwit.report.charts import histogram
 from smallwit.report.format import human_count
+from smallwit.rows import Row
 
 _HERE = Path(__file__).parent
 
@@ -37,13 +39,13 @@ def write_dataset_page(found: Inspection, path: Path) -> None:
     write_atomically(path, page.encode("utf-8", errors="replace").decode("utf-8"))
 
 
-def _shown(row: dict[str, object]) -> dict[str, str]:
+def _shown(row: Row) -> dict[str, str]:
     prompt, completion = texts(row)
     answer = row.get("answer")
     about = [str(row[name]) for name in ("id", "task", "origin", "license") if row.get(name)]
     return {
         "about": " · ".join(about),
-        "prompt": prompt,
+        "prompt": readable(asked_and_answered(row["messages"])[0]) if row.get("messages") else prompt,
         "completion": completion or "",
         "answer": answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False),
     }

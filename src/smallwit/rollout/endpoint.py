@@ -164,7 +164,8 @@ class EndpointGenerator:
 
     def _key(self, prompt: Prompt, decoding: Decoding, seed: int) -> str:
         drawn = seed % MOST_SEEDS if decoding.temperature > 0 else None
-        asked = {"model": self.endpoint.model, "prompt": asdict(prompt), "decoding": asdict(decoding), "seed": drawn}
+        told = {name: value for name, value in asdict(prompt).items() if name != "tools" or value}
+        asked = {"model": self.endpoint.model, "prompt": told, "decoding": asdict(decoding), "seed": drawn}
         if self.dialect.chat_template_kwargs:
             asked["chat_template_kwargs"] = dict(self.dialect.chat_template_kwargs)
         return content_key(asked)

@@ -4,6 +4,7 @@ Servers differ in what they take, and some take a field in silence and do not he
 by its effect where it has one, and what a server cannot do is refused by name.
 """
 
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from smallwit.errors import UserError
 from smallwit.nearest import hint
 from smallwit.rollout.endpoint_client import Broken, Client, NotThere, Refused, RequestFailed
-from smallwit.rollout.generator import Decoding, Prompt, first_stop
+from smallwit.rollout.generator import Decoding, Message, Prompt, first_stop
 
 CHAT, COMPLETIONS = "/chat/completions", "/completions"
 MOST_SEEDS = 2**31
@@ -71,6 +72,8 @@ def read_answer(reply: dict[str, Any], chat: bool) -> Answer:
         reason = choice.get("finish_reason")
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise Broken(f"a reply without an answer ({type(error).__name__}: {error})") from error
+    if chat and choice["message"].get("tool_calls"):
+        reason = "tool_calls"
     if reason in ("content_filter", "tool_calls", "function_call"):
         raise RequestFailed(f"the server ended the answer with '{reason}'")
     if not isinstance(text, str):
@@ -95,6 +98,17 @@ def _thought(message: dict[str, Any]) -> Any:
 def _count(usage: Any, name: str) -> int | None:
     value = usage.get(name) if isinstance(usage, dict) else None
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _sent(message: Message) -> dict[str, Any]:
+    """A turn in the protocol's form, which has the arguments of tool calls as JSON text."""
+    sent: dict[str, Any] = dict(message)
+    if "tool_calls" in message:
+        sent["tool_calls"] = [
+            call | {"function": call["function"] | {"arguments": json.dumps(call["function"]["arguments"])}}
+            for call in message["tool_calls"]
+        ]
+    return sent
 
 
 def _chat(words: str) -> Prompt:
@@ -127,7 +141,10 @@ class Dialect:
     def _body(self, prompt: Prompt, decoding: Decoding, seed: int) -> dict[str, Any]:
         body: dict[str, Any] = {"model": self.model, "temperature": decoding.temperature}
         if prompt.text is None:
-            body |= {"messages": list(prompt.messages), self.limit: decoding.max_new_tokens}
+            messages = [_sent(message) for message in prompt.messages]
+            body |= {"messages": messages, self.limit: decoding.max_new_tokens}
+            if prompt.tools:
+                body["tools"] = list(prompt.tools)
             if self.chat_template_kwargs:
                 body["chat_template_kwargs"] = self.chat_template_kwargs
             if prompt.prefix:

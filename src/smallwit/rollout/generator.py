@@ -1,8 +1,8 @@
 """Text in, text out: what evaluation and data construction ask of a model, wherever it runs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypedDict
+from typing import Any, Literal, NotRequired, Protocol, TypedDict
 
 from smallwit.thoughts import answer_part, is_unfinished
 
@@ -12,22 +12,28 @@ cut off until `max_new_tokens` fit behind it."""
 
 
 class Message(TypedDict):
-    """One turn of a conversation."""
+    """One turn of a conversation, as chat templates take it. `content` is empty where a turn only calls tools."""
 
-    role: Literal["system", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str
+    name: NotRequired[str]
+    reasoning_content: NotRequired[str]
+    tool_calls: NotRequired[list[dict[str, Any]]]
+    tool_call_id: NotRequired[str]
 
 
 @dataclass(frozen=True)
 class Prompt:
     """What a model is asked: a conversation (`messages`), or plain text that it continues (`text`), never both.
 
-    `prefix` is the start of the assistant's turn, as if the model had written it; a reply does not repeat it.
+    `prefix` is the start of the assistant's turn, as if the model had written it; a reply does not repeat it. `tools`
+    are JSON schemas of the functions that a conversation may call.
     """
 
     messages: tuple[Message, ...] = ()
     text: str | None = None
     prefix: str = ""
+    tools: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         if bool(self.messages) == (self.text is not None):

@@ -31,7 +31,10 @@ class Chat(Protocol):
     def ends(self) -> Ends: ...
 
     def encode_messages(
-        self, conversations: Sequence[Sequence[Mapping[str, Any]]], prefixes: Sequence[str] | None = None
+        self,
+        conversations: Sequence[Sequence[Mapping[str, Any]]],
+        prefixes: Sequence[str] | None = None,
+        tools: Sequence[Sequence[Mapping[str, Any]]] | None = None,
     ) -> list[list[int]]: ...
 
     def encode_texts(self, texts: Sequence[str]) -> list[list[int]]: ...
@@ -46,7 +49,10 @@ def encode(chat: Chat, prompts: Sequence[Prompt]) -> list[list[int]]:
     """
     talks = {i: prompt for i, prompt in enumerate(prompts) if prompt.text is None}
     plain = {i: prompt.text + prompt.prefix for i, prompt in enumerate(prompts) if prompt.text is not None}
-    conversations = chat.encode_messages([p.messages for p in talks.values()], [p.prefix for p in talks.values()])
+    asked = list(talks.values())
+    conversations = chat.encode_messages(
+        [prompt.messages for prompt in asked], [prompt.prefix for prompt in asked], [prompt.tools for prompt in asked]
+    )
     encoded = dict(zip(talks, conversations, strict=True))
     encoded |= dict(zip(plain, chat.encode_texts(list(plain.values())), strict=True))
     return [encoded[index] for index in range(len(prompts))]

@@ -16,7 +16,7 @@ from smallwit.evaluation.named import HOUSE
 from smallwit.evaluation.runner import graded, require_verdicts
 from smallwit.journal import Journal
 from smallwit.recipe.schema import AnswersStage
-from smallwit.rollout.generator import Decoding, Prompt, Reply
+from smallwit.rollout.generator import Decoding, Reply
 from smallwit.seeds import stable_seed
 from smallwit.stages.asked import asked_model
 from smallwit.stages.inputs import tasks_of
@@ -99,8 +99,7 @@ def _asker(stage: AnswersStage, model: Model, journal: Journal, reporter: Report
 
 def _call(job: Job, stage: AnswersStage, wanted: _Wanted) -> Call:
     seed = stable_seed(job.recipe.seed, stage.name, wanted.task.name, wanted.problem.id, wanted.sample)
-    prompt = Prompt(({"role": "user", "content": wanted.problem.prompt},))
-    return Call(stage.model, prompt, Decoding(stage.temperature, stage.max_new_tokens), seed)
+    return Call(stage.model, wanted.problem.as_prompt(), Decoding(stage.temperature, stage.max_new_tokens), seed)
 
 
 def _judged(answered: Sequence[tuple[_Wanted, Reply]]) -> Iterator[tuple[_Wanted, Reply, Verdict]]:
@@ -123,12 +122,14 @@ def _in_turns(stage: AnswersStage, tasks: Sequence[Task]) -> Iterator[_Wanted]:
 
 
 def _row(wanted: _Wanted, reply: Reply, stage: AnswersStage) -> dict[str, object]:
-    return {
-        "prompt": wanted.problem.prompt,
-        "completion": reply.text,
-        "answer": wanted.problem.gold,
+    problem = wanted.problem
+    row: dict[str, object] = {"prompt": problem.prompt, "completion": reply.text}
+    if problem.messages:
+        row = {"messages": [*problem.asked, {"role": "assistant", "content": reply.text}], "tools": list(problem.tools)}
+    return row | {
+        "answer": problem.gold,
         "task": wanted.task.name,
-        "id": wanted.problem.id,
+        "id": problem.id,
         "origin": stage.model,
         "license": wanted.task.license,
     }

@@ -1,14 +1,20 @@
 """Problems and worked solutions for the stages that learn from them or have a teacher read them."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 from smallwit.data.dataset import read_problems
 from smallwit.errors import UserError
+from smallwit.models.chat import ChatTokenizer
+from smallwit.models.template_check import turn_shape
 from smallwit.recipe.schema import Rollouts, WorkedSolutions
 from smallwit.stages.job import Job
 from smallwit.tasks.base import Problem, Task
+from smallwit.training.demonstrations import demonstration_examples, encode_problems
 from smallwit.training.sources import TaskProblems
+
+_ANY_LENGTH = 1 << 31
 
 
 class Ungraded(Task):
@@ -38,8 +44,43 @@ def posed_problems(job: Job, spec: Rollouts, tasks: Sequence[Task]) -> list[Task
     if spec.from_ is None:
         return [TaskProblems.of(task, "train", skip=spec.skip) for task in tasks]
     rows = read_problems(Path(job.inputs[spec.from_]))
-    named = [(task, list({row.prompt: row for row in rows.get(task.name, [])}.values())) for task in tasks]
+    named = [(task, list({_asked_key(row): row for row in rows.get(task.name, [])}.values())) for task in tasks]
     return _some([(task, problems[spec.skip :]) for task, problems in named], job, spec.from_)
+
+
+def check_conversations(
+    job: Job,
+    spec: WorkedSolutions | Rollouts,
+    problems: Sequence[TaskProblems],
+    chat: ChatTokenizer,
+) -> None:
+    """Encode one conversation of each shape, so that a refusal comes before the first step.
+
+    A shape is the order of roles and what the turns hold. Raises `UserError` with the row and the dataset for one that
+    the tokenizer's chat template cannot render as `spec` asks for it.
+    """
+    if spec.from_ is None:
+        return
+    shapes: set[Hashable] = set()
+    for each in problems:
+        for index in range(each.size):
+            problem = each[index]
+            shape = (bool(problem.tools), *map(turn_shape, problem.messages))
+            if not problem.messages or shape in shapes:
+                continue
+            shapes.add(shape)
+            try:
+                if isinstance(spec, Rollouts):
+                    encode_problems(chat, [problem])
+                else:
+                    demonstration_examples([(each.task, problem)], chat, _ANY_LENGTH, spec.loss_on)
+            except UserError as error:
+                raise UserError(f"stage {job.name}: {error} (rows: {job.inputs[spec.from_]})") from error
+
+
+def _asked_key(problem: Problem) -> str:
+    """What is asked: equal for two rows that ask the same."""
+    return json.dumps([problem.asked, problem.tools], sort_keys=True)
 
 
 def _some(named: Sequence[tuple[Task, Sequence[Problem]]], job: Job, origin: str) -> list[TaskProblems]:

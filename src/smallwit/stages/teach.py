@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,15 @@ from typing import Any
 from smallwit.artifacts import BrokenArtifact, content_key, publish, read_manifest, remove_leftovers
 from smallwit.errors import UserError
 from smallwit.models.chat import ChatTokenizer
+from smallwit.models.conversation import LossOn
 from smallwit.recipe.schema import TeachStage
-from smallwit.stages.demonstrations import worked_solutions
+from smallwit.stages.demonstrations import check_conversations, worked_solutions
 from smallwit.stages.inputs import tasks_of
 from smallwit.stages.job import Info, Job, Reporter, Stopped
 from smallwit.stages.readers import EndpointReader, LocalReader, Reader
 from smallwit.training.batch import Example
-from smallwit.training.sources import TaskProblems, demonstration_examples
+from smallwit.training.demonstrations import demonstration_examples
+from smallwit.training.sources import TaskProblems
 from smallwit.training.teacher_store import MOST_TOKENS, StoreBinding, example_key, write_binding, write_shard
 
 SHARD_TOKENS = 8192
@@ -39,17 +42,25 @@ def run(job: Job, reporter: Reporter) -> Info:
             f"{MOST_TOKENS:,}; name the model itself as teacher"
         )
     problems = worked_solutions(job, stage, tasks_of(job, stage.tasks))
+    check_conversations(job, stage, problems, chat)
     work = job.work / "shards"
     _drop_others(work, job.key)
     reading = _Reading(stage, reader, reporter, sum(each.size for each in problems))
     shards: list[tuple[Path, dict[str, Any]]] = []
-    for passed, examples in _shards(problems, chat, reader.longest):
+    counts: Counter[str] = Counter(cut=0, left_out=0)
+    for passed, examples in _shards(problems, chat, reader.longest, stage.loss_on, counts):
         folder = work / f"{job.key}-{len(shards):05d}"
         shards.append((folder, _whole(folder, reporter) or reading.shard(folder, len(shards), examples, passed)))
         reading.passed, reading.tokens = passed, reading.tokens + shards[-1][1]["tokens"]
     info: Info = {name: sum(manifest[name] for _, manifest in shards) for name in _COUNTED}
     if not info["tokens"]:
         raise UserError(f"stage {stage.name}: there is no worked solution that {stage.model} could read")
+    if counts.total():
+        reporter.say(
+            f"of the solutions longer than {stage.model}'s {reader.longest:,} tokens {counts['cut']:,} are cut and "
+            f"{counts['left_out']:,} left out"
+        )
+    info |= counts
     binding = StoreBinding(
         teacher=stage.model,
         tokenizer=content_key(tokenizer.get_vocab()),
@@ -124,15 +135,24 @@ def _whole(folder: Path, reporter: Reporter) -> dict[str, Any] | None:
         return None
 
 
-def _shards(problems: Sequence[TaskProblems], chat: ChatTokenizer, longest: int) -> Iterator[tuple[int, list[Example]]]:
-    """The examples of each shard, always the same ones, each once; and about how many problems were passed by then."""
+def _shards(
+    problems: Sequence[TaskProblems],
+    chat: ChatTokenizer,
+    longest: int,
+    loss_on: LossOn,
+    counts: Counter[str],
+) -> Iterator[tuple[int, list[Example]]]:
+    """The examples of each shard, always the same ones, each once; and about how many problems were passed by then.
+
+    Adds to `counts` how many were cut at the `longest` length, and left out.
+    """
     shard: list[Example] = []
     known: set[bytes] = set()
     seen, tokens = 0, 0
     for each in problems:
         for start in range(0, each.size, _ENCODED_AT_ONCE):
             block = [(each.task, each[i]) for i in range(start, min(start + _ENCODED_AT_ONCE, each.size))]
-            examples = demonstration_examples(block, chat, longest)
+            examples = demonstration_examples(block, chat, longest, loss_on, counts)
             for count, example in enumerate(examples, 1):
                 key = example_key(example)
                 if key in known or example.targets <= 0:

@@ -23,7 +23,7 @@ from smallwit.models.flops import Cost
 from smallwit.recipe.schema import Demonstrations, Rollouts, Source, Text, TrainStage
 from smallwit.rollout.generator import Decoding
 from smallwit.seeds import stable_seed
-from smallwit.stages.demonstrations import posed_problems, worked_solutions
+from smallwit.stages.demonstrations import check_conversations, posed_problems, worked_solutions
 from smallwit.stages.inputs import autocast_of, chat_of, engine_of, generator_of, model_of, tasks_of
 from smallwit.stages.job import Info, Job, Reporter, Stopped
 from smallwit.stages.teachers import read_by_teachers, references_of, teachers_of
@@ -99,10 +99,19 @@ def run(job: Job, reporter: Reporter) -> Info:
         log.rewind(trainer.progress.step)
         point(job.work / METRICS, log.path)
 
+    longest = model.config.max_position_embeddings
+    shortened = False
+
     def on_step(metrics: dict[str, float]) -> None:
+        nonlocal shortened
         if not world.first:
             return
         log.write(metrics)
+        if not shortened and any(key.rpartition("/")[2] in ("cut", "left_out") for key in metrics):
+            shortened = True
+            reporter.say(
+                f"examples longer than the model's {longest:,} tokens are cut or left out; the log counts them"
+            )
         if reporter.stopping() and trainer.budget.share(trainer.progress) < 1.0:
             # A signal to the whole process group may have ended verifiers too: then the step is taken again.
             if not any(key.endswith("unverified") and value for key, value in metrics.items()):
@@ -172,12 +181,16 @@ def _source(
             raise UserError(f"stage {job.name}, source {name}: no task has documents to pretrain on")
         return TextSource(documents, chat, spec.batch, longest, seed)
     if isinstance(spec, Demonstrations):
-        stream = ProblemStream(worked_solutions(job, spec, tasks), seed, name, given=spec.order == "given")
-        return DemonstrationSource(stream, chat, spec.batch, longest)
+        solved = worked_solutions(job, spec, tasks)
+        check_conversations(job, spec, solved, chat)
+        stream = ProblemStream(solved, seed, name, given=spec.order == "given")
+        return DemonstrationSource(stream, chat, spec.batch, longest, spec.loss_on)
     assert isinstance(spec, Rollouts)
     estimators = [objective.estimator for objective in objectives if objective.estimator is not None]
     engine = engine_of(job, model, chat, spec.prompts * spec.group)
-    stream = ProblemStream(posed_problems(job, spec, tasks), seed, name)
+    posed = posed_problems(job, spec, tasks)
+    check_conversations(job, spec, posed, chat)
+    stream = ProblemStream(posed, seed, name)
     return RolloutSource(
         stream,
         chat,

@@ -1,9 +1,10 @@
 """A task: problems, and a verdict for a response to one of them."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from smallwit.rollout.generator import Message, Prompt
 from smallwit.thoughts import answer_part
 from smallwit.verify import Verdict
 
@@ -17,12 +18,28 @@ class Problem:
     `prompt` is the user's message, the instruction on the answer's format included. `gold` is whatever the task's
     `verify` compares with (JSON data). `solution` is a worked answer in the declared format, or `None` if the task
     has only the gold answer.
+
+    A conversation has its turns in `messages`, the last assistant turn included if there is one, and the JSON schemas
+    of its `tools`. Then `prompt` is the text of the turns before that, one after the other, and `solution` its content.
     """
 
     id: str
     prompt: str
     gold: Any
     solution: str | None = None
+    messages: tuple[Message, ...] = ()
+    tools: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def asked(self) -> tuple[Message, ...]:
+        """The turns that a model answers."""
+        if not self.messages:
+            return ({"role": "user", "content": self.prompt},)
+        return self.messages[:-1] if self.messages[-1]["role"] == "assistant" else self.messages
+
+    def as_prompt(self) -> Prompt:
+        """The problem as a model is asked it."""
+        return Prompt(self.asked, tools=self.tools)
 
 
 class Task:

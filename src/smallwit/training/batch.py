@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from smallwit.models.attention import RowLayout
+from smallwit.models.conversation import Conversation
 
 PASS_TOKENS = 512
 """Tokens of padding that are worth another pass through the model."""
@@ -38,8 +39,10 @@ class Reading:
 class Example:
     """One sequence: tokens before `prompt_length` are context, the others are trained on.
 
+    `trained` names other spans `[start, end)` of trained tokens, in order: every assistant turn of a conversation.
+
     A rollout also has the sampler's `log_probs` of its completion tokens, its `advantage`, and `columns`: what
-    annotators say of each trained token, by name. `prompt` is the text of the prompt, for teachers with another
+    annotators say of each trained token, by name. `prompt` is the prompt, a text or turns, for teachers with another
     tokenizer, and `readings` what they made of the example, by name.
     """
 
@@ -48,13 +51,20 @@ class Example:
     log_probs: list[float] | None = None
     advantage: float = 0.0
     columns: Mapping[str, list[float]] = field(default_factory=dict)
-    prompt: str | None = None
+    prompt: str | Conversation | None = None
     readings: Mapping[str, Reading] = field(default_factory=dict)
+    trained: tuple[tuple[int, int], ...] | None = None
+
+    @property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """Spans `[start, end)` of trained tokens. The first token of a sequence has nothing to predict it from."""
+        spans = ((self.prompt_length, len(self.tokens)),) if self.trained is None else self.trained
+        return tuple((max(start, 1), end) for start, end in spans)
 
     @property
     def targets(self) -> int:
-        """Tokens that are trained on. The first token of a sequence has nothing before it to predict it from."""
-        return len(self.tokens) - max(self.prompt_length, 1)
+        """Tokens that are trained on."""
+        return sum(end - start for start, end in self.spans)
 
 
 @dataclass(frozen=True)
@@ -103,8 +113,9 @@ class TokenBatch:
                 place += length
         positions = torch.cat(
             [
-                torch.arange(start + max(example.prompt_length, 1) - 1, start + len(example.tokens) - 1)
+                torch.arange(start + first - 1, start + end - 1)
                 for start, example in zip(starts, examples, strict=True)
+                for first, end in example.spans
             ]
         )
         targets = torch.tensor([example.targets for example in examples])

@@ -29,13 +29,19 @@ class EndpointTeacher:
         `on_row` is called as replies come, with the position of the example; it may end the reading by raising. Raises
         as `EndpointScorer.score` does.
         """
-        rows = [(example.tokens, max(example.prompt_length, 1)) for example in examples]
+        starts = [example.spans[0][0] for example in examples]
+        rows = [(example.tokens, start) for example, start in zip(examples, starts, strict=True)]
         try:
             scored = self.scorer.score(rows, self.journal, on_row)
         finally:
             self.note()
-        ids = np.concatenate([one.ids for one in scored])
-        log_probs = np.concatenate([one.log_probs for one in scored])
+        parts = [
+            (one.ids[first - start : end - start], one.log_probs[first - start : end - start])
+            for example, start, one in zip(examples, starts, scored, strict=True)
+            for first, end in example.spans
+        ]
+        ids = np.concatenate([ids for ids, _ in parts])
+        log_probs = np.concatenate([log_probs for _, log_probs in parts])
         rest = np.log(np.maximum(1.0 - np.exp(log_probs).sum(1), np.finfo(np.float32).tiny))
         top = TopK(
             torch.from_numpy(ids).to(device),

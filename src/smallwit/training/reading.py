@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from smallwit.models.build import backbone
 from smallwit.models.chat import ChatTokenizer
+from smallwit.models.conversation import encode_prompt
 from smallwit.models.flops import Cost
 from smallwit.models.head import output_head
 from smallwit.objectives.teacher import RankedTeacher, TeacherDistribution, TeacherHead
@@ -47,7 +48,8 @@ class ReadingTeacher:
         before = _texts_before(self.student, asked, ids)
         ended = ids[-1] in self.student.ends.all
         text = before[-1] if ended else _texts_before(self.student, asked, [*ids, ids[-1]])[-1]
-        prompt = self.chat.encode_prompts([example.prompt])[0]
+        posed = example.prompt
+        prompt = self.chat.encode_prompts([posed])[0] if isinstance(posed, str) else encode_prompt(self.chat, posed)
         completion = self.chat.encode_completions([text])[0]
         tokens = (prompt + (completion if ended else completion[:-1]))[: self.model.config.max_position_embeddings]
         (whole,) = self.chat.decode_replies([prompt], [completion])

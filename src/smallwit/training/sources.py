@@ -1,5 +1,6 @@
 """Sources of tokens: each makes the examples of a step as a pure function of (seed, step) and the weights."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -10,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smallwit.errors import UserError
 from smallwit.models.chat import ChatTokenizer
+from smallwit.models.conversation import LossOn
 from smallwit.models.flops import Cost
 from smallwit.objectives.advantages import GROUP_ESTIMATORS, has_signal
 from smallwit.objectives.algorithms import Estimator
@@ -21,6 +22,7 @@ from smallwit.seeds import stable_seed
 from smallwit.tasks.base import Problem, Task
 from smallwit.training.annotators import Annotator
 from smallwit.training.batch import Example
+from smallwit.training.demonstrations import demonstration_examples, encode_problems, prompt_of
 from smallwit.training.resting import Resting
 from smallwit.training.rewards import Grader
 from smallwit.training.step_batch import StepBatch
@@ -116,41 +118,30 @@ class ProblemStream:
 
 
 class DemonstrationSource:
-    """Worked solutions, in a seeded order. Prompts that leave no room below `max_length` tokens are left out."""
+    """Worked solutions, in a seeded order, with the loss on the last or on all assistant turns of conversations.
 
-    def __init__(self, stream: ProblemStream, chat: ChatTokenizer, batch: int, max_length: int) -> None:
+    What is longer than `max_length` tokens is cut, and left out where nothing to learn remains: both are counted in the
+    metrics `cut` and `left_out`.
+    """
+
+    def __init__(
+        self,
+        stream: ProblemStream,
+        chat: ChatTokenizer,
+        batch: int,
+        max_length: int,
+        loss_on: LossOn = "last",
+    ) -> None:
         self.stream, self.chat, self.size, self.max_length = stream, chat, batch, max_length
+        self.loss_on: LossOn = loss_on
 
     def batch(self, step: int) -> StepBatch:
         """Raises `UserError` for a problem without a worked solution."""
         pairs = [self.stream[step * self.size + i] for i in range(self.size)]
-        examples = demonstration_examples(pairs, self.chat, self.max_length)
-        return StepBatch(examples, {"length": float(np.mean([e.targets for e in examples])) if examples else 0.0})
-
-
-def demonstration_examples(
-    pairs: Sequence[tuple[Task, Problem]], chat: ChatTokenizer, max_length: int
-) -> list[Example]:
-    """Problems and their solutions as tokens. Prompts that leave no room below `max_length` tokens are left out.
-
-    Raises `UserError` for a problem without a worked solution.
-    """
-    prompts = chat.encode_prompts([problem.prompt for _, problem in pairs])
-    answers = chat.encode_completions([_solution(task, problem) for task, problem in pairs])
-    rows = zip(pairs, prompts, answers, strict=True)
-    return [
-        Example((p + a)[:max_length], len(p), prompt=problem.prompt)
-        for (_, problem), p, a in rows
-        if len(p) < max_length
-    ]
-
-
-def _solution(task: Task, problem: Problem) -> str:
-    if problem.solution is None:
-        raise UserError(
-            f"task {task.name}: problem {problem.id} has no worked solution to learn from; leave it out of the split"
-        )
-    return problem.solution
+        counts: Counter[str] = Counter()
+        examples = demonstration_examples(pairs, self.chat, self.max_length, self.loss_on, counts)
+        length = float(np.mean([e.targets for e in examples])) if examples else 0.0
+        return StepBatch(examples, {"length": length} | {name: float(count) for name, count in counts.items()})
 
 
 class TextSource:
@@ -244,11 +235,11 @@ class RolloutSource:
         if self.estimator is not None and self.estimator != "gae":
             advantages = GROUP_ESTIMATORS[self.estimator](drawn.rewards)
         repeated = [prompt for prompt in drawn.prompts for _ in range(spec.group)]
-        texts = [problem.prompt for _, problem in drawn.pairs for _ in range(spec.group)]
-        rows = zip(repeated, texts, drawn.completions, advantages.flatten().tolist(), strict=True)
+        asked = [prompt_of(problem) for _, problem in drawn.pairs for _ in range(spec.group)]
+        rows = zip(repeated, asked, drawn.completions, advantages.flatten().tolist(), strict=True)
         examples = [
-            Example(prompt + completion.tokens, len(prompt), completion.log_probs, advantage, prompt=text)
-            for prompt, text, completion, advantage in rows
+            Example(prompt + completion.tokens, len(prompt), completion.log_probs, advantage, prompt=problem)
+            for prompt, problem, completion, advantage in rows
         ]
         batch = StepBatch(examples, metrics, flops)
         for annotator in self.annotators:
@@ -264,7 +255,7 @@ class RolloutSource:
         else:
             start = step * spec.prompts * (1 + spec.resample) + first
             pairs = [self.stream[start + i] for i in range(count)]
-        prompts = self.chat.encode_prompts([problem.prompt for _, problem in pairs])
+        prompts = encode_problems(self.chat, [problem for _, problem in pairs])
         samples = range(attempt * spec.group, (attempt + 1) * spec.group)
 
         def groups(rows: Sequence[int]) -> list[_Group]:

@@ -1,8 +1,8 @@
 """A teacher's top k written down once: what a student compares itself with when the teacher is not there any more.
 
 A store holds, for each completion token of each example, the ids of the teacher's k likeliest tokens, their log-probs
-and the log of the mass of all others, at one temperature. An example is found by the hash of its tokens and of where
-its prompt ends, so that another text, or another tokenisation of it, finds nothing and is refused.
+and the log of the mass of all others, at one temperature. An example is found by the hash of its tokens and of which
+of them are trained, so that another text, or another tokenisation of it, finds nothing and is refused.
 
     store.json          what the store is bound to: k, temperature, vocabulary, tokenizer, teacher
     index_00000.npy     for each example of the shard its hash (16 bytes) and its number of tokens, in the shard's order
@@ -44,8 +44,10 @@ class StoreBinding:
 
 
 def example_key(example: Example) -> bytes:
-    """16 bytes that depend on an example's tokens and on where its prompt ends, and on nothing else."""
+    """16 bytes that depend on an example's tokens and on which of them are trained, and on nothing else."""
     content = np.array([example.prompt_length, *example.tokens], dtype="<u4").tobytes()
+    if example.trained is not None:
+        content += b"trained" + np.array(example.trained, dtype="<u4").tobytes()
     # The last byte is never 0, which numpy would take for padding and drop.
     digest = hashlib.blake2b(content, digest_size=15).digest()
     return digest + b"\x01"
