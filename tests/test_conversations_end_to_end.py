@@ -16,6 +16,7 @@ from smallwit.artifacts import read_manifest
 from smallwit.cli import main
 from smallwit.data.dataset import read_problems
 from smallwit.models.build import new_model, save_model
+from smallwit.models.chat import ChatTokenizer
 from smallwit.training.demonstrations import demonstration_examples
 from smallwit.training.teacher_store import StoredTeacher
 
@@ -83,7 +84,7 @@ class TestTraining:
         tokenizer = chat_tokenizer("qwen2.5")
         ((_, problems),) = read_problems(micro.artifact(ran.run_dir, "data")).items()
         assert [problem.id for problem in problems] == [row["id"] for row in ROWS]
-        examples = demonstration_examples([(None, p) for p in problems], tokenizer, 512, "all")  # type: ignore[misc]
+        examples = demonstration_examples([(None, p) for p in problems], ChatTokenizer(tokenizer), 512, "all")  # type: ignore[misc]
         for example, row in zip(examples, ROWS, strict=True):
             text: Any = tokenizer.apply_chat_template(row["messages"], tools=row.get("tools"), tokenize=False)
             assert tokenizer.decode(example.tokens) == text.removesuffix("\n")
@@ -227,7 +228,7 @@ def test_stored_teachers_read_every_trained_turn_and_nothing_else(tmp_path: Path
         ran = micro.run(path, tmp_path / "run")
     near, told = (StoredTeacher(micro.artifact(ran.run_dir, name), name) for name in ("near", "told"))
     ((_, problems),) = read_problems(micro.artifact(ran.run_dir, "data")).items()
-    examples = demonstration_examples([(None, p) for p in problems], tokenizer, 512, "all")  # type: ignore[misc]
+    examples = demonstration_examples([(None, p) for p in problems], ChatTokenizer(tokenizer), 512, "all")  # type: ignore[misc]
     for example in examples:
         ours, _, _ = near.distribution([example], torch.device("cpu"))
         theirs, _, _ = told.distribution([example], torch.device("cpu"))
