@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from smallwit.models.build import new_model
-from smallwit.models.tokenizer import train_tokenizer
+from smallwit.models.tokenizer_training import train_tokenizer
 from smallwit.tasks.wordmath import WordMath
 
 
@@ -15,7 +15,7 @@ from smallwit.tasks.wordmath import WordMath
 def tokenizer() -> PreTrainedTokenizerFast:
     """A tokenizer of word problems; its words are whole."""
     problems = WordMath(train=400).problems("train")
-    return train_tokenizer((f"{problem.prompt}\n{problem.solution}" for problem in problems), vocabulary=240)
+    return train_tokenizer((f"{problem.prompt}\n{problem.solution}" for problem in problems), vocabulary=300)
 
 
 def tiny_model(

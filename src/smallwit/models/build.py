@@ -1,5 +1,6 @@
 """Causal language models as ordinary Hugging Face folders: made from scratch, loaded, saved."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from smallwit.errors import UserError
 from smallwit.models.gated import save_gate_memory
-from smallwit.models.tokenizer import load_tokenizer
+from smallwit.models.handover import save_tokenizer, save_weights
+from smallwit.models.tokenizer import end_tokens, load_tokenizer, pad_token
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -83,9 +85,8 @@ def new_like(
     if rows < len(tokenizer):
         raise UserError(f"--vocabulary-rows {rows}: the tokenizer has {len(tokenizer)} tokens; give at least as many")
     shape["vocabulary_rows"] = rows
-    model: Any = new_model(**shape, tokenizer=tokenizer, seed=seed)
-    model = model.to(DTYPES[dtype])
-    save_model(model, tokenizer, out)
+    model = new_model(**shape, tokenizer=tokenizer, seed=seed)
+    save_model(model, tokenizer, out, ends=end_tokens(tokenizer), dtype=dtype)
     return model.num_parameters()
 
 
@@ -104,10 +105,24 @@ def load_model(origin: str | Path, *, dtype: str, device: str, revision: str | N
     return model.to(device)
 
 
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write model and tokenizer as an ordinary Hugging Face folder."""
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+def save_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    ends: Sequence[int],
+    dtype: str = "float32",
+) -> list[str]:
+    """Write model and tokenizer as an ordinary Hugging Face folder; the weights are cast to `dtype` in place.
+
+    `ends` are the ids that end an answer, the trained one first: they become `eos_token_id` of config.json and
+    generation_config.json. Returns what transformers 4.57 will not read as it is here, one sentence each.
+    """
+    module: Any = model
+    folder.mkdir(parents=True, exist_ok=True)
+    notes = save_weights(module.to(DTYPES[dtype]), folder, ends=ends, pad=pad_token(tokenizer))
+    save_tokenizer(tokenizer, folder)
+    return notes
 
 
 def backbone(model: Any) -> torch.nn.Module:

@@ -19,6 +19,8 @@ from smallwit.errors import UserError
 from smallwit.evaluation.runner import mean_score, measure, require_verdicts
 from smallwit.models.build import save_model
 from smallwit.models.flops import Cost
+from smallwit.models.handover import listed_ends
+from smallwit.models.tokenizer import end_tokens
 from smallwit.recipe.schema import Demonstrations, Rollouts, Source, Text, TrainStage
 from smallwit.rollout.generator import Decoding
 from smallwit.seeds import stable_seed
@@ -114,9 +116,11 @@ def run(job: Job, reporter: Reporter) -> Info:
         return info
     trainer.finish(keep_best=stage.validation is not None and stage.validation.keep == "best")
     whole = merge_adapters(adapted) if adapted is not None else model
+    ends = tuple(dict.fromkeys([*end_tokens(tokenizer), *listed_ends(whole)]))
 
     def write(folder: Path) -> None:
-        save_model(whole, tokenizer, folder)
+        for note in save_model(whole, tokenizer, folder, ends=ends, dtype=stage.save_dtype or job.dtype):
+            reporter.say(note)
         shutil.copyfile(log.path, folder / METRICS)
 
     publish(job.folder, write, {"key": job.key, "name": stage.name} | info)
