@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from smallwit.models.flops import Cost
-from smallwit.models.tokenizer import train_tokenizer
+from smallwit.models.tokenizer_training import train_tokenizer
 from smallwit.recipe.objectives import ObjectiveSpec
 from smallwit.recipe.schema import Demonstrations, Optimizer, Rollouts, Source
 from smallwit.rollout.local import LocalEngine
@@ -72,7 +72,7 @@ def make_trainer(
     objectives = [bind(spec, sources[spec.source], model.config.hidden_size) for spec in bound]
     teachers: dict[str, Any] = {"teacher": Teacher(teacher, Cost.of(teacher))}
     if case.startswith("uld"):
-        other = train_tokenizer((problem.prompt for problem in WordMath(train=50).problems("train")), vocabulary=100)
+        other = train_tokenizer((problem.prompt for problem in WordMath(train=50).problems("train")), vocabulary=280)
         teachers["teacher"] = ReadingTeacher("teacher", tiny_model(rows=len(other)).to(dtype), other, words, 0)
     student = ForwardPass(model, 0, len(words), micro_tokens, world=world)
     stream = ProblemStream([TaskProblems.of(WordMath(train=50), "train")], 0, "problems")

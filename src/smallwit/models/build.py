@@ -120,9 +120,15 @@ def save_model(
     """
     module: Any = model
     folder.mkdir(parents=True, exist_ok=True)
-    notes = save_weights(module.to(DTYPES[dtype]), folder, ends=ends, pad=pad_token(tokenizer))
+    notes = save_weights(module.to(DTYPES[dtype]), folder, ends=ends, pad=_padding(model, tokenizer))
     save_tokenizer(tokenizer, folder)
     return notes
+
+
+def _padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the padding id; none if the model's table has no row for it, since transformers refuses such a config."""
+    pad = pad_token(tokenizer)
+    return pad if pad < model.get_input_embeddings().weight.shape[0] else None
 
 
 def backbone(model: Any) -> torch.nn.Module:

@@ -37,12 +37,12 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
     fewest = len(alphabet) + len(SPECIAL)
     if vocabulary < fewest:
         raise UserError(
-            f"tokenizer.vocabulary is {vocabulary}; the 256 bytes and {len(SPECIAL)} control tokens need at least {fewest}"
+            f"tokenizer.vocabulary is {vocabulary}; the 256 bytes and {len(SPECIAL)} control tokens need {fewest}"
         )
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.NFC(), _qwen2_splitter()
     tokenizer.post_processor = processors.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary - len(SPECIAL), initial_alphabet=alphabet, special_tokens=[], show_progress=False
     )

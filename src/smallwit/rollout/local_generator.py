@@ -115,7 +115,8 @@ class LocalGenerator:
         return tuple(dict.fromkeys([*self.ends, *named])), tuple(mark for mark in stop if mark not in special)
 
     def _holds(self, tails: list[list[int]], marks: tuple[str, ...]) -> list[bool]:
-        texts = self.tokenizer.batch_decode(tails, skip_special_tokens=True)
+        # transformers takes an empty batch for an empty row, and gives one text.
+        texts = self.tokenizer.batch_decode(tails, skip_special_tokens=True) if tails else []
         return [any(mark in text for mark in marks) for text in texts]
 
     def _reply(
