@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import PreTrainedTokenizerFast
 
 import tiny
 from model_server import ALL_FORMS, serving_model
@@ -16,8 +17,13 @@ from smallwit.rollout.endpoint_client import Endpoint
 from smallwit.rollout.endpoint_scores import EndpointScorer
 from smallwit.rollout.generator import Decoding, Prompt
 
-# Servers that name tokens by their text cannot tell the parts of a character from each other.
-TOKENIZER = tiny.without(tiny.tokenizer(), lambda text: (not text.isprintable() and text.strip()) or "\ufffd" in text)
+
+def readable(words: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """Without bytes that are no character: servers that name tokens by their text cannot tell them apart."""
+    return tiny.without(words, lambda text: "\ufffd" in text or not (text.isprintable() or text.isspace()))
+
+
+TOKENIZER = readable(tiny.tokenizer())
 MODEL = tiny.tiny_model(rows=len(TOKENIZER), scale=3.0)
 TEXTS = [
     "Tom has 12 apples and buys 7 more.",
@@ -84,7 +90,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("forms", [ALL_FORMS, frozenset({"echo", "token_prompts"}), frozenset({"echo"})])
     def test_another_tokenizer(self, forms: frozenset[str]) -> None:
-        other = train_tokenizer(["What is this? " * 3, "Nothing at all. " * 2], vocabulary=280)
+        other = readable(train_tokenizer(["What is this? " * 3, "Nothing at all. " * 2], vocabulary=280))
         with serving_model(MODEL, TOKENIZER, forms) as server:
             said = refusal(lambda: scorer(server.url, tokenizer=other).score([([5, 6, 7], 1)]))
         assert "has another tokenizer than" in said

@@ -26,9 +26,8 @@ def without(words: PreTrainedTokenizerFast, dropped: Callable[[str], bool]) -> P
     """The tokenizer without the tokens whose text is `dropped`, and what is merged from them; it skips such text."""
     rules = json.loads(words.backend_tokenizer.to_str())
     added = [token["content"] for token in rules["added_tokens"]]
-    kept = [
-        t for i, t in enumerate(words.convert_ids_to_tokens(range(words.vocab_size))) if not dropped(words.decode([i]))
-    ]
+    numbers = [number for number in range(words.vocab_size) if not dropped(words.decode([number]))]
+    kept = words.convert_ids_to_tokens(numbers)
     rules["model"]["vocab"] = {token: number for number, token in enumerate(kept)}
     merges = rules["model"]["merges"]
     rules["model"]["merges"] = [pair for pair in merges if {*pair, "".join(pair)} <= rules["model"]["vocab"].keys()]

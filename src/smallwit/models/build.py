@@ -125,7 +125,7 @@ def save_model(
     return notes
 
 
-def _padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
+def _padding(model: Any, tokenizer: PreTrainedTokenizerBase) -> int | None:
     """Return the padding id; none if the model's table has no row for it, since transformers refuses such a config."""
     pad = pad_token(tokenizer)
     return pad if pad < model.get_input_embeddings().weight.shape[0] else None

@@ -37,8 +37,8 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 def save_weights(model: PreTrainedModel, folder: Path, *, ends: Sequence[int], pad: int | None) -> list[str]:
     """Write weights, config.json and generation_config.json into a folder, for both majors of transformers.
 
-    `ends` are the ids that end an answer, the trained one first; `pad` is the padding id, if there is one. Returns what transformers
-    4.57 will not read as it is here, one sentence each.
+    `ends` are the ids that end an answer, the trained one first; `pad` is the padding id, if there is one. Returns
+    what transformers 4.57 will not read as it is here, one sentence each.
     """
     generation: GenerationConfig = model.generation_config
     for config in {id(c): c for c in (model.config, model.config.get_text_config())}.values():
