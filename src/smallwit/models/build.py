@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from smallwit.errors import UserError
 from smallwit.models.gated import save_gate_memory
-from smallwit.models.handover import save_tokenizer, save_weights
+from smallwit.models.handover import other_readings, save_tokenizer, save_weights
 from smallwit.models.tokenizer import end_tokens, load_tokenizer, pad_token
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -116,13 +116,14 @@ def save_model(
     """Write model and tokenizer as an ordinary Hugging Face folder; the weights are cast to `dtype` in place.
 
     `ends` are the ids that end an answer, the trained one first: they become `eos_token_id` of config.json and
-    generation_config.json. Returns what transformers 4.57 will not read as it is here, one sentence each.
+    generation_config.json. Returns what other readers will not
+    read as it is here, one sentence each.
     """
     module: Any = model
     folder.mkdir(parents=True, exist_ok=True)
     notes = save_weights(module.to(DTYPES[dtype]), folder, ends=ends, pad=_padding(model, tokenizer))
     save_tokenizer(tokenizer, folder)
-    return notes
+    return notes + other_readings(folder)
 
 
 def _padding(model: Any, tokenizer: PreTrainedTokenizerBase) -> int | None:

@@ -6,13 +6,29 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from smallwit.models.tokenizer import TOKENIZER_FILES, load_tokenizer
 from smallwit.models.tokenizer_training import qwen2_rules
 
 LOCAL_ROPE = frozenset({"gemma3_text", "gemma3n_text"})
 """Model types whose windowed layers have a `rope_local_base_freq` of their own in transformers 4.57."""
+
+PROBES = [
+    "In 2023 it's 1,024 %",
+    "  x\t= y_1\n\n    return [x]\n",
+    "naïve cafe\u0301, 東京 🙂",
+    "DON'T a <|im_end|> b </s>",
+    "I'm",
+]
+"""Text on which tokenizers that split by other rules differ."""
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -32,6 +48,21 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
         return
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
     _write(folder / "tokenizer_config.json", _tokenizer_config(tokenizer))
+
+
+def other_readings(folder: Path) -> list[str]:
+    """Return in what other readers take the tokenizer of a published folder for another, one sentence each."""
+    notes = []
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    if config.get("tokenizer_class") == "TokenizersBackend":
+        notes.append("tokenizer_config.json came with the class TokenizersBackend, which transformers 4.57 refuses")
+    ours, auto = load_tokenizer(folder), AutoTokenizer.from_pretrained(folder)
+    if ours(PROBES)["input_ids"] != auto(PROBES)["input_ids"]:
+        notes.append(
+            f"AutoTokenizer makes a {type(auto).__name__} of this folder, which gives other ids than its "
+            "tokenizer.json; read it by PreTrainedTokenizerFast"
+        )
+    return notes
 
 
 def save_weights(model: PreTrainedModel, folder: Path, *, ends: Sequence[int], pad: int | None) -> list[str]:
@@ -69,7 +100,8 @@ def _write_for_both_majors(folder: Path) -> list[str]:
     for part in [written, *(value for value in written.values() if isinstance(value, dict) and "model_type" in value)]:
         notes += _add_old_keys(part)
     _write(path, written)
-    if _as_read(folder) != read_before:
+    read_after = _as_read(folder)
+    if {key: read_after.get(key) for key in read_before} != read_before:
         raise ValueError(f"{path}: the keys for transformers 4 change what transformers 5 reads")
     return notes
 
