@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from handover_cases import FAMILIES, PROMPTS, publish
-
 from smallwit.models.build import load_model
 from smallwit.models.tokenizer import end_tokens, load_tokenizer, pad_token
 from smallwit.rollout.generator import Decoding, Prompt

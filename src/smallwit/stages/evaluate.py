@@ -9,6 +9,7 @@ from smallwit.evaluation.folder import admit
 from smallwit.evaluation.named import HOUSE
 from smallwit.evaluation.protocol import Asker
 from smallwit.evaluation.suite import Choice, make_suite, measure_suite, problems_of
+from smallwit.recipe.schema import TrainStage
 from smallwit.stages.inputs import generator_of, model_of, tasks_of, tokenizer_of
 from smallwit.stages.job import Info, Job, Reporter, Stopped
 from smallwit.tasks import task_bytes
@@ -21,7 +22,11 @@ def run(job: Job, reporter: Reporter) -> Info:
     """
     started = time.monotonic()
     spec = job.recipe.evaluation
-    tokenizer, model = tokenizer_of(job, job.name), model_of(job, job.name)
+    # The weights as they were published: float32 ones are not cast to a half-width dtype of the run.
+    published = next(
+        (s.save_dtype for s in job.recipe.stages if s.name == job.name and isinstance(s, TrainStage)), None
+    )
+    tokenizer, model = tokenizer_of(job, job.name), model_of(job, job.name, dtype=published or job.dtype)
     generator = generator_of(job, model, tokenizer, spec.batch)
     asker = Asker("local", str(tokenizer.chat_template or ""), generator.ends, job.dtype)
     choice = Choice(spec.split, spec.problems, 1, job.recipe.seed, spec.temperature, spec.max_new_tokens)
