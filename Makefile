@@ -10,7 +10,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c c
 # Each test process has one thread to itself: more threads than cores only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help quickstart test test-fast lint bench-training bench-grading bench-eval bench-data hybrids bench-curves check-families clean
+.PHONY: help quickstart test test-fast lint bench-training bench-grading bench-eval bench-data hybrids bench-curves check-families check-handover clean
 # Two installations into one .venv at the same time would break it.
 .NOTPARALLEL:
 
@@ -26,6 +26,7 @@ help:
 	@echo 'make bench-data       deduplication and decontamination against their bars (about 4 minutes on 2 cores)'
 	@echo 'make bench-curves     every objective alone, from a quickstart: table and figure'
 	@echo 'make check-families   every family of transformers against its own forward pass: docs/models.md (a minute)'
+	@echo 'make check-handover   published folders read by two major versions of transformers (about 2 minutes on 2 cores)'
 	@echo 'make clean        remove .venv and caches; runs/ stays'
 
 quickstart: .venv/installed
@@ -63,8 +64,11 @@ bench-curves: quickstart
 check-families: .venv/installed
 	$(BIN)/python benchmarks/families.py
 
+check-handover: .venv/installed .venv-handover/installed
+	$(BIN)/python benchmarks/handover.py --old .venv-handover/bin/python
+
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
+	rm -rf .venv .venv-handover .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps: a second make installs nothing, unless what is to be installed has changed.
@@ -86,6 +90,14 @@ clean:
 .venv/installed-bench-eval: pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'installing smallwit and lm-evaluation-harness, its peer, into .venv (torch is large: the first time takes some minutes)'
 	$(INSTALL) -e '.[bench-eval]'
+	@touch $@
+
+# What others read a published folder with: the last release of transformers 4, in an environment of its own.
+.venv-handover/installed: Makefile | $(BIN)/python
+	@echo 'installing transformers 4.57 into .venv-handover (torch is large: the first time takes some minutes)'
+	$(BIN)/python -m venv .venv-handover
+	.venv-handover/bin/python -m pip install --disable-pip-version-check --quiet \
+		transformers==4.57.6 torch==2.13.0 tokenizers==0.22.2 huggingface_hub==0.36.2 Jinja2==3.1.6
 	@touch $@
 
 .venv/installed-lint: pyproject.toml constraints.txt | $(BIN)/python

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from smallwit.evaluation.protocols import named_protocol
 from smallwit.models.build import new_model, save_model
+from smallwit.models.chat import ChatTokenizer
 from smallwit.models.tokenizer import load_tokenizer
 from smallwit.rollout.generator import Prompt
 from smallwit.tasks import load_task
@@ -16,7 +17,8 @@ BATCH = 64
 def make_model(folder: Path, data_dir: Path) -> None:
     """Four layers of width 128 with the real vocabulary and random weights, as an ordinary model folder."""
     tokenizer = load_tokenizer(data_dir / "qwen2_tokenizer")
-    save_model(new_model(**SMALL, vocabulary_rows=ROWS, tokenizer=tokenizer, seed=0), tokenizer, folder)
+    model = new_model(**SMALL, vocabulary_rows=ROWS, tokenizer=tokenizer, seed=0)
+    save_model(model, ChatTokenizer(tokenizer), folder)
 
 
 def prompts_of(data_dir: Path, count: int) -> list[Prompt]:

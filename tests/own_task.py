@@ -6,6 +6,7 @@ The task has nine problems; an answer of odd length is right.
 from pathlib import Path
 
 from smallwit.models.build import save_model
+from smallwit.models.chat import ChatTokenizer
 from tiny import tiny_model, tokenizer
 
 OWN = """
@@ -29,4 +30,8 @@ class Length:
 def save_models(folder: Path) -> None:
     """`model` and `other`, of one shape and different weights."""
     for seed, name in enumerate(("model", "other")):
-        save_model(tiny_model(rows=len(tokenizer()), scale=6.0, seed=seed), tokenizer(), folder / name)
+        save_model(
+            tiny_model(rows=len(tokenizer()), scale=6.0, seed=seed),
+            ChatTokenizer(tokenizer()),
+            folder / name,
+        )

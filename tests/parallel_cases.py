@@ -10,7 +10,7 @@ from torch import Tensor
 
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.flops import Cost
-from smallwit.models.tokenizer import train_tokenizer
+from smallwit.models.tokenizer_training import train_tokenizer
 from smallwit.recipe.objectives import ObjectiveSpec
 from smallwit.recipe.schema import Demonstrations, Optimizer, Rollouts, Source
 from smallwit.rollout.local import LocalEngine
@@ -74,7 +74,7 @@ def make_trainer(
     objectives = [bind(spec, sources[spec.source], model.config.hidden_size) for spec in bound]
     teachers: dict[str, Any] = {"teacher": Teacher(teacher, Cost.of(teacher))}
     if case.startswith("uld"):
-        other = train_tokenizer((problem.prompt for problem in WordMath(train=50).problems("train")), vocabulary=100)
+        other = train_tokenizer((problem.prompt for problem in WordMath(train=50).problems("train")), vocabulary=280)
         reader = tiny_model(rows=len(other)).to(dtype)
         teachers["teacher"] = ReadingTeacher("teacher", reader, ChatTokenizer(other), chat)
     student = ForwardPass(model, 0, len(words), micro_tokens, world=world)

@@ -14,6 +14,7 @@ from smallwit.evaluate import Request, Settings, evaluate
 from smallwit.evaluation.model_reference import open_model
 from smallwit.evaluation.suite import Choice
 from smallwit.models.build import new_model, save_model
+from smallwit.models.chat import ChatTokenizer
 from smallwit.pipeline import StageFailed
 from smallwit.plan import make_plan
 from smallwit.recipe.file import read_recipe
@@ -60,7 +61,7 @@ def save(folder: Path, words: PreTrainedTokenizerFast, ends: list[int] | None = 
         seed=0,
     )
     folder.mkdir()
-    save_model(model, words, folder)
+    save_model(model, ChatTokenizer(words), folder)
     if ends is not None:
         (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
 

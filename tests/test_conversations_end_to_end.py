@@ -69,7 +69,7 @@ def write(folder: Path, *, template: str = "qwen2.5", generate: str = "", url: s
     tokenizer = with_template(FAMILIES[template])
     shape = {"hidden": 16, "layers": 1, "heads": 2, "kv_heads": 1, "intermediate": 32, "max_length": 512}
     model = new_model(**shape, vocabulary_rows=len(tokenizer), tokenizer=tokenizer, seed=0)  # type: ignore[arg-type]
-    save_model(model, tokenizer, folder / "m")
+    save_model(model, ChatTokenizer(tokenizer), folder / "m")
     return path
 
 

@@ -5,20 +5,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import PreTrainedTokenizerFast
 
 import tiny
 from model_server import ALL_FORMS, serving_model
 from recipe_samples import refusal
 from smallwit.journal import Journal
-from smallwit.models.tokenizer import train_tokenizer
+from smallwit.models.tokenizer_training import train_tokenizer
 from smallwit.rollout.endpoint import EndpointGenerator
 from smallwit.rollout.endpoint_client import Endpoint
 from smallwit.rollout.endpoint_scores import EndpointScorer
 from smallwit.rollout.generator import Decoding, Prompt
 
-TOKENIZER = tiny.tokenizer()
+
+def readable(words: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """Without bytes that are no character: servers that name tokens by their text cannot tell them apart."""
+    return tiny.without(words, lambda text: "\ufffd" in text or not (text.isprintable() or text.isspace()))
+
+
+TOKENIZER = readable(tiny.tokenizer())
 MODEL = tiny.tiny_model(rows=len(TOKENIZER), scale=3.0)
-TEXTS = ["Tom has 12 apples and buys 7 more.", "How many?", "<|user|>What is 3 + 4?<|assistant|>3 + 4 = 7<|end|>"]
+TEXTS = [
+    "Tom has 12 apples and buys 7 more.",
+    "How many?",
+    "<|im_start|>user\nWhat is 3 + 4?<|im_end|>\n<|im_start|>assistant\n3 + 4 = 7<|im_end|>",
+]
 ROWS = [(TOKENIZER(text, add_special_tokens=False)["input_ids"], 2) for text in TEXTS]
 
 
@@ -79,19 +90,19 @@ class TestRefusals:
 
     @pytest.mark.parametrize("forms", [ALL_FORMS, frozenset({"echo", "token_prompts"}), frozenset({"echo"})])
     def test_another_tokenizer(self, forms: frozenset[str]) -> None:
-        other = train_tokenizer(["What is this? " * 3, "Nothing at all. " * 2], vocabulary=len(TOKENIZER))
+        other = readable(train_tokenizer(["What is this? " * 3, "Nothing at all. " * 2], vocabulary=280))
         with serving_model(MODEL, TOKENIZER, forms) as server:
             said = refusal(lambda: scorer(server.url, tokenizer=other).score([([5, 6, 7], 1)]))
         assert "has another tokenizer than" in said
 
     def test_two_tokens_that_are_swapped(self) -> None:
         """The ids mean something else only here and there: no single text would show it."""
-        swapped = train_tokenizer(["placeholder"], vocabulary=40)
+        swapped = train_tokenizer(["placeholder"], vocabulary=260)
         swapped._tokenizer = TOKENIZER._tokenizer.__class__.from_str(
             TOKENIZER._tokenizer.to_str()
-            .replace('"<|user|>"', '"<|x|>"')
-            .replace('"<|end|>"', '"<|user|>"')
-            .replace('"<|x|>"', '"<|end|>"')
+            .replace('"<|im_start|>"', '"<|x|>"')
+            .replace('"<|im_end|>"', '"<|im_start|>"')
+            .replace('"<|x|>"', '"<|im_end|>"')
         )
         with serving_model(MODEL, TOKENIZER) as server:
             said = refusal(lambda: scorer(server.url, tokenizer=swapped).score(ROWS[:1]))

@@ -22,6 +22,7 @@ import tiny
 from recipe_samples import refusal
 from smallwit.errors import UserError
 from smallwit.models.build import save_model
+from smallwit.models.chat import ChatTokenizer
 from smallwit.rollout.endpoint import EndpointGenerator
 from smallwit.rollout.endpoint_client import Endpoint
 from smallwit.rollout.endpoint_scores import EndpointScorer
@@ -78,8 +79,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("served") / "tiny"
     model = tiny.tiny_model(rows=len(tiny.tokenizer()), scale=2.0)
     model.generation_config.do_sample = True
-    model.generation_config.eos_token_id = tiny.tokenizer().eos_token_id
-    save_model(model, tiny.tokenizer(), folder)
+    save_model(model, ChatTokenizer(tiny.tokenizer()), folder)
     return folder
 
 

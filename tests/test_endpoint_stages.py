@@ -18,6 +18,7 @@ from model_server import ModelServer, serving_model
 from recipe_samples import refusal
 from smallwit import pipeline
 from smallwit.models.build import save_model
+from smallwit.models.chat import ChatTokenizer
 from smallwit.recipe.file import check_recipe, read_recipe
 from smallwit.training.teacher_store import StoredTeacher
 
@@ -85,7 +86,11 @@ def write(folder: Path, recipe: str, url: str) -> Path:
     """The recipe, its task and its models in a folder; the recipe's path."""
     path = micro.write(folder, recipe.replace("URL", url))
     for name, seed in (("large", 1), ("small", 2)):
-        save_model(tiny.tiny_model(rows=len(TOKENIZER), seed=seed, scale=2.0), TOKENIZER, folder / name)
+        save_model(
+            tiny.tiny_model(rows=len(TOKENIZER), seed=seed, scale=2.0),
+            ChatTokenizer(TOKENIZER),
+            folder / name,
+        )
     return path
 
 

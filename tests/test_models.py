@@ -1,6 +1,5 @@
 """Tokenizers and models: trained, made, written as ordinary Hugging Face folders; and what a pass through one costs."""
 
-import string
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,11 @@ from smallwit.models import build
 from smallwit.models.build import backbone, load_model, new_like, save_model
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.flops import Cost
+from smallwit.models.handover import save_tokenizer
 from smallwit.models.head import output_head
 from smallwit.models.tiny_config import tiny_config
-from smallwit.models.tokenizer import (
-    SPECIAL,
-    load_tokenizer,
-    save_tokenizer,
-    train_tokenizer,
-)
+from smallwit.models.tokenizer import load_tokenizer
+from smallwit.models.tokenizer_training import train_tokenizer
 from smallwit.tasks.wordmath import WordMath
 from tiny import same_bits, tiny_model, tokenizer, weights
 
@@ -38,54 +34,6 @@ def problem_texts() -> list[str]:
     return [f"{problem.prompt}\n{problem.solution}" for problem in WordMath().problems("train")[:400]]
 
 
-def pieces(words: PreTrainedTokenizerBase, text: str) -> list[str]:
-    return [str(words.decode([token])) for token in words(text)["input_ids"]]
-
-
-def test_every_digit_is_a_token_and_every_word_of_the_text_is_whole() -> None:
-    assert pieces(tokenizer(), "Tom has 127 apples") == ["Tom", " has ", "1", "2", "7", " apples"]
-
-
-def test_text_comes_back_as_it_was() -> None:
-    texts = problem_texts()
-    tokens = tokenizer()(texts, add_special_tokens=False)["input_ids"]
-    assert decoded(tokenizer(), tokens) == texts
-
-
-@pytest.mark.parametrize("text", ["Tom  has\n\n12 apples .", "  7=7", "a_b(c)[0] ** 2", "notaword Tom12x"])
-def test_text_unlike_the_training_text_comes_back_too(text: str) -> None:
-    words = train_tokenizer([string.printable, *problem_texts()], vocabulary=400)
-    assert decoded(words, words([text])["input_ids"]) == [text]
-
-
-def test_signs_that_were_never_seen_become_unknown_and_spoil_nothing_else() -> None:
-    tokens = tokenizer()("Tom € has")["input_ids"]
-    assert tokenizer().unk_token_id in tokens
-    assert decoded(tokenizer(), [tokens])[0].startswith("Tom")
-
-
-def test_frequent_words_are_whole_and_the_rest_is_spelled_when_not_all_fit() -> None:
-    symbols = len(set("often seldom"))
-    words = train_tokenizer(["often often often seldom"], vocabulary=len(SPECIAL) + symbols + 1)
-    assert pieces(words, " often seldom") == [" often", *" seldom"]
-
-
-def test_vocabulary_is_as_large_as_asked_and_special_tokens_come_first() -> None:
-    words = train_tokenizer(problem_texts(), vocabulary=150)
-    assert len(words) == 150
-    assert words.convert_tokens_to_ids(list(SPECIAL)) == list(range(len(SPECIAL)))
-
-
-def test_vocabulary_that_cannot_hold_the_bytes_is_refused() -> None:
-    with pytest.raises(UserError, match=rf"tokenizer\.vocabulary is 7; the text needs at least {len(SPECIAL) + 3}"):
-        train_tokenizer(["abc"], vocabulary=7)
-
-
-def test_equal_texts_give_equal_tokenizers() -> None:
-    one, other = (train_tokenizer(problem_texts(), vocabulary=150) for _ in range(2))
-    assert one.get_vocab() == other.get_vocab()
-
-
 def test_a_saved_tokenizer_is_loaded_with_its_template_and_its_marks(tmp_path: Path) -> None:
     words = tokenizer()
     save_tokenizer(words, tmp_path)
@@ -98,22 +46,19 @@ def test_a_saved_tokenizer_is_loaded_with_its_template_and_its_marks(tmp_path: P
 
 def test_prompt_is_a_user_message_that_waits_for_the_assistant() -> None:
     words = tokenizer()
-    assert words.convert_ids_to_tokens(ChatTokenizer(words).encode_prompts(["Tom"])[0]) == [
-        "<|user|>",
-        "Tom",
-        "<|assistant|>",
-    ]
+    (tokens,) = ChatTokenizer(words).encode_prompts(["Tom"])
+    assert words.decode(tokens) == "<|im_start|>user\nTom<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_prompt_goes_through_any_chat_template() -> None:
-    words = train_tokenizer([string.printable, *problem_texts()], vocabulary=400)
-    words.chat_template = CHATML
+    words = train_tokenizer(problem_texts(), vocabulary=300)
+    words.chat_template = "Q: {{ messages[0].content }}{% if add_generation_prompt %} A:{% endif %}"
     (tokens,) = ChatTokenizer(words).encode_prompts(["Tom has 3."])
-    assert words.decode(tokens) == "<|im_start|>user\nTom has 3.<|im_end|>\n<|im_start|>assistant\n"
+    assert words.decode(tokens) == "Q: Tom has 3. A:"
 
 
 def test_prompt_without_a_template_is_the_bare_text() -> None:
-    words = train_tokenizer(problem_texts(), vocabulary=240)
+    words = train_tokenizer(problem_texts(), vocabulary=300)
     words.chat_template = None
     assert ChatTokenizer(words).encode_prompts(["Tom has 3", "Tom"]) == words(["Tom has 3", "Tom"])["input_ids"]
 
@@ -127,14 +72,13 @@ def test_completion_ends_with_the_end_token_that_decoding_leaves_out() -> None:
 
 def chat_tokenizer(template: str | None, eos: str | None, pad: str | None = None) -> PreTrainedTokenizerBase:
     """A tokenizer with ChatML's marks as special tokens."""
-    words = train_tokenizer([string.printable, *problem_texts()], vocabulary=400)
-    words.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    words = train_tokenizer(problem_texts(), vocabulary=300)
     words.chat_template, words.eos_token, words.pad_token = template, eos, pad
     return words
 
 
 def test_an_answer_ends_as_the_template_closes_a_turn_and_generation_stops_at_both_ends() -> None:
-    words = chat_tokenizer(CHATML, eos="<|end|>")
+    words = chat_tokenizer(CHATML, eos="<|endoftext|>")
     turn_end = words.convert_tokens_to_ids("<|im_end|>")
     assert ChatTokenizer(words).encode_completions(["12"])[0][-1] == turn_end
     assert ChatTokenizer(words).ends.all == (turn_end, words.eos_token_id)
@@ -150,7 +94,7 @@ def test_an_answer_and_its_prompt_are_the_template_s_conversation() -> None:
 
 
 def test_without_a_template_the_end_of_text_ends_an_answer_even_if_it_is_the_padding() -> None:
-    words = chat_tokenizer(None, eos="<|end|>", pad="<|end|>")
+    words = chat_tokenizer(None, eos="<|endoftext|>", pad="<|endoftext|>")
     assert ChatTokenizer(words).ends.all == (words.pad_token_id,)
     assert ChatTokenizer(words).encode_completions(["12"])[0][-1] == words.pad_token_id
 
@@ -180,8 +124,8 @@ def test_making_a_model_leaves_the_random_stream_alone() -> None:
 
 
 def test_a_saved_model_is_loaded_as_it_was(tmp_path: Path) -> None:
-    model = tiny_model(seed=1)
-    save_model(model, tokenizer(), tmp_path)
+    model = tiny_model(rows=len(tokenizer()), seed=1)
+    save_model(model, ChatTokenizer(tokenizer()), tmp_path)
     loaded = load_model(tmp_path, dtype="float32", device="cpu")
     assert same_bits(weights(loaded), weights(model))
     assert loaded.get_output_embeddings().weight is loaded.get_input_embeddings().weight
@@ -278,7 +222,7 @@ def test_a_folder_like_a_published_model_has_its_shape_and_the_tokenizer(tokeniz
     assert (config.hidden_size, config.num_hidden_layers, config.vocab_size) == (16, 2, 300)
     assert (config.num_attention_heads, config.num_key_value_heads) == (4, 2)
     assert config.rope_parameters["rope_theta"] == 1_000_000.0
-    assert (config.eos_token_id, config.pad_token_id) == (tokenizer().eos_token_id, tokenizer().pad_token_id)
+    assert (config.eos_token_id, config.pad_token_id) == ([tokenizer().eos_token_id], tokenizer().pad_token_id)
     assert len(load_tokenizer(tmp_path / "out")) == len(tokenizer())
 
 

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from smallwit.training.sources import RolloutSource
-from test_sources import CHAT, GROUP, PreparedEngine, half_right, rollout_source, stream
+from test_sources import CHAT, GROUP, WORDS, PreparedEngine, half_right, rollout_source, stream
+from tiny import question_of
 
 
 def resampling(answers: Callable[[str, int], str], rounds: int = 2) -> tuple[RolloutSource, PreparedEngine]:
@@ -19,7 +20,7 @@ def decoded(rows: list[list[int]]) -> list[str]:
 
 
 def problems_asked(engine: PreparedEngine) -> list[str]:
-    return decoded(engine.asked[::GROUP])
+    return [question_of(WORDS, prompt) for prompt in engine.asked[::GROUP]]
 
 
 def test_groups_without_a_signal_are_replaced_by_those_of_further_problems() -> None:
@@ -27,7 +28,7 @@ def test_groups_without_a_signal_are_replaced_by_those_of_further_problems() -> 
     source, engine = resampling(lambda prompt, i: "" if prompt == dull else half_right(prompt, i))
     batch = source.batch(0)
     assert problems_asked(engine) == [stream()[3][1].prompt], "one further problem for the one that was dull"
-    kept = decoded([example.tokens[: example.prompt_length] for example in batch.examples[::GROUP]])
+    kept = [question_of(WORDS, example.tokens[: example.prompt_length]) for example in batch.examples[::GROUP]]
     assert kept == [stream()[i][1].prompt for i in (1, 2, 3)]
     assert batch.metrics["dropped"] == 1
     assert batch.metrics["no_signal"] == pytest.approx(1 / 4)

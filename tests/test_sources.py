@@ -27,7 +27,7 @@ from smallwit.training.sources import (
     stable_seed,
 )
 from smallwit.verify import Verdict
-from tiny import tokenizer
+from tiny import question_of, tokenizer
 
 WORDS = tokenizer()
 CHAT = ChatTokenizer(WORDS)
@@ -184,7 +184,7 @@ class PreparedEngine:
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int] | None = None
     ) -> list[Completion]:
         self.asked, self.seeds, self.sampling = [list(p) for p in prompts], list(seeds or []), sampling
-        texts = [self.answers(CHAT.decode_replies([()], [p])[0], i) for i, p in enumerate(prompts)]
+        texts = [self.answers(question_of(WORDS, p), i) for i, p in enumerate(prompts)]
         rows = CHAT.encode_completions(texts)
         return [Completion(row, [-0.5] * len(row), truncated=not text) for row, text in zip(rows, texts, strict=True)]
 

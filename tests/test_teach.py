@@ -12,7 +12,7 @@ from pipeline_recipes import HEAD, Ran
 from recipe_samples import RECIPE, line_of, refusal
 from smallwit.artifacts import read_manifest
 from smallwit.cli import main
-from smallwit.models.tokenizer import save_tokenizer
+from smallwit.models.handover import save_tokenizer
 from smallwit.recipe.file import check_recipe, read_recipe
 from smallwit.stages import teach
 from smallwit.stages.job import Job, Reporter, Stopped

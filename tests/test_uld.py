@@ -18,7 +18,7 @@ from recipe_samples import refusal
 from smallwit.models.build import new_model, save_model
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.conversation import Conversation, encode_prompt
-from smallwit.models.tokenizer import train_tokenizer
+from smallwit.models.tokenizer_training import train_tokenizer
 from smallwit.objectives.divergence import DivergenceView, TotalVariation
 from smallwit.objectives.head import token_statistics
 from smallwit.objectives.teacher import RankedTeacher, TeacherHead
@@ -28,7 +28,7 @@ from smallwit.training.loop import Budget, Trainer
 from smallwit.training.objectives import UniversalObjective
 from smallwit.training.reading import ReadingTeacher, ReadSource
 from smallwit.training.sources import StepBatch
-from tiny import relative_error, tiny_model
+from tiny import relative_error, tiny_model, without
 
 TEXT = "Tom has 3 eggs and Ana has 4 cafés. How many are in the café? As she says: naïve, 3 + 4 = 7 - 0 * 9 / 1#"
 
@@ -36,13 +36,13 @@ TEXT = "Tom has 3 eggs and Ana has 4 cafés. How many are in the café? As she s
 @cache
 def tokenizer() -> PreTrainedTokenizerFast:
     """The student's: knows all words of the text whole."""
-    return train_tokenizer([TEXT], 200)
+    return train_tokenizer([TEXT], 400)
 
 
 @cache
 def other_tokenizer() -> PreTrainedTokenizerFast:
     """The teacher's: spells some of them."""
-    return train_tokenizer([TEXT], 70)
+    return train_tokenizer([TEXT], 270)
 
 
 @cache
@@ -149,12 +149,13 @@ class TestReading:
     def test_an_answer_that_was_cut_off_has_no_end_for_the_teacher_either(self) -> None:
         cut = replace(EXAMPLES[0], tokens=EXAMPLES[0].tokens[:-2])
         reading = reading_teacher().read(cut)
-        assert other_tokenizer().eos_token_id not in reading.tokens
+        prompt = len(ChatTokenizer(other_tokenizer()).encode_prompts([str(cut.prompt)])[0])
+        assert other_tokenizer().eos_token_id not in reading.tokens[prompt:]
         assert len(reading.positions) == cut.targets
         assert reading.aligned > 0
 
     def test_behind_a_character_that_the_teacher_cannot_spell_nothing_is_met(self) -> None:
-        without_3 = train_tokenizer([TEXT.replace("3", "")], 70)
+        without_3 = without(other_tokenizer(), lambda text: "3" in text)
         teacher = ReadingTeacher(
             "teacher", reading_teacher().model, ChatTokenizer(without_3), ChatTokenizer(tokenizer())
         )
@@ -288,7 +289,11 @@ stages:
     @staticmethod
     def write(folder: Path, recipe: str) -> Path:
         (folder / "stranger").mkdir(parents=True)
-        save_model(reading_teacher().model, other_tokenizer(), folder / "stranger")
+        save_model(
+            reading_teacher().model,
+            ChatTokenizer(other_tokenizer()),
+            folder / "stranger",
+        )
         return micro.write(folder, recipe)
 
     def test_a_student_learns_from_a_stranger_on_demonstrations_and_on_its_own_words(self, tmp_path: Path) -> None:

@@ -1,16 +1,19 @@
 """Real parts in the smallest size, for the tests of training, objectives and rollouts."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from types import SimpleNamespace
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from smallwit.models.attention import ATTENTION
 from smallwit.models.build import new_model
-from smallwit.models.tokenizer import train_tokenizer
+from smallwit.models.tokenizer_training import train_tokenizer
 from smallwit.tasks.wordmath import WordMath
 
 
@@ -18,7 +21,32 @@ from smallwit.tasks.wordmath import WordMath
 def tokenizer() -> PreTrainedTokenizerFast:
     """A tokenizer of word problems; its words are whole."""
     problems = WordMath(train=400).problems("train")
-    return train_tokenizer((f"{problem.prompt}\n{problem.solution}" for problem in problems), vocabulary=240)
+    return train_tokenizer((f"{problem.prompt}\n{problem.solution}" for problem in problems), vocabulary=300)
+
+
+def without(words: PreTrainedTokenizerFast, dropped: Callable[[str], bool]) -> PreTrainedTokenizerFast:
+    """The tokenizer without the tokens whose text is `dropped`, and what is merged from them; it skips such text."""
+    rules = json.loads(words.backend_tokenizer.to_str())
+    added = [token["content"] for token in rules["added_tokens"]]
+    numbers = [number for number in range(words.vocab_size) if not dropped(words.decode([number]))]
+    kept = words.convert_ids_to_tokens(numbers)
+    rules["model"]["vocab"] = {token: number for number, token in enumerate(kept)}
+    merges = rules["model"]["merges"]
+    rules["model"]["merges"] = [pair for pair in merges if {*pair, "".join(pair)} <= rules["model"]["vocab"].keys()]
+    for number, token in enumerate(rules["added_tokens"], start=len(kept)):
+        token["id"] = number
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(rules)),
+        pad_token=words.pad_token,
+        eos_token=words.eos_token,
+        additional_special_tokens=added,
+        chat_template=words.chat_template,
+    )
+
+
+def question_of(words: PreTrainedTokenizerFast, prompt: Sequence[int]) -> str:
+    """The user's message in the ids of a prompt of `tokenizer()`."""
+    return str(words.decode(prompt)).removeprefix("<|im_start|>user\n").partition("<|im_end|>")[0]
 
 
 def tiny_model(
@@ -34,7 +62,8 @@ def tiny_model(
         intermediate=2 * hidden,
         max_length=256,
         vocabulary_rows=rows,
-        tokenizer=tokenizer(),
+        # A table with fewer rows than the tokenizer has tokens is for made-up ids, of which 0 is the padding.
+        tokenizer=tokenizer() if rows >= len(tokenizer()) else SimpleNamespace(pad_token_id=0, eos_token_id=3),
         seed=seed,
     )
     if scale != 1.0:

@@ -9,7 +9,9 @@ from transformers.cache_utils import DynamicCache, LinearAttentionCacheLayerMixi
 
 from smallwit.errors import UserError
 from smallwit.models.attention import ATTENTION
+from smallwit.models.chat import ChatTokenizer
 from smallwit.models.gated import save_gate_memory
+from smallwit.models.handover import other_readings, save_tokenizer, save_weights
 from smallwit.models.tokenizer import load_tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -86,9 +88,8 @@ def new_like(
     if rows < len(tokenizer):
         raise UserError(f"--vocabulary-rows {rows}: the tokenizer has {len(tokenizer)} tokens; give at least as many")
     shape["vocabulary_rows"] = rows
-    model: Any = new_model(**shape, tokenizer=tokenizer, seed=seed)
-    model = model.to(DTYPES[dtype])
-    save_model(model, tokenizer, out)
+    model = new_model(**shape, tokenizer=tokenizer, seed=seed)
+    save_model(model, ChatTokenizer(tokenizer), out, dtype=dtype)
     return model.num_parameters()
 
 
@@ -109,10 +110,19 @@ def load_model(origin: str | Path, *, dtype: str, device: str, revision: str | N
     return model.to(device)
 
 
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write model and tokenizer as an ordinary Hugging Face folder."""
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+def save_model(model: PreTrainedModel, chat: ChatTokenizer, folder: Path, *, dtype: str = "float32") -> list[str]:
+    """Write model and tokenizer as an ordinary Hugging Face folder; the weights are cast to `dtype` in place.
+
+    The ids that end an answer, the trained one first, become `eos_token_id` of config.json and generation_config.json.
+    Returns what other readers will not read as it is here, one sentence each.
+    """
+    module: Any = model
+    folder.mkdir(parents=True, exist_ok=True)
+    # transformers refuses a configuration whose padding has no row in the table.
+    pad = chat.pad if chat.pad < module.get_input_embeddings().weight.shape[0] else None
+    notes = save_weights(module.to(DTYPES[dtype]), folder, ends=chat.ends.all, pad=pad)
+    save_tokenizer(chat.tokenizer, folder)
+    return notes + other_readings(folder)
 
 
 def is_stateful(model: Any) -> bool:

@@ -157,6 +157,9 @@ class TrainStage(StageBase):
     )
     checkpoint_seconds: PositiveFloat = Field(default=60.0, description="seconds between checkpoints")
     validation: Selection | None = None
+    save_dtype: Literal["float32", "bfloat16"] | None = Field(
+        default=None, description="number format of the published weights, which are what is measured; dtype if absent"
+    )
     processes: PositiveInt = Field(
         default=1, description="processes that train the model together, on a device each; they share the threads"
     )

@@ -148,6 +148,8 @@ class LocalGenerator:
 
     def _holds(self, rows: list[list[int]], marks: tuple[str, ...], window: int, prompt: list[int]) -> list[bool]:
         """Whether a stop string stands behind the thought of each reply that is being written to such a prompt."""
+        if not rows:  # transformers takes an empty batch for an empty row, and gives one text
+            return []
         tails = [row[-window:] for row in rows]
         texts = self.chat.tokenizer.batch_decode(tails, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         found = [any(mark in text for mark in marks) for text in texts]

@@ -10,6 +10,7 @@ from smallwit.evaluation.folder import admit
 from smallwit.evaluation.local_asker import local_asker
 from smallwit.evaluation.named import HOUSE
 from smallwit.evaluation.suite import Choice, make_suite, measure_suite, problems_of
+from smallwit.recipe.schema import TrainStage
 from smallwit.rollout.local_generator import encode
 from smallwit.stages.inputs import chat_of, generator_of, model_of, tasks_of
 from smallwit.stages.job import Info, Job, Reporter, Stopped
@@ -23,7 +24,11 @@ def run(job: Job, reporter: Reporter) -> Info:
     """
     started = time.monotonic()
     spec = job.recipe.evaluation
-    chat, model = chat_of(job, job.name), model_of(job, job.name)
+    # The weights as they were published: float32 ones are not cast to a half-width dtype of the run.
+    published = next(
+        (s.save_dtype for s in job.recipe.stages if s.name == job.name and isinstance(s, TrainStage)), None
+    )
+    chat, model = chat_of(job, job.name), model_of(job, job.name, dtype=published or job.dtype)
     generator = generator_of(job, model, chat, spec.batch)
     asker = local_asker(chat, job.dtype)
     choice = Choice(spec.split, spec.problems, 1, job.recipe.seed, spec.temperature, spec.max_new_tokens)

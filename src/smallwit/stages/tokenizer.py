@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from itertools import islice
 
 from smallwit.artifacts import publish
-from smallwit.models.tokenizer import save_tokenizer, train_tokenizer
+from smallwit.models.handover import save_tokenizer
+from smallwit.models.tokenizer_training import train_tokenizer
 from smallwit.stages.inputs import tasks_of
 from smallwit.stages.job import Info, Job, Reporter
 from smallwit.training.sources import as_sequence

@@ -132,7 +132,8 @@ def run(job: Job, reporter: Reporter) -> Info:
     whole = merge_adapters(adapted) if adapted is not None else model
 
     def write(folder: Path) -> None:
-        save_model(whole, tokenizer, folder)
+        for note in save_model(whole, chat, folder, dtype=stage.save_dtype or job.dtype):
+            reporter.say(note)
         shutil.copyfile(log.path, folder / METRICS)
 
     publish(job.folder, write, {"key": job.key, "name": stage.name} | info)
