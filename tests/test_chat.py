@@ -105,6 +105,28 @@ class TestWholeConversations:
         (prompt,), (tokens,) = chat.encode_prompts(["Tom"]), chat.encode_completions([answer])
         assert chat.decode_replies([prompt], [tokens]) == [answer]
 
+    @pytest.mark.parametrize("answer", [SPACED, "hello", "\nx"])
+    @pytest.mark.parametrize("prepend", ["always", "first", "never"])
+    @pytest.mark.parametrize("template", [families.PHI3, families.LLAMA2])
+    def test_whatever_rule_sentencepiece_has_for_a_first_space(self, template: str, prepend: str, answer: str) -> None:
+        specials = ("<s>", "</s>", "<|assistant|>", "<|user|>", "<|end|>")
+        chat = ChatTokenizer(families.sentence_piece(specials, "</s>", template, bos="<s>", prepend=prepend))
+        (prompt,), (tokens,) = chat.encode_prompts(["Tom"]), chat.encode_completions([answer])
+        assert prompt + tokens == whole(chat, "Tom", answer)[: len(prompt + tokens)]
+        assert chat.decode_replies([prompt], [tokens]) == [answer]
+
+    def test_a_space_that_a_tokenizer_puts_behind_a_control_token_is_none_of_the_reply(self) -> None:
+        template = (
+            "{% for m in messages %}<U>{{ m.content }}</s>{% endfor %}{% if add_generation_prompt %}<A>{% endif %}"
+        )
+        template = template.replace("<U>", "{{ '<A>' if m.role == 'assistant' else '<U>' }}")
+        for prepend, answer in (("always", "hello"), ("first", " hello"), ("never", " hello")):
+            words = families.sentence_piece(("</s>", "<U>", "<A>"), "</s>", template, prepend=prepend)
+            chat = ChatTokenizer(words)
+            (prompt,), (tokens,) = chat.encode_prompts(["Tom"]), chat.encode_completions([answer])
+            assert named(tokens, words)[0] == "▁h"
+            assert chat.decode_replies([prompt], [tokens]) == [answer]
+
     def test_a_function_s_body_behind_bare_text_keeps_its_four_spaces(self) -> None:
         chat = ChatTokenizer(families.llama2())
         (prompt,) = chat.encode_texts(["def f(x):\n"])
