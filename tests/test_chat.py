@@ -240,6 +240,12 @@ class TestThoughts:
         )
         assert chat.decode_replies([prompt], [tokens]) == [self.THOUGHT]
 
+    @pytest.mark.parametrize("family", [families.qwen3, families.r1])
+    def test_the_beginning_of_an_answer_stands_behind_the_thought(self, family: Family) -> None:
+        chat = ChatTokenizer(family())
+        (tokens,) = chat.encode_messages([({"role": "user", "content": "?"},)], ["It is"])
+        assert str(chat.tokenizer.decode(tokens)).endswith("<think>\n\n</think>\n\nIt is")
+
     def test_and_an_answer_without_a_thought_closes_it(self) -> None:
         chat = ChatTokenizer(families.r1())
         (prompt,), (tokens,) = chat.encode_prompts(["?"]), chat.encode_completions(["3"])

@@ -173,6 +173,8 @@ class ChatTokenizer:
     ) -> list[list[int]]:
         """Return the token ids of each conversation up to the assistant's answer, which its prefix begins.
 
+        A prefix is the beginning of an answer: a thought that the prompt opens is closed in front of it.
+
         Raises `UserError` where there is no template and a conversation is more than one message.
         """
         begun = prefixes or [""] * len(conversations)
@@ -183,9 +185,9 @@ class ChatTokenizer:
         for index, (messages, prefix) in enumerate(zip(conversations, begun, strict=True)):
             if self._spells([*messages, prefix]):
                 masked = self.render(self.control.masked(messages), add_generation_prompt=True)
-                rows[index] = self.control.encode(masked + self.control.masked(prefix))
+                rows[index] = self.control.encode(masked + self.control.masked(self._begun(prefix)))
             else:
-                plain[index] = self.render(messages, add_generation_prompt=True) + prefix
+                plain[index] = self.render(messages, add_generation_prompt=True) + self._begun(prefix)
         return self._joined(rows, plain)
 
     def encode_texts(self, texts: Sequence[str]) -> list[list[int]]:
@@ -217,6 +219,9 @@ class ChatTokenizer:
         """The last tokens of every generation prompt; none without a template."""
         ids = self.tokenizer(self.generation_prompt, add_special_tokens=False)["input_ids"]
         return [int(index) for index in ids[-_TAIL:]]
+
+    def _begun(self, prefix: str) -> str:
+        return self._opened(prefix) if prefix else ""
 
     def _opened(self, completion: str) -> str:
         begun, thought = opening_of(self.generation_prompt), has_thought(completion)
