@@ -87,8 +87,10 @@ class TestEnds:
     def test_a_template_whose_answers_begin_otherwise_than_its_prompts_is_refused(self) -> None:
         template = "{% for m in messages %}{{ '<' + m.role + '>' + m.content + '<eos>' }}{% endfor %}"
         words = families.byte_level(("<eos>", "<user>", "<assistant>"), "<eos>", template)
+        chat = ChatTokenizer(words)
         with pytest.raises(UserError, match="begins an assistant's turn with"):
-            ChatTokenizer(words).encode_completions(["7"])
+            chat.encode_completions(["7"])
+        assert chat.decode_replies(chat.encode_prompts(["?"]), [words("7")["input_ids"]]) == ["7"]
 
 
 class TestWholeConversations:

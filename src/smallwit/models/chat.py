@@ -116,20 +116,30 @@ class ChatTokenizer:
         return self.render([*_QUESTION, {"role": "assistant", "content": MARK}]) if self.template else ""
 
     @cached_property
-    def _turn_opening(self) -> str:
-        """What the template writes between the generation prompt and an answer without a thought, if anything."""
+    def _opening(self) -> str | None:
+        """What the template writes between the generation prompt and an answer without a thought.
+
+        It is nothing as a rule, Llama 2's space, Qwen3's empty thought; `None` where answers begin otherwise than behind
+        the generation prompt.
+        """
         begun = self.generation_prompt
         if not begun or opening_of(begun) or closes_thought(begun):
             return ""
         turn = self._answered.rpartition(MARK)[0]
         opening = turn.removeprefix(begun)
-        if not turn.startswith(begun) or self.control.spelled_in(opening):
+        return opening if turn.startswith(begun) and not self.control.spelled_in(opening) else None
+
+    @property
+    def _turn_opening(self) -> str:
+        """`_opening`. Raises `UserError` where there is none."""
+        if self._opening is None:
+            turn = self._answered.rpartition(MARK)[0]
             raise UserError(
                 f"the chat template begins an assistant's turn with {turn[-60:]!r}, and its generation prompt is "
-                f"{begun[-60:]!r}; answers are trained behind the generation prompt, so give the "
+                f"{self.generation_prompt[-60:]!r}; answers are trained behind the generation prompt, so give the "
                 "tokenizer a template in which they are the same"
             )
-        return opening
+        return self._opening
 
     # ---- text to tokens
 
@@ -274,7 +284,7 @@ class ChatTokenizer:
         tail = list(prompt[-_TAIL:])
         if tail == self._prompt_end:
             # White space around an answer is the template's own, as Llama 2's.
-            text = text.removeprefix(self._turn_opening) if self._turn_opening.isspace() else text
+            text = text.removeprefix(self._opening) if self._opening and self._opening.isspace() else text
             text = text.removesuffix(self.ends.before) if ended else text
         return opening_of(self._continuation.text(tail, None)) + text
 
