@@ -119,8 +119,8 @@ class ChatTokenizer:
     def _opening(self) -> str | None:
         """What the template writes between the generation prompt and an answer without a thought.
 
-        It is nothing as a rule, Llama 2's space, Qwen3's empty thought; `None` where answers begin otherwise than behind
-        the generation prompt.
+        It is nothing as a rule, a space in Llama 2, the empty thought in Qwen3; `None` where the template begins an
+        answer otherwise than by its generation prompt.
         """
         begun = self.generation_prompt
         if not begun or opening_of(begun) or closes_thought(begun):
