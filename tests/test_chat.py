@@ -87,8 +87,10 @@ class TestEnds:
     def test_a_template_whose_answers_begin_otherwise_than_its_prompts_is_refused(self) -> None:
         template = "{% for m in messages %}{{ '<' + m.role + '>' + m.content + '<eos>' }}{% endfor %}"
         words = families.byte_level(("<eos>", "<user>", "<assistant>"), "<eos>", template)
+        chat = ChatTokenizer(words)
         with pytest.raises(UserError, match="begins an assistant's turn with"):
-            ChatTokenizer(words).encode_completions(["7"])
+            chat.encode_completions(["7"])
+        assert chat.decode_replies(chat.encode_prompts(["?"]), [words("7")["input_ids"]]) == ["7"]
 
 
 class TestWholeConversations:
@@ -104,6 +106,28 @@ class TestWholeConversations:
         chat = ChatTokenizer(family())
         (prompt,), (tokens,) = chat.encode_prompts(["Tom"]), chat.encode_completions([answer])
         assert chat.decode_replies([prompt], [tokens]) == [answer]
+
+    @pytest.mark.parametrize("answer", [SPACED, "hello", "\nx"])
+    @pytest.mark.parametrize("prepend", ["always", "first", "never"])
+    @pytest.mark.parametrize("template", [families.PHI3, families.LLAMA2])
+    def test_whatever_rule_sentencepiece_has_for_a_first_space(self, template: str, prepend: str, answer: str) -> None:
+        specials = ("<s>", "</s>", "<|assistant|>", "<|user|>", "<|end|>")
+        chat = ChatTokenizer(families.sentence_piece(specials, "</s>", template, bos="<s>", prepend=prepend))
+        (prompt,), (tokens,) = chat.encode_prompts(["Tom"]), chat.encode_completions([answer])
+        assert prompt + tokens == whole(chat, "Tom", answer)[: len(prompt + tokens)]
+        assert chat.decode_replies([prompt], [tokens]) == [answer]
+
+    def test_a_space_that_a_tokenizer_puts_behind_a_control_token_is_none_of_the_reply(self) -> None:
+        template = (
+            "{% for m in messages %}<U>{{ m.content }}</s>{% endfor %}{% if add_generation_prompt %}<A>{% endif %}"
+        )
+        template = template.replace("<U>", "{{ '<A>' if m.role == 'assistant' else '<U>' }}")
+        for prepend, answer in (("always", "hello"), ("first", " hello"), ("never", " hello")):
+            words = families.sentence_piece(("</s>", "<U>", "<A>"), "</s>", template, prepend=prepend)
+            chat = ChatTokenizer(words)
+            (prompt,), (tokens,) = chat.encode_prompts(["Tom"]), chat.encode_completions([answer])
+            assert named(tokens, words)[0] == "▁h"
+            assert chat.decode_replies([prompt], [tokens]) == [answer]
 
     def test_a_function_s_body_behind_bare_text_keeps_its_four_spaces(self) -> None:
         chat = ChatTokenizer(families.llama2())
@@ -217,6 +241,12 @@ class TestThoughts:
             "<|Assistant|><think>\n1 + 2\n</think>\n\n3<|end_of_sentence|>"
         )
         assert chat.decode_replies([prompt], [tokens]) == [self.THOUGHT]
+
+    @pytest.mark.parametrize("family", [families.qwen3, families.r1])
+    def test_the_beginning_of_an_answer_stands_behind_the_thought(self, family: Family) -> None:
+        chat = ChatTokenizer(family())
+        (tokens,) = chat.encode_messages([({"role": "user", "content": "?"},)], ["It is"])
+        assert str(chat.tokenizer.decode(tokens)).endswith("<think>\n\n</think>\n\nIt is")
 
     def test_and_an_answer_without_a_thought_closes_it(self) -> None:
         chat = ChatTokenizer(families.r1())

@@ -137,6 +137,16 @@ def test_and_on_the_command_line(options: str, capsys: pytest.CaptureFixture[str
     assert "--chat-template-kwargs" in capsys.readouterr().err
 
 
+def test_nor_for_responses_that_are_there(capsys: pytest.CaptureFixture[str]) -> None:
+    from smallwit.cli import main
+
+    assert (
+        main(["eval", "--responses", "f", "--suite", "gsm8k", "--chat-template-kwargs", '{"enable_thinking": true}'])
+        == 2
+    )
+    assert "not for stored --responses" in capsys.readouterr().err
+
+
 def test_an_option_that_a_model_s_template_does_not_read_is_refused_by_the_model_s_name(place: Path) -> None:
     save(place / "m", families.gemma3())
     with pytest.raises(UserError, match=r"model m: .*enable_thinking: its chat template does not read it"):

@@ -228,6 +228,13 @@ def test_each_problem_is_asked_group_times_at_the_recipe_s_temperature() -> None
     assert engine.sampling == Sampling(0.8, 50, (WORDS.eos_token_id,))
 
 
+def test_rollouts_end_at_every_end_that_the_model_lists() -> None:
+    spec = Rollouts.model_validate({"kind": "rollouts", "prompts": 1, "max_new_tokens": 50})
+    chat = ChatTokenizer(WORDS, listed_ends=(17, 3, 9))
+    source = RolloutSource(stream(), chat, PreparedEngine(half_right), spec, COST, seed=0, estimator=None)
+    assert source.sampling.stop == (3, 9, 17)
+
+
 def test_seed_of_a_rollout_is_a_function_of_seed_step_problem_and_sample() -> None:
     source, engine = rollout_source()
     seeds: dict[int, list[int]] = {}

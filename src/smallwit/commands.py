@@ -66,6 +66,8 @@ def eval(arguments: argparse.Namespace) -> int:
         raise UserError("smallwit eval measures a MODEL or --responses FILE; give one of them")
     if arguments.responses is not None and arguments.against is not None:
         raise UserError("--against compares with a model under the same protocol; it needs a MODEL, not --responses")
+    if arguments.responses is not None and arguments.chat_template_kwargs:
+        raise UserError("--chat-template-kwargs is for a MODEL that is asked, not for stored --responses; leave it out")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the graders' processes are forked
     from transformers.utils import logging
 

@@ -140,20 +140,30 @@ class ChatTokenizer:
         return self.render([*_QUESTION, {"role": "assistant", "content": MARK}]) if self.template else ""
 
     @cached_property
-    def _turn_opening(self) -> str:
-        """What the template writes between the generation prompt and an answer without a thought, if anything."""
+    def _opening(self) -> str | None:
+        """What the template writes between the generation prompt and an answer without a thought.
+
+        It is nothing as a rule, a space in Llama 2, the empty thought in Qwen3; `None` where the template begins an
+        answer otherwise than by its generation prompt.
+        """
         begun = self.generation_prompt
         if not begun or opening_of(begun) or closes_thought(begun):
             return ""
         turn = self._answered.rpartition(MARK)[0]
         opening = turn.removeprefix(begun)
-        if not turn.startswith(begun) or self.control.spelled_in(opening):
+        return opening if turn.startswith(begun) and not self.control.spelled_in(opening) else None
+
+    @property
+    def _turn_opening(self) -> str:
+        """`_opening`. Raises `UserError` where there is none."""
+        if self._opening is None:
+            turn = self._answered.rpartition(MARK)[0]
             raise UserError(
                 f"the chat template begins an assistant's turn with {turn[-60:]!r}, and its generation prompt is "
-                f"{begun[-60:]!r}; answers are trained behind the generation prompt, so give the "
+                f"{self.generation_prompt[-60:]!r}; answers are trained behind the generation prompt, so give the "
                 "tokenizer a template in which they are the same"
             )
-        return opening
+        return self._opening
 
     # ---- text to tokens
 
@@ -200,7 +210,8 @@ class ChatTokenizer:
     ) -> list[list[int]]:
         """Return the token ids of each conversation up to the assistant's answer, which its prefix begins.
 
-        `tools` has the JSON schemas of the functions that each may call.
+        `tools` has the JSON schemas of the functions that each may call. A prefix is the beginning of an answer: a thought
+        that the prompt opens is closed in front of it.
 
         Raises `UserError` where there is no template and a conversation is more than one message.
         """
@@ -214,9 +225,9 @@ class ChatTokenizer:
             if self.spells([*messages, *given, prefix]):
                 turns, functions = self.control.masked(messages), self.control.masked(given)
                 masked = self.render(turns, add_generation_prompt=True, tools=functions)
-                rows[index] = self.control.encode(masked + self.control.masked(prefix))
+                rows[index] = self.control.encode(masked + self.control.masked(self._begun(prefix)))
             else:
-                plain[index] = self.render(messages, add_generation_prompt=True, tools=given) + prefix
+                plain[index] = self.render(messages, add_generation_prompt=True, tools=given) + self._begun(prefix)
         return self._joined(rows, plain)
 
     def encode_texts(self, texts: Sequence[str]) -> list[list[int]]:
@@ -248,6 +259,9 @@ class ChatTokenizer:
         """The last tokens of every generation prompt; none without a template."""
         ids = self.tokenizer(self.generation_prompt, add_special_tokens=False)["input_ids"]
         return [int(index) for index in ids[-_TAIL:]]
+
+    def _begun(self, prefix: str) -> str:
+        return self._opened(prefix) if prefix else ""
 
     def _opened(self, completion: str) -> str:
         begun, thought = opening_of(self.generation_prompt), has_thought(completion)
@@ -303,7 +317,7 @@ class ChatTokenizer:
         tail = list(prompt[-_TAIL:])
         if tail == self._prompt_end:
             # White space around an answer is the template's own, as Llama 2's.
-            text = text.removeprefix(self._turn_opening) if self._turn_opening.isspace() else text
+            text = text.removeprefix(self._opening) if self._opening and self._opening.isspace() else text
             text = text.removesuffix(self.ends.before) if ended else text
         return opening_of(self._continuation.text(tail, None)) + text
 

@@ -56,8 +56,8 @@ class Continuation:
         if not self._drops_space:
             return self._decode(kept)
         text = self._decode([*self._alone, *kept]).removeprefix(self._decode(self._alone))
-        added = last in self.control and self._behind(last) == self._alone
-        return text.removeprefix(" ") if added else text
+        # A space that the tokenizer puts behind a control token, and not behind text, is none of the reply.
+        return text.removeprefix(" ") if self._behind(last) != self._behind(None) else text
 
     def _decode(self, tokens: Sequence[int]) -> str:
         decoded = self.tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False)
