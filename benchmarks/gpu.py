@@ -51,7 +51,7 @@ def parts_of(device: str, tiny: bool, work: Path) -> list[list[Part]]:
         return Part(f"{kind}-{label}", limit, "gpu_runs.py", arguments)
 
     return [
-        [speed("machine", 45)],
+        [speed("machine", 60)],
         [
             runs("recipe", "cpu", "float32", 150, "cpu"),
             runs("recipe", device, "float32", 150, "float32"),

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -105,6 +106,12 @@ def split(files: Sequence[tuple[str, int]], limit: int = PIECE_BYTES) -> list[li
     return groups
 
 
+def metadata() -> bytes:
+    """Return what makes smallwit an installed package where its source is only on the path: protocols name versions."""
+    project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
+    return f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n".encode()
+
+
 def pack(source: bytes, wheels: Sequence[Path], out: Path) -> list[Path]:
     """Write the pieces, their hashes and the script into `out`; return the pieces. `source` is a tar file's content."""
     sizes = [(wheel.name, wheel.stat().st_size) for wheel in wheels]
@@ -118,6 +125,9 @@ def pack(source: bytes, wheels: Sequence[Path], out: Path) -> list[Path]:
                 with tarfile.open(fileobj=io.BytesIO(source)) as tree:
                     for member in tree.getmembers():
                         archive.addfile(member, tree.extractfile(member) if member.isfile() else None)
+                about = tarfile.TarInfo("source/src/smallwit.dist-info/METADATA")
+                about.size = len(metadata())
+                archive.addfile(about, io.BytesIO(metadata()))
             for name in names:
                 archive.add(by_name[name], f"wheels/{name}")
         pieces.append(piece)
