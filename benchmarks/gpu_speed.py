@@ -1,6 +1,7 @@
 """Parts of `benchmarks/gpu.py` that measure speed and memory on models with random weights, made in the process."""
 
 import argparse
+import gc
 import json
 import os
 import platform
@@ -119,6 +120,7 @@ class Bench:
 
     def forget_peak(self) -> None:
         """Let the peak of memory begin at what is allocated now."""
+        gc.collect()
         if self.cuda:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
@@ -163,6 +165,10 @@ class Bench:
             seed=0,
             autocast=torch.bfloat16 if autocast else None,
         )
+
+    def sampling(self, new_tokens: int) -> Sampling:
+        """Return how completions of exactly so many tokens are drawn: the token that would end one is never drawn."""
+        return Sampling(1.0, new_tokens, (self.sizes.vocabulary,))
 
     def engine(self, model: PreTrainedModel, batch: int) -> LocalEngine:
         """Return the local engine in bf16 autocast."""
@@ -302,7 +308,7 @@ def _generated(bench: Bench, model: PreTrainedModel, batch: int, new_tokens: int
     prompts, seconds = bench.tokens(batch, bench.sizes.prompt), []
     bench.forget_peak()
     with bench.timed(seconds):
-        found = bench.engine(model, batch).generate(prompts, Sampling(1.0, new_tokens, ()), list(range(batch)))
+        found = bench.engine(model, batch).generate(prompts, bench.sampling(new_tokens), list(range(batch)))
     tokens = sum(len(completion.tokens) for completion in found)
     return {
         "tokens_per_second": tokens / seconds[0],
@@ -322,7 +328,7 @@ class Rollouts:
     def batch(self, step: int) -> StepBatch:
         sizes = self.bench.sizes
         prompts = [row for row in self.bench.tokens(sizes.prompts, sizes.prompt, step) for _ in range(sizes.group)]
-        sampling = Sampling(1.0, sizes.new_tokens, ())
+        sampling = self.bench.sampling(sizes.new_tokens)
         with self.bench.timed(self.seconds):
             engine = self.bench.engine(self.model, len(prompts))
             found = engine.generate(prompts, sampling, [step * len(prompts) + i for i in range(len(prompts))])
