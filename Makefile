@@ -10,7 +10,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c c
 # Each test process has one thread to itself: more threads than cores only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help quickstart test test-fast lint bench-training bench-grading bench-eval bench-data hybrids bench-curves check-families check-handover clean
+.PHONY: help quickstart test test-fast lint bench-training bench-grading bench-eval bench-data bench-gpu gpu-kit hybrids bench-curves check-families check-handover clean
 # Two installations into one .venv at the same time would break it.
 .NOTPARALLEL:
 
@@ -24,6 +24,8 @@ help:
 	@echo 'make bench-grading   the graders against their bars (about a minute on 2 cores)'
 	@echo 'make bench-eval   smallwit and lm-evaluation-harness on the same prompts (about 2 minutes on 2 cores)'
 	@echo 'make bench-data       deduplication and decontamination against their bars (about 4 minutes on 2 cores)'
+	@echo 'make bench-gpu        the whole path on a GPU, in small, against the CPU, and its speed (under 9 minutes)'
+	@echo 'make gpu-kit          that benchmark for a machine with torch, transformers and no network, in the folder gpu-kit'
 	@echo 'make bench-curves     every objective alone, from a quickstart: table and figure'
 	@echo 'make check-families   every family of transformers against its own forward pass: docs/models.md (a minute)'
 	@echo 'make check-handover   published folders read by two major versions of transformers (about 2 minutes on 2 cores)'
@@ -57,6 +59,12 @@ bench-eval: .venv/installed-bench-eval
 
 bench-data: .venv/installed
 	$(BIN)/python benchmarks/data.py
+
+bench-gpu: .venv/installed-test
+	$(BIN)/python benchmarks/gpu.py
+
+gpu-kit: .venv/installed-test
+	$(BIN)/python benchmarks/gpu_kit.py
 
 bench-curves: quickstart
 	$(BIN)/python benchmarks/learning_curves.py

@@ -69,8 +69,8 @@ def measured(script: str, *arguments: str) -> dict[str, Any]:
     return {"memory": usage.ru_maxrss * MAXRSS_BYTES} | result
 
 
-def report(name: str, results: Sequence[Result], notes: Sequence[str] = ()) -> None:
-    """Print the machine, the versions and the table; write `bench/NAME.json`."""
+def report(name: str, results: Sequence[Result], notes: Sequence[str] = (), folder: Path = Path("bench")) -> None:
+    """Print the machine, the versions and the table; write `NAME.json` into `folder`."""
     console = Console(width=140 if not sys.stdout.isatty() else None)
     console.print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {_versions()}")
     table = Table("case", "metric", "smallwit", "peer", "peer's", "ratio", "target", "held", title=f"bench-{name}")
@@ -81,14 +81,13 @@ def report(name: str, results: Sequence[Result], notes: Sequence[str] = ()) -> N
     console.print(table)
     for note in notes:
         console.print(note, highlight=False)
-    folder = Path("bench")
     folder.mkdir(exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps([asdict(r) for r in results], indent=1) + "\n", encoding="utf-8")
-    console.print(f"written: bench/{name}.json", highlight=False)
+    console.print(f"written: {folder / f'{name}.json'}", highlight=False)
 
 
 def _short(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}" if value >= 0.1 or value == 0 else f"{value:.2g}"
 
 
 def _versions() -> str:

@@ -96,3 +96,15 @@ def test_resumed_run_has_the_same_average(tmp_path: Path) -> None:
     assert whole.average is not None
     assert resumed.average is not None
     assert same_bits(whole.average.tensors, resumed.average.tensors)
+
+
+def test_resumed_average_stays_on_the_device_of_the_weights(tmp_path: Path) -> None:
+    first = trainer()
+    first.step()
+    first.save(Checkpoints(tmp_path, "k"))
+    resumed = trainer()
+    assert resumed.average is not None
+    places = {name: tensor.data_ptr() for name, tensor in resumed.average.tensors.items()}
+    resumed.resume(Checkpoints(tmp_path, "k"))
+    # What a checkpoint holds is read to the CPU, so it must be copied to where the average is.
+    assert {name: tensor.data_ptr() for name, tensor in resumed.average.tensors.items()} == places

@@ -4,6 +4,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from smallwit.device import resolve_dtype
+from smallwit.stages import worker
 
 RESIDENT_AFTER_FREEING = """
 import sys
@@ -33,3 +37,35 @@ def printed(program: str, mode: str) -> int:
 def test_freed_memory_goes_back_to_the_system() -> None:
     # 40 pieces of 8 MB
     assert printed(RESIDENT_AFTER_FREEING, "keep") - printed(RESIDENT_AFTER_FREEING, "return") > 200e6
+
+
+@pytest.mark.parametrize(("emulated_alone", "expected"), [(True, "float32"), (False, "bfloat16")])
+def test_auto_is_bfloat16_only_where_the_gpu_computes_it_itself(
+    monkeypatch: pytest.MonkeyPatch, emulated_alone: bool, expected: str
+) -> None:
+    def is_bf16_supported(including_emulation: bool = True) -> bool:
+        return including_emulation or not emulated_alone
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_bf16_supported)
+    assert resolve_dtype("cuda") == expected
+
+
+ASKS_CUDA = """
+import importlib, sys
+import torch
+
+def refuse(*args, **kwargs):
+    raise AssertionError("CUDA was asked for while modules were imported")
+
+for name in ("is_available", "device_count", "_lazy_init", "current_device", "get_device_capability"):
+    setattr(torch.cuda, name, refuse)
+for module in sys.argv[1:]:
+    importlib.import_module(module)
+"""
+
+
+@pytest.mark.slow
+def test_what_the_fork_server_imports_asks_nothing_of_cuda() -> None:
+    # A process that has done so can fork none that uses a GPU.
+    words = [sys.executable, "-c", ASKS_CUDA, *worker.MODULES.values()]
+    assert subprocess.run(words, capture_output=True, text=True).stderr == ""

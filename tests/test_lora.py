@@ -84,7 +84,7 @@ def test_gradient_checkpointing_does_not_change_the_adapters_gradients() -> None
     plain = tiny_model()
     add_adapters(plain, SPEC, seed=0)
     thrifty = deepcopy(plain)
-    thrifty.activation_checkpointing_enable()
+    thrifty.gradient_checkpointing_enable()
     thrifty.train()
     for model in (plain, thrifty):
         adapted_trainer(model).step()

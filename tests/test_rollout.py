@@ -253,7 +253,7 @@ def test_generating_leaves_the_model_in_the_mode_it_was_in(training: bool) -> No
 
 def test_generating_under_gradient_checkpointing_still_uses_the_cache() -> None:
     plain, thrifty = tiny_model(scale=SCALE), tiny_model(scale=SCALE)
-    thrifty.activation_checkpointing_enable()
+    thrifty.gradient_checkpointing_enable()
     thrifty.train()
     prompts = random_prompts(0)
     tokens = [[c.tokens for c in engine_for(model).generate(prompts, greedy())] for model in (plain, thrifty)]

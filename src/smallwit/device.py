@@ -48,7 +48,8 @@ def resolve_dtype(device: str, wish: str = "auto") -> str:
         return "float32"
     import torch
 
-    return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    # Older GPUs (T4, V100) compute bfloat16 too, by emulation, and several times slower than float32.
+    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
 
 
 def give_back_freed_memory() -> None:

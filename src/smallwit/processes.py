@@ -1,5 +1,6 @@
 """The processes that compute: started from a fork server, listened to, stopped together, their memory watched."""
 
+import os
 import signal
 import socket
 import sys
@@ -161,6 +162,9 @@ def fork_server() -> BaseContext:
         return get_context("spawn")
     context = get_context("forkserver")
     context.set_forkserver_preload(list(worker.MODULES.values()))
+    # A process that has asked CUDA for its devices can fork none that uses them. Some libraries ask while they are
+    # imported; with this torch asks the driver's management library (NVML) instead.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     # Ctrl-C reaches every process of the terminal. Whether the others stop is for this one to say, so they are started
     # deaf to it, and their own children with them: a verifier that it ends would fail in the middle of a step.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

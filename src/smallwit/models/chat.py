@@ -210,8 +210,8 @@ class ChatTokenizer:
     ) -> list[list[int]]:
         """Return the token ids of each conversation up to the assistant's answer, which its prefix begins.
 
-        `tools` has the JSON schemas of the functions that each may call. A prefix is the beginning of an answer: a thought
-        that the prompt opens is closed in front of it.
+        `tools` has the JSON schemas of the functions that each may call. A prefix begins an answer: a thought that the
+        prompt opens is closed in front of it.
 
         Raises `UserError` where there is no template and a conversation is more than one message.
         """

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 
 from smallwit.artifacts import METRICS, point, publish, write_atomically
@@ -148,7 +149,9 @@ def _info(trainer: Trainer) -> Info:
     # Linux gives kilobytes, macOS bytes.
     unit = 1024 if sys.platform.startswith("linux") else 1
     peaks = trainer.world.everyones(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-    return {
+    on_gpu = trainer.model.device.type == "cuda"
+    gpu = {"peak_gpu_memory_gb": torch.cuda.max_memory_allocated() / 1e9} if on_gpu else {}
+    return gpu | {
         "flops": progress.flops,
         "seconds": progress.seconds,
         "steps": progress.step,

@@ -25,6 +25,12 @@ class WeightAverage:
         for name, average in self.tensors.items():
             average.lerp_(self.weights[name].detach(), share)
 
+    @torch.no_grad()
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Copy a checkpoint's averages, which lie on the CPU, into these, which lie where the weights do."""
+        for name, average in self.tensors.items():
+            average.copy_(tensors[name])
+
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """The model has the averaged weights for a while."""

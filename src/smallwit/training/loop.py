@@ -356,7 +356,7 @@ class Trainer:
             one.load_state_dict(saved)
         self.best = tensors["best"]
         if self.average is not None:
-            self.average.tensors = tensors["average"]
+            self.average.restore(tensors["average"])
         for name, source in self.sources.items():
             if isinstance(source, Remembering):
                 source.restore(tensors["sources"][name])
