@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from smallwit.device import cores
 from smallwit.models.build import SHAPES, new_model
-from smallwit.models.tokenizer import train_tokenizer
+from smallwit.models.tokenizer_training import train_tokenizer
 from smallwit.objectives.advantages import group_advantages
 from smallwit.recipe.schema import Optimizer
 from smallwit.rollout.engine import Sampling
@@ -137,7 +137,7 @@ class Bench:
 
     def model(self) -> PreTrainedModel:
         """Return a model of random float32 weights."""
-        model = new_model(**self.sizes.shape, tokenizer=train_tokenizer(["a b c"], 16), seed=0)  # type: ignore[arg-type]
+        model = new_model(**self.sizes.shape, tokenizer=train_tokenizer(["a b c"], 300), seed=0)  # type: ignore[arg-type]
         with torch.no_grad():
             model.model.norm.weight.normal_(std=LOGIT_SCALE, generator=torch.Generator().manual_seed(0))
         return model.to(self.device)  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ import chat_templates as families
 from smallwit.errors import UserError
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.ends import listed_ends
-from smallwit.models.tokenizer import save_tokenizer
+from smallwit.models.handover import save_tokenizer
 
 Family = Callable[[], PreTrainedTokenizerFast]
 ALL: list[Family] = [

@@ -31,8 +31,9 @@ def test_a_model_is_told_by_its_content() -> None:
 
 def test_end_tokens_of_the_model_s_own_settings_end_replies() -> None:
     path = Path("model/generation_config.json")
-    path.write_text(json.dumps({"eos_token_id": [7, 3]}))
-    assert opened().asker.ends == (3, 7)
+    listed = [7, 3]
+    path.write_text(json.dumps({"eos_token_id": listed}))
+    assert set(listed) < set(opened().asker.ends)
 
 
 @pytest.mark.parametrize(

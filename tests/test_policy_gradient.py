@@ -199,12 +199,16 @@ def test_loss_and_gradient_equal_plain_float64_loops(name: str) -> None:
 @pytest.mark.parametrize("micro_tokens", [PIECES, 40])
 def test_splitting_a_step_changes_neither_loss_nor_gradient_nor_numbers(name: str, micro_tokens: int) -> None:
     case = bound(name)
+    # In float64, since the order of a sum in float32 depends on the machine.
+    case.model.double()
+    for module in case.objective.modules.values():
+        module.double()
     whole, gradient = step(case.trainer())
     pieces, accumulated = step(case.trainer(micro_tokens))
-    assert pieces["loss"] == pytest.approx(whole["loss"], rel=1e-6, abs=1e-8)
-    assert relative_error(accumulated, gradient) < 1e-5
+    assert pieces["loss"] == pytest.approx(whole["loss"], rel=1e-9)
+    assert relative_error(accumulated, gradient) < 1e-9
     for key in ("entropy", "ratio", "clip_low", "clip_high"):
-        assert pieces[key] == pytest.approx(whole[key], rel=1e-5)
+        assert pieces[key] == pytest.approx(whole[key], rel=1e-6)
 
 
 def test_the_rollouts_try_both_sides_of_every_clip() -> None:

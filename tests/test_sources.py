@@ -232,7 +232,7 @@ def test_rollouts_end_at_every_end_that_the_model_lists() -> None:
     spec = Rollouts.model_validate({"kind": "rollouts", "prompts": 1, "max_new_tokens": 50})
     chat = ChatTokenizer(WORDS, listed_ends=(17, 3, 9))
     source = RolloutSource(stream(), chat, PreparedEngine(half_right), spec, COST, seed=0, estimator=None)
-    assert source.sampling.stop == (3, 9, 17)
+    assert source.sampling.stop == (chat.ends.trained, 3, 9, 17)
 
 
 def test_seed_of_a_rollout_is_a_function_of_seed_step_problem_and_sample() -> None:

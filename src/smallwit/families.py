@@ -20,12 +20,12 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedConfig
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from smallwit.errors import UserError
 from smallwit.models import attention, head, tiny_config
 from smallwit.models.attention import ATTENTION, UnsupportedAttention
-from smallwit.models.build import disable_dropout, is_stateful
+from smallwit.models.build import disable_dropout, is_stateful, load_config, load_model
 from smallwit.models.head import output_head
 from smallwit.objectives.head import LogProb, token_statistics
 from smallwit.rollout import cache as rollout_cache
@@ -154,6 +154,14 @@ def _brief(error: Exception) -> str:
 
 
 # ---- what is known
+
+
+def load_supported_model(
+    origin: str | Path, *, dtype: str, device: str, revision: str | None = None
+) -> PreTrainedModel:
+    """Load a model of a folder or a hub repository. Raises `UserError` if there is none, or its family is refused."""
+    require_family(load_config(origin, revision), str(origin))
+    return load_model(origin, dtype=dtype, device=device, revision=revision)
 
 
 def require_family(config: PreTrainedConfig, name: str) -> None:

@@ -151,11 +151,12 @@ def _local(
         raise UserError(f"model {reference}: {error}") from error
 
     def load(overflow: Overflow) -> Generator:
-        from smallwit.models.build import DTYPES, load_model
+        from smallwit.families import load_supported_model
+        from smallwit.models.build import DTYPES
         from smallwit.rollout.local import LocalEngine
         from smallwit.rollout.local_generator import LocalGenerator
 
-        model = load_model(folder, dtype=dtype, device=device)
+        model = load_supported_model(folder, dtype=dtype, device=device)
         rows = model.get_output_embeddings().weight.shape[0]
         vocabulary = min(len(chat.tokenizer), rows)
         mixed = None if dtype == "float32" else DTYPES[dtype]

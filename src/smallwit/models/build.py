@@ -4,7 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 from transformers.cache_utils import DynamicCache, LinearAttentionCacheLayerMixin
 
 from smallwit.errors import UserError
@@ -93,11 +101,21 @@ def new_like(
     return model.num_parameters()
 
 
-def load_model(origin: str | Path, *, dtype: str, device: str, revision: str | None = None) -> PreTrainedModel:
-    """A model of a folder or a hub repository. Raises `UserError` if there is none."""
+def load_config(origin: str | Path, revision: str | None = None) -> PreTrainedConfig:
+    """Load the configuration of a folder or a hub repository. Raises `UserError` if there is none."""
     path = Path(origin)
     if path.is_absolute() and not (path / "config.json").is_file():
         raise UserError(f"{origin}: no config.json there, so it is not a model folder")
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(str(origin), revision=revision)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model {origin}: its config.json cannot be read: {str(error).splitlines()[0]}") from error
+    return config
+
+
+def load_model(origin: str | Path, *, dtype: str, device: str, revision: str | None = None) -> PreTrainedModel:
+    """Load a model of a folder or a hub repository. Raises `UserError` if there is none."""
+    load_config(origin, revision)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
             str(origin), revision=revision, dtype=DTYPES[dtype], attn_implementation=ATTENTION

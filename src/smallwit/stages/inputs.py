@@ -9,7 +9,8 @@ from transformers import PreTrainedModel
 
 from smallwit.artifacts import content_key
 from smallwit.errors import UserError
-from smallwit.models.build import DTYPES, load_model, new_model
+from smallwit.families import load_supported_model
+from smallwit.models.build import DTYPES, new_model
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.tokenizer import load_tokenizer
 from smallwit.recipe.schema import ModelSpec
@@ -52,7 +53,7 @@ def model_of(job: Job, name: str, *, dtype: str | None = None) -> PreTrainedMode
         model: Any = new_model(**shape, vocabulary_rows=len(tokenizer), tokenizer=tokenizer, seed=seed)
         return model.to(job.device)
     revision = spec.revision if spec is not None else None
-    return load_model(job.inputs[name], dtype=dtype or job.dtype, device=job.device, revision=revision)
+    return load_supported_model(job.inputs[name], dtype=dtype or job.dtype, device=job.device, revision=revision)
 
 
 def endpoint_of(job: Job, name: str) -> Endpoint:
