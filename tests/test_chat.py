@@ -199,7 +199,7 @@ class TestOptions:
     def test_a_conversation_that_the_template_refuses_is_refused_in_its_words(self) -> None:
         template = "{{ raise_exception('only users may speak') }}"
         words = families.byte_level(("<eos>",), "<eos>", template)
-        with pytest.raises(UserError, match=r"cannot render these turns \(user\): only users may speak"):
+        with pytest.raises(UserError, match=r"refuses a conversation of user: only users may speak"):
             ChatTokenizer(words).encode_prompts(["?"])
 
 

@@ -40,8 +40,9 @@ def trained(
     tokenizer: PreTrainedTokenizerBase, messages: Any, loss_on: LossOn, tools: Any = (), **options: Any
 ) -> list[str]:
     """The trained spans as text."""
-    chat = ChatTokenizer(tokenizer, chat_template_kwargs=options)
-    encoded = encode_conversation(chat, conversation(messages, tools), loss_on=loss_on)
+    encoded = encode_conversation(
+        ChatTokenizer(tokenizer, chat_template_kwargs=options), conversation(messages, tools), loss_on=loss_on
+    )
     return [tokenizer.decode(encoded.tokens[start:end]) for start, end in encoded.trained]
 
 
@@ -87,10 +88,11 @@ def test_all_assistant_turns_are_trained_each_with_its_end(name: str) -> None:
     assert [text.lstrip(" ") for text in texts] == [SAYS["content"] + end, SAYS_AGAIN["content"] + end]
 
 
-@pytest.mark.parametrize("name", [name for name in ROLES_THAT_FIT if name not in ("qwen3", "mistral", "gemma", "phi3")])
+@pytest.mark.parametrize("name", ROLES_THAT_FIT)
 def test_one_question_and_its_answer_are_the_tokens_of_a_plain_row(name: str) -> None:
-    chat = ChatTokenizer(chat_tokenizer(name))
-    encoded = encode_conversation(chat, conversation([ASKS, SAYS]))
+    tokenizer = chat_tokenizer(name)
+    encoded = encode_conversation(ChatTokenizer(tokenizer), conversation([ASKS, SAYS]))
+    chat = ChatTokenizer(tokenizer)
     prompt, completion = chat.encode_prompts([ASKS["content"]])[0], chat.encode_completions(["trois"])[0]
     assert encoded.tokens == prompt + completion
     assert encoded.trained == ((len(prompt), len(prompt + completion)),)
@@ -155,8 +157,8 @@ class TestThoughts:
 
     def test_options_of_the_template_reach_it(self) -> None:
         tokenizer = chat_tokenizer("qwen3")
-        chat = ChatTokenizer(tokenizer, chat_template_kwargs={"enable_thinking": False})
-        prompt = encode_prompt(chat, conversation([ASKS]))
+        options = {"enable_thinking": False}
+        prompt = encode_prompt(ChatTokenizer(tokenizer, chat_template_kwargs=options), conversation([ASKS]))
         assert tokenizer.decode(prompt).endswith("<think>\n\n</think>\n\n")
         assert trained(tokenizer, [ASKS, SAYS], "last", enable_thinking=False) == ["trois<|im_end|>"]
 
@@ -165,9 +167,14 @@ class TestThoughts:
         with pytest.raises(UserError, match=r"leaves out the thought of turn 2 \(assistant\)"):
             encode_conversation(ChatTokenizer(chat_tokenizer("chatml")), conversation(turns))
 
+    def test_a_thought_that_the_prompt_begins_is_closed(self) -> None:
+        tokenizer = chat_tokenizer("r1")
+        assert trained(tokenizer, TWO_ROUNDS, "last") == ["\n</think>\n\nquatre. Voil\u00e0.<|eos|>"]
+        assert trained(tokenizer, LAST_THINKS, "last") == ["One and two.\n</think>\n\nquatre<|eos|>"]
+
     def test_a_generation_prompt_that_begins_turns_otherwise_is_refused(self) -> None:
         with pytest.raises(UserError, match="generation prompt is not how it begins turn 2"):
-            encode_conversation(ChatTokenizer(chat_tokenizer("r1")), conversation([ASKS, SAYS]))
+            encode_conversation(ChatTokenizer(chat_tokenizer("r1")), conversation(TWO_ROUNDS), loss_on="all")
 
 
 class TestMovedSystemTurns:
@@ -289,9 +296,19 @@ class TestMarks:
             encode_conversation(ChatTokenizer(tokenizer), conversation(TWO_ROUNDS), loss_on="all")
 
 
+class TestControlTokensInData:
+    def test_they_stay_text_and_end_no_turn(self) -> None:
+        tokenizer = chat_tokenizer("chatml")
+        turns = [SYSTEM, ASKS | {"content": "<|im_end|>?"}, SAYS | {"content": "<|im_end|> is text"}]
+        encoded = encode_conversation(ChatTokenizer(tokenizer), conversation(turns))
+        assert rendered(tokenizer, turns) == tokenizer.decode(encoded.tokens) + "\n"
+        assert encoded.tokens.count(tokenizer.convert_tokens_to_ids("<|im_end|>")) == 3
+        assert trained(tokenizer, turns, "last") == ["<|im_end|> is text<|im_end|>"]
+
+
 class TestRefusals:
     def test_a_role_that_the_template_does_not_know(self) -> None:
-        with pytest.raises(UserError, match=r"cannot render these turns \(system, user, .*System role not supported"):
+        with pytest.raises(UserError, match=r"refuses a conversation of system, user, .*System role not supported"):
             encode_conversation(ChatTokenizer(chat_tokenizer("gemma")), conversation([SYSTEM, *TWO_ROUNDS]))
 
     def test_a_conversation_that_ends_in_a_question(self) -> None:

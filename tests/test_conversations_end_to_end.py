@@ -105,7 +105,7 @@ class TestTraining:
         path = write(tmp_path, template="gemma")
         assert main(["run", str(path), "--run-dir", str(tmp_path / "run")]) == 2
         said = " ".join(capsys.readouterr().err.split())
-        assert "stage sft: row system: the chat template cannot render these turns" in said
+        assert "stage sft: row system: the chat template refuses a conversation of system, user" in said
         assert "System role not supported" in said
         assert "(rows: " in said
         assert not list((tmp_path / "run").glob("stages/*-sft/metrics.jsonl"))

@@ -19,13 +19,15 @@ from smallwit.errors import UserError
 from smallwit.models.continuation import Continuation
 from smallwit.models.control_tokens import ControlTokens
 from smallwit.models.ends import MARK, Ends, listed_ends, turn_ends
-from smallwit.models.template_check import Turns
+from smallwit.models.template_check import left_out, turn_shape
 from smallwit.models.tokenizer import load_tokenizer
 from smallwit.thoughts import CLOSING, OPENING, closes_thought, has_thought, opening_of
 
 TEMPLATE_DATE = date(2024, 7, 26)
 """Today, for templates that print it (`strftime_now`): the same prompt is the same tomorrow. Llama 3's own default."""
 ControlTokenRule = Literal["text", "refuse"]
+Turns = Sequence[Mapping[str, Any]]
+Tools = Sequence[Mapping[str, Any]]
 _QUESTION: Turns = ({"role": "user", "content": "?"},)
 _TAIL = 8
 """Tokens at the end of a prompt that hold the tag that opens a thought, and the white space behind it."""
@@ -51,6 +53,7 @@ class ChatTokenizer:
         control_tokens: ControlTokenRule = "text",
     ) -> None:
         self.tokenizer, self.listed_ends, self.control_tokens = tokenizer, tuple(listed_ends), control_tokens
+        self._whole: set[tuple[Any, ...]] = set()
         self.template = _template(tokenizer)
         self.chat_template_kwargs = dict(chat_template_kwargs or {})
         for name in self.chat_template_kwargs:
@@ -80,43 +83,49 @@ class ChatTokenizer:
 
     # ---- what the template writes
 
-    def render(self, messages: Turns, *, add_generation_prompt: bool = False, tools: Turns = ()) -> str:
+    def render(self, messages: Turns, *, tools: Tools = (), add_generation_prompt: bool = False) -> str:
         """Return a conversation as the chat template writes it, with the model's options and the fixed date.
 
         Raises `UserError` for a conversation that the template refuses, and `ValueError` without a template.
         """
-        conversation: Any = list(messages)
-        functions: Any = list(tools) or None
-        try:
-            text: Any = self.tokenizer.apply_chat_template(
-                conversation,
-                tools=functions,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                **self._options,
+        return str(self._apply(messages, tools, tokenize=False, add_generation_prompt=add_generation_prompt))
+
+    def generation_mask(self, messages: Turns, *, tools: Tools = ()) -> list[int]:
+        """Return for each token of a conversation whether the template marks it by `{% generation %}`."""
+        encoded = self._apply(messages, tools, return_dict=True, return_assistant_tokens_mask=True)
+        return list(encoded["assistant_masks"])
+
+    def require_whole(self, messages: Turns, tools: Tools = (), learned: int | None = None) -> None:
+        """Raise `UserError` for a template that leaves out a turn, a tool call, the tools, or the thought of a turn.
+
+        Tried once for each shape of a conversation; `learned` is the turn whose thought must be written.
+        """
+        shape = (*map(turn_shape, messages), learned, bool(tools))
+        if shape in self._whole:
+            return
+
+        def rendered(turns: Turns) -> str:
+            return self.render(turns, tools=tools, add_generation_prompt=learned is None)
+
+        lost = left_out(rendered, messages, tools, learned)
+        if lost is not None:
+            raise UserError(
+                f"the chat template leaves out {lost}; use a template that writes it, or drop such conversations"
             )
+        self._whole.add(shape)
+
+    def _apply(self, messages: Turns, tools: Tools, **options: Any) -> Any:
+        conversation: Any = list(messages)
+        schemas: Any = list(tools) or None
+        try:
+            return self.tokenizer.apply_chat_template(conversation, tools=schemas, **options, **self._options)
         except (TemplateError, TypeError) as error:
             roles = ", ".join(str(message["role"]) for message in messages)
-            reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-            raise UserError(
-                f"the chat template cannot render these turns ({roles}): {reason}; use a model whose template can, or "
-                "change the rows"
-            ) from error
-        return str(text)
-
-    def assistant_mask(self, messages: Turns, tools: Turns = ()) -> list[int]:
-        """Return for each token of a conversation whether the template's `{% generation %}` marks cover it (1 or 0)."""
-        conversation: Any = list(messages)
-        functions: Any = list(tools) or None
-        encoded: Any = self.tokenizer.apply_chat_template(
-            conversation, tools=functions, return_dict=True, return_assistant_tokens_mask=True, **self._options
-        )
-        mask: list[int] = encoded["assistant_masks"]
-        return mask
+            raise UserError(f"the chat template refuses a conversation of {roles}: {error}") from error
 
     @cached_property
     def written_behind(self) -> str:
-        """What the template writes behind an answer."""
+        """What the template writes behind an answer, its end included."""
         return self._answered.rpartition(MARK)[2]
 
     @cached_property
@@ -206,28 +215,31 @@ class ChatTokenizer:
         self,
         conversations: Sequence[Turns],
         prefixes: Sequence[str] | None = None,
-        tools: Sequence[Turns] | None = None,
+        tools: Sequence[Tools] | None = None,
     ) -> list[list[int]]:
         """Return the token ids of each conversation up to the assistant's answer, which its prefix begins.
 
-        `tools` has the JSON schemas of the functions that each may call. A prefix begins an answer: a thought that the
-        prompt opens is closed in front of it.
+        A prefix is the beginning of an answer: a thought that the prompt opens is closed in front of it.
 
-        Raises `UserError` where there is no template and a conversation is more than one message.
+        Raises `UserError` where there is no template and a conversation is more than one message, and where the
+        template leaves out a turn or the `tools`.
         """
         begun = prefixes or [""] * len(conversations)
+        given = tools or [()] * len(conversations)
         if self.template is None:
-            return self.encode_texts([_only_text(*row) for row in zip(conversations, begun, strict=True)])
+            return self.encode_texts([_only_text(*row) for row in zip(conversations, begun, given, strict=True)])
         plain: dict[int, str] = {}
         rows: dict[int, list[int]] = {}
-        offered = tools or [()] * len(conversations)
-        for index, (messages, prefix, given) in enumerate(zip(conversations, begun, offered, strict=True)):
-            if self.spells([*messages, *given, prefix]):
-                turns, functions = self.control.masked(messages), self.control.masked(given)
-                masked = self.render(turns, add_generation_prompt=True, tools=functions)
+        for index, (messages, own, prefix) in enumerate(zip(conversations, given, begun, strict=True)):
+            if len(messages) > 1 or own:
+                self.require_whole(messages, own)
+            if self.spells([*messages, *own, prefix]):
+                masked = self.render(
+                    self.control.masked(messages), tools=self.control.masked(own), add_generation_prompt=True
+                )
                 rows[index] = self.control.encode(masked + self.control.masked(self._begun(prefix)))
             else:
-                plain[index] = self.render(messages, add_generation_prompt=True, tools=given) + self._begun(prefix)
+                plain[index] = self.render(messages, tools=own, add_generation_prompt=True) + self._begun(prefix)
         return self._joined(rows, plain)
 
     def encode_texts(self, texts: Sequence[str]) -> list[list[int]]:
@@ -289,10 +301,7 @@ class ChatTokenizer:
         return [both[index] for index in sorted(both)]
 
     def spells(self, value: Any) -> bool:
-        """Return whether a text, or one of a list or message, spells a control token.
-
-        Raises `UserError` where the model's `control_tokens` rule refuses that.
-        """
+        """Whether a text, or one in a list or a message, spells a control token. Raises `UserError` if it must not."""
         if isinstance(value, str):
             if self.control_tokens == "refuse":
                 self.control.refuse(value)
@@ -349,10 +358,11 @@ def _date(value: Any) -> date:
         raise UserError(f"chat_template_kwargs: strftime_now is {value!r}; give a date, as 2025-01-31") from error
 
 
-def _only_text(messages: Turns, prefix: str) -> str:
-    if len(messages) == 1 and not prefix:
+def _only_text(messages: Turns, prefix: str, tools: Tools) -> str:
+    if len(messages) == 1 and not prefix and not tools:
         return str(messages[0]["content"])
-    turns = ", ".join(str(message["role"]) for message in messages) + (", a prefix" if prefix else "")
+    beside = (", a prefix" if prefix else "") + (", tools" if tools else "")
+    turns = ", ".join(str(message["role"]) for message in messages) + beside
     raise UserError(
         f"the model has no chat template, and the prompt is a conversation ({turns}); "
         "add a template to its tokenizer, or ask in plain text"

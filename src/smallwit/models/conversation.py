@@ -1,15 +1,14 @@
 """Conversations as a model reads them: turns through the chat template, and which of the tokens are trained."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal, TypedDict
-from weakref import WeakKeyDictionary
 
 from smallwit.errors import UserError
-from smallwit.models.chat import ChatTokenizer
-from smallwit.models.template_check import Turns, left_out, turn_shape
+from smallwit.models.chat import ChatTokenizer, Tools, Turns
+from smallwit.thoughts import opening_of
 
 LossOn = Literal["last", "all"]
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
@@ -19,7 +18,7 @@ class Conversation(TypedDict):
     """Turns and the tools that they may call, in the form that `apply_chat_template` takes."""
 
     messages: Turns
-    tools: Sequence[Mapping[str, Any]]
+    tools: Tools
 
 
 @dataclass(frozen=True)
@@ -30,13 +29,14 @@ class EncodedConversation:
     trained: tuple[tuple[int, int], ...]
 
 
-def encode_prompt(chat: ChatTokenizer, conversation: Conversation) -> list[int]:
-    """Return the token ids of a conversation with the generation prompt behind it.
+def encode_prompt(chat: ChatTokenizer, prompt: str | Conversation) -> list[int]:
+    """Return the token ids of a user message, or of a conversation, with the generation prompt behind it.
 
     Raises `UserError` where the template cannot render it or leaves a turn out.
     """
-    _Renderer(chat, conversation).require_whole(learned=None)
-    return chat.encode_messages([conversation["messages"]], tools=[conversation["tools"]])[0]
+    if isinstance(prompt, str):
+        return chat.encode_prompts([prompt])[0]
+    return chat.encode_messages([prompt["messages"]], tools=[prompt["tools"]])[0]
 
 
 def encode_conversation(
@@ -49,25 +49,32 @@ def encode_conversation(
     less of it. Raises `UserError` where the template cannot render the turns, leaves one out, marks none of a trained
     turn, or rewrites a trained turn when others follow.
     """
-    renderer = _Renderer(chat, conversation)
     messages = conversation["messages"]
     assistant = [place for place, turn in enumerate(messages) if turn["role"] == "assistant"]
     if not assistant or assistant[-1] != len(messages) - 1:
         raise UserError("the conversation does not end in an assistant turn, so there is nothing to learn at its end")
+    renderer = _Renderer(chat, conversation)
+    if loss_on == "last" and opening_of(chat.generation_prompt) and messages[-1].keys() == {"role", "content"}:
+        # The generation prompt opens a thought, which the template may not write in the turn itself.
+        asked = encode_prompt(chat, {"messages": messages[:-1], "tools": conversation["tools"]})
+        tokens = asked + chat.encode_completions([messages[-1]["content"]])[0]
+        return EncodedConversation(tokens, ((len(asked), len(tokens)),))
     turns = assistant if loss_on == "all" else assistant[-1:]
-    renderer.require_whole(learned=turns[-1])
+    chat.require_whole(messages, conversation["tools"], turns[-1])
     whole = renderer.ids(renderer.text(len(messages)))
     pieces = [renderer.turn(place) for place in turns]
     aligned = all(whole[: len(piece.before)] == piece.before for piece in pieces)
     encoded = _aligned(whole, pieces, turns) if aligned else _forced(renderer, whole, pieces, turns)
-    if not renderer.marked:
+    if not _MARKS.search(chat.template or ""):
         return encoded
-    if not aligned:
+    if not aligned or renderer.masked:
+        what = "the first token of an assistant turn reaches into the generation prompt"
+        what = "the conversation spells a control token" if renderer.masked else what
         raise UserError(
-            "the first token of an assistant turn reaches into the generation prompt, so the template's "
-            "{% generation %} marks fall inside of a token; remove the space or line break that the turn begins with"
+            f"{what}, and the template's {{% generation %}} marks cannot be followed there; change that text, or take "
+            "the marks out of the template"
         )
-    mask = renderer.mask()
+    mask = chat.generation_mask(messages, tools=conversation["tools"])
     return _within_marks(encoded, mask if pieces[-1].ended else [*mask[: len(encoded.tokens) - 1], 1], turns)
 
 
@@ -152,30 +159,26 @@ def _within_marks(encoded: EncodedConversation, mask: Sequence[int], turns: Sequ
 
 
 class _Renderer:
-    """One conversation, rendered by a model's chat template."""
+    """One conversation, rendered by a chat template. `masked` says that it spells control tokens, which stay text."""
 
     def __init__(self, chat: ChatTokenizer, conversation: Conversation) -> None:
         self.chat = chat
-        self.messages: Turns = [dict(turn) for turn in conversation["messages"]]
-        self.tools: Turns = [dict(tool) for tool in conversation["tools"]]
+        self.messages, self.tools = conversation["messages"], conversation["tools"]
         if chat.template is None:
             roles = ", ".join(turn["role"] for turn in self.messages)
             raise UserError(
                 f"the tokenizer has no chat template, and the row is a conversation ({roles}); add a template to it"
             )
-        tools: Any = list(self.tools) or None
-        source = chat.tokenizer.get_chat_template(None, tools)
-        self.marked = _MARKS.search(source) is not None
         self.masked = chat.spells([*self.messages, *self.tools])
         if self.masked:
             self.messages, self.tools = chat.control.masked(self.messages), chat.control.masked(self.tools)
 
     def text(self, count: int, *, prompt: bool = False) -> str:
         """The text of the first `count` turns, with the generation prompt behind it if `prompt`."""
-        return self.chat.render(self.messages[:count], add_generation_prompt=prompt, tools=self.tools)
+        return self.chat.render(self.messages[:count], tools=self.tools, add_generation_prompt=prompt)
 
     def ids(self, text: str) -> list[int]:
-        """Token ids of rendered text; control tokens are those that the template has written."""
+        """Token ids of rendered text: the template has written all control tokens."""
         if self.masked:
             return self.chat.control.encode(text)
         ids: list[int] = self.chat.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -187,15 +190,6 @@ class _Renderer:
             list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
         return str(text)
-
-    def mask(self) -> list[int]:
-        """For each token of the conversation whether the template marks it as generated."""
-        if self.masked:
-            raise UserError(
-                "the conversation spells a control token, and the chat template has {% generation %} marks: their "
-                "places cannot be found then; remove the one or the other"
-            )
-        return self.chat.assistant_mask(self.messages, self.tools)
 
     def turn(self, place: int) -> _Turn:
         """The assistant turn at `place`. Raises `UserError` where the template does not begin it by its own prompt."""
@@ -224,41 +218,14 @@ class _Renderer:
 
     def end_of_turn(self, tokens: Sequence[int], start: int) -> int | None:
         """The place behind the first control token of those that close a turn, which begins at `start`."""
-        end, place = None, len(tokens)
-        while place > start and (tokens[place - 1] in self.chat.control.ids or self._blank(tokens[place - 1])):
+        end, place, control = None, len(tokens), self.chat.control.ids
+        while place > start and (tokens[place - 1] in control or not self.decoded([tokens[place - 1]]).strip()):
             place -= 1
-            if tokens[place] in self.chat.control.ids:
+            if tokens[place] in control:
                 end = place + 1
-                if self.chat.ends.written and tokens[place] == self.chat.ends.trained:
+                if tokens[place] == self.chat.ends.trained:
                     break
         return end
-
-    def require_whole(self, learned: int | None) -> None:
-        """Raise `UserError` for a template that leaves out a turn, a tool call, the tools, or the thought to learn.
-
-        Tried once for each shape of a conversation.
-        """
-        shape = (*map(turn_shape, self.messages), learned, bool(self.tools))
-        written_whole = _WRITTEN_WHOLE.setdefault(self.chat, set())
-        if shape in written_whole:
-            return
-
-        def render(turns: Turns) -> str:
-            return self.chat.render(turns, add_generation_prompt=learned is None, tools=self.tools)
-
-        lost = left_out(render, self.messages, self.tools, learned)
-        if lost is not None:
-            raise UserError(
-                f"the chat template leaves out {lost}; use a template that writes it, or drop such conversations"
-            )
-        written_whole.add(shape)
-
-    def _blank(self, token: int) -> bool:
-        return not self.decoded([token]).strip()
-
-
-_WRITTEN_WHOLE: WeakKeyDictionary[ChatTokenizer, set[tuple[Any, ...]]] = WeakKeyDictionary()
-"""Shapes of conversations that a model's template writes whole."""
 
 
 def _common(one: str, other: str) -> int:

@@ -21,14 +21,12 @@ _BEHIND_SHOWN = 40
 @dataclass(frozen=True)
 class Ends:
     """`trained` is the token that closes an answer in training, `all` every token at which generation stops, `trained`
-    first. `before` is the white space that the chat template writes between an answer and its end. `written` says
-    whether the template writes the trained end itself.
+    first. `before` is the white space that the chat template writes between an answer and its end.
     """
 
     trained: int
     all: tuple[int, ...]
     before: str = ""
-    written: bool = False
 
 
 def turn_ends(tokenizer: PreTrainedTokenizerBase, listed: Iterable[int], answered: str | None) -> Ends:
@@ -49,8 +47,7 @@ def turn_ends(tokenizer: PreTrainedTokenizerBase, listed: Iterable[int], answere
             "the tokenizer has no eos_token and no chat template that closes a turn: answers would never end"
         )
     others = sorted({*eos, *listed} - set(trained))
-    written = closing is not None
-    return Ends(trained[0], (trained[0], *others), before if written else "", written)
+    return Ends(trained[0], (trained[0], *others), before if closing is not None else "")
 
 
 def _closing(tokenizer: PreTrainedTokenizerBase, answered: str) -> tuple[str, int | None]:

@@ -5,7 +5,6 @@ from typing import Any
 
 THOUGHT_END = "</think>"
 Turns = Sequence[Mapping[str, Any]]
-"""Turns of a conversation, as `apply_chat_template` takes them."""
 
 
 def turn_shape(turn: Mapping[str, Any]) -> tuple[Any, ...]:

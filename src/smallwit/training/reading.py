@@ -48,8 +48,7 @@ class ReadingTeacher:
         before = _texts_before(self.student, asked, ids)
         ended = ids[-1] in self.student.ends.all
         text = before[-1] if ended else _texts_before(self.student, asked, [*ids, ids[-1]])[-1]
-        posed = example.prompt
-        prompt = self.chat.encode_prompts([posed])[0] if isinstance(posed, str) else encode_prompt(self.chat, posed)
+        prompt = encode_prompt(self.chat, example.prompt)
         completion = self.chat.encode_completions([text])[0]
         tokens = (prompt + (completion if ended else completion[:-1]))[: self.model.config.max_position_embeddings]
         (whole,) = self.chat.decode_replies([prompt], [completion])
