@@ -1,8 +1,11 @@
 """Worked solutions as examples: plain rows and conversations side by side, and what is too long."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ from smallwit.models.flops import Cost
 from smallwit.models.tokenizer import encode_completions, encode_prompts
 from smallwit.recipe.schema import Rollouts
 from smallwit.rollout.engine import Completion
+from smallwit.stages.demonstrations import posed_problems
 from smallwit.tasks.base import Problem
 from smallwit.tasks.wordmath import WordMath
 from smallwit.training.batch import Example, TokenBatch
@@ -140,3 +144,16 @@ def test_a_conversation_without_an_answer_is_not_learned_from() -> None:
 def test_what_the_template_refuses_is_refused_with_the_row() -> None:
     with pytest.raises(UserError, match=r"row talk: the chat template cannot render .*System role not supported"):
         demonstration_examples([(TASK, TALK)], chat_tokenizer("gemma"), 500)
+
+
+def test_problems_that_ask_the_same_in_other_roles_are_two(tmp_path: Path) -> None:
+    as_user = [{"role": "user", "content": "Be brief."}, *TURNS[1:4]]
+    rows = [
+        {"id": name, "task": "wordmath", "messages": turns}
+        for name, turns in (("a", TURNS[:4]), ("b", as_user), ("c", [*TURNS[:4], TURNS[4]]))
+    ]
+    (tmp_path / "train-00000-of-00001.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    job: Any = SimpleNamespace(name="rl", inputs={"data": str(tmp_path)})
+    spec = Rollouts.model_validate({"kind": "rollouts", "prompts": 1, "from": "data"})
+    (posed,) = posed_problems(job, spec, [TASK])
+    assert [(posed[i].id, posed[i].asked[0]["role"]) for i in range(posed.size)] == [("c", "system"), ("b", "user")]
