@@ -136,7 +136,7 @@ class TestCache:
 
     def test_results_of_an_earlier_recipe_do_not_outlive_it(self, again: Callable[..., Ran], tmp_path: Path) -> None:
         with pytest.raises(StageFailed):
-            again("stages.rl.optimizer.lr=1e38", "stages.rl.steps=20")
+            again("stages.teacher.optimizer.lr=1e38", "stages.teacher.steps=20")
         assert not (tmp_path / "run" / "results.json").exists()
         assert not (tmp_path / "run" / "report.html").exists()
 

@@ -108,9 +108,9 @@ class TestPipeline:
         assert ran.manifest("kd")["steps"] == 2
 
     def test_an_example_that_was_not_taught_stops_the_stage_in_one_line(self, tmp_path: Path) -> None:
-        """The teacher reads no more than 8 tokens of an example, the student all of them."""
+        """The teacher reads no more than 20 tokens of an example, the student all of them."""
         large = HEAD[HEAD.index("  large:") : HEAD.index("  small:")]
-        short = large.replace("large:", "short:").replace("max_length: 64", "max_length: 8")
+        short = large.replace("large:", "short:").replace("max_length: 64", "max_length: 20")
         recipe = STORED.replace(large, large + short).replace("kind: teach, model: large", "kind: teach, model: short")
         path = micro.write(tmp_path, recipe.replace(", from: answers", ""))
         said = refusal(lambda: micro.run(path, tmp_path / "run"))
