@@ -1,11 +1,9 @@
 """Text in, text out, on the local engine."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
-
-from transformers import PreTrainedTokenizerBase
+from collections.abc import Callable, Sequence
 
 from smallwit.errors import UserError
+from smallwit.models.chat import ChatTokenizer
 from smallwit.rollout.engine import Completion, Sampling, Watch
 from smallwit.rollout.generator import Decoding, Overflow, Prompt, Reply, first_stop
 from smallwit.rollout.local import LocalEngine
@@ -14,38 +12,10 @@ _MARGIN = 4
 """Tokens before the longest stop string that are decoded with it: some tokenizers drop a space at the very start."""
 
 
-class Ends(Protocol):
-    """The token ids that end a reply."""
-
-    @property
-    def all(self) -> tuple[int, ...]: ...
-
-
-class Chat(Protocol):
-    """What makes token ids of prompts, and text of replies: `smallwit.models.chat.ChatTokenizer`."""
-
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase: ...
-
-    @property
-    def ends(self) -> Ends: ...
-
-    def encode_messages(
-        self,
-        conversations: Sequence[Sequence[Mapping[str, Any]]],
-        prefixes: Sequence[str] | None = None,
-        tools: Sequence[Sequence[Mapping[str, Any]]] | None = None,
-    ) -> list[list[int]]: ...
-
-    def encode_texts(self, texts: Sequence[str]) -> list[list[int]]: ...
-
-    def decode_replies(self, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]) -> list[str]: ...
-
-
-def encode(chat: Chat, prompts: Sequence[Prompt]) -> list[list[int]]:
+def encode(chat: ChatTokenizer, prompts: Sequence[Prompt]) -> list[list[int]]:
     """Return the token ids of each prompt, as a model is given them, whatever their length.
 
-    Raises `UserError` for a conversation where there is no chat template.
+    Raises `UserError` for a conversation where there is no chat template, or that the template does not write whole.
     """
     talks = {i: prompt for i, prompt in enumerate(prompts) if prompt.text is None}
     plain = {i: prompt.text + prompt.prefix for i, prompt in enumerate(prompts) if prompt.text is not None}
@@ -70,7 +40,7 @@ class LocalGenerator:
     def __init__(
         self,
         engine: LocalEngine,
-        chat: Chat,
+        chat: ChatTokenizer,
         *,
         overflow: Overflow = "refuse",
     ) -> None:
