@@ -26,6 +26,7 @@ class Continuation:
         self.tokenizer, self._encode, self.control = tokenizer, encode, control
         added = tokenizer.added_tokens_decoder
         kept = (OPENING, CLOSING)
+        self._words: dict[int | None, list[int]] = {}
         self._left_out = frozenset(index for index, token in added.items() if token.special and str(token) not in kept)
 
     def encode(self, texts: Sequence[str], last: int | None) -> list[list[int]]:
@@ -65,9 +66,11 @@ class Continuation:
 
     def _behind(self, last: int | None) -> list[int]:
         """The tokens of a word behind a control token, or behind text."""
-        anchor = self._anchors(last)[0]
-        before = self._encode([""], anchor)[0]
-        return self._encode(["a"], anchor)[0][len(before) :]
+        if last not in self._words:
+            anchor = self._anchors(last)[0]
+            before = self._encode([""], anchor)[0]
+            self._words[last] = self._encode(["a"], anchor)[0][len(before) :]
+        return self._words[last]
 
     def _anchors(self, last: int | None) -> tuple[str, ...]:
         if last is None or last not in self.control:
