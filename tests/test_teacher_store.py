@@ -237,5 +237,5 @@ def test_a_student_of_the_store_is_as_good_as_one_of_the_live_teacher(tmp_path: 
         stored = deepcopy(untrained)
         train(stored, kind="forward_kl", teacher=store, steps=200)
         from_store = validation(stored, teacher, held_out)
-        assert from_store[0] == pytest.approx(from_live[0], rel=0.01)
-        assert from_store[1] == pytest.approx(from_live[1], rel=0.01)
+        assert from_store[0] <= 1.01 * from_live[0]
+        assert from_store[1] <= 1.01 * from_live[1]
