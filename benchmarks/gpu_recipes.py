@@ -47,7 +47,7 @@ stages:
     from: small
     sources: {demos: {kind: demonstrations, batch: 32}}
     objectives: [{kind: cross_entropy, source: demos}]
-    steps: 50
+    steps: 80
     optimizer: {kind: muon, lr: 3.0e-3, matrix_lr: 1.0e-2, ema: 0.9}
     micro_tokens: 512
 """
