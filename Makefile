@@ -15,7 +15,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist workste
 .NOTPARALLEL:
 
 help:
-	@echo 'make quickstart   train a small model through SFT, KD and RL on this machine (about 10 minutes on 2 cores)'
+	@echo 'make quickstart   train a small model through SFT, KD and RL on this machine (16 minutes on 2 slow cores beside other work)'
 	@echo 'make hybrids      the recipes of the named hybrids, from a quickstart, and their table'
 	@echo 'make test         run all tests (7 to 13 minutes on 2 cores)'
 	@echo 'make test-fast    run the tests that take no time'
