@@ -16,6 +16,7 @@ from smallwit.rollout.engine import Completion, Sampling
 from smallwit.tasks.algebra import Algebra
 from smallwit.tasks.base import Problem, Task
 from smallwit.tasks.wordmath import WordMath
+from smallwit.training import sources
 from smallwit.training.sources import (
     DemonstrationSource,
     ProblemStream,
@@ -73,6 +74,36 @@ def test_tasks_take_turns_and_each_goes_through_its_own_problems() -> None:
     counts = Counter(problem.id for _, problem in drawn)
     assert len(counts) == 10
     assert set(counts.values()) == {2}
+
+
+def test_a_task_that_is_named_twice_has_two_turns_and_no_problem_twice_in_an_epoch() -> None:
+    twice = stream(size=6, tasks=[WordMath(), Algebra(), Algebra()])
+    drawn = [twice[i] for i in range(9)]
+    assert [task.name for task, _ in drawn] == ["wordmath", "algebra", "algebra"] * 3
+    counts = Counter(problem.id for task, problem in drawn if task.name == "algebra")
+    assert sorted(counts.values()) == [1] * 6
+    assert twice.size == 12
+
+
+def test_demonstrations_are_encoded_once_and_stay_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    chat = ChatTokenizer(WORDS)
+    source = DemonstrationSource(stream(size=10), chat, 10, 256)
+    first = source.batch(0)
+    monkeypatch.setattr(chat, "encode_prompts", lambda prompts: [1 / 0 for _ in prompts])
+    second = source.batch(1)
+    by_prompt = {example.prompt: example for example in first.examples}
+    assert [by_prompt[example.prompt] for example in second.examples] == second.examples
+    assert second.examples != first.examples  # another order
+
+
+def test_no_more_demonstrations_are_remembered_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "REMEMBERED_TOKENS", 0)
+    chat = ChatTokenizer(WORDS)
+    source = DemonstrationSource(stream(size=10), chat, 10, 256)
+    source.batch(0)
+    monkeypatch.setattr(chat, "encode_prompts", lambda prompts: [1 / 0 for _ in prompts])
+    with pytest.raises(ZeroDivisionError):
+        source.batch(1)
 
 
 def test_a_slice_of_a_split_is_used_and_nothing_else() -> None:

@@ -95,13 +95,14 @@ class _Check:
                 raise self.refuse(what, "stages", index, "name")
             seen[stage.name] = f"stages[{index}]"
 
-    def task_names(self, names: list[str] | None, *place: str | int) -> None:
+    def task_names(self, names: list[str] | None, *place: str | int, turns: bool = False) -> None:
+        """`turns`: a task may be named twice, to have two turns."""
         if names is not None and not names:
             raise self.refuse("tasks is empty; name a task, or leave the key out for all tasks", *place)
         for index, name in enumerate(names or ()):
             if name not in self.recipe.tasks:
                 raise self.refuse(f"unknown task '{name}'; {hint(name, self.recipe.tasks)}", *place, index)
-            if name in (names or ())[:index]:
+            if not turns and name in (names or ())[:index]:
                 raise self.refuse(f"task '{name}' is named twice; once is enough", *place, index)
 
     def model_before(self, role: str, name: str, *place: str | int, weights: bool = True) -> None:
@@ -174,7 +175,8 @@ class _Check:
         place = ("stages", index)
         self.model_before("from", stage.from_, *place, "from")
         for name, source in stage.sources.items():
-            self.task_names(source.tasks, *place, "sources", name, "tasks")
+            turns = isinstance(source, Demonstrations | Rollouts)
+            self.task_names(source.tasks, *place, "sources", name, "tasks", turns=turns)
             if isinstance(source, Demonstrations | Rollouts) and source.from_ is not None:
                 self.rows_before(f"{source.kind} from", source.from_, *place, "sources", name, "from")
             if isinstance(source, Rollouts):

@@ -18,6 +18,9 @@ class TokenizerSpec(Section):
     """Problems of each task, and as many of its documents, that the tokenizer is trained on."""
 
 
+TURNS = "they take turns; one that is named twice has two turns of each round"
+
+
 class WorkedSolutions(Section):
     """Problems with solutions: of the tasks' training splits, or the rows that an earlier stage made."""
 
@@ -33,6 +36,7 @@ class Demonstrations(WorkedSolutions):
     """Worked solutions to learn from."""
 
     kind: Literal["demonstrations"]
+    tasks: list[str] | None = Field(default=None, description=TURNS)
     batch: PositiveInt = Field(description="examples of one optimizer step")
     order: Literal["shuffled", "given"] = Field(
         default="shuffled", description="given: as the rows stand, for a curriculum; shuffled: anew each epoch"
@@ -51,7 +55,7 @@ class Rollouts(Section):
     """The student's own completions of training problems, graded by the tasks' verifiers."""
 
     kind: Literal["rollouts"]
-    tasks: list[str] | None = None
+    tasks: list[str] | None = Field(default=None, description=TURNS)
     from_: str | None = Field(default=None, alias="from", description="name of a `construct` stage, for its problems")
     prompts: PositiveInt
     group: PositiveInt = 1

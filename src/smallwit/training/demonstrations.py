@@ -43,6 +43,13 @@ def demonstration_examples(
     Adds to `counts` how many examples were `cut` and how many `left_out`. Raises `UserError` for a problem without a
     worked solution, and for a conversation that cannot be encoded.
     """
+    return fitting(encode_demonstrations(pairs, chat, loss_on), max_length, counts)
+
+
+def encode_demonstrations(
+    pairs: Sequence[tuple[Task, Problem]], chat: ChatTokenizer, loss_on: LossOn = "last"
+) -> list[Example]:
+    """Encode each problem with its solution, whole. Raises `UserError` as `demonstration_examples` does."""
     for task, problem in pairs:
         _require_solution(task, problem)
     plain = [problem for _, problem in pairs if not problem.messages]
@@ -52,10 +59,17 @@ def demonstration_examples(
     examples = []
     for _, problem in pairs:
         if problem.messages:
-            whole = _conversation(chat, problem, loss_on)
+            examples.append(_conversation(chat, problem, loss_on))
         else:
             prompt, answer = next(coming)
-            whole = Example(prompt + answer, len(prompt), prompt=problem.prompt)
+            examples.append(Example(prompt + answer, len(prompt), prompt=problem.prompt))
+    return examples
+
+
+def fitting(wholes: Sequence[Example], max_length: int, counts: Counter[str] | None = None) -> list[Example]:
+    """Cut examples at `max_length` tokens; leave out and count as `demonstration_examples` does."""
+    examples = []
+    for whole in wholes:
         kept = shortened(whole, max_length)
         if kept is not None:
             examples.append(kept)

@@ -22,11 +22,14 @@ from smallwit.seeds import stable_seed
 from smallwit.tasks.base import Problem, Task
 from smallwit.training.annotators import Annotator
 from smallwit.training.batch import Example
-from smallwit.training.demonstrations import demonstration_examples, encode_problems, prompt_of
+from smallwit.training.demonstrations import encode_demonstrations, encode_problems, fitting, prompt_of
 from smallwit.training.resting import Resting
 from smallwit.training.rewards import Grader
 from smallwit.training.step_batch import StepBatch
 from smallwit.training.world import ALONE, World
+
+REMEMBERED_TOKENS = 1_000_000
+"""Tokens of encoded demonstrations that a source keeps (some 40 MB): small datasets are encoded in one epoch only."""
 
 
 class Source(Protocol):
@@ -103,18 +106,30 @@ class TaskProblems:
 class ProblemStream:
     """An endless stream over several tasks, taking turns; position `i` is a pure function of (seed, i).
 
-    Each task's problems come in a new order each epoch, or always as they are `given`.
+    Each task's problems come in a new order each epoch, or always as they are `given`. A task that is listed twice has
+    two turns of each round.
     """
 
     def __init__(self, tasks: Sequence[TaskProblems], seed: int, name: str, *, given: bool = False) -> None:
-        self.tasks = tasks
-        self.orders = [Given(t.size) if given else Shuffled(t.size, seed, name, t.task.name) for t in tasks]
-        self.size = sum(t.size for t in tasks)
+        once = {each.task.name: each for each in tasks}
+        self.tasks = list(once.values())
+        self.orders = [Given(t.size) if given else Shuffled(t.size, seed, name, t.task.name) for t in self.tasks]
+        self.size = sum(t.size for t in self.tasks)
+        self._round = [list(once).index(each.task.name) for each in tasks]
+
+    def place(self, index: int) -> tuple[int, int]:
+        """Which task, and which of its problems, stands at a position."""
+        rounds, turn = divmod(index, len(self._round))
+        which = self._round[turn]
+        nth = rounds * self._round.count(which) + self._round[:turn].count(which)
+        return which, self.orders[which][nth]
+
+    def at(self, place: tuple[int, int]) -> tuple[Task, Problem]:
+        which, row = place
+        return self.tasks[which].task, self.tasks[which][row]
 
     def __getitem__(self, index: int) -> tuple[Task, Problem]:
-        turn, which = divmod(index, len(self.tasks))
-        task = self.tasks[which]
-        return task.task, task[self.orders[which][turn]]
+        return self.at(self.place(index))
 
 
 class DemonstrationSource:
@@ -134,14 +149,27 @@ class DemonstrationSource:
     ) -> None:
         self.stream, self.chat, self.size, self.max_length = stream, chat, batch, max_length
         self.loss_on: LossOn = loss_on
+        self._remembered: dict[tuple[int, int], Example] = {}
+        self._room = REMEMBERED_TOKENS
 
     def batch(self, step: int) -> StepBatch:
         """Raises `UserError` for a problem without a worked solution."""
-        pairs = [self.stream[step * self.size + i] for i in range(self.size)]
+        places = [self.stream.place(step * self.size + i) for i in range(self.size)]
         counts: Counter[str] = Counter()
-        examples = demonstration_examples(pairs, self.chat, self.max_length, self.loss_on, counts)
+        examples = fitting(self._encoded(places), self.max_length, counts)
         length = float(np.mean([e.targets for e in examples])) if examples else 0.0
         return StepBatch(examples, {"length": length} | {name: float(count) for name, count in counts.items()})
+
+    def _encoded(self, places: Sequence[tuple[int, int]]) -> list[Example]:
+        new = [place for place in dict.fromkeys(places) if place not in self._remembered]
+        made = encode_demonstrations([self.stream.at(place) for place in new], self.chat, self.loss_on)
+        fresh = dict(zip(new, made, strict=True))
+        found = [fresh.get(place) or self._remembered[place] for place in places]
+        for place, example in fresh.items():
+            if len(example.tokens) <= self._room:
+                self._room -= len(example.tokens)
+                self._remembered[place] = example
+        return found
 
 
 class TextSource:
