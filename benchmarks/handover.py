@@ -76,15 +76,14 @@ def differences(own: list[dict[str, Any]], read: dict[str, Any], pinned: dict[st
     if any(one[key] != other[key] for one, other in zip(own, read["rows"], strict=True) for key in ("bare", "ids")):
         return f"other ids ({read['tokenizer']})", False
     texts = sum(one["reply"] == other["reply"] for one, other in zip(own, read["rows"], strict=True))
-    gap = max(
-        (
-            abs(a - b)
-            for one, other in zip(read["rows"], pinned["rows"], strict=True)
-            for a, b in zip(one["log_probs"], other["log_probs"], strict=False)
-        ),
-        default=0.0,
-    )
-    return f"ids equal, text {texts}/{len(own)}, log-probs {gap:.0e}", texts == len(own) and gap <= TOLERANCE
+    gaps = [
+        abs(a - b)
+        for one, other in zip(read["rows"], pinned["rows"], strict=True)
+        if one["ids"] == other["ids"]
+        for a, b in zip(one["log_probs"], other["log_probs"], strict=False)
+    ]
+    told = f", log-probs {max(gaps):.0e}" if gaps else ""
+    return f"ids equal, text {texts}/{len(own)}{told}", texts == len(own) and max(gaps, default=0.0) <= TOLERANCE
 
 
 def table(
