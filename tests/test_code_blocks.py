@@ -135,14 +135,15 @@ class TestMarks:
 
 
 def test_time_to_read_is_linear_in_what_strings_and_blocks_hold() -> None:
-    opened, names = "```python\n'''\n", "\n".join(f"v{i} = w{i}" for i in range(2500))
+    opened, names = "```python\n'''\n", "\n".join(f"v{i} = w{i}" for i in range(1000))
+    many = " + ".join(f"a{i}" for i in range(1000))
     texts = [
         opened * 4000,
         "```\n\\'''\n" * 6000,
-        ("```\n'''\n```\n```\n'''\n```\n") * 2500,
+        "```\n'''\n```\n```\n'''\n```\n" * 2500,
         opened + "```\n" * 12000 + "'''\n```",
         block(names) + block("def twice(x):\n    return 2 * x\n" + names.replace("w", "u").replace("v", "w")),
-        block("from operator import *\n" * 1000) + block("def twice(x):\n    return " + " + ".join(f"a{i}" for i in range(5000))),
+        block("from operator import *\n" * 500) + block(f"def twice(x):\n    return {many}"),
         "[BEGIN]\n" * 7000 + "[DONE]\n" * 900,
     ]
     start = time.process_time()

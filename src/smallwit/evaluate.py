@@ -27,7 +27,8 @@ from smallwit.processes import terminable
 from smallwit.progress import RunProgress
 from smallwit.report.scores_table import print_ratios, print_scores
 from smallwit.rollout.endpoint_client import EndpointError
-from smallwit.tasks import load_task, task_bytes
+from smallwit.tasks import Task, load_task, task_bytes
+from smallwit.verify import code
 
 EVALUATIONS = Path("evaluations")
 
@@ -108,7 +109,7 @@ def evaluate_responses(path: Path, request: Request, console: Console | None = N
     if len(request.suites) != 1:
         raise UserError(f"--responses {path}: holds answers to one suite; got --suite {','.join(request.suites)}")
     name, named = request.suites[0], named_protocol(request.protocol)
-    task = load_task(name, {}, request.data_dir)
+    task = _gated(load_task(name, {}, request.data_dir))
     problems = problems_of(task, request.choice.split, None)
     stored = read_responses(path, problems)
     answered = [problem for problem in problems if problem.id in stored][: request.choice.limit]
@@ -131,11 +132,18 @@ def _told(options: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in options.items())
 
 
+def _gated(task: Task) -> Task:
+    """A task, if this machine may run what it runs. Raises `UserError` otherwise."""
+    if refused := code.objection(f"task {task.name}", task.isolation):
+        raise UserError(refused)
+    return task
+
+
 def _prepare(request: Request, model: OpenModel, tasks: Mapping[str, Mapping[str, Any]]) -> list[Suite]:
     """Every suite, read and composed before anything is generated; `tasks` are options by name."""
     named, suites = named_protocol(request.protocol), []
     for name in request.suites:
-        task = load_task(name, tasks.get(name, {}), request.data_dir)
+        task = _gated(load_task(name, tasks.get(name, {}), request.data_dir))
         problems = problems_of(task, request.choice.split, request.choice.limit)
         own = task_bytes(name, tasks.get(name))
         suites.append(make_suite(task, problems, named, request.choice, model.asker, own=own, encode=model.encode))

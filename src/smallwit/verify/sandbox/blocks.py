@@ -1,8 +1,8 @@
 """The blocks of code in a text: between Markdown fences, or between the lines `[BEGIN]` and `[DONE]`.
 
 A fence closes with one of its own kind, at least as long, without a label. One that stands in a triple-quoted string
-of the code closes nothing, if a later one does and what lies between is Python. The lines `[BEGIN]` and `[DONE]` (Austin
-et al. 2021, arXiv 2108.07732) begin and end blocks too; a `[DONE]` alone ends one that begins with the text.
+of the code closes nothing, if a later one does and what lies between is Python. The lines `[BEGIN]` and `[DONE]`
+(Austin et al. 2021, arXiv 2108.07732) begin and end blocks too; a `[DONE]` alone ends one that begins with the text.
 """
 
 import re

@@ -16,8 +16,8 @@ _UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 def missing_statements(code: str, before: str, others: Sequence[str]) -> str:
     """The statements of the blocks `others` that `code` lacks, in their order; empty if there are none.
 
-    `before` runs before `code` in any case. Where several statements define a name, the last one counts; a name that none
-    defines may come from an import of everything. A block that is not Python gives nothing, and lacks nothing.
+    `before` runs before `code` in any case. Where several statements define a name, the last one counts; a name that
+    none defines may come from an import of everything. A block that is not Python gives nothing, and lacks nothing.
     """
     have = _defined(before) | _defined(code)
     statements = [statement for other in others for statement in _statements(other)]
