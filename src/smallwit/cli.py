@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from smallwit import __version__, commands
 from smallwit.errors import UserError
 from smallwit.nearest import hint
+from smallwit.signs import spell_output
 
 # The words that may follow each other, for a message when one is mistyped.
 COMMANDS: dict[str, dict[str, dict[str, Any]]] = {
@@ -32,6 +33,7 @@ COMMANDS: dict[str, dict[str, dict[str, Any]]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status. Errors that are not the user's leave as exceptions."""
     words = list(sys.argv[1:] if argv is None else argv)
+    spell_output()
     try:
         _check_command(words)
         arguments, unknown = _parser().parse_known_args(words)

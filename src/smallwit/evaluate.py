@@ -20,7 +20,7 @@ from smallwit.evaluation.protocols import named_protocol
 from smallwit.evaluation.responses import grade_responses, read_responses
 from smallwit.evaluation.runner import GraderFailed, Row
 from smallwit.evaluation.scores import Scores, problem_means, scores
-from smallwit.evaluation.statistics import Interval, ratio_interval
+from smallwit.evaluation.statistics import Interval, finite, ratio_interval
 from smallwit.evaluation.suite import Choice, Suite, make_suite, measure_suite, problems_of
 from smallwit.locks import occupied
 from smallwit.processes import terminable
@@ -96,7 +96,8 @@ def evaluate(
         mine, theirs = measured
         ratios = {task: _ratio(mine.rows[task], theirs.rows[task]) for task in mine.rows}
         about = {task: {"model": against, "signature": theirs.signatures[task]} for task in ratios}
-        mine.write({task: about[task] | ratio._asdict() for task, ratio in ratios.items()})
+        shares = {task: dict(zip(ratio._fields, map(finite, ratio), strict=True)) for task, ratio in ratios.items()}
+        mine.write({task: about[task] | share for task, share in shares.items()})
         print_ratios(ratios, against, console)
     for done in measured:
         console.print(f"samples and scores: {done.folder}", highlight=False, markup=False, soft_wrap=True)
