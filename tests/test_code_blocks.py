@@ -121,6 +121,7 @@ class TestMarks:
             f"Sure.\n[BEGIN]\n{CODE}\n[DONE]\nWrite a function.\n[BEGIN]\ndef thrice(x):\n    return 3 * x\n[DONE]",
             f" [BEGIN]\n{CODE}\n[DONE] \n",
             f"{CODE}\n[DONE]\nNext, the other one.",
+            f"Here it is:\n{CODE}\n[DONE]\n",
             f"[BEGIN]\n{CODE}\n",
         ],
     )

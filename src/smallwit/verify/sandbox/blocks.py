@@ -2,7 +2,7 @@
 
 A fence closes with one of its own kind, at least as long, without a label. One that stands in a triple-quoted string
 of the code closes nothing, if a later one does and what lies between is Python. The lines `[BEGIN]` and `[DONE]`
-(Austin et al. 2021, arXiv 2108.07732) begin and end blocks too; a `[DONE]` alone ends one that begins with the text.
+(Austin et al. 2021, arXiv 2108.07732) begin and end blocks too; a `[DONE]` alone ends the text.
 """
 
 import re
@@ -13,7 +13,8 @@ _TRIALS = 8
 # Possessive quantifiers: no text makes these go back over a line.
 _FENCE = re.compile(r"^([ \t]*+)(`{3,}+|~{3,}+)[ \t]*+([^\s`]*+)[^\n`]*+$", re.MULTILINE)
 _MARK = re.compile(r"(?:^|\A[ \t]++)\[(BEGIN|DONE)\][ \t]*+$\n?", re.MULTILINE)
-_PYTHON = ("python", "py", "python3")
+PYTHON = ("python", "py", "python3")
+"""The labels of a block of Python."""
 # A comment, a string in triple quotes (its quotes are group 1; it may lack its end), a string of one line.
 _QUOTED = re.compile(
     r"#[^\n]*+|(\"{3}|'{3})(?:[^\\]|\\.)*?(?:\1|\Z)|\"(?:[^\"\\\n]|\\.)*+\"?|'(?:[^'\\\n]|\\.)*+'?", re.DOTALL
@@ -22,11 +23,17 @@ _QUOTED = re.compile(
 
 @dataclass(frozen=True)
 class Block:
-    """The code of a block. `start` is where its fence begins, `declared` says that it is closed and labelled Python."""
+    """The code of a block, where its fence begins (`start`), the fence's label in small letters, whether it ends."""
 
     code: str
     start: int
-    declared: bool
+    label: str
+    closed: bool
+
+    @property
+    def declared(self) -> bool:
+        """Whether it is in the declared format: closed, and labelled Python."""
+        return self.closed and self.label in PYTHON
 
 
 def fenced_blocks(text: str) -> list[Block]:
@@ -44,8 +51,7 @@ def fenced_blocks(text: str) -> list[Block]:
             if not parses(_code(text, opened, fences[closed].start())):
                 closed, trials = first, trials - 1
         end = fences[closed].start() if closed < len(fences) else len(text)
-        declared = closed < len(fences) and opened[3].lower() in _PYTHON
-        found.append(Block(_code(text, opened, end), opened.start(), declared))
+        found.append(Block(_code(text, opened, end), opened.start(), opened[3].lower(), closed < len(fences)))
         place = closed + 1
     return found
 
@@ -83,19 +89,23 @@ def _code(text: str, opened: re.Match[str], end: int) -> str:
 
 
 def marked_blocks(text: str) -> list[Block]:
-    """The blocks between the lines `[BEGIN]` and `[DONE]`, in their order."""
+    """The blocks from a line `[BEGIN]` to the next line `[DONE]`, in their order."""
     found: list[Block] = []
-    start, code = 0, 0
-    begun = False
+    begun: re.Match[str] | None = None
     for mark in _MARK.finditer(text):
         if mark[1] == "BEGIN":
-            start, code, begun = mark.start(), mark.end(), True
-        elif begun or not found:
-            found.append(Block(text[code : mark.start()], start, declared=False))
-            begun = False
-    if begun:
-        found.append(Block(text[code:], start, declared=False))
+            begun = mark
+        elif begun is not None:
+            found.append(Block(text[begun.end() : mark.start()], begun.start(), "", closed=True))
+            begun = None
+    if begun is not None:
+        found.append(Block(text[begun.end() :], begun.start(), "", closed=False))
     return found
+
+
+def before_done(text: str) -> str:
+    """What stands before the first line `[DONE]`; all of a text that has none."""
+    return next((text[: mark.start()] for mark in _MARK.finditer(text) if mark[1] == "DONE"), text)
 
 
 def parses(code: str) -> bool:

@@ -26,7 +26,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .blocks import error_line, fenced_blocks, marked_blocks, parses
+from .blocks import before_done, error_line, fenced_blocks, marked_blocks, parses
 from .missing import missing_statements
 
 MAX_CHARACTERS = 64 << 10
@@ -57,7 +57,8 @@ def extract_program(prompt: str, entry_point: str, response: str) -> Program | N
         return program
     found = found or marked_blocks(response)
     if not found:
-        return _bare(prompt, entry_point, response)
+        text = before_done(response)
+        return _bare(prompt, entry_point, text, strict=text == response)
     place = next((i for i in reversed(range(len(found))) if _defines(found[i].code, entry_point)), None)
     if place is not None:
         others = [block.code for i, block in enumerate(found) if i != place]

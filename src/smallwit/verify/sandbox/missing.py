@@ -19,6 +19,13 @@ def missing_statements(code: str, before: str, others: Sequence[str]) -> str:
     `before` runs before `code` in any case. Where several statements define a name, the last one counts; a name that
     none defines may come from an import of everything. A block that is not Python gives nothing, and lacks nothing.
     """
+    try:
+        return _missing(code, before, others)
+    except RecursionError:  # what a parser nests may be too deep to be written again
+        return ""
+
+
+def _missing(code: str, before: str, others: Sequence[str]) -> str:
     have = _defined(before) | _defined(code)
     statements = [statement for other in others for statement in _statements(other)]
     last = {name: place for place, statement in enumerate(statements) for name in _names(statement)}
@@ -48,7 +55,8 @@ def _names(statement: ast.stmt) -> set[str]:
             future = isinstance(statement, ast.ImportFrom) and statement.module == "__future__"
             return set() if future else {alias.asname or alias.name.split(".")[0] for alias in statement.names}
         case ast.Assign():
-            return {name.id for target in statement.targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+            names = (name for target in statement.targets for name in ast.walk(target) if isinstance(name, ast.Name))
+            return {name.id for name in names if isinstance(name.ctx, ast.Store)}
         case ast.AnnAssign(target=ast.Name() as target, value=ast.expr()):
             return {target.id}
     return set()
