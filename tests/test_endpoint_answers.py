@@ -16,7 +16,7 @@ from smallwit.evaluation.model_reference import Settings
 from smallwit.rollout.endpoint import EndpointGenerator, RepliesMissing
 from smallwit.rollout.endpoint_client import Endpoint, RequestFailed
 from smallwit.rollout.endpoint_scores import EndpointScorer
-from smallwit.rollout.generator import Prompt, Reply
+from smallwit.rollout.generator import Decoding, Prompt, Reply
 
 CALL = {"id": "1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
 USAGE = {"prompt_tokens": 3, "completion_tokens": 5}
@@ -25,6 +25,11 @@ USAGE = {"prompt_tokens": 3, "completion_tokens": 5}
 def server_that_says(message: dict[str, Any] | None, reason: str | None, **choice: Any) -> FaultServer:
     said = {"finish_reason": reason, **choice} | ({} if message is None else {"message": message})
     return FaultServer(always=text(json.dumps({"choices": [said], "usage": USAGE}).encode(), "application/json"))
+
+
+def patient(server: FaultServer, **changes: float) -> Endpoint:
+    """An endpoint that waits: what is asked again here was answered badly, not late."""
+    return endpoint(server, read=60.0, total=60.0, **changes)
 
 
 class TestNull:
@@ -38,6 +43,7 @@ class TestNull:
             ({"content": None, "reasoning": "Let me see."}, "stop", ""),
             ({"content": None, "reasoning_content": "Let me see."}, None, ""),
             ({"content": None, "refusal": "I cannot help with that."}, "stop", "I cannot help with that."),
+            ({"content": None, "refusal": "I cannot."}, None, "I cannot."),
             ({"content": None, "refusal": None, "tool_calls": []}, "stop", ""),
         ],
     )
@@ -45,13 +51,13 @@ class TestNull:
         self, message: dict[str, Any], reason: str | None, answer: str
     ) -> None:
         with serving(server_that_says(message, reason)) as server:
-            (reply,) = asks(EndpointGenerator(endpoint(server)), [chat("one")])
+            (reply,) = asks(EndpointGenerator(patient(server)), [chat("one")])
         assert reply == Reply(answer, 5, 3, truncated=reason == "length")
         assert len(server.asked) == 1
 
     def test_so_is_plain_text(self) -> None:
         with serving(server_that_says(None, "stop", text=None)) as server:
-            (reply,) = asks(EndpointGenerator(endpoint(server)), [Prompt(text="one")])
+            (reply,) = asks(EndpointGenerator(patient(server)), [Prompt(text="one")])
         assert reply.text == ""
 
     @pytest.mark.parametrize("message", [{"content": None}, {"content": 3}, {"content": ["no", "text"]}, {}])
@@ -61,8 +67,18 @@ class TestNull:
             serving(server_that_says(message, reason)) as server,
             pytest.raises(RepliesMissing, match="a reply whose answer is no text"),
         ):
-            asks(EndpointGenerator(endpoint(server, attempts=2)), [chat("one")])
+            asks(EndpointGenerator(patient(server, attempts=2)), [chat("one")])
         assert len(server.asked) == 2
+
+    def test_a_server_that_only_thinks_in_so_few_tokens_samples_all_the_same(self) -> None:
+        def thinks(body: dict[str, Any], reply: dict[str, Any]) -> dict[str, Any]:
+            said = reply["choices"][0]["message"]
+            reply["choices"][0]["message"] = {"content": None, "reasoning_content": said["content"]}
+            return reply
+
+        with serving(FaultServer(reshape=thinks)) as server:
+            replies = asks(EndpointGenerator(patient(server)), [chat("one")], Decoding(1.0, 8))
+        assert [reply.text for reply in replies] == [""]
 
 
 class TestWithheld:
@@ -79,7 +95,7 @@ class TestWithheld:
             serving(server_that_says(message, reason)) as server,
             pytest.raises(RepliesMissing, match=f"the server ended the answer with '{named}'"),
         ):
-            asks(EndpointGenerator(endpoint(server)), [chat("one")])
+            asks(EndpointGenerator(patient(server)), [chat("one")])
         assert len(server.asked) == 1
 
     @pytest.mark.parametrize(("message", "reason", "named", "came"), WITHHELD)
@@ -150,8 +166,8 @@ class TestHoles:
                 return reply
 
             server.completion = spoiled  # type: ignore[method-assign]
-            patient = Endpoint((server.url,), "teacher", attempts=2, backoff=0.01)
+            teacher = Endpoint((server.url,), "teacher", attempts=2, backoff=0.01)
             with pytest.raises(RequestFailed, match=f"2 attempts failed, the last: {said}"):
-                EndpointScorer(patient, TOKENIZER, 5).score([(TOKENS, 1)])
+                EndpointScorer(teacher, TOKENIZER, 5).score([(TOKENS, 1)])
             asked = [body for body in server.bodies if body["prompt"] == TOKENS]
             assert len(asked) == 2

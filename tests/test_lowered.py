@@ -172,7 +172,7 @@ class TestWords:
         results |= {"lowered": [FALLEN], "headline": HEADLINE}
         (folder / "results.json").write_text(json.dumps(results))
         page = write_report(folder).read_text(encoding="utf-8")
-        assert "Lowered the score: RL, pooled: −6.3 points [−9.1, −3.4] to KD, p = 0.004" in page
+        assert "Lowered the score: RL, pooled: -6.3 points [-9.1, -3.4] to KD, p = 0.004" in page
         assert "headline: KD, the best stage by validation (KD 78.2, RL 71.0)" in page
         share = fmt.share_of_teacher(results["models"][3], results["models"][0])
         number, text = _tiles(results)[0]

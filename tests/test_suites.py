@@ -204,7 +204,7 @@ def gsm8k_rows(count: int) -> list[dict[str, Any]]:
 def test_no_problem_of_gsm8k_is_shown_its_own_solution(tmp_path: Path) -> None:
     rows = gsm8k_rows(9)
     write_rows(tmp_path / "gsm8k/train.jsonl", rows)
-    write_rows(tmp_path / "gsm8k/test.jsonl", [{"question": "What is  3 + 3?\n", "answer": "#### 6"}, rows[7]])
+    write_rows(tmp_path / "gsm8k/test.jsonl", [{"question": "What is  3 + 3? ", "answer": "#### 6"}, rows[7]])
     task = load_task("gsm8k", {}, tmp_path)
     for split, count in (("train", 9), ("test", 2)):
         problems = [*task.problems(split), *(task.problems("validation") if split == "train" else ())]
@@ -220,13 +220,13 @@ def test_no_problem_of_gsm8k_is_shown_its_own_solution(tmp_path: Path) -> None:
 @needs_data
 def test_no_problem_of_math_is_shown_its_own_solution() -> None:
     task = load_task("math", {}, DATA)
-    named = named_protocol("minerva-math")
-    for problem in [problem for split in ("train", "validation") for problem in task.problems(split)]:
-        if _text_key(task.row(problem)["problem"]) in MINERVA_SHOTS:  # type: ignore[attr-defined]
-            (prompt,) = named.prompts(task, [problem])
-            assert prompt.text is not None
-            assert prompt.text.count("Problem:\n") == 4
-            assert prompt.text.count("I hope it is correct.") == 3
+    problems = [problem for split in ("train", "validation") for problem in task.problems(split)]
+    shown = [p for p in problems if _text_key(task.row(p)["problem"]) in MINERVA_SHOTS]  # type: ignore[attr-defined]
+    assert len(shown) == 4
+    for prompt in named_protocol("minerva-math").prompts(task, shown):
+        assert prompt.text is not None
+        assert prompt.text.count("Problem:\n") == 4
+        assert prompt.text.count("I hope it is correct.") == 3
 
 
 @needs_data

@@ -42,6 +42,11 @@ class Answer:
     thinking: bool = False
     withheld: str = ""
 
+    @property
+    def written(self) -> str:
+        """All that the model wrote, as far as the server tells it: its thought and its text."""
+        return f"{_thought(self.choice.get('message') or {}) or ''}{self.text}"
+
 
 @dataclass(frozen=True)
 class Abilities:
@@ -81,7 +86,7 @@ def read_answer(reply: dict[str, Any], chat: bool) -> Answer:
         calls = next((name for name in ("tool_calls", "function_call") if said.get(name)), "")
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise Broken(f"a reply without an answer ({type(error).__name__}: {error})") from error
-    if text is None and (reason in _ENDS or calls or _thought(said)):
+    if text is None and (reason in _ENDS or calls or _thought(said) or said.get("refusal")):
         text = said.get("refusal") or ""
     if not isinstance(text, str):
         raise Broken("a reply whose answer is no text")
@@ -244,7 +249,7 @@ class Dialect:
             )
 
     async def _try_samples(self) -> tuple[int, str]:
-        texts = {(await self.ask(self._trial(_LIST), Decoding(1.0, 24), seed)).text for seed in range(1, 5)}
+        texts = {(await self.ask(self._trial(_LIST), Decoding(1.0, 24), seed)).written for seed in range(1, 5)}
         return int(len(texts) > 1), "four draws at temperature 1 are the same text, so it does not sample"
 
     async def _try_n(self) -> tuple[int, str]:
@@ -252,13 +257,13 @@ class Dialect:
         return int(answer.choices == 2), f"asked for 2 answers, it gives {answer.choices}"
 
     async def _try_top_k(self) -> tuple[int, str]:
-        texts = {(await self.ask(self._trial(_LIST), Decoding(1.0, 24, top_k=1), seed)).text for seed in range(1, 5)}
+        texts = {(await self.ask(self._trial(_LIST), Decoding(1.0, 24, top_k=1), seed)).written for seed in range(1, 5)}
         able = len(texts) == 1 and (await self.try_out("samples"))[0]
         return int(able), "draws with top_k 1 differ" if len(texts) > 1 else "it does not sample"
 
     async def _try_repetition_penalty(self) -> tuple[int, str]:
         plain, fined = [
-            (await self.ask(self._trial(_RUN), Decoding(0.0, 24, repetition_penalty=p), 1)).text for p in (1.0, 5.0)
+            (await self.ask(self._trial(_RUN), Decoding(0.0, 24, repetition_penalty=p), 1)).written for p in (1.0, 5.0)
         ]
         return int(plain != fined), "a repetition_penalty of 5 changes nothing"
 
