@@ -145,6 +145,7 @@ def test_time_to_read_is_linear_in_what_strings_and_blocks_hold() -> None:
         opened + "```\n" * 12000 + "'''\n```",
         block(names) + block("def twice(x):\n    return 2 * x\n" + names.replace("w", "u").replace("v", "w")),
         block("from operator import *\n" * 500) + block(f"def twice(x):\n    return {many}"),
+        f"{opened}```\n" + "\\'''" * 15000 + "\n```\n\\",
         "[BEGIN]\n" * 7000 + "[DONE]\n" * 900,
     ]
     start = time.process_time()

@@ -17,7 +17,7 @@ PYTHON = ("python", "py", "python3")
 """The labels of a block of Python."""
 # A comment, a string in triple quotes (its quotes are group 1; it may lack its end), a string of one line.
 _QUOTED = re.compile(
-    r"#[^\n]*+|(\"{3}|'{3})(?:[^\\]|\\.)*?(?:\1|\Z)|\"(?:[^\"\\\n]|\\.)*+\"?|'(?:[^'\\\n]|\\.)*+'?", re.DOTALL
+    r"#[^\n]*+|(\"{3}|'{3})(?:[^\\]|\\.?)*?(?:\1|\Z)|\"(?:[^\"\\\n]|\\.)*+\"?|'(?:[^'\\\n]|\\.)*+'?", re.DOTALL
 )
 
 
