@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from recipe_samples import RECIPE
+from smallwit import doctor
 from smallwit.cli import main
 from smallwit.errors import UserError
 from smallwit.recipe.file import check_recipe, read_recipe
@@ -154,6 +155,11 @@ class TestCommands:
         assert not out.exists()
         assert main(["grade", "code", str(source), str(out), "--allow-unsafe-code"]) == 0
         assert json.loads(out.read_text())["score"] == 1.0
+
+    def test_the_doctor_says_what_it_takes(self, bare_machine: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(doctor, "hub_state", lambda: "not asked")
+        said = doctor.examine(None)["isolation"]
+        assert said == "rlimits (for running code that a model wrote; below namespaces: --allow-unsafe-code)"
 
 
 class TestJudge:

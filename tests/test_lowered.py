@@ -81,17 +81,15 @@ class TestResults:
         assert entry["difference"] == pytest.approx(-0.2)
         assert entry["low"] < -0.2 < entry["high"] < 0
         assert entry["p"] < 1e-4
-        assert {model["name"]: model.get("validation") for model in results["models"]} == {"base": None} | VALIDATED
 
     def test_a_loss_that_chance_explains_is_not(self, tmp_path: Path) -> None:
         results = summary(tmp_path, RIGHT | {"rl": 77})
-        assert results["lowered"] == []
-        assert "headline" not in results
+        assert not {"lowered", "headline"} & results.keys()
 
     def test_a_stage_is_compared_with_what_is_measured_on_its_path(self, tmp_path: Path) -> None:
         results = summary(tmp_path, {"base": 0, "sft": 80, "rl": 60})
         assert [(entry["a"], entry["b"]) for entry in results["lowered"]] == [("rl", "sft")]
-        assert summary(tmp_path, {"rl": 60})["lowered"] == []
+        assert "lowered" not in summary(tmp_path, {"rl": 60})
 
     def test_one_task_may_fall_where_all_of_them_do_not(self, tmp_path: Path) -> None:
         tasks, second = ("algebra", "wordmath"), {"base": 0, "sft": 30, "kd": 40, "rl": 95}
@@ -153,10 +151,9 @@ class TestWords:
         assert "headline: RL, the last stage; give the stages the same validation section" in text
 
     def test_where_no_stage_did_nothing_is_said(self, run: Path) -> None:
-        for results in ({}, {"lowered": []}):
-            text = told(results, run)
-            assert "lowered" not in text
-            assert "headline" not in text
+        text = told({}, run)
+        assert "lowered" not in text
+        assert "headline" not in text
 
     def test_one_task_needs_no_name(self, run: Path) -> None:
         results = read(run)

@@ -1,7 +1,8 @@
 """`results.json`: scores with intervals and signatures, and paired comparisons, from the rows of the evaluations.
 
-A stage that scores lower than the one it began from is listed in `lowered`. Where such a stage leads to the last model,
-`headline` names the model to speak of: of the stages on that path the one with the best validation score.
+Stages that score lower than what they began from are listed in `lowered`, which is there only then. Where such a stage
+leads to the last model, `headline` names the model to speak of: of the stages on that path the one with the best
+validation score.
 """
 
 import json
@@ -36,13 +37,11 @@ def summarise(
     """
     rows = {name: _read(evaluation / name, signatures[name]) for name in costs}
     models = [{"name": name} | cost | {"scores": _scores(rows[name], signatures[name])} for name, cost in costs.items()]
-    for model in models:
-        if model["name"] in validations:
-            model["validation"] = validations[model["name"]]
     comparisons = [c for pair in recipe.comparisons for c in _compare(recipe, pair.a, pair.b, rows)]
     lowered = _lowered(recipe, rows)
     about = {"schema": 1, "run": recipe.name, "seed": recipe.seed, "models": models, "comparisons": comparisons}
-    return about | {"lowered": lowered} | _headline(recipe, models, {entry["a"] for entry in lowered}, validations)
+    told = {"lowered": lowered} if lowered else {}
+    return about | told | _headline(recipe, models, {entry["a"] for entry in lowered}, validations)
 
 
 def validation_score(metrics: Path, selection: Selection) -> float:
