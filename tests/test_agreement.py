@@ -45,6 +45,8 @@ class TestReading:
     def test_a_signature_says_how_many_arguments_there_are(self) -> None:
         assert read_signature(ADD)[:3] == ("add", 1, 2)
         assert read_signature(f"Complete it.\n```python\nimport math\n\n{ADD}\n```")[:3] == ("add", 1, 2)
+        shown = 'def add(a, b=1):\n    """As in\n\n    ```\n    add(1)\n    ```\n    """'
+        assert read_signature(f"Complete it.\n```python\n{shown}\n```").code == shown
 
     @pytest.mark.parametrize(
         "prompt", ["Add two numbers.", "def add(a, b:", "def add(*, a):", "def f(x):\n  return 1\nx = 2"]

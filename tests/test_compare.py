@@ -140,6 +140,25 @@ class TestCommand:
         assert "lost        t-2\n" in printed
         assert "Holm" not in printed
 
+    @pytest.mark.parametrize("scores", [[0, 0, 0, 0], [0.0, 0.0, 0.0, 0.0]])
+    def test_of_two_that_score_nothing_there_is_no_difference_and_no_share(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], scores: list[float]
+    ) -> None:
+        a, b, out = folder(tmp_path / "a", {"t": scores}), folder(tmp_path / "b", {"t": scores}), tmp_path / "n.json"
+        assert main(["compare", str(a), str(b), "--json", str(out)]) == 0
+        printed = capsys.readouterr().out
+        assert "t, n 4: a 0.0 %, b 0.0 %" in printed
+        assert "a - b       0.0 points [-49.0, 49.0], p = 1 (exact McNemar)" in printed
+        assert "a / b       b scores 0, so there is no share of it" in printed
+        assert "nan" not in printed
+        (entry,) = json.loads(out.read_text(), parse_constant=pytest.fail)["comparisons"]
+        assert (entry["difference"], entry["p"], entry["ratio"]["percent"]) == (0.0, 1.0, None)
+
+    def test_a_share_may_have_no_bound(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        a, b = folder(tmp_path / "a", {"t": [1, 1, 0, 1]}), folder(tmp_path / "b", {"t": [1, 0, 0, 0]})
+        assert main(["compare", str(a), str(b)]) == 0
+        assert "a / b       300.0 % [100.0, no bound]" in capsys.readouterr().out
+
     def test_writes_the_numbers_and_one_row_a_problem(self, tmp_path: Path) -> None:
         a = folder(tmp_path / "a", {"t": [1, 1, 0, 1], "u": [1, 0]})
         b = folder(tmp_path / "b", {"t": [0, 1, 1, 0], "u": [0, 0]})

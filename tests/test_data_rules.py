@@ -54,6 +54,13 @@ def test_a_program_that_does_not_parse_is_named_and_breaks_nothing(program: str)
     assert (code_trouble(f"Here:\n```python\n{program}\n```") or "").startswith("block 1 does not parse")
 
 
+def test_a_fence_in_a_docstring_is_text() -> None:
+    program = 'def f(x):\n    """As in\n\n    ```\n    f(1)\n    ```\n    """\n    return x'
+    assert code_trouble(f"```python\n{program}\n```") is None
+    assert code_trouble(f"```python\n{program} +\n```") is not None
+    assert fenced_trouble(f"```python\n{program}\n```") is None
+
+
 def test_blocks_of_other_languages_and_good_programs_parse() -> None:
     assert code_trouble("```python\nassert 1 is 1\n```\n```bash\ncd ..\n```") is None
 

@@ -252,7 +252,20 @@ def test_stored_responses_are_graded_by_id_or_index() -> None:
     graded = [(row["id"], row["sample"], row["response"], row["score"]) for row in result.rows["length"]]
     assert graded == [("p1", 0, "ab", 0.0), ("p8", 0, "abc", 1.0), ("p8", 1, "abcd", 0.0)]
     assert "answers 2 of 9 problems" in Path("console.txt").read_text()
-    assert "length|house|test:2|0-shot|2x|responses|" in result.signatures["length"]
+    assert "length|house|test:2|2x|responses|" in result.signatures["length"]
+
+
+def test_stored_responses_need_no_training_split(place: Path) -> None:
+    """The demonstrations of a protocol belong to what was asked, which is not known."""
+    (place / "gsm8k").mkdir()
+    (place / "gsm8k/test.jsonl").write_text(json.dumps({"question": "2 + 2?", "answer": "It is\n#### 4"}) + "\n")
+    (place / "responses.jsonl").write_text(json.dumps({"index": 0, "response": "so\n#### 4"}) + "\n")
+    request = Request(["gsm8k"], "lm-eval-gsm8k", data_dir=place, out=place / "graded")
+    result = evaluate_responses(place / "responses.jsonl", request, console=quiet())
+    assert result.scores["gsm8k"].strict.mean.mean == 1.0
+    assert result.signatures["gsm8k"].startswith("gsm8k|lm-eval-gsm8k|test:1|responses|")
+    stored = json.loads((place / "graded/protocol.json").read_text())["protocols"]["gsm8k"]
+    assert (stored["shots"], stored["system"], stored["decoding"]) == (None, None, None)
 
 
 def test_grading_stored_responses_equals_measuring() -> None:
@@ -285,6 +298,14 @@ def test_the_share_of_another_model_s_score_has_an_interval() -> None:
     assert share["mean"] == pytest.approx(100 * result.scores["length"].lenient.mean.mean / other)
     assert share["low"] <= share["mean"] <= share["high"]
     assert "% of other's score" in Path("console.txt").read_text()
+
+
+def test_there_is_no_share_of_a_model_that_scores_nothing(place: Path) -> None:
+    (place / "own.py").write_text(OWN.replace("float(len(response) % 2)", "0.0"))
+    measured(against="other")
+    share = json.loads(Path("out/scores.json").read_text(), parse_constant=pytest.fail)["scores"]["length"]["against"]
+    assert (share["mean"], share["low"], share["high"]) == (None, None, None)
+    assert "length: other scores 0, so there is no share of it" in Path("console.txt").read_text()
 
 
 def test_a_protocol_for_other_tasks_is_refused() -> None:

@@ -1,5 +1,7 @@
 """Scores from sample rows against counting by hand, exact enumeration and scipy."""
 
+import io
+import re
 from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
@@ -8,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from scipy import stats
 
 from smallwit.evaluation.canonical import canonical_answer
 from smallwit.evaluation.scores import majority_at_k, pass_at_k, problem_means, scores
+from smallwit.report.scores_table import print_scores
 
 Row = dict[str, Any]
 
@@ -120,6 +124,24 @@ def test_pass_and_majority_are_given_for_powers_of_two_and_all_samples() -> None
     assert list(result.majority_at) == [4, 6]
     assert result.pass_at[2].mean == pytest.approx((1 - 6 / 15) / 2)
     assert scores(sampled([[1], [0]])).lenient.pass_at == {}
+
+
+def test_a_problem_with_fewer_samples_is_left_out_of_pass_at_more_and_that_is_said() -> None:
+    found = scores(sampled([[1, 0, 0, 0], [0, 1], [0, 0], [1]]))
+    assert (found.fewest, found.most) == (1, 4)
+    assert found.lenient.mean.mean == pytest.approx((0.25 + 0.5 + 0 + 1) / 4)
+    assert [(k, e.n) for k, e in found.lenient.pass_at.items()] == [(2, 3), (4, 1)]
+    assert found.lenient.pass_at[2].mean == pytest.approx((0.5 + 1 + 0) / 3)
+    entry = found.as_json()["pass_at"]
+    assert (entry["2"]["n"], entry["4"]["n"]) == (3, 1)
+    console = Console(file=io.StringIO(), width=100)
+    print_scores({"m": {"t": found}}, {"m": {"t": "s"}}, console)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "4x1-4" in printed
+    assert re.search(r"pass@2 50\.0 \(0\.0-100\.0; n 3 of 4\), pass@4 100\.0 \([0-9.-]+; n 1 of 4\)", printed)
+    whole = scores(sampled([[1, 0], [0, 1]]))
+    print_scores({"m": {"t": whole}}, {"m": {"t": "s"}}, console)
+    assert "n 2 of 2" not in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_strict_and_lenient_are_read_side_by_side() -> None:

@@ -76,8 +76,23 @@ def test_p_is_the_exact_mcnemar_test_on_discordant_pairs(won: int, lost: int, ti
 
 def test_equal_systems_show_no_difference() -> None:
     result = paired_comparison([1.0, 0.0, 1.0], [1.0, 0.0, 1.0])
-    assert (result.difference, result.low, result.high, result.p) == (0.0, 0.0, 0.0, 1.0)
+    assert (result.difference, result.p) == (0.0, 1.0)
     assert paired_comparison([0.5, 0.25], [0.5, 0.25]).p == 1.0
+
+
+@pytest.mark.parametrize("n", [3, 40, 500])
+@pytest.mark.parametrize("score", [0.0, 0.5, 1.0])
+def test_problems_without_a_difference_leave_open_what_wilson_leaves_open(n: int, score: float) -> None:
+    result = paired_comparison([score] * n, [score] * n)
+    most = stats.binomtest(0, n).proportion_ci(method="wilson").high
+    assert (result.low, result.high) == pytest.approx((-most, most))
+
+
+def test_problems_that_are_all_won_leave_open_what_wilson_leaves_open() -> None:
+    result = paired_comparison([1.0] * 20, [0.0] * 20)
+    most = stats.binomtest(0, 20).proportion_ci(method="wilson").high
+    assert (result.difference, result.high) == (1.0, pytest.approx(1.0))
+    assert result.low == pytest.approx(1.0 - 2 * most)  # each of the others may be lost
 
 
 def test_bootstrap_interval_agrees_with_the_normal_one_on_many_problems() -> None:

@@ -13,6 +13,7 @@ from smallwit.errors import UserError
 from smallwit.evaluation.graders import GRADERS, load_grader
 from smallwit.evaluation.named import HOUSE
 from smallwit.evaluation.protocols import named_protocol, protocols
+from smallwit.evaluation.replicas import MINERVA_SHOTS, _text_key
 from smallwit.rollout.generator import Prompt
 from smallwit.tasks import check_gold, load_task
 from smallwit.tasks.base import Problem, Task
@@ -194,6 +195,38 @@ def test_the_minerva_replica_has_minerva_s_demonstrations() -> None:
     assert answers == ["$[2,5)$.", "$24$.", "$16$.", "$-\\frac{2}{3}$."]
     assert all(part.endswith("I hope it is correct.\n\n") for part in parts[:4])
     assert parts[4].endswith("\n\nSolution:")
+
+
+def gsm8k_rows(count: int) -> list[dict[str, Any]]:
+    return [{"question": f"What is {i} + {i}?", "answer": f"It is {2 * i}.\n#### {2 * i}"} for i in range(count)]
+
+
+def test_no_problem_of_gsm8k_is_shown_its_own_solution(tmp_path: Path) -> None:
+    rows = gsm8k_rows(9)
+    write_rows(tmp_path / "gsm8k/train.jsonl", rows)
+    write_rows(tmp_path / "gsm8k/test.jsonl", [{"question": "What is  3 + 3? ", "answer": "#### 6"}, rows[7]])
+    task = load_task("gsm8k", {}, tmp_path)
+    for split, count in (("train", 9), ("test", 2)):
+        problems = [*task.problems(split), *(task.problems("validation") if split == "train" else ())]
+        assert len(problems) == count
+        for problem, prompt in zip(problems, named_protocol("lm-eval-gsm8k").prompts(task, problems), strict=True):
+            assert prompt.text is not None
+            *shots, asked = prompt.text.split("\n\n")
+            assert len(shots) == 5
+            own = asked.removeprefix("Question: ").removesuffix("\nAnswer:")
+            assert not any("".join(own.split()) in "".join(shot.split()) for shot in shots), problem.id
+
+
+@needs_data
+def test_no_problem_of_math_is_shown_its_own_solution() -> None:
+    task = load_task("math", {}, DATA)
+    problems = [problem for split in ("train", "validation") for problem in task.problems(split)]
+    shown = [p for p in problems if _text_key(task.row(p)["problem"]) in MINERVA_SHOTS]  # type: ignore[attr-defined]
+    assert len(shown) == 4
+    for prompt in named_protocol("minerva-math").prompts(task, shown):
+        assert prompt.text is not None
+        assert prompt.text.count("Problem:\n") == 4
+        assert prompt.text.count("I hope it is correct.") == 3
 
 
 @needs_data

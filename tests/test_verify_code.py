@@ -95,11 +95,11 @@ def test_prompt_gives_imports_and_helpers_to_whole_programs() -> None:
 def test_time_to_read_is_linear() -> None:
     texts = ["``` " + "a" * 60000 + "`", "```\n" * 16000, "(" * 60000, "def add(:\n" * 6000, "add" + " " * 60000]
     texts.append("def add():\n  return 1\n" + "and so on\n" * 6000)
-    start = time.perf_counter()
+    start = time.process_time()
     for text in texts:
         extract_program(STUB, "add", text)
         extract_program("", "add", "def add():\n    pass\n" + text)
-    assert time.perf_counter() - start < 3.0
+    assert time.process_time() - start < 3.0
     assert one("#" * (MAX_CHARACTERS + 1) + "\n" + ADD, cases=[((1, 2), 3)]) == Verdict(0.0, 0.0, None, "limit")
 
 

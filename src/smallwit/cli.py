@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from smallwit import __version__, commands
 from smallwit.errors import UserError
 from smallwit.nearest import hint
+from smallwit.signs import spell_output
 
 # The words that may follow each other, for a message when one is mistyped.
 COMMANDS: dict[str, dict[str, dict[str, Any]]] = {
@@ -32,6 +33,7 @@ COMMANDS: dict[str, dict[str, dict[str, Any]]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status. Errors that are not the user's leave as exceptions."""
     words = list(sys.argv[1:] if argv is None else argv)
+    spell_output()
     try:
         _check_command(words)
         arguments, unknown = _parser().parse_known_args(words)
@@ -138,6 +140,8 @@ def _parser() -> argparse.ArgumentParser:
             "--timeout", metavar="SECONDS", type=float, default=float(seconds), help=f"CPU time of {per} ({seconds})"
         )
         each.add_argument("--workers", metavar="N", type=_positive, help="processes at a time (the cores)")
+        if kind == "code":
+            _add_consent(each)
         each.set_defaults(command=commands.grade, kind=kind, options=_options(each))
 
     report = verbs.add_parser("report", help="write a run's report again", description="Write a run's report again.")
@@ -172,6 +176,13 @@ def _add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
         "--set", metavar="KEY=VALUE", action="append", default=[], help="override, for example stages.rl.steps=10"
     )
     parser.add_argument("--offline", action="store_true", help="refuse every connection to another machine")
+    _add_consent(parser)
+
+
+def _add_consent(parser: argparse.ArgumentParser) -> None:
+    """That of every command that may run programs of a model."""
+    about = "run programs that a model wrote on a machine that isolates them less than by namespaces"
+    parser.add_argument("--allow-unsafe-code", action="store_true", help=about)
 
 
 def _add_eval_arguments(parser: argparse.ArgumentParser) -> None:
@@ -195,6 +206,7 @@ def _add_eval_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--chat-template-kwargs", metavar="JSON", type=_template_kwargs, default={}, help=about)
     parser.add_argument("--data-dir", metavar="D", type=Path, help="folder with benchmark files ($SMALLWIT_DATA_DIR)")
     parser.add_argument("--offline", action="store_true", help="refuse every connection to another machine")
+    _add_consent(parser)
 
 
 def _options(parser: argparse.ArgumentParser) -> list[str]:

@@ -21,7 +21,7 @@ def data_dir_of(given: Path | None) -> Path | None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run a recipe, or go on with it."""
-    _go_offline(arguments)
+    _begin(arguments)
     from smallwit.recipe.file import check_recipe, dump_recipe, read_recipe
 
     base = arguments.recipe.parent
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def teach(arguments: argparse.Namespace) -> int:
     """Store what a recipe's teachers know."""
-    _go_offline(arguments)
+    _begin(arguments)
     from smallwit.recipe.file import check_recipe, read_recipe
 
     base = arguments.recipe.parent
@@ -61,7 +61,7 @@ def teach(arguments: argparse.Namespace) -> int:
 
 def eval(arguments: argparse.Namespace) -> int:
     """Measure a model, or stored responses."""
-    _go_offline(arguments)
+    _begin(arguments)
     if (arguments.model is None) == (arguments.responses is None):
         raise UserError("smallwit eval measures a MODEL or --responses FILE; give one of them")
     if arguments.responses is not None and arguments.against is not None:
@@ -102,7 +102,7 @@ def eval(arguments: argparse.Namespace) -> int:
 
 def data_build(arguments: argparse.Namespace) -> int:
     """Build a recipe's datasets."""
-    _go_offline(arguments)
+    _begin(arguments)
     from smallwit.recipe.file import check_recipe, read_recipe
 
     base = arguments.recipe.parent
@@ -183,13 +183,22 @@ def _said(work: Callable[[], object]) -> int:
     return 0
 
 
-def _go_offline(arguments: argparse.Namespace) -> None:
+def _begin(arguments: argparse.Namespace) -> None:
+    """What holds for a command and for all the processes that it starts."""
+    _consent(arguments)
     # Before anything else: the Hugging Face libraries read their settings once, when they are imported.
     from smallwit import contacts, offline
 
     if arguments.offline:
         offline.enable()
     contacts.watch()
+
+
+def _consent(arguments: argparse.Namespace) -> None:
+    from smallwit.verify import consent
+
+    if arguments.allow_unsafe_code:
+        consent.allow()
 
 
 def model_new(arguments: argparse.Namespace) -> int:
@@ -212,6 +221,8 @@ def grade(arguments: argparse.Namespace) -> int:
     """Grade a file of responses."""
     from smallwit.grade import grade
 
+    if arguments.kind == "code":
+        _consent(arguments)
     return grade(arguments.kind, arguments.source, arguments.out, arguments.timeout, arguments.workers)
 
 

@@ -17,6 +17,8 @@ from rich.table import Table
 from smallwit import __version__, offline
 from smallwit.device import cores, resolve_device, resolve_dtype
 from smallwit.verify.code import isolation_level
+from smallwit.verify.consent import LEAST_ISOLATION, OPTION
+from smallwit.verify.sandbox.isolation import LEVELS
 
 HUB_SECONDS = 3.0
 
@@ -36,10 +38,15 @@ def examine(data_dir: Path | None) -> dict[str, str]:
         "cores": f"{cores()}, torch uses {torch.get_num_threads()} threads",
         "memory": f"{memory.total / 1e9:.1f} GB, {memory.available / 1e9:.1f} GB free",
         "disk": f"{disk.free / 1e9:.1f} GB free here",
-        "isolation": f"{isolation_level()} (for running code that a model wrote)",
+        "isolation": _isolation(isolation_level()),
         "hub": hub_state(),
         "data folder": str(data_dir) if data_dir else "none; benchmarks come from the hub",
     }
+
+
+def _isolation(level: str) -> str:
+    enough = LEVELS.index(level) >= LEVELS.index(LEAST_ISOLATION)
+    return f"{level} (for running code that a model wrote{'' if enough else f'; below {LEAST_ISOLATION}: {OPTION}'})"
 
 
 def show(facts: dict[str, str]) -> None:

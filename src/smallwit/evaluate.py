@@ -20,14 +20,15 @@ from smallwit.evaluation.protocols import named_protocol
 from smallwit.evaluation.responses import grade_responses, read_responses
 from smallwit.evaluation.runner import GraderFailed, Row
 from smallwit.evaluation.scores import Scores, problem_means, scores
-from smallwit.evaluation.statistics import Interval, ratio_interval
+from smallwit.evaluation.statistics import Interval, finite, ratio_interval
 from smallwit.evaluation.suite import Choice, Suite, make_suite, measure_suite, problems_of
 from smallwit.locks import occupied
 from smallwit.processes import terminable
 from smallwit.progress import RunProgress
 from smallwit.report.scores_table import print_ratios, print_scores
 from smallwit.rollout.endpoint_client import EndpointError
-from smallwit.tasks import load_task, task_bytes
+from smallwit.tasks import Task, load_task, task_bytes
+from smallwit.verify import code
 
 EVALUATIONS = Path("evaluations")
 
@@ -95,7 +96,8 @@ def evaluate(
         mine, theirs = measured
         ratios = {task: _ratio(mine.rows[task], theirs.rows[task]) for task in mine.rows}
         about = {task: {"model": against, "signature": theirs.signatures[task]} for task in ratios}
-        mine.write({task: about[task] | ratio._asdict() for task, ratio in ratios.items()})
+        shares = {task: dict(zip(ratio._fields, map(finite, ratio), strict=True)) for task, ratio in ratios.items()}
+        mine.write({task: about[task] | share for task, share in shares.items()})
         print_ratios(ratios, against, console)
     for done in measured:
         console.print(f"samples and scores: {done.folder}", highlight=False, markup=False, soft_wrap=True)
@@ -108,7 +110,7 @@ def evaluate_responses(path: Path, request: Request, console: Console | None = N
     if len(request.suites) != 1:
         raise UserError(f"--responses {path}: holds answers to one suite; got --suite {','.join(request.suites)}")
     name, named = request.suites[0], named_protocol(request.protocol)
-    task = load_task(name, {}, request.data_dir)
+    task = _gated(load_task(name, {}, request.data_dir))
     problems = problems_of(task, request.choice.split, None)
     stored = read_responses(path, problems)
     answered = [problem for problem in problems if problem.id in stored][: request.choice.limit]
@@ -131,11 +133,18 @@ def _told(options: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in options.items())
 
 
+def _gated(task: Task) -> Task:
+    """A task, if this machine may run what it runs. Raises `UserError` otherwise."""
+    if refused := code.objection(f"task {task.name}", task.isolation):
+        raise UserError(refused)
+    return task
+
+
 def _prepare(request: Request, model: OpenModel, tasks: Mapping[str, Mapping[str, Any]]) -> list[Suite]:
     """Every suite, read and composed before anything is generated; `tasks` are options by name."""
     named, suites = named_protocol(request.protocol), []
     for name in request.suites:
-        task = load_task(name, tasks.get(name, {}), request.data_dir)
+        task = _gated(load_task(name, tasks.get(name, {}), request.data_dir))
         problems = problems_of(task, request.choice.split, request.choice.limit)
         own = task_bytes(name, tasks.get(name))
         suites.append(make_suite(task, problems, named, request.choice, model.asker, own=own, encode=model.encode))

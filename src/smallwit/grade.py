@@ -9,6 +9,8 @@ from rich.console import Console
 from smallwit.artifacts import disk_trouble
 from smallwit.progress import RunProgress
 from smallwit.verify import code, grading
+from smallwit.verify.consent import LEAST_ISOLATION
+from smallwit.verify.sandbox.isolation import LEVELS
 
 _UNVERIFIED = "infrastructure"
 
@@ -56,9 +58,9 @@ def _beat(progress: RunProgress, stop: threading.Event) -> None:
 
 def _say_isolation(progress: RunProgress) -> None:
     level = code.isolation_level()
-    weak = code.LEVELS.index(level) < code.LEVELS.index(code.LEAST_ISOLATION)
+    weak = LEVELS.index(level) < LEVELS.index(LEAST_ISOLATION)
     warning = "; this machine offers no namespaces: run only programs that you would run without a sandbox"
-    progress.say(f"isolation: {level} (of {', '.join(code.LEVELS)}){warning if weak else ''}")
+    progress.say(f"isolation: {level} (of {', '.join(LEVELS)}){warning if weak else ''}")
 
 
 def _lines(summary: grading.Summary) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from smallwit.artifacts import disk_trouble, read_manifest, write_atomically
+from smallwit.artifacts import METRICS, disk_trouble, read_manifest, write_atomically
 from smallwit.budget import declared_flops, paid_stages, remaining_flops
 from smallwit.device import cores, devices_of, resolve_device, resolve_dtype
 from smallwit.errors import UserError
@@ -22,7 +22,7 @@ from smallwit.recipe.schema import Recipe, TrainStage
 from smallwit.report.format import human_seconds
 from smallwit.report.html import write_report
 from smallwit.report.table import print_summary
-from smallwit.results import summarise
+from smallwit.results import summarise, validation_score
 from smallwit.run_folder import RunFolder
 from smallwit.smoke import smoke_recipe
 from smallwit.stages.job import Job
@@ -297,12 +297,21 @@ class Conductor:
             for name in self.plan.measured
         }
         signatures = {name: self.manifests[f"evaluate {name}"]["signatures"] for name in self.plan.measured}
-        results = summarise(self.plan.recipe, self.folder.evaluation, costs, signatures) | {
+        results = summarise(self.plan.recipe, self.folder.evaluation, costs, signatures, self._validations()) | {
             "seconds": seconds,
             "peak_memory_gb": memory,
         }
         write_atomically(self.folder.path / "results.json", json.dumps(results, indent=1))
         return results
+
+    def _validations(self) -> dict[str, float]:
+        """The validation scores of the measured stages that have one."""
+        found = {}
+        for stage in self.plan.recipe.stages:
+            if isinstance(stage, TrainStage) and stage.validation is not None and stage.name in self.plan.measured:
+                metrics = self.folder.artifact(self.plan.nodes[stage.name]) / METRICS
+                found[stage.name] = validation_score(metrics, stage.validation)
+        return found
 
 
 def _end_of(name: str, message: Message) -> BaseException:

@@ -33,6 +33,7 @@ NOT_COMPUTING = (
     "ledger.py",
     "locks.py",
     "nearest.py",
+    "signs.py",
     "pipeline.py",
     "plan.py",
     "processes.py",

@@ -1,4 +1,9 @@
-"""`results.json`: scores with intervals and signatures, and paired comparisons, from the rows of the evaluations."""
+"""`results.json`: scores with intervals and signatures, and paired comparisons, from the rows of the evaluations.
+
+Stages that score lower than what they began from are listed in `lowered`, which is there only then. Where such a stage
+leads to the last model, `headline` names the model to speak of: of the stages on that path the one with the best
+validation score.
+"""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -7,26 +12,90 @@ from typing import Any
 
 from smallwit.evaluation.comparison import compare_tasks
 from smallwit.evaluation.scores import Scores, scores
-from smallwit.recipe.schema import Recipe
+from smallwit.recipe.schema import Recipe, Selection, TrainStage
+from smallwit.report.format import final_student
 
 Rows = dict[str, list[dict[str, Any]]]
 
 SCORE_KEYS = ("mean", "low", "high", "strict", "n", "bounds")
 COMPARISON_KEYS = ("task", "difference", "low", "high", "p")
+_SIGNIFICANT = 0.05
 
 
 def summarise(
-    recipe: Recipe, evaluation: Path, costs: Mapping[str, dict[str, Any]], signatures: Mapping[str, Mapping[str, str]]
+    recipe: Recipe,
+    evaluation: Path,
+    costs: Mapping[str, dict[str, Any]],
+    signatures: Mapping[str, Mapping[str, str]],
+    validations: Mapping[str, float],
 ) -> dict[str, Any]:
     """The part of results.json that depends on the samples (schema 1).
 
     `evaluation` holds TASK.jsonl in a folder for each model. `costs` gives the models and their order; `signatures`, by
-    model, the tasks and theirs. Raises `ValueError` when no response to a task has a verdict.
+    model, the tasks and theirs; `validations` the validation scores of what stages handed over, where they have one.
+    Raises `ValueError` when no response to a task has a verdict.
     """
     rows = {name: _read(evaluation / name, signatures[name]) for name in costs}
     models = [{"name": name} | cost | {"scores": _scores(rows[name], signatures[name])} for name, cost in costs.items()]
     comparisons = [c for pair in recipe.comparisons for c in _compare(recipe, pair.a, pair.b, rows)]
-    return {"schema": 1, "run": recipe.name, "seed": recipe.seed, "models": models, "comparisons": comparisons}
+    lowered = _lowered(recipe, rows)
+    about = {"schema": 1, "run": recipe.name, "seed": recipe.seed, "models": models, "comparisons": comparisons}
+    told = {"lowered": lowered} if lowered else {}
+    return about | told | _headline(recipe, models, {entry["a"] for entry in lowered}, validations)
+
+
+def validation_score(metrics: Path, selection: Selection) -> float:
+    """The validation score of the weights that a stage handed over, from its metrics.jsonl."""
+    rows = map(json.loads, metrics.read_text(encoding="utf-8").splitlines())
+    scored = [float(row["validation"]) for row in rows if "validation" in row]
+    return max(scored) if selection.keep == "best" else scored[-1]
+
+
+def _lowered(recipe: Recipe, rows: Mapping[str, Rows]) -> list[dict[str, Any]]:
+    """The stages that score lower than what they began from, in all and by task, as comparisons with p < 0.05."""
+    found = []
+    for name in rows:
+        origin = next((one for one in _path(recipe, name)[1:] if one in rows), None)
+        if origin is None:
+            continue
+        tasks, pooled = compare_tasks(rows[name], rows[origin], recipe.seed)
+        several = [(one, one.p_holm) for one in tasks] if pooled else [(one, one.paired.p) for one in tasks]
+        for comparison, p in [*([(pooled, pooled.paired.p)] if pooled else ()), *several]:
+            if comparison.paired.difference < 0 and p is not None and p < _SIGNIFICANT:
+                entry = comparison.as_json()
+                found.append({"a": name, "b": origin} | {key: entry[key] for key in COMPARISON_KEYS})
+    return found
+
+
+def _path(recipe: Recipe, name: str) -> list[str]:
+    """A model and what it was made from, back to the model that the first stage began from."""
+    origins = {stage.name: stage.from_ for stage in recipe.stages if isinstance(stage, TrainStage)}
+    path = [name]
+    while path[-1] in origins:
+        path.append(origins[path[-1]])
+    return path
+
+
+def _headline(
+    recipe: Recipe, models: list[dict[str, Any]], lowered: set[str], validations: Mapping[str, float]
+) -> dict[str, Any]:
+    """`headline`, where a stage on the path of the last model lowered the score: the model, and the validation scores
+    by which it was chosen (none where the stages were not validated alike, and the last model it remains)."""
+    last = final_student({"models": models})
+    path = _path(recipe, last["name"]) if last is not None else []
+    if not lowered.intersection(path):
+        return {}
+    measured = {model["name"] for model in models}
+    terms = {stage.name: _terms(recipe, stage) for stage in recipe.stages if isinstance(stage, TrainStage)}
+    alike = [name for name in path if name in measured and name in validations and terms[name] == terms[path[0]]]
+    scored = {name: validations[name] for name in reversed(alike)} if path[0] in alike and len(alike) > 1 else {}
+    return {"headline": {"model": max(scored, key=scored.__getitem__, default=path[0]), "validation": scored}}
+
+
+def _terms(recipe: Recipe, stage: TrainStage) -> object:
+    """What a stage is validated on."""
+    chosen = stage.validation
+    return chosen and (chosen.tasks or recipe.evaluation.tasks, chosen.problems)
 
 
 def _scores(rows: Rows, signatures: Mapping[str, str]) -> dict[str, dict[str, Any]]:

@@ -9,6 +9,7 @@ from smallwit.tasks.base import Problem, Task
 from smallwit.verify.code import CodeJob, judge_code
 
 Case = tuple[tuple[Any, ...], Any]
+_CPU_SECONDS = 2.0  # of a program, which has to be quick on tests of a teacher's
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def agree_on_majority(task: Task, problem: Problem, responses: Sequence[str]) ->
 
 
 def agree_by_running(
-    prompt: str, entry_point: str, programs: Sequence[str], cases: Sequence[Case], *, cpu_seconds: float = 2.0
+    prompt: str, entry_point: str, programs: Sequence[str], cases: Sequence[Case], *, isolation: str | None = None
 ) -> Agreed:
     """The programs that agree with each other on the most cases (CodeT's dual agreement, Chen et al. 2022, arXiv
     2207.10397): of the groups of programs that pass the same cases, the one with most programs times cases.
@@ -54,7 +55,7 @@ def agree_by_running(
     The gold is the list of these cases, empty when no program passes one.
     """
     jobs = [CodeJob(prompt, entry_point, program, cases=[case]) for program in programs for case in cases]
-    verdicts = judge_code(jobs, cpu_seconds=cpu_seconds)
+    verdicts = judge_code(jobs, cpu_seconds=_CPU_SECONDS, isolation=isolation)
     groups: dict[tuple[int, ...], list[int]] = {}
     for place in range(len(programs)):
         row = verdicts[place * len(cases) : (place + 1) * len(cases)]

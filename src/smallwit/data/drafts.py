@@ -60,7 +60,9 @@ class Draft:
 
     def _run(self, task: Task, programs: list[str]) -> Agreed:
         assert self.signature is not None
-        agreed = agree_by_running(self.signature.code, self.signature.name, programs, self.cases)
+        agreed = agree_by_running(
+            self.signature.code, self.signature.name, programs, self.cases, isolation=task.isolation
+        )
         if len(agreed.gold) < self.least:
             raise Unusable(f"{len(agreed.gold)} tests hold, {self.least} must")
         if all(value == agreed.gold[0][1] for _, value in agreed.gold):

@@ -6,9 +6,9 @@ import re
 from typing import Any, NamedTuple
 
 from smallwit.data.agreement import Case
+from smallwit.verify.sandbox.blocks import fenced_blocks
 
 _LABEL = re.compile(r"^(?:#+ *)?\**(?:new |rewritten |rephrased )?(?:question|problem)\**\s*:\**\s*", re.IGNORECASE)
-_FENCE = re.compile(r"^```[A-Za-z0-9]*\n(.*?)^```\s*$", re.MULTILINE | re.DOTALL)
 _MARKS = ("<question>", "</question>")
 
 
@@ -57,7 +57,7 @@ def read_solution(reply: str, truncated: bool) -> str:
 
 def read_signature(prompt: str) -> Signature:
     """The function that a prompt, or its fenced block, ends with. Raises `Unusable` where there is none."""
-    blocks = _FENCE.findall(prompt)
+    blocks = _fenced(prompt)
     prompt = (blocks[-1] if blocks else prompt).rstrip()
     start = [match.start() for match in re.finditer(r"^def ", prompt, re.MULTILINE)]
     if not start:
@@ -80,7 +80,7 @@ def read_cases(reply: str, signature: Signature) -> list[Case]:
     Lines of another form are passed over, and those with values that JSON does not keep (tuples, sets): a wrong test
     may cost nothing but itself. Raises `Unusable` when none is left.
     """
-    blocks = _FENCE.findall(reply) or [reply]
+    blocks = _fenced(reply) or [reply]
     cases: dict[str, Case] = {}
     for line in "\n".join(blocks).splitlines():
         case = _case(line.strip(), signature)
@@ -89,6 +89,11 @@ def read_cases(reply: str, signature: Signature) -> list[Case]:
     if not cases:
         raise Unusable("no line is an assert on a call with plain values")
     return list(cases.values())
+
+
+def _fenced(text: str) -> list[str]:
+    """The closed blocks of a text, as the code judge reads them."""
+    return [block.code for block in fenced_blocks(text) if block.closed]
 
 
 def _case(line: str, signature: Signature) -> Case | None:

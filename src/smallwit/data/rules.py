@@ -6,6 +6,7 @@ import warnings
 import zlib
 
 from smallwit.verify.extract import boxed
+from smallwit.verify.sandbox.blocks import PYTHON, fenced_blocks
 
 # ---- language
 
@@ -75,10 +76,6 @@ def repetition(text: str, share: float, compression: float) -> str | None:
 
 # ---- format and code
 
-_FENCED = re.compile(
-    r"^[ \t]*```(?:python3?|py)?[ \t]*\n(.*?)^[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE | re.IGNORECASE
-)
-
 
 def boxed_trouble(completion: str) -> str | None:
     """Why a completion does not give its answer in a box."""
@@ -90,12 +87,12 @@ def boxed_trouble(completion: str) -> str | None:
 
 def fenced_trouble(completion: str) -> str | None:
     """Why a completion does not give its program in a fenced block."""
-    return None if _FENCED.search(completion) else "has no closed fenced block of Python"
+    return None if _programs(completion) else "has no closed fenced block of Python"
 
 
 def code_trouble(completion: str) -> str | None:
     """Why a fenced Python block of a completion does not parse."""
-    for number, block in enumerate(_FENCED.findall(completion), 1):
+    for number, block in enumerate(_programs(completion), 1):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -103,6 +100,14 @@ def code_trouble(completion: str) -> str | None:
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             return f"block {number} does not parse: {type(error).__name__}: {str(error)[:100]}"
     return None
+
+
+def _programs(completion: str) -> list[str]:
+    """The closed blocks that are labelled Python, or not at all, as the code judge reads them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        blocks = fenced_blocks(completion)
+    return [block.code for block in blocks if block.closed and block.label in ("", *PYTHON)]
 
 
 # ---- refusals

@@ -8,6 +8,7 @@ from smallwit.evaluation.scores import Row, problem_means
 from smallwit.evaluation.statistics import (
     Interval,
     PairedComparison,
+    finite,
     holm,
     paired_comparison,
     ratio_interval,
@@ -68,7 +69,7 @@ class Comparison:
             "test": self.paired.test,
             "p_holm": self.p_holm,
             "detectable": self.detectable,
-            "ratio": dict(zip(("percent", "low", "high"), map(_finite, self.ratio), strict=True)),
+            "ratio": dict(zip(("percent", "low", "high"), map(finite, self.ratio), strict=True)),
             "won": self.count("won"),
             "lost": self.count("lost"),
             "tied": self.count("tied"),
@@ -106,8 +107,3 @@ def _compare(task: str, outcomes: Sequence[Outcome], seed: int) -> Comparison:
     paired = paired_comparison(a, b, seed, strata=strata)
     ratio = ratio_interval(a, b, seed=seed, strata=strata)
     return Comparison(task, outcomes, paired, None, smallest_difference(a, b), ratio)
-
-
-def _finite(value: float) -> float | None:
-    """JSON has no infinity: a ratio to nothing is null."""
-    return value if abs(value) < float("inf") else None

@@ -14,7 +14,8 @@ def open_endpoint(reference: str, settings: Settings) -> OpenModel:
     model, options = parse_endpoint(reference).model, settings.chat_template_kwargs
 
     def load(overflow: Overflow) -> Generator:
-        return endpoint_generator(reference, chat_template_kwargs=options)
+        # A score counts every answer: a model that calls a tool in place of answering has not answered.
+        return endpoint_generator(reference, chat_template_kwargs=options, keep_withheld=True)
 
     asker = Asker("openai", chat_template_kwargs=dict(options) if options else None)
     return OpenModel(reference, re.sub(r"[^\w.-]+", "--", model), reference, asker, load, batch=None)

@@ -31,10 +31,14 @@ class NamedProtocol:
 
     def prompts(self, task: Task, problems: Sequence[Problem]) -> list[Prompt]:
         """What is asked for each problem. Raises `UserError` for a task that the protocol is not for."""
-        if self.tasks is not None and task.name not in self.tasks:
-            raise UserError(f"protocol {self.name} is for {', '.join(self.tasks)}; task {task.name} needs another")
+        self.require(task)
         compose = self.composer(task)
         return [compose(problem) for problem in problems]
+
+    def require(self, task: Task) -> None:
+        """Raises `UserError` for a task that the protocol is not for."""
+        if self.tasks is not None and task.name not in self.tasks:
+            raise UserError(f"protocol {self.name} is for {', '.join(self.tasks)}; task {task.name} needs another")
 
 
 def user_message(text: str) -> tuple[Message, ...]:

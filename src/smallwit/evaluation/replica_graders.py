@@ -68,5 +68,5 @@ def _judge(task: Task, pairs: Pairs, text: Callable[[int], str]) -> list[Verdict
     for index, (problem, _) in enumerate(pairs):
         program = evalplus_program(text(index).replace("\t", "    "), problem.gold["entry_point"])
         jobs.append(CodeJob(**problem.gold | {"prompt": "", "response": f"```python\n{program}\n```"}))
-    verdicts = judge_code(jobs, cpu_seconds=getattr(task, "cpu_seconds", 10.0))
+    verdicts = judge_code(jobs, cpu_seconds=getattr(task, "cpu_seconds", 10.0), isolation=task.isolation)
     return [replace(verdict, score=verdict.strict) for verdict in verdicts]

@@ -2,10 +2,12 @@ r"""Replicas of the protocols that others report, so that a score can stand besi
 
 Prompts, stop strings and token limits are those of lm-evaluation-harness 0.4.13 (`gsm8k` version 3, `minerva_math`
 version 3.1), of Qwen2.5-Math's evaluation (commit a45202b) and of EvalPlus 0.3.1. `docs/evaluation.md` lists what
-differs.
+differs. No problem is shown its own solution: where it is among the demonstrations, as on the training split, it is
+replaced by the next one (GSM8K) or left out (Minerva's four).
 """
 
 import hashlib
+from itertools import islice
 
 from smallwit.errors import UserError
 from smallwit.evaluation.named import Composer, NamedProtocol, user_message
@@ -37,9 +39,15 @@ def _gsm8k(task: Task) -> Composer:
     def ask(row: Row) -> str:
         return f"Question: {row['question']}\nAnswer:"
 
-    rows = source.published("train")[:GSM8K_SHOTS]
-    shots = "".join(f"{ask(row)} {row['answer']}\n\n" for row in rows)
-    return lambda problem: Prompt(text=shots + ask(source.row(problem)))
+    rows = [(_text_key(row["question"]), row) for row in source.published("train")]
+
+    def compose(problem: Problem) -> Prompt:
+        own = source.row(problem)
+        asked = _text_key(own["question"])
+        others = islice((row for key, row in rows if key != asked), GSM8K_SHOTS)
+        return Prompt(text="".join(f"{ask(row)} {row['answer']}\n\n" for row in others) + ask(own))
+
+    return compose
 
 
 def _minerva(task: Task) -> Composer:
@@ -52,8 +60,14 @@ def _minerva(task: Task) -> Composer:
     missing = [key for key in MINERVA_SHOTS if key not in by_text]
     if missing:
         raise UserError(f"task {task.name}: its training rows lack the problems of Minerva's demonstrations; get all")
-    shots = "".join(f"{ask(by_text[key])} {_minerva_solution(by_text[key])}\n\n" for key in MINERVA_SHOTS)
-    return lambda problem: Prompt(text=shots + ask(source.row(problem)))
+    shots = {key: f"{ask(by_text[key])} {_minerva_solution(by_text[key])}\n\n" for key in MINERVA_SHOTS}
+
+    def compose(problem: Problem) -> Prompt:
+        own = source.row(problem)
+        key = _text_key(own["problem"])
+        return Prompt(text="".join(shot for other, shot in shots.items() if other != key) + ask(own))
+
+    return compose
 
 
 def _minerva_solution(row: Row) -> str:

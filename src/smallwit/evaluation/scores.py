@@ -38,7 +38,8 @@ class Reading:
 
     With k samples a problem `mean` is avg@k. `pass_at[k]` is the chance that one of k samples is right (score 1),
     `majority_at[k]` that the answer which most of k samples give is right. Both are there for k = 2, 4, 8, ... and the
-    number of samples (a majority needs 3); pass@1 is the mean.
+    number of samples (a majority needs 3); pass@1 is the mean. They are of the problems that have k verdicts, which are
+    `n` where some have fewer.
     """
 
     mean: Estimate
@@ -50,13 +51,15 @@ class Reading:
 class Scores:
     """What is said of one model on one task.
 
-    Rates are shares of the samples: cut by the token limit, without an answer, with several different answers, over a
-    limit of the grader (they score 0). `unverified` counts those without a verdict because our grader failed. Lengths
-    are in tokens. `None` where no row knows.
+    A problem has from `fewest` to `most` samples. Rates are shares of the samples: cut by the token limit, without an
+    answer, with several different answers, over a limit of the grader (they score 0). `unverified` counts
+    those without a verdict because our grader failed. Lengths are in tokens. `None` where no row knows.
     """
 
     problems: int
     samples: int
+    fewest: int
+    most: int
     lenient: Reading
     strict: Reading
     truncated: float | None
@@ -119,6 +122,8 @@ def scores(rows: Sequence[Row]) -> Scores:
     return Scores(
         problems=len(groups),
         samples=len(rows),
+        fewest=min(map(len, groups)),
+        most=max(map(len, groups)),
         lenient=_reading(groups, "score"),
         strict=_reading(groups, "strict"),
         truncated=_rate(rows, "truncated"),
@@ -236,4 +241,4 @@ def _list(bounds: tuple[float, float] | None) -> list[float] | None:
 
 
 def _short(estimate: Estimate) -> dict[str, Any]:
-    return {"mean": estimate.mean, "low": estimate.low, "high": estimate.high}
+    return {"mean": estimate.mean, "low": estimate.low, "high": estimate.high, "n": estimate.n}

@@ -71,7 +71,8 @@ def paired_comparison(
 
     The interval is the 95 % percentile interval of a bootstrap over problems (Efron 1979, "Bootstrap methods: another
     look at the jackknife"). `strata` (one label a problem, for instance its task) keeps each task's share of a pooled
-    comparison fixed: problems are drawn anew within their own stratum only.
+    comparison fixed: problems are drawn anew within their own stratum only. Where every problem has the same difference
+    there is nothing to resample, and the interval is what Wilson's bound on the share of other problems leaves open.
 
     The p value is two-sided. For 0/1 scores it is McNemar's test (McNemar 1947, "Note on the sampling error of the
     difference between correlated proportions") in its exact form: a binomial test on the problems that only one of
@@ -85,6 +86,8 @@ def paired_comparison(
     difference = float(change.mean())
     resampled = _resampled_means(change[:, None], _groups(strata, len(change)), seed)[:, 0]
     low, high = np.quantile(resampled, [0.025, 0.975])
+    if (change == change[0]).all():
+        low, high = _without_spread(float(change[0]), len(change))
     if _binary(first) and _binary(second):
         won, lost = int((change > 0).sum()), int((change < 0).sum())
         test, p = "McNemar", float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0
@@ -93,6 +96,17 @@ def paired_comparison(
         as_far = np.abs(resampled - difference) >= abs(difference) - 1e-12
         test, p = "bootstrap", float((1 + as_far.sum()) / (1 + RESAMPLES))
     return PairedComparison(difference, float(low), float(high), p, test)
+
+
+def _without_spread(difference: float, n: int) -> tuple[float, float]:
+    """The ends of the interval of a difference that all of n problems show.
+
+    At most z^2 / (n + z^2) of all problems show another one (Wilson 1927: none of n did), and no other one lies outside
+    of -1..1.
+    """
+    square = float(stats.norm.ppf(0.975)) ** 2
+    share = square / (n + square)
+    return difference - share * (difference + 1), difference + share * (1 - difference)
 
 
 def smallest_difference(a: Sequence[float], b: Sequence[float], power: float = 0.8, level: float = 0.95) -> float:
@@ -130,6 +144,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
         least = max(least, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = least
     return adjusted
+
+
+def finite(value: float) -> float | None:
+    """JSON has no infinity and no NaN: a ratio to nothing is null."""
+    return value if abs(value) < float("inf") else None
 
 
 def ratio_interval(

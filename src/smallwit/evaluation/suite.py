@@ -78,10 +78,14 @@ def make_suite(
     """Everything about a task that is settled before the first reply.
 
     `own` are the bytes of a user's task file, which its verdicts depend on. `encode` makes the token ids of prompts,
-    where this process does that. `stored` has the number of stored responses
-    to each problem, where nothing is going to be generated.
+    where this process does that. `stored` has the number of stored responses to each problem, where nothing is going to
+    be generated: how they were asked for is not known, and no demonstrations are read.
     """
-    prompts = named.prompts(task, problems)
+    if stored is None:
+        prompts = named.prompts(task, problems)
+    else:
+        named.require(task)
+        prompts = [problem.as_prompt() for problem in problems]
     decoding = choice.decoding(named)
     if stored is None and choice.samples > 1 and decoding.temperature == 0:
         raise UserError(f"{choice.samples} samples at temperature 0 would be equal; give a temperature, as 0.7")
@@ -98,8 +102,8 @@ def make_suite(
         data=data_checksum(problems),
         prompts=prompt_checksum(prompts),
         encoded=None if encode is None else encoded_checksum(encode(prompts)),
-        system=named.system,
-        shots=named.shots,
+        system=named.system if stored is None else None,
+        shots=named.shots if stored is None else None,
         samples=choice.samples if stored is None else max(stored),
         decoding=decoding if stored is None else None,
         seed=choice.seed if stored is None and decoding.temperature > 0 else None,

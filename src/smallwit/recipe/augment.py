@@ -162,6 +162,11 @@ class Augment(Asking):
         """Whether a way has a bound in tokens."""
         return any(isinstance(way, Rewrite) and way.max_tokens is not None for way in self.ways)
 
+    @property
+    def judges(self) -> bool:
+        """It asks the verifiers."""
+        return True
+
     @model_validator(mode="after")
     def _places(self) -> "Augment":
         for way in self.ways:

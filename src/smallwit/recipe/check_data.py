@@ -1,6 +1,6 @@
 """What a construct stage says of the other parts of its recipe, checked before anything runs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -46,6 +46,16 @@ def rows_of_tasks(stage: ConstructStage) -> Iterator[tuple[TaskRows, Place]]:
         for count, source in enumerate(step.sources if isinstance(step, Gather) else ()):
             if isinstance(source, TaskRows):
                 yield source, ("steps", number, "sources", count)
+
+
+def judged_tasks(stage: ConstructStage, everything: Sequence[str]) -> list[str]:
+    """The tasks that the rows of a stage may be of: those that its sources name, or all of them where another stage
+    made the rows."""
+    sources = [source for step in stage.steps if isinstance(step, Gather) for source in step.sources]
+    if any(isinstance(source, StageRows) for source in sources):
+        return list(everything)
+    names = (source.task for source in sources if not isinstance(source, StageRows))
+    return list(dict.fromkeys(name for name in names if name is not None))
 
 
 def _suites(check: Check, step: Decontaminate, place: Place) -> None:

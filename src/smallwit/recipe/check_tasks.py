@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smallwit.errors import UserError
-from smallwit.recipe.check_data import Check, rows_of_tasks
+from smallwit.recipe.check_data import Check, judged_tasks, rows_of_tasks
 from smallwit.recipe.schema import (
     AnswersStage,
     ConstructStage,
@@ -51,24 +51,42 @@ def _load_tasks(check: Check, data_dir: Path | None) -> "dict[str, Task]":
 
 
 def _isolated(check: Check, tasks: "dict[str, Task]") -> None:
-    """Where a model is trained by verdicts on programs, this machine must surround those well enough."""
+    """Where programs are run for a verdict, this machine must surround them well enough, or the user accept less."""
     from smallwit.verify import code
+    from smallwit.verify.consent import OPTION
 
-    offered = ""
-    for index, stage in enumerate(check.recipe.stages):
-        for name, source in stage.sources.items() if isinstance(stage, TrainStage) else ():
-            for task in (source.tasks or tasks) if isinstance(source, Rollouts) else ():
-                needed = tasks[task].isolation
-                if needed is None:
-                    continue
-                offered = offered or code.isolation_level()
-                if code.LEVELS.index(offered) < code.LEVELS.index(needed):
-                    what = f"task {task} runs programs that the model wrote, and this machine's isolation for them"
-                    remedy = f"train where there is more, or accept it by tasks.{task}.isolation: {offered}"
-                    place = ("stages", index, "sources", name)
-                    raise check.refuse(f"{what} is '{offered}', not '{needed}'; {remedy}", *place)
-    if offered:
+    probed = False
+    for name, place in _judged(check.recipe):
+        needed = tasks[name].isolation
+        probed = probed or needed is not None
+        accept = f"tasks.{name}.isolation: rlimits in the recipe, or {OPTION}"
+        if refused := code.objection(f"task {name}", needed, accept):
+            raise check.refuse(refused, *place)
+    if probed:
         code.close()
+
+
+def _judged(recipe: Recipe) -> Iterator[tuple[str, tuple[str | int, ...]]]:
+    """The tasks whose verifiers judge what models write, and where in the recipe that is asked."""
+    everything = list(recipe.tasks)
+    measured = recipe.evaluation.tasks or everything
+    for index, stage in enumerate(recipe.stages):
+        place: tuple[str | int, ...] = ("stages", index)
+        names: Sequence[str] = ()
+        if isinstance(stage, TrainStage):
+            for source, rows in stage.sources.items():
+                for name in (rows.tasks or everything) if isinstance(rows, Rollouts) else ():
+                    yield name, (*place, "sources", source)
+            names = (stage.validation.tasks or measured) if stage.validation is not None else ()
+        elif isinstance(stage, AnswersStage):
+            names = stage.tasks or everything
+        elif isinstance(stage, ConstructStage) and any(step.judges for step in stage.steps):
+            names = judged_tasks(stage, everything)
+        for name in names:
+            yield name, place
+    if any(isinstance(stage, TrainStage) for stage in recipe.stages) or recipe.evaluation.stages:
+        for name in measured:
+            yield name, ("evaluation",)
 
 
 def _needs(recipe: Recipe) -> Iterator[tuple[str, str, int, tuple[str | int, ...]]]:

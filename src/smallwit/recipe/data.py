@@ -185,6 +185,11 @@ class Filter(DataStep):
     rules: list[FilterRule] = Field(min_length=1)
 
     @property
+    def judges(self) -> bool:
+        """Whether a rule asks the verifiers."""
+        return any(isinstance(rule, AgreementRule) for rule in self.rules)
+
+    @property
     def counts_tokens(self) -> bool:
         """Whether a tokenizer is needed."""
         return any(isinstance(rule, LengthRule) and rule.counts_tokens for rule in self.rules)

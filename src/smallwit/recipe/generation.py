@@ -218,6 +218,11 @@ class Verify(DataStep):
         default="drop", description="preference: pairs of a kept and a wrong answer in a side file, for analysis or DPO"
     )
 
+    @property
+    def judges(self) -> bool:
+        """It asks the verifiers."""
+        return True
+
 
 class Difficulty(Asking):
     """Keep problems of the right difficulty for the student: its pass rate over some samples decides."""
@@ -255,3 +260,8 @@ class Difficulty(Asking):
     def counts_tokens(self) -> bool:
         """Whether there is a bound in tokens."""
         return self.max_tokens is not None
+
+    @property
+    def judges(self) -> bool:
+        """It asks the verifiers."""
+        return True

@@ -19,6 +19,11 @@ class DataStep(Section):
         return ()
 
     @property
+    def judges(self) -> bool:
+        """Whether the step asks the verifiers of the rows' tasks."""
+        return False
+
+    @property
     def counts_tokens(self) -> bool:
         """Whether the stage needs a tokenizer."""
         return False

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from smallwit.evaluation.comparison import POOLED, Comparison
+from smallwit.evaluation.statistics import Interval
 from smallwit.report.format import p_value, percent, points
 
 _SHOWN = 8
@@ -39,7 +40,7 @@ def _lines(found: Comparison, several: bool) -> list[tuple[str, str]]:
     lines = [
         (f"{found.task}, n {n:,}: a {percent(entry['mean_a'])} %, b {percent(entry['mean_b'])} %", "bold"),
         (f"  a - b       {points(paired.difference)} points [{low}, {high}], {p}", ""),
-        (f"  a / b       {found.ratio.mean:.1f} % [{found.ratio.low:.1f}, {found.ratio.high:.1f}]", ""),
+        (f"  a / b       {_share(found.ratio)}", ""),
         (f"  detectable  a true difference of {points(found.detectable).lstrip('+')} points (80 % power)", ""),
         (f"  problems    {counts}", ""),
     ]
@@ -48,6 +49,13 @@ def _lines(found: Comparison, several: bool) -> list[tuple[str, str]]:
         if ids and found.task != POOLED:
             lines.append((f"  {word:<11} {few(ids)}", "dim"))
     return lines
+
+
+def _share(ratio: Interval) -> str:
+    if ratio.mean != ratio.mean:
+        return "b scores 0, so there is no share of it"
+    high = "no bound" if ratio.high == float("inf") else f"{ratio.high:.1f}"
+    return f"{ratio.mean:.1f} % [{ratio.low:.1f}, {high}]"
 
 
 def few(ids: Sequence[str]) -> str:

@@ -43,9 +43,41 @@ def teacher_of(results: Results) -> Model | None:
 
 
 def final_student(results: Results) -> Model | None:
-    """The last model of the pipeline itself: neither the teacher nor the baseline at equal compute."""
+    """The model of the headline: the last one of the pipeline itself, neither the teacher nor the baseline at equal
+    compute; or the best by validation where a stage lowered the score."""
     own = [model for model in results["models"] if model["name"] not in (TEACHER, BASELINE)]
-    return own[-1] if own else None
+    chosen = results.get("headline", {}).get("model")
+    return next((model for model in own if model["name"] == chosen), own[-1] if own else None)
+
+
+def stage_labels(results: Results) -> dict[str, str]:
+    """What each model is called in a sentence: "KD", where a table has "+ KD"."""
+    names = labels(model["name"] for model in display_order(results))
+    return {name: label.removeprefix("+ ") for name, label in names.items()}
+
+
+def lowered_lines(results: Results) -> list[str]:
+    """The stages that lowered the score: "RL: -6.3 points [-9.1, -3.4] to KD, p = 0.004"."""
+    names, several = stage_labels(results), len(task_names(results)) > 1
+    lines = []
+    for entry in results.get("lowered", []):
+        low, high = (points(entry[end]).lstrip("+") for end in ("low", "high"))
+        stage = names[entry["a"]] + (f", {entry['task']}" if several else "")
+        change = f"{points(entry['difference'])} points [{low}, {high}] to {names[entry['b']]}"
+        lines.append(f"{stage}: {change}, {p_value(entry['p'])}")
+    return lines
+
+
+def headline_line(results: Results) -> str | None:
+    """Which model the headline is of, where a stage lowered the score."""
+    if "headline" not in results:
+        return None
+    names, chosen = stage_labels(results), results["headline"]
+    if not chosen["validation"]:
+        remedy = "give the stages the same validation section, and it will be the best of them"
+        return f"headline: {names[chosen['model']]}, the last stage; {remedy}"
+    scores = ", ".join(f"{names[name]} {percent(score)}" for name, score in chosen["validation"].items())
+    return f"headline: {names[chosen['model']]}, the best stage by validation ({scores})"
 
 
 def share_of_teacher(model: Model, teacher: Model | None) -> float | None:

@@ -60,6 +60,8 @@ def render(run: Run) -> str:
         tiles=_tiles(results),
         signatures=fmt.signature_lines(results),
         strict=fmt.strict_lines(results),
+        lowered=fmt.lowered_lines(results),
+        headline=fmt.headline_line(results),
         ratios=_ratios(run, [model["name"] for model in models]),
         forest=_forest(results["comparisons"]),
         score_charts=[score_chart(results, task) for task in fmt.task_names(results)],
@@ -85,7 +87,8 @@ def _tiles(results: fmt.Results) -> list[tuple[str, str]]:
         if share is not None:
             smaller = teacher["parameters"] / student["parameters"]
             size = f", with 1/{smaller:.3g} of its parameters" if smaller > 1.05 else ""
-            tiles.append((f"{share:.1f} %", f"of the teacher’s score{size}"))
+            whose = f", by {fmt.stage_labels(results)[student['name']]}" if "headline" in results else ""
+            tiles.append((f"{share:.1f} %", f"of the teacher’s score{whose}{size}"))
     if student is not None:
         for comparison in results["comparisons"]:
             if (comparison["a"], comparison["b"], comparison["task"]) == (student["name"], fmt.BASELINE, "pooled"):

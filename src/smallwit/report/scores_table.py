@@ -9,6 +9,8 @@ from rich.text import Text
 
 from smallwit.evaluation.scores import Estimate, Scores
 from smallwit.evaluation.statistics import Interval
+from smallwit.report.whole import print_whole
+from smallwit.signs import spelled
 
 _LEGEND = (
     "in per cent; score: the lenient reading, strict: the declared format only;",
@@ -25,7 +27,7 @@ def print_scores(
         console.print()
         if len(scores) > 1:
             console.print(model, highlight=False, markup=False, style="bold", soft_wrap=True)
-        console.print(_table(tasks))
+        print_whole(console, _table(tasks, console.encoding))
         for task, found in tasks.items():
             for line in _further(found):
                 console.print(f"{task}: {line}", highlight=False, markup=False, soft_wrap=True)
@@ -40,16 +42,17 @@ def print_scores(
         console.print(f"signature: {signature}{whose}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _table(tasks: Mapping[str, Scores]) -> Table:
+def _table(tasks: Mapping[str, Scores], encoding: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for head in ("suite", "score", "95 %", "strict", "95 %", "n", "cut", "none", "boxes", "tokens"):
         table.add_column(Text(head), justify="left" if head == "suite" else "right", no_wrap=True)
     for task, found in tasks.items():
-        more = found.samples > found.problems
-        count = f"{found.problems:,}" + (f"x{found.samples // found.problems}" if more else "")
+        each = f"{found.fewest}-{found.most}" if found.fewest < found.most else str(found.most)
+        count = f"{found.problems:,}" + (f"x{each}" if found.most > 1 else "")
         rates = [_rate(rate) for rate in (found.truncated, found.no_answer, found.several)]
         tokens = "—" if found.mean_tokens is None else f"{found.mean_tokens:.0f}"
-        table.add_row(task, *_cells(found.lenient.mean), *_cells(found.strict.mean), count, *rates, tokens)
+        cells = (task, *_cells(found.lenient.mean), *_cells(found.strict.mean), count, *rates, tokens)
+        table.add_row(*(Text(spelled(cell, encoding)) for cell in cells))
     return table
 
 
@@ -66,6 +69,12 @@ def _cells(estimate: Estimate) -> tuple[str, str]:
     return f"{100 * estimate.mean:.1f}", f"{100 * estimate.low:.1f}-{100 * estimate.high:.1f}"
 
 
+def _estimate(estimate: Estimate, found: Scores) -> str:
+    mean, interval = _cells(estimate)
+    fewer = f"; n {estimate.n:,} of {found.problems:,}" if estimate.n < found.problems else ""
+    return f"{mean} ({interval}{fewer})"
+
+
 def _rate(share: float | None) -> str:
     return "—" if share is None else f"{100 * share:.1f}"
 
@@ -75,7 +84,7 @@ def _further(found: Scores) -> list[str]:
     lines = []
     for title, estimates in (("pass", found.lenient.pass_at), ("maj", found.lenient.majority_at)):
         if estimates:
-            lines.append(", ".join(f"{title}@{k} {100 * e.mean:.1f} ({_cells(e)[1]})" for k, e in estimates.items()))
+            lines.append(", ".join(f"{title}@{k} {_estimate(e, found)}" for k, e in estimates.items()))
     bounds = found.lenient.mean.bounds
     if bounds is not None:
         share = f"{100 * found.failed:.1f} % of the responses have no verdict, as the grader itself failed"

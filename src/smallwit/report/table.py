@@ -1,12 +1,12 @@
 """The terminal's view of a results.json: the table, the comparisons, what it cost and where the report is."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -15,10 +15,12 @@ from smallwit.report.format import (
     TEACHER,
     comparison_line,
     display_order,
+    headline_line,
     human_count,
     human_flops,
     human_seconds,
     labels,
+    lowered_lines,
     percent,
     sample_counts,
     share_of_teacher,
@@ -27,14 +29,18 @@ from smallwit.report.format import (
     task_names,
     teacher_of,
 )
+from smallwit.report.whole import least_width, print_whole
+from smallwit.signs import spelled
 
 
-def render_table(results: Mapping[str, Any], compact: bool = False, tasks: Sequence[str] | None = None) -> Table:
+def render_table(
+    results: Mapping[str, Any], compact: bool = False, tasks: Sequence[str] | None = None, encoding: str = "utf-8"
+) -> Table:
     """Models down, tasks across, then share of the teacher, parameters, training FLOPs and seconds.
 
     A score is per cent with half the width of its 95 % interval. `results` is a results.json. `compact` saves the
     columns that make three tasks fit in 80: the same numbers, units in the head instead of in the cells. `tasks`
-    are those to show (all of them by default).
+    are those to show (all of them by default). Signs that `encoding` lacks are spelled in others.
     """
     models, teacher = display_order(results), teacher_of(results)
     columns: dict[str, list[str]] = {}
@@ -50,6 +56,7 @@ def render_table(results: Mapping[str, Any], compact: bool = False, tasks: Seque
     else:
         columns["training\ncompute"] = flops
     columns["time"] = [human_seconds(model["seconds"]) for model in models]
+    columns = {spelled(head, encoding): [spelled(cell, encoding) for cell in cells] for head, cells in columns.items()}
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column(Text("model"), min_width=len("equal compute"))
@@ -57,7 +64,7 @@ def render_table(results: Mapping[str, Any], compact: bool = False, tasks: Seque
         # The least width is said outright: rich takes a column's longest word for it, and cells are several words.
         width = max(len(line) for cell in (head, *cells) for line in cell.splitlines())
         table.add_column(Text(head), justify="right", min_width=width)
-    names = labels(model["name"] for model in models)
+    names = {name: spelled(label, encoding) for name, label in labels(model["name"] for model in models).items()}
     for model, *row in zip(models, *columns.values(), strict=True):
         if model["name"] in (BASELINE, TEACHER):
             table.add_section()
@@ -79,12 +86,18 @@ def print_summary(results: Mapping[str, Any], report_path: Path, console: Consol
     """
     console.print()
     for table in _fitting_tables(results, console):
-        console.print(table)
+        print_whole(console, table)
         console.print()
     share = "; % of teacher: mean of tasks" if teacher_of(results) else ""
     _line(console, f"Scores in per cent, ± half of the 95 % interval{share}.", "dim")
     for line in strict_lines(results):
         _line(console, line, "dim")
+    if lowered := lowered_lines(results):
+        console.print()
+    for line in lowered:
+        _line(console, f"lowered the score: {line}", "bold red")
+    if (headline := headline_line(results)) is not None:
+        _line(console, headline, "bold")
     if results["comparisons"]:
         console.print()
     for comparison in results["comparisons"]:
@@ -101,26 +114,26 @@ def print_summary(results: Mapping[str, Any], report_path: Path, console: Consol
 def _fitting_tables(results: Mapping[str, Any], console: Console) -> list[Table]:
     """The table as wide as the console takes it: in full, compact, or a few tasks at a time.
 
-    rich itself would leave out the columns that do not fit.
+    A task that does not fit by itself is wider than the console.
     """
 
     def fits(table: Table) -> bool:
-        unbounded = console.options.update(max_width=10_000)
-        return Measurement.get(console, unbounded, table).minimum <= console.width
+        return least_width(console, table) <= console.width
 
-    whole = [render_table(results), render_table(results, compact=True)]
+    render = partial(render_table, results, encoding=console.encoding)
+    whole = [render(), render(compact=True)]
     for table in whole:
         if fits(table):
             return [table]
     groups: list[list[str]] = []
     for task in task_names(results):
-        if groups and fits(render_table(results, compact=True, tasks=[*groups[-1], task])):
+        if groups and fits(render(compact=True, tasks=[*groups[-1], task])):
             groups[-1].append(task)
         else:
             groups.append([task])
-    return [render_table(results, compact=True, tasks=group) for group in groups]
+    return [render(compact=True, tasks=group) for group in groups]
 
 
 def _line(console: Console, text: str, style: str = "") -> None:
     """Text as it is: task names and intervals hold brackets that rich would read as markup."""
-    console.print(Text(text, style=style))
+    console.print(Text(spelled(text, console.encoding), style=style))

@@ -65,10 +65,17 @@ def endpoint_generator(
     journal: Path | None = None,
     count: Callable[[str], int] | None = None,
     chat_template_kwargs: Mapping[str, Any] | None = None,
+    keep_withheld: bool = False,
 ) -> "EndpointGenerator":
     """The generator that `openai:URL#model` names; see `EndpointGenerator`. Raises `UserError` for a bad one."""
     endpoint = parse_endpoint(spec, key_env)
-    return EndpointGenerator(endpoint, journal=journal, count=count, chat_template_kwargs=chat_template_kwargs)
+    return EndpointGenerator(
+        endpoint,
+        journal=journal,
+        count=count,
+        chat_template_kwargs=chat_template_kwargs,
+        keep_withheld=keep_withheld,
+    )
 
 
 class EndpointGenerator:
@@ -76,7 +83,8 @@ class EndpointGenerator:
 
     With a `journal` no finished request is ever sent again, by this process or a later one. `count` counts the tokens
     of a text where the server does not count; without it such replies have 0 tokens, which is said once. The server is
-    told `chat_template_kwargs`, the options of its chat template, as vLLM and SGLang take them.
+    told `chat_template_kwargs`, the options of its chat template, as vLLM and SGLang take them. An answer that is
+    withheld (a tool call, a content filter) is a request that failed, or with `keep_withheld` the text that came.
     """
 
     def __init__(
@@ -86,8 +94,10 @@ class EndpointGenerator:
         journal: Path | None = None,
         count: Callable[[str], int] | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        keep_withheld: bool = False,
     ) -> None:
-        self.endpoint, self.count = endpoint, count
+        self.endpoint, self.count, self.keep_withheld = endpoint, count, keep_withheld
+        self.withheld = 0
         self.client = Client(endpoint)
         self.dialect = Dialect(self.client, chat_template_kwargs)
         self.journal = Journal(journal) if journal is not None else None
@@ -118,6 +128,8 @@ class EndpointGenerator:
             if decoding.stop and not answer.truncated and (answer.thinking or is_unfinished(answer.text)):
                 # The server stopped at a stop string within a thought: it must write on, and the text is cut here.
                 answer = await self.dialect.ask(prompt, replace(decoding, stop=()), seeds[index])
+            if answer.withheld:
+                self._note(answer.withheld)
             return asdict(self._reply(prompt, decoding, answer))
 
         async def prepare() -> None:
@@ -169,6 +181,18 @@ class EndpointGenerator:
         if self.dialect.chat_template_kwargs:
             asked["chat_template_kwargs"] = dict(self.dialect.chat_template_kwargs)
         return content_key(asked)
+
+    def _note(self, withheld: str) -> None:
+        """Count an answer that was withheld. Raises `RequestFailed` where such answers are not kept."""
+        if not self.keep_withheld:
+            raise RequestFailed(f"the server ended the answer with '{withheld}'")
+        self.withheld += 1
+        if self.withheld == 1:
+            _log.warning(
+                "%s: ended an answer with '%s'; such answers are graded by the text that came",
+                self.endpoint.urls[0],
+                withheld,
+            )
 
     def _reply(self, prompt: Prompt, decoding: Decoding, answer: Answer) -> Reply:
         text, stopped = cut(answer.text, decoding.stop)

@@ -19,6 +19,9 @@ MOST_SEEDS = 2**31
 """Servers keep seeds in 32 or 64 bits, with a sign or without."""
 _MOST_STOPS = 4
 """As many as OpenAI takes. The others are cut here, with the tokens behind them paid."""
+_WITHHELD = ("content_filter", "tool_calls", "function_call")
+_ENDS = ("stop", "length", "eos", "end_turn", *_WITHHELD)
+"""Why an answer ends: the protocol's words, and those that some servers use for `stop`."""
 _SIZES = (100, 64, 20, 10, 5, 1)
 _RUN = "Repeat: red red red red red red red red"
 _LIST = "Write some random numbers and words."
@@ -27,7 +30,8 @@ _LIST = "Write some random numbers and words."
 @dataclass(frozen=True)
 class Answer:
     """What one choice of a reply says. Token counts are `None` where the server gives none. `thinking`: the server has
-    read out a thought, and there is no answer behind it."""
+    read out a thought, and there is no answer behind it. `withheld`: why the answer is not all that the model said (a
+    tool call, a content filter), or empty."""
 
     text: str
     truncated: bool
@@ -36,6 +40,12 @@ class Answer:
     choice: dict[str, Any]
     choices: int
     thinking: bool = False
+    withheld: str = ""
+
+    @property
+    def written(self) -> str:
+        """All that the model wrote, as far as the server tells it: its thought and its text."""
+        return f"{_thought(self.choice.get('message') or {}) or ''}{self.text}"
 
 
 @dataclass(frozen=True)
@@ -64,31 +74,27 @@ class Abilities:
 
 
 def read_answer(reply: dict[str, Any], chat: bool) -> Answer:
-    """Raises `Broken` for a reply without an answer, `RequestFailed` for one that was withheld."""
+    """Raises `Broken` for a reply without an answer.
+
+    An answer that has ended and whose text is null is empty, or the refusal that the server gives in its place.
+    """
     try:
         choices = reply["choices"]
         choice = choices[0]
-        text = _chat_text(choice["message"]) if chat else choice["text"]
-        reason = choice.get("finish_reason")
+        said = choice["message"] if chat else choice
+        text, reason = said.get("content" if chat else "text"), choice.get("finish_reason")
+        calls = next((name for name in ("tool_calls", "function_call") if said.get(name)), "")
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise Broken(f"a reply without an answer ({type(error).__name__}: {error})") from error
-    if chat and choice["message"].get("tool_calls"):
-        reason = "tool_calls"
-    if reason in ("content_filter", "tool_calls", "function_call"):
-        raise RequestFailed(f"the server ended the answer with '{reason}'")
+    if text is None and (reason in _ENDS or calls or _thought(said) or said.get("refusal")):
+        text = said.get("refusal") or ""
     if not isinstance(text, str):
         raise Broken("a reply whose answer is no text")
     usage = reply.get("usage")
     counts = [_count(usage, name) for name in ("prompt_tokens", "completion_tokens")]
-    thinking = chat and not text and bool(_thought(choice["message"]))
-    return Answer(text, reason == "length", counts[0], counts[1], choice, len(choices), thinking)
-
-
-def _chat_text(message: dict[str, Any]) -> Any:
-    # A server that reads thoughts out of the answer may have cut it before the answer began.
-    empty = "" if _thought(message) else None
-    content = message.get("content")
-    return message.get("refusal", empty) or empty if content is None else content
+    thinking = chat and not text and bool(_thought(said))
+    withheld = reason if reason in _WITHHELD else calls
+    return Answer(text, reason == "length", counts[0], counts[1], choice, len(choices), thinking, withheld)
 
 
 def _thought(message: dict[str, Any]) -> Any:
@@ -243,7 +249,7 @@ class Dialect:
             )
 
     async def _try_samples(self) -> tuple[int, str]:
-        texts = {(await self.ask(self._trial(_LIST), Decoding(1.0, 24), seed)).text for seed in range(1, 5)}
+        texts = {(await self.ask(self._trial(_LIST), Decoding(1.0, 24), seed)).written for seed in range(1, 5)}
         return int(len(texts) > 1), "four draws at temperature 1 are the same text, so it does not sample"
 
     async def _try_n(self) -> tuple[int, str]:
@@ -251,13 +257,13 @@ class Dialect:
         return int(answer.choices == 2), f"asked for 2 answers, it gives {answer.choices}"
 
     async def _try_top_k(self) -> tuple[int, str]:
-        texts = {(await self.ask(self._trial(_LIST), Decoding(1.0, 24, top_k=1), seed)).text for seed in range(1, 5)}
+        texts = {(await self.ask(self._trial(_LIST), Decoding(1.0, 24, top_k=1), seed)).written for seed in range(1, 5)}
         able = len(texts) == 1 and (await self.try_out("samples"))[0]
         return int(able), "draws with top_k 1 differ" if len(texts) > 1 else "it does not sample"
 
     async def _try_repetition_penalty(self) -> tuple[int, str]:
         plain, fined = [
-            (await self.ask(self._trial(_RUN), Decoding(0.0, 24, repetition_penalty=p), 1)).text for p in (1.0, 5.0)
+            (await self.ask(self._trial(_RUN), Decoding(0.0, 24, repetition_penalty=p), 1)).written for p in (1.0, 5.0)
         ]
         return int(plain != fined), "a repetition_penalty of 5 changes nothing"
 

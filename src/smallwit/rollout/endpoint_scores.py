@@ -7,6 +7,7 @@ anything else, and on every reply: what does not match is refused. llama-cpp-pyt
 that begins a text, at each place the log-probs of the next token (its issue 1983); that is found out, and set right.
 """
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -20,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from smallwit.artifacts import content_key
 from smallwit.errors import UserError
 from smallwit.journal import Journal
-from smallwit.rollout.endpoint_client import Client, Endpoint, NotThere, Refused
+from smallwit.rollout.endpoint_client import Broken, Client, Endpoint, NotThere, Refused
 from smallwit.rollout.endpoint_dialect import COMPLETIONS, read_answer
 from smallwit.rollout.endpoint_pool import results
 
@@ -28,6 +29,8 @@ _PROBED = 200
 """Ids, evenly spread over the vocabulary, whose text the server must agree on; and all special ones."""
 _ALIKE = ("1 + 2 = 3 + 4", "1 + 2 = 9 + 4")
 """Texts that begin alike and then differ in one token."""
+_ROUNDING = 0.01
+"""A log-prob may be as far above 0: servers compute in half precision."""
 _TOKEN_ID = re.compile(r"token_id:(\d+)")
 
 
@@ -163,14 +166,19 @@ class EndpointScorer:
         """The form of vLLM: at each token but the first, an entry by id for each likely token and for the token."""
         if not isinstance(given, list) or len(given) != len(tokens):
             raise _Silent("asked for prompt_logprobs, it gives none")
+        if len(given) > 1 and not any(given[1:]):
+            raise _Silent("asked for prompt_logprobs, it gives empty ones")
         rows: list[dict[int, float]] = [{}]
-        for token, entries in zip(tokens[1:], given[1:], strict=True):
-            row = {int(name): entry for name, entry in entries.items()}
+        for place, token in enumerate(tokens[1:], 1):
+            row: dict[int, float] = {}
+            for name, entry in _entries(given[place], place, len(tokens)):
+                if not name.isdecimal() or not isinstance(entry, dict):
+                    raise Broken(f"log-probs at token {place} that are not by id")
+                self._same(int(name), entry.get("decoded_token"))
+                row[int(name)] = _log_prob(entry.get("logprob"), place)
             if token not in row:
                 raise self._other(f"token {token} is not in its reply")
-            for number, entry in row.items():
-                self._same(number, entry.get("decoded_token"))
-            rows.append({number: float(entry["logprob"]) for number, entry in row.items()})
+            rows.append(row)
         return rows
 
     def _by_text(self, tokens: Sequence[int], given: Any, start: int) -> list[dict[int, float]]:
@@ -178,12 +186,18 @@ class EndpointScorer:
         `start` on: what stands before them need not be named."""
         if not isinstance(given, dict) or not given.get("top_logprobs") or not given.get("tokens"):
             raise _Silent("asked for echo and logprobs, it gives none")
+        if not isinstance(given["tokens"], list) or not isinstance(given["top_logprobs"], list):
+            raise Broken("log-probs that are no list")
         seen, top = given["tokens"][: len(tokens)], given["top_logprobs"][: len(tokens)]
+        if not any(top):
+            raise _Silent("asked for echo and logprobs, it gives empty ones")
         if len(seen) <= 1 < len(tokens):
             raise _Silent("asked for echo and logprobs, it gives those of what it wrote only")
         if len(seen) < len(tokens) or len(top) < len(tokens):
             raise self._other(f"a text of {len(tokens)} tokens has {len(seen)} to it")
         for token, text in zip(tokens, seen, strict=True):
+            if not isinstance(text, str):
+                raise Broken(f"a token whose text is {text!r}")
             match = _TOKEN_ID.fullmatch(text)
             if match is not None and int(match[1]) != token:
                 raise self._other(f"token {token} is {match[1]} to it")
@@ -191,8 +205,8 @@ class EndpointScorer:
                 self._same(token, text)
         rows: list[dict[int, float]] = []
         for place in range(start, len(tokens)):
-            row = (top[place - self._shift] or {}) if place else {}
-            rows.append({self._id(text): float(value) for text, value in row.items()})
+            entries = _entries(top[place - self._shift], place, len(tokens)) if place else []
+            rows.append({self._id(text): _log_prob(value, place) for text, value in entries})
         return rows
 
     def _id(self, text: str) -> int:
@@ -241,6 +255,20 @@ class EndpointScorer:
 
     def _named(self) -> str:
         return str(getattr(self.tokenizer, "name_or_path", "")) or "the one given"
+
+
+def _entries(given: Any, place: int, count: int) -> list[tuple[str, Any]]:
+    """What a reply gives at a token, by id or text. Raises `Broken` where it gives nothing."""
+    if not isinstance(given, dict) or not given:
+        raise Broken(f"no log-probs at token {place} of {count}")
+    return list(given.items())
+
+
+def _log_prob(given: Any, place: int) -> float:
+    """A log-prob as a reply gives it. Raises `Broken` for null, infinity, NaN and what is clearly above 0."""
+    if isinstance(given, bool) or not isinstance(given, int | float) or not -math.inf < given < _ROUNDING:
+        raise Broken(f"a log-prob of {given} at token {place}")
+    return float(given)
 
 
 def _near(one: dict[int, float], other: dict[int, float]) -> bool:

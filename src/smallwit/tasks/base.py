@@ -45,8 +45,8 @@ class Problem:
 class Task:
     """Base class of tasks. Subclasses set `name` and define `problems` and `verify`.
 
-    A task whose `verify` runs programs says in `isolation` what must at least surround them where a model is trained
-    by their verdicts: one of `smallwit.verify.code.LEVELS`. `None` is for a task that runs none.
+    A task whose `verify` runs programs says in `isolation` what must at least surround them: one of the levels of
+    `smallwit.verify.consent`. `None` is for a task that runs none.
     """
 
     name: str

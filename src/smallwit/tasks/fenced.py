@@ -7,14 +7,15 @@ from typing import ClassVar
 from smallwit.tasks.base import Problem
 from smallwit.tasks.dataset import DatasetTask
 from smallwit.verify import Verdict
-from smallwit.verify.code import CPU_SECONDS, LEAST_ISOLATION, CodeJob, judge_code, known_level
+from smallwit.verify.code import CPU_SECONDS, CodeJob, judge_code
+from smallwit.verify.consent import LEAST_ISOLATION, known_level
 
 
 class FencedTask(DatasetTask):
     """A dataset whose responses are programs in a fenced block, judged by `smallwit.verify.code`.
 
     `Problem.gold` holds what `CodeJob` needs: `prompt`, `entry_point`, `tests` and `setup`. The tests are the gold.
-    A program may use `cpu_seconds` of CPU time. The option `isolation` is the least that must surround it in RL.
+    A program may use `cpu_seconds` of CPU time. The option `isolation` is the least that must surround it.
     """
 
     cpu_seconds: ClassVar[float] = CPU_SECONDS
@@ -32,7 +33,7 @@ class FencedTask(DatasetTask):
     def verify_batch(self, pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
         """The verdicts on many responses, in order; the programs run side by side, equal ones once."""
         jobs = [CodeJob(response=response, **problem.gold) for problem, response in pairs]
-        return judge_code(jobs, cpu_seconds=self.cpu_seconds)
+        return judge_code(jobs, cpu_seconds=self.cpu_seconds, isolation=self.isolation)
 
     def gold_response(self, problem: Problem) -> str:
         """The canonical solution in a fenced block."""

@@ -11,7 +11,8 @@ from smallwit.tasks.base import Problem
 from smallwit.tasks.functions_library import BY_TYPE, LETTERS, NOT_LAST, Operation
 from smallwit.tasks.procedural import Dice, Draft, ProceduralTask, split_of
 from smallwit.verify import Verdict
-from smallwit.verify.code import LEAST_ISOLATION, CodeJob, judge_code, known_level
+from smallwit.verify.code import CodeJob, judge_code
+from smallwit.verify.consent import LEAST_ISOLATION, known_level
 
 NAMES = ("f", "g", "solve")
 PARAMETERS = {
@@ -192,7 +193,7 @@ class Functions(ProceduralTask):
 
     def verify_batch(self, pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
         """The verdicts on many responses, in order, judged by the process-wide pool."""
-        return judge_code([_job(problem, response) for problem, response in pairs])
+        return judge_code([_job(problem, response) for problem, response in pairs], isolation=self.isolation)
 
     def documents(self) -> Iterator[str]:
         """Endless text for pretraining: problems without their solutions, and functions that answer no problem."""

@@ -9,7 +9,7 @@ from smallwit.errors import UserError
 from smallwit.nearest import hint
 from smallwit.tasks.base import Problem, Task
 from smallwit.verify import Verdict
-from smallwit.verify.code import known_level
+from smallwit.verify.consent import accepting, known_level
 
 
 class UserTask(Task):
@@ -47,14 +47,16 @@ class UserTask(Task):
 
     def verify(self, problem: Problem, response: str) -> Verdict:
         """The user's verdict on one response."""
-        return self._verdict(self._task.verify(problem, response))
+        with accepting(self.isolation):
+            return self._verdict(self._task.verify(problem, response))
 
     def verify_batch(self, pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
         """The user's `verify_batch` if there is one, else `verify` for each pair."""
         batch = getattr(self._task, "verify_batch", None)
         if batch is None:
             return [self.verify(problem, response) for problem, response in pairs]
-        verdicts = [self._verdict(verdict) for verdict in batch(pairs)]
+        with accepting(self.isolation):
+            verdicts = [self._verdict(verdict) for verdict in batch(pairs)]
         if len(verdicts) != len(pairs):
             raise UserError(f"{self._where}.verify_batch gave {len(verdicts)} verdicts for {len(pairs)} responses")
         return verdicts

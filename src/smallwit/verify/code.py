@@ -25,11 +25,11 @@ from typing import Any
 
 from smallwit.device import cores
 from smallwit.errors import UserError
+from smallwit.verify import consent
 from smallwit.verify.in_order import Memory, Work, in_order
 from smallwit.verify.sandbox.candidate import LIMIT, READY, REQUEST_BYTES, VALUE
 from smallwit.verify.sandbox.codec import CodecError, TooLargeError, decode, encode, receive_frame, send_frame
 from smallwit.verify.sandbox.extract import MAX_CHARACTERS
-from smallwit.verify.sandbox.isolation import LEVELS
 from smallwit.verify.sandbox.pool import Pool, ServerLostError, Worker
 from smallwit.verify.verdict import Verdict
 
@@ -41,6 +41,7 @@ _REMEMBERED = 4096
 _ANSWER_BYTES = 8 * MAX_CHARACTERS
 _TESTER_SECONDS = 10.0  # CPU time of the tests themselves, beside the program's
 _KILLED = (signal.SIGKILL, signal.SIGXCPU, signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT)
+_CONSENT = f"{consent.OPTION}, or {consent.VARIABLE}=1 in the environment"
 _NUMPY = re.compile(r"^\s*(?:import|from)\s+numpy\b", re.MULTILINE)
 
 
@@ -70,6 +71,7 @@ class _Order:
     cases: list[bytes]
     expected: bytes
     cpu_seconds: float
+    isolation: str
 
     def key(self) -> bytes:
         job = self.job
@@ -87,7 +89,11 @@ class _Run:
 
 
 def judge_code(
-    jobs: Sequence[CodeJob], *, cpu_seconds: float = CPU_SECONDS, workers: int | None = None
+    jobs: Sequence[CodeJob],
+    *,
+    cpu_seconds: float = CPU_SECONDS,
+    workers: int | None = None,
+    isolation: str | None = None,
 ) -> list[Verdict]:
     """The verdicts on `jobs`, in order. Identical jobs are judged once.
 
@@ -95,19 +101,26 @@ def judge_code(
     format (`sandbox.extract`), else 0.0. A program over a limit (CPU seconds, memory, size of its output) has 0.0
     and the reason `limit`; where our own machinery fails twice, scores are `None` and the reason is `infrastructure`.
     `workers` is the number of programs at a time, the machine's cores by default. The worker processes are kept for
-    the next call. Raises `UserError` for a job that cannot be judged, before any is.
+    the next call. `isolation` is the least that must surround a program (`verify.consent`). Raises `UserError` for a
+    job that cannot be judged, before any is, and where the machine offers less isolation.
     """
-    return list(_judged([_order(job, cpu_seconds) for job in jobs], cpu_seconds, workers))
+    level = consent.needed_level(isolation)
+    return list(_judged([_order(job, cpu_seconds, level) for job in jobs], cpu_seconds, workers))
 
 
 def judge_stream(
-    jobs: Iterable[CodeJob], *, cpu_seconds: float = CPU_SECONDS, workers: int | None = None
+    jobs: Iterable[CodeJob],
+    *,
+    cpu_seconds: float = CPU_SECONDS,
+    workers: int | None = None,
+    isolation: str | None = None,
 ) -> Generator[Verdict, None, None]:
     """The same as `judge_code` for jobs that come one after the other: each verdict as soon as those before it are
     there. Raises `UserError` at a job that cannot be judged; then and when the iterator is closed early, all programs
     that run are ended.
     """
-    return _judged((_order(job, cpu_seconds) for job in jobs), cpu_seconds, workers)
+    level = consent.needed_level(isolation)
+    return _judged((_order(job, cpu_seconds, level) for job in jobs), cpu_seconds, workers)
 
 
 def _judged(orders: Iterable["_Order"], cpu_seconds: float, workers: int | None) -> Generator[Verdict, None, None]:
@@ -128,17 +141,6 @@ def _judge_in_pool(order: "_Order") -> Verdict:
     return replace(verdict, seconds=time.perf_counter() - start)
 
 
-LEAST_ISOLATION = "namespaces"
-"""The level below which no model is trained by the verdicts on programs, unless the user says so."""
-
-
-def known_level(level: str) -> str:
-    """`level`, if it is one of `LEVELS`. Raises `ValueError` otherwise."""
-    if level not in LEVELS:
-        raise ValueError(f"isolation is {level!r}; give one of {', '.join(LEVELS)}")
-    return level
-
-
 def close() -> None:
     """End the worker processes; the next job starts new ones."""
     _state.close()
@@ -153,7 +155,15 @@ def isolation_level() -> str:
         return worker.server("candidate").level
 
 
-def _order(job: CodeJob, cpu_seconds: float) -> _Order:
+def objection(what: str, needed: str | None, accept: str = consent.OPTION) -> str | None:
+    """Why `what` may not run programs on this machine, or `None` if it may: it runs none (`needed` is `None`), what
+    surrounds them is enough, or the user has accepted less (`accept` says how). Starts a worker to find out."""
+    if needed is None or consent.is_allowed():
+        return None
+    return consent.objection(what, isolation_level(), needed, accept)
+
+
+def _order(job: CodeJob, cpu_seconds: float, isolation: str) -> _Order:
     if not job.cases and not job.tests:
         raise UserError(f"code job {job.entry_point!r}: it has neither tests nor cases; give one of them")
     cases, expected = [], []
@@ -163,7 +173,7 @@ def _order(job: CodeJob, cpu_seconds: float) -> _Order:
             expected.append(encode(result, canonical=True))
         except CodecError as error:
             raise UserError(f"code job {job.entry_point!r}, case {index}: {error}; use `tests` for it") from error
-    return _Order(job, cases, VALUE + encode(expected, REQUEST_BYTES), cpu_seconds)
+    return _Order(job, cases, VALUE + encode(expected, REQUEST_BYTES), cpu_seconds, isolation)
 
 
 def _judge(worker: Worker, order: _Order) -> Verdict:
@@ -188,6 +198,9 @@ def _judge(worker: Worker, order: _Order) -> Verdict:
 
 
 def _judge_once(worker: Worker, order: _Order) -> _Run:
+    offered = worker.server("candidate").level
+    if refused := consent.objection("the code judge", offered, order.isolation, f"a task's isolation, {_CONSENT}"):
+        raise UserError(refused)
     run = _Run("correct")
     if order.cases:
         run = _run_cases(worker, order)

@@ -24,7 +24,8 @@ from smallwit.artifacts import write_atomically
 from smallwit.errors import UserError
 from smallwit.rows import BadRow, Row, scan_rows
 from smallwit.thoughts import answer_part
-from smallwit.verify import code, math
+from smallwit.verify import code, consent, math
+from smallwit.verify.sandbox.isolation import LEVELS
 from smallwit.verify.verdict import Verdict
 
 ADDED = ("score", "strict", "answer", "reason", "seconds")
@@ -73,7 +74,7 @@ def grade_code_file(
     """Grade rows `{"id", "prompt", "entry_point", "response", "tests", "setup"?}` by `code.judge_stream`.
 
     `timeout` is the CPU time of one program, `workers` the number of programs at a time (the cores by default). Raises
-    as `grade_math_file` does.
+    as `grade_math_file` does, and where this machine isolates programs too little (`consent`).
     """
     return _grade_file(_CODE, source, out, timeout, workers, tell)
 
@@ -88,6 +89,13 @@ class _Kind:
     check: Callable[[Row], str | None]
     grade: Callable[[Iterable[Row], float, int | None], Verdicts]
     isolation: Callable[[], str | None]
+
+
+def _isolation() -> str:
+    """The level that programs run at. Raises `UserError` where the user has not accepted so little."""
+    if refused := code.objection("grade code", consent.LEAST_ISOLATION):
+        raise UserError(refused)
+    return code.isolation_level()
 
 
 def _grade_math(rows: Iterable[Row], timeout: float, workers: int | None) -> Verdicts:
@@ -127,9 +135,7 @@ def _check_code(row: Row) -> str | None:
 
 
 _MATH = _Kind("math", {"gold": str, "response": str}, _check_id, _grade_math, lambda: None)
-_CODE = _Kind(
-    "code", {"prompt": str, "entry_point": str, "response": str}, _check_code, _grade_code, code.isolation_level
-)
+_CODE = _Kind("code", {"prompt": str, "entry_point": str, "response": str}, _check_code, _grade_code, _isolation)
 
 
 # ---- a file
@@ -144,10 +150,11 @@ def _grade_file(
         raise UserError(f"{workers} workers; give 1 or more")
     tell = tell or (lambda done, total: None)
     total = _count(kind, source)
+    isolation = kind.isolation()
     with _open(source, out) as file:
         totals = _Totals(kind.name == "math")
         done, rows = _go_on(file, out, source, _rows(kind, source), totals)
-        summary = Summary(kind.name, timeout, kind.isolation())
+        summary = Summary(kind.name, timeout, isolation)
         _join(out, summary, done)
         _write_summary(out, summary)
         tell(done, total)
@@ -301,4 +308,4 @@ def _join(out: Path, summary: Summary, done: int) -> None:
             f"{summary.kind} with {summary.timeout:g}; give the same, or name another file"
         )
     if before.isolation is not None and summary.isolation is not None:
-        summary.isolation = min(before.isolation, summary.isolation, key=code.LEVELS.index)
+        summary.isolation = min(before.isolation, summary.isolation, key=LEVELS.index)

@@ -2,17 +2,20 @@
 
 Where it is looked for, first hit wins:
 
-1. Fenced code. Of several blocks the last one that defines the entry point; when none does, the first, read as
-   a body (3). A fence that is never closed runs to the end of the text.
-2. Bare code: the text defines the entry point at the start of a line.
-3. A bare body: `prompt` defines the entry point, and prompt and text together parse.
+1. A text that is Python as it stands and defines the entry point, or continues `prompt` as a body (4), whatever its
+   strings hold.
+2. Blocks (`sandbox.blocks`): the last one that defines the entry point; when none does, the first, read as a body (4).
+3. Bare code: the text defines the entry point at the start of a line.
+4. A bare body: `prompt` defines the entry point, and prompt and text together parse.
 
-The declared format, for the strict reading: a closed block whose language is python (python, py, python3), or bare
-code, or a bare body, that parses as it stands. The lenient reading also takes a block with another label or none, and
-repairs: prose before bare code is dropped, code that does not parse is cut before the line of its syntax error (a few
-times, so that the time stays linear), and a body whose first line lost its indentation gets it back.
+The declared format, for the strict reading: a closed fenced block whose language is python (python, py, python3), or
+bare code, or a bare body, that parses as it stands and is the whole program. The lenient reading also takes a block
+with another label or none, or between `[BEGIN]` and `[DONE]`, gives a block the imports and helpers that it lacks and
+other blocks define (`sandbox.missing`), and makes repairs: prose before bare code is dropped, code that does not parse
+is cut before the line of its syntax error (a few times, so that the time stays linear), and a body whose first line
+lost its indentation gets it back.
 
-What `prompt` holds before the entry point (imports, helpers) runs before fenced or bare code, in both readings.
+What `prompt` holds before the entry point (imports, helpers) runs before a block or bare code, in both readings.
 
 Parsing text from a stranger can cost time and stack: in the judge this runs inside the candidate's own process,
 before anything of the candidate runs.
@@ -20,13 +23,14 @@ before anything of the candidate runs.
 
 import re
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from .blocks import before_done, error_line, fenced_blocks, marked_blocks, parses
+from .missing import missing_statements
 
 MAX_CHARACTERS = 64 << 10
 _REPAIRS = 8
-# Possessive quantifiers: no text makes these go back over a line.
-_FENCE = re.compile(r"^([ \t]*+)(`{3,}+|~{3,}+)[ \t]*+([^\s`]*+)[^\n`]*+$", re.MULTILINE)
-_PYTHON = ("python", "py", "python3")
 # A function or class (group 1) or a name that is assigned to (group 2), at the start of a line.
 _DEFINITION = re.compile(
     r"^(?:(?:async[ \t]++)?+(?:def|class)[ \t]++(\w++)|(\w++)[ \t]*+(?::[^=\n]*+)?+=(?!=))", re.MULTILINE
@@ -44,53 +48,59 @@ class Program:
     strict: bool
 
 
-@dataclass(frozen=True)
-class _Block:
-    code: str
-    python: bool
-    closed: bool
-
-
 def extract_program(prompt: str, entry_point: str, response: str) -> Program | None:
     """The program in `response`, or `None` when there is none. The caller has checked `MAX_CHARACTERS`."""
     response = response.replace("\r\n", "\n")
     prompt = prompt.replace("\r\n", "\n")
-    blocks = _blocks(response)
-    if not blocks:
-        return _bare(prompt, entry_point, response)
-    block = next((block for block in reversed(blocks) if _defines(block.code, entry_point)), None)
-    if block is not None:
-        return _whole(prompt, entry_point, block.code, strict=block.python and block.closed)
-    return _body(prompt, entry_point, blocks[0].code, strict=False) or _before_fence(prompt, entry_point, response)
+    found = fenced_blocks(response)
+    if found and (program := _as_it_stands(prompt, entry_point, response)):
+        return program
+    found = found or marked_blocks(response)
+    if not found:
+        text = before_done(response)
+        return _bare(prompt, entry_point, text, strict=text == response)
+    place = next((i for i in reversed(range(len(found))) if _defines(found[i].code, entry_point)), None)
+    if place is not None:
+        others = [block.code for i, block in enumerate(found) if i != place]
+        return _whole(prompt, entry_point, found[place].code, strict=found[place].declared, others=others)
+    body = _body(prompt, entry_point, found[0].code, strict=False)
+    # Base models write the body, then a stray fence: the text before it is read as if it were all.
+    return body or _bare(prompt, entry_point, response[: found[0].start], strict=False)
 
 
-def _before_fence(prompt: str, entry_point: str, response: str) -> Program | None:
-    """Base models write the body, then a stray fence: the text before it is read as if it were all."""
-    fence = _FENCE.search(response)
-    return _bare(prompt, entry_point, response[: fence.start()] if fence else response, strict=False)
+def _as_it_stands(prompt: str, entry_point: str, text: str) -> Program | None:
+    """Bare code, or a bare body, that needs no repair."""
+    if _defines(text, entry_point):
+        return _whole(prompt, entry_point, text, strict=True) if parses(text) else None
+    start = _opening(prompt)
+    if _defines(prompt, entry_point) and _is_indented(text) and parses(start + text):
+        return Program("", start + text, text, strict=True)
+    return None
 
 
 def _bare(prompt: str, entry_point: str, text: str, strict: bool = True) -> Program | None:
     if not _defines(text, entry_point):
         return _body(prompt, entry_point, text, strict)
-    if not _parses(text):
+    if not parses(text):
         start = _CODE_LINE.search(text)
         return _whole(prompt, entry_point, text[start.start() :] if start else text, strict=False)
     return _whole(prompt, entry_point, text, strict)
 
 
-def _whole(prompt: str, entry_point: str, code: str, strict: bool) -> Program:
+def _whole(prompt: str, entry_point: str, code: str, strict: bool, others: Sequence[str] = ()) -> Program:
+    """A program that defines the entry point; `others` are blocks that may hold what it lacks."""
     repaired = _repair(code)
     if repaired is None or not _defines(repaired, entry_point):
         repaired = code  # it will fail to compile: a wrong program, not a missing one
-    return Program(_preamble(prompt, entry_point), repaired, repaired, strict and repaired == code)
+    preamble = _preamble(prompt, entry_point)
+    lacked = missing_statements(repaired, preamble, others) if others else ""
+    return Program(preamble + lacked, repaired, lacked + repaired, strict and repaired == code and not lacked)
 
 
 def _body(prompt: str, entry_point: str, text: str, strict: bool) -> Program | None:
     if not _defines(prompt, entry_point) or not text.strip():
         return None
-    start = prompt if prompt.endswith("\n") else prompt + "\n"
-    indented = text.lstrip("\n")[:1] in (" ", "\t")
+    start, indented = _opening(prompt), _is_indented(text)
     attempts = [text] if indented else ["    " + text.lstrip(), textwrap.indent(text, "    ")]
     best = ""
     for body in attempts:
@@ -101,43 +111,29 @@ def _body(prompt: str, entry_point: str, text: str, strict: bool) -> Program | N
     return Program("", start + best, best, strict=False) if best.strip() else None
 
 
+def _opening(prompt: str) -> str:
+    return prompt if prompt.endswith("\n") else prompt + "\n"
+
+
+def _is_indented(text: str) -> bool:
+    return text.lstrip("\n")[:1] in (" ", "\t")
+
+
 def _preamble(prompt: str, entry_point: str) -> str:
     """The prompt's imports and helpers: what stands before the entry point, where that is Python."""
     start = next((found.start() for found in _DEFINITION.finditer(prompt) if found[1] == entry_point), 0)
     before = prompt[:start]
-    return before if before and _parses(before) else ""
+    return before if before and parses(before) else ""
 
 
 def _defines(code: str, entry_point: str) -> bool:
     return any(entry_point in found.groups() for found in _DEFINITION.finditer(code))
 
 
-def _blocks(text: str) -> list[_Block]:
-    """The fenced blocks. A fence closes with one of its own kind, at least as long, without a label."""
-    blocks: list[_Block] = []
-    opened: re.Match[str] | None = None
-    for fence in _FENCE.finditer(text):
-        if opened is None:
-            opened = fence
-        elif not fence[3] and fence[2].startswith(opened[2]):
-            blocks.append(_block(text, opened, fence.start(), closed=True))
-            opened = None
-    if opened is not None:
-        blocks.append(_block(text, opened, len(text), closed=False))
-    return blocks
-
-
-def _block(text: str, opened: re.Match[str], end: int, closed: bool) -> _Block:
-    lines = text[opened.end() + 1 : end].split("\n")
-    indent = opened[1]
-    code = "\n".join(line.removeprefix(indent) for line in lines) if indent else "\n".join(lines)
-    return _Block(code, opened[3].lower() in _PYTHON, closed)
-
-
 def _repair(code: str) -> str | None:
     """The longest beginning of `code` that parses, by cutting before the line of each error, or `None`."""
     for _ in range(_REPAIRS):
-        error = _error_line(code)
+        error = error_line(code)
         if error is None:
             return code
         lines = code.split("\n")
@@ -145,22 +141,4 @@ def _repair(code: str) -> str | None:
         if keep <= 0:
             return None
         code = "\n".join(lines[:keep]) + "\n"
-    return None
-
-
-def _parses(code: str) -> bool:
-    return _error_line(code) is None
-
-
-def _error_line(code: str) -> int | None:
-    """The 1-based line of the first syntax error, 1 for text that no compiler takes, `None` for Python.
-
-    `compile` and not `ast.parse`, which lets a `return` outside of a function pass.
-    """
-    try:
-        compile(code, "response", "exec", dont_inherit=True)
-    except SyntaxError as error:
-        return max(error.lineno or 1, 1)
-    except (ValueError, RecursionError, MemoryError):  # NUL bytes, nesting
-        return 1
     return None
