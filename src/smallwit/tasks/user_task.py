@@ -59,6 +59,12 @@ class UserTask(Task):
             raise UserError(f"{self._where}.verify_batch gave {len(verdicts)} verdicts for {len(pairs)} responses")
         return verdicts
 
+    def gold_trouble(self, gold: Any) -> str | None:
+        """What the user's task says of a gold answer, or nothing: its `verify` alone knows what it compares with."""
+        judge = getattr(self._task, "gold_trouble", None)
+        inherited = getattr(judge, "__func__", None) is Task.gold_trouble
+        return None if judge is None or inherited else judge(gold)
+
     def documents(self) -> Iterator[str]:
         """The user's documents, or none."""
         documents = getattr(self._task, "documents", None)
