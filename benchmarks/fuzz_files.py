@@ -82,8 +82,13 @@ def value(dice: Dice, depth: int = 0) -> Any:
         case 6:
             return {dice.choice(_COLUMNS): value(dice, depth + 1) for _ in range(dice.randrange(4))}
         case _:
-            turn = {"role": dice.choice(("user", "assistant", "tool", "system", None)), "content": value(dice, depth + 1)}
-            return [turn, {"role": "assistant", "content": "yes", "tool_calls": value(dice, depth + 1)}][: dice.randrange(3)]
+            turn = {
+                "role": dice.choice(("user", "assistant", "tool", "system", None)),
+                "content": value(dice, depth + 1),
+            }
+            return [turn, {"role": "assistant", "content": "yes", "tool_calls": value(dice, depth + 1)}][
+                : dice.randrange(3)
+            ]
 
 
 def rows(dice: Dice) -> list[Any]:
@@ -190,11 +195,14 @@ def _columns(dice: Dice, made: list[Any]) -> pyarrow.Table:
 
 
 def _parquet(dice: Dice, made: list[Any]) -> bytes:
-    file = io.BytesIO()
-    codec = dice.choice(("none", "snappy", "zstd", "gzip"))
-    pyarrow.parquet.write_table(
-        _columns(dice, made), file, compression=codec, use_dictionary=dice.random() < 0.5, version="2.6"
-    )
+    file, table = io.BytesIO(), _columns(dice, made)
+    codec, dictionaries = dice.choice(("none", "snappy", "zstd", "gzip")), dice.random() < 0.5
+    try:
+        pyarrow.parquet.write_table(table, file, compression=codec, use_dictionary=dictionaries)
+    except pyarrow.ArrowException:
+        # Parquet has no objects without fields, and no times that are out of its range.
+        file, table = io.BytesIO(), pyarrow.Table.from_pylist([{"prompt": "How many?", "completion": "Two."}])
+        pyarrow.parquet.write_table(table, file, compression=codec, use_dictionary=dictionaries)
     return file.getvalue()
 
 
@@ -225,7 +233,22 @@ FORMS = (
     Form("save_to_disk", "saved", _arrow, folder=True),
 )
 
-_PIECES = (b"\0", b"\xff", b"\n", b"\r", b'"', b"{", b"[", b"]}", b"\\", b"\\ud800", b"NaN", b"1e999", b"9" * 5000, b",")
+_PIECES = (
+    b"\0",
+    b"\xff",
+    b"\n",
+    b"\r",
+    b'"',
+    b"{",
+    b"[",
+    b"]}",
+    b"\\",
+    b"\\ud800",
+    b"NaN",
+    b"1e999",
+    b"9" * 5000,
+    b",",
+)
 _STARTS = (b"\xef\xbb\xbf", b"\xff\xfe", b"PAR1", b"\x1f\x8b", b"[", b"\x28\xb5\x2f\xfd", b"version https://git-lfs")
 
 

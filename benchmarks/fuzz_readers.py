@@ -175,7 +175,15 @@ def main() -> int:
         for form in forms:
             turn = min(60.0, max(left / len(forms), 1.0))
             options = ["--seconds", f"{turn}", "--seed", f"{arguments.seed}", "--form", form.name]
-            command = [sys.executable, __file__, *options, "--from", f"{cases[form.name]}", "--keep", str(arguments.keep)]
+            command = [
+                sys.executable,
+                __file__,
+                *options,
+                "--from",
+                f"{cases[form.name]}",
+                "--keep",
+                str(arguments.keep),
+            ]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
             last = done.stdout.strip().splitlines()
             cases[form.name] = int(last[-1]) if last else cases[form.name] + 1

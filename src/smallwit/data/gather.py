@@ -157,7 +157,10 @@ def _task_rows(source: TaskRows, reading: "_Reading") -> Iterator[Found]:
         row = {"id": problem.id, "prompt": problem.prompt, "answer": problem.gold, "task": task.name}
         if problem.solution is not None:
             row["completion"] = problem.solution
-        yield row | {"origin": getattr(task, "origin", ""), "license": getattr(task, "license", "")}, f"task {task.name}"
+        yield (
+            row | {"origin": getattr(task, "origin", ""), "license": getattr(task, "license", "")},
+            f"task {task.name}",
+        )
 
 
 def _files(source: FileRows, reading: "_Reading") -> Iterator[Found]:

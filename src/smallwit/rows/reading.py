@@ -117,7 +117,9 @@ def is_dataset_folder(path: Path) -> bool:
 def _found(path: Path, far: Callable[[float], None]) -> Iterator[Found]:
     if path.is_dir():
         if not is_dataset_folder(path):
-            raise UserError(f"{path}: cannot be read: a folder, and none of `save_to_disk`; name its files (DIR/*.jsonl)")
+            raise UserError(
+                f"{path}: cannot be read: a folder, and none of `save_to_disk`; name its files (DIR/*.jsonl)"
+            )
         yield from saved_dataset(path, far)
         return
     try:
