@@ -225,7 +225,7 @@ class TestForms:
         saved.save_to_disk(tmp_path / "saved", num_shards=2)
         assert read_rows(tmp_path / "saved")[0] == [{"text": "one", "n": 1}, {"text": None, "n": 2}]
         (tmp_path / "saved" / "data-00001-of-00002.arrow").unlink()
-        with pytest.raises(UserError, match="data-00001-of-00002.arrow' is not there; copy the whole folder"):
+        with pytest.raises(UserError, match=r"data-00001-of-00002\.arrow' is not there; copy the whole folder"):
             read_rows(tmp_path / "saved")
 
     def test_a_folder_of_several_splits_asks_for_one(self, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Rows that are longer than the model's context: counted and said before the first step, not found in a log after it."""
+"""Rows that are longer than the model's context: counted and said before the first step."""
 
 import json
 from collections import Counter
@@ -61,8 +61,8 @@ def check_lengths(
         )
     elif counts.total():
         say(
-            f"source {name}: of {looked:,} rows {cut:,} are longer than {tokens} and are trained without their end, and "
-            f"{left_out:,} are left out, as their prompts alone are that long"
+            f"source {name}: of {looked:,} rows {cut:,} are longer than {tokens} and are trained without their end, "
+            f"and {left_out:,} are left out, as their prompts alone are that long"
         )
 
 

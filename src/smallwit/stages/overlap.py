@@ -23,6 +23,6 @@ def say_overlap(job: Job, name: str, problems: Sequence[TaskProblems], say: Call
         count = sum(text_hash(squeezed_formula(problem.prompt)) in asked for problem in there)
         if count:
             say(
-                f"source {name}: {count:,} of the {len(there):,} {measured.split} problems of task {task.name} are among "
-                "the problems that it trains on; take them out, or read the score on them as memory"
+                f"source {name}: {count:,} of the {len(there):,} {measured.split} problems of task {task.name} are "
+                "among the problems that it trains on; take them out, or read the score on them as memory"
             )

@@ -136,8 +136,8 @@ def run(job: Job, reporter: Reporter) -> Info:
     info |= {name: log.total(name) for name in ("cut", "left_out")}
     if info["cut"] or info["left_out"]:
         reporter.say(
-            f"of the examples longer than the model's {longest:,} tokens {info['cut']:,} were trained without their end, "
-            f"and {info['left_out']:,} left out"
+            f"of the examples longer than the model's {longest:,} tokens {info['cut']:,} were trained without their "
+            f"end, and {info['left_out']:,} left out"
         )
     trainer.finish(keep_best=stage.validation is not None and stage.validation.keep == "best")
     whole = merge_adapters(adapted) if adapted is not None else model
