@@ -4,8 +4,9 @@ import glob
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from smallwit.data.columns import left_behind, mapped
 from smallwit.data.dataset import read_dataset
@@ -14,7 +15,7 @@ from smallwit.data.step import Context, Pace
 from smallwit.data.turns import asked_and_answered
 from smallwit.errors import UserError
 from smallwit.recipe.data import FileRows, Gather, HubRows, RowSourceSpec, StageRows, TaskRows
-from smallwit.rows import BadRow, Row, is_columnar, is_dataset_folder, numbered_rows
+from smallwit.rows import BadRow, Row, as_json, is_columnar, is_dataset_folder, numbered_rows
 from smallwit.tasks.dataset import first_line
 
 _BAD_SHARE = 0.001
@@ -199,6 +200,7 @@ def files_of(source: FileRows, base: Path) -> list[Path]:
 def _hub(source: HubRows, reading: "_Reading") -> Iterator[Found]:
     """Streams the dataset at one commit, which is noted. The licence is the hub card's if the recipe declares none."""
     import datasets
+    import pyarrow  # type: ignore[import-untyped]
     from huggingface_hub import HfApi
 
     context, path = reading.context, Path(source.repository)
@@ -218,12 +220,23 @@ def _hub(source: HubRows, reading: "_Reading") -> Iterator[Found]:
         for index, row in enumerate(stream, 1):
             if source.limit or count:
                 reading.far(index / (source.limit or count or 1))
-            made, where = _made(dict(row), source, reading, path, index, called, True)
+            try:
+                theirs = _as_json(row, source)
+            except (TypeError, UnicodeDecodeError) as error:
+                yield BadRow(path, index, f"a column that is read is no JSON data ({first_line(error)})"), None
+                continue
+            made, where = _made(theirs, source, reading, path, index, called, True)
             if not isinstance(made, BadRow):
                 made.setdefault("origin", source.origin or source.repository)
                 if license:
                     made.setdefault("license", license if isinstance(license, str) else " or ".join(license))
             yield made, where
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, datasets.exceptions.DatasetsError, pyarrow.ArrowException) as error:
         what = f"{source.repository}: cannot be read from the Hugging Face hub ({first_line(error)})"
         raise UserError(f"{what}; connect to it, or name a file") from error
+
+
+def _as_json(theirs: Mapping[str, Any], source: HubRows) -> Row:
+    """A row whose columns that are read are JSON data."""
+    read = theirs.keys() - left_behind(dict(theirs), source)
+    return {name: as_json(value) if name in read else value for name, value in theirs.items()}

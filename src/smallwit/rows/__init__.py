@@ -3,6 +3,7 @@
 What cannot be read is named by file and line and counted, never dropped in silence.
 """
 
+from smallwit.rows.columnar import as_json
 from smallwit.rows.deep import too_deep
 from smallwit.rows.reading import is_columnar, is_dataset_folder, numbered_rows, read_rows, scan_rows
 from smallwit.rows.row import BadRow, Row, kind_of
@@ -10,6 +11,7 @@ from smallwit.rows.row import BadRow, Row, kind_of
 __all__ = [
     "BadRow",
     "Row",
+    "as_json",
     "is_columnar",
     "is_dataset_folder",
     "kind_of",

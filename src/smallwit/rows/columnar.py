@@ -88,7 +88,7 @@ def _rows_of(path: Path, batch: Any) -> Iterator[tuple[Any, str | None]]:
         reason = None
         for name in foreign:
             try:
-                row[name] = _as_json(row[name])
+                row[name] = as_json(row[name])
             except UnicodeDecodeError:
                 reason = f"column '{name}' holds bytes that are no text; leave the column out of the file"
             except TypeError as error:
@@ -108,7 +108,8 @@ def _is_json(kind: Any) -> bool:
     return types.is_null(kind) or any(test(kind) for test in tests)
 
 
-def _as_json(value: Any) -> Any:
+def as_json(value: Any) -> Any:
+    """A value as JSON data. Raises `TypeError` for what is none, `UnicodeDecodeError` for bytes that are no text."""
     match value:
         case None | bool() | int() | float() | str():
             return value
@@ -121,8 +122,8 @@ def _as_json(value: Any) -> Any:
         case datetime.timedelta():
             return str(value)
         case dict():
-            return {str(name): _as_json(part) for name, part in value.items()}
+            return {str(name): as_json(part) for name, part in value.items()}
         case list() | tuple():
-            return [_as_json(part) for part in value]
+            return [as_json(part) for part in value]
         case _:
             raise TypeError(f"holds values of the type {type(value).__name__}, which are no JSON data")
