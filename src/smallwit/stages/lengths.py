@@ -48,7 +48,8 @@ def check_lengths(
             waiting.append((task, problem))
         if len(waiting) == _AT_ONCE:
             count()
-    count()
+    if waiting:
+        count()
     tokens = f"the model's {longest:,} tokens"
     if looked and counts["left_out"] == looked:
         what = f"source {name}: the prompts of all {looked:,} rows have {tokens} or more, and nothing is left to learn"
