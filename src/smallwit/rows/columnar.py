@@ -19,7 +19,6 @@ Far = Callable[[float], None]
 STATE = "state.json"
 SPLITS = "dataset_dict.json"
 _BATCH = 1024
-_ONE_NAME = "give each column its own name"
 
 
 def parquet(path: Path, far: Far) -> Iterator[Found]:
@@ -38,7 +37,7 @@ def parquet(path: Path, far: Far) -> Iterator[Found]:
 def saved_dataset(folder: Path, far: Far) -> Iterator[Found]:
     """The rows of a folder that `Dataset.save_to_disk` has written. Raises `UserError` for one that is not whole, and
     for one that holds several splits."""
-    import pyarrow  # type: ignore[import-untyped]
+    import pyarrow
 
     paths = _shards(folder)
     number = 0
@@ -80,7 +79,7 @@ def _rows_of(path: Path, batch: Any) -> Iterator[tuple[Any, str | None]]:
     """The rows of a record batch, each with why it is none."""
     names = batch.schema.names
     if len(set(names)) < len(names):
-        raise UserError(f"{path}: two columns have one name; {_ONE_NAME}")
+        raise UserError(f"{path}: two columns have one name; give each its own")
     # Damage shows here and not as a crash of the process: offsets, lengths and UTF-8 are looked at.
     batch.validate(full=True)
     foreign = [field.name for field in batch.schema if not _is_json(field.type)]

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, cast
 
 from smallwit.errors import UserError
 from smallwit.rows.columnar import SPLITS, STATE, parquet, saved_dataset
@@ -131,7 +131,7 @@ def _found(path: Path, far: Callable[[float], None]) -> Iterator[Found]:
                 return
             size = max(path.stat().st_size, 1)
             with gzip.open(file) if start[:2] == _GZIP else nullcontext(file) as text:
-                for found in _text_rows(path, text):
+                for found in _text_rows(path, cast(IO[bytes], text)):
                     far(min(file.tell() / size, 1.0))
                     yield found
     except FileNotFoundError as error:
@@ -141,7 +141,7 @@ def _found(path: Path, far: Callable[[float], None]) -> Iterator[Found]:
         raise UserError(f"{path}: cannot be read ({error}); download or write it again") from error
 
 
-def _text_rows(path: Path, file: IO[Any]) -> Iterator[Found]:
+def _text_rows(path: Path, file: IO[bytes]) -> Iterator[Found]:
     start = file.read(4096)
     file.seek(0)
     for mark, (what, remedy) in _FOREIGN.items():
