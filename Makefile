@@ -10,7 +10,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c c
 # Each test process has one thread to itself: more threads than cores only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help quickstart test test-fast lint bench-training bench-grading bench-eval bench-data bench-gpu gpu-kit hybrids bench-curves check-families check-handover clean
+.PHONY: help quickstart test test-fast lint bench-training bench-grading bench-eval bench-data bench-gpu gpu-kit hybrids bench-curves check-families check-handover fuzz clean
 # Two installations into one .venv at the same time would break it.
 .NOTPARALLEL:
 
@@ -29,6 +29,7 @@ help:
 	@echo 'make bench-curves     every objective alone, from a quickstart: table and figure'
 	@echo 'make check-families   every family of transformers against its own forward pass: docs/models.md (a minute)'
 	@echo 'make check-handover   published folders read by two major versions of transformers (about 2 minutes on 2 cores)'
+	@echo 'make fuzz             damaged data files for every reader: read, or refused in one line (ten minutes)'
 	@echo 'make clean        remove .venv and caches; runs/ stays'
 
 quickstart: .venv/installed
@@ -74,6 +75,9 @@ check-families: .venv/installed
 
 check-handover: .venv/installed .venv-handover/installed
 	$(BIN)/python benchmarks/handover.py --old .venv-handover/bin/python
+
+fuzz: .venv/installed
+	$(BIN)/python benchmarks/fuzz_readers.py
 
 clean:
 	rm -rf .venv .venv-handover .mypy_cache .pytest_cache .ruff_cache src/*.egg-info

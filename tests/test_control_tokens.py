@@ -124,8 +124,8 @@ def test_validate_reports_the_rows_that_hold_them(
         options = ["--tokenizer", str(tmp_path / tokenizer)]
     assert main(["data", "validate", str(path), *options]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].endswith("row 1 spells the control token <|im_end|>")
-    assert lines[1].endswith("row 3 spells the control token <|im_start|>")
+    assert lines[0].endswith(":1: spells the control token <|im_end|>")
+    assert lines[1].endswith(":3: spells the control token <|im_start|>")
     assert "2 rows spell control tokens; they are read as text" in lines[2]
 
 

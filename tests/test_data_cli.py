@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -107,25 +108,111 @@ class TestRecipe:
             load_recipe(path)
 
 
+ROWS_ALONE = """\
+name: mine
+device: cpu
+models: {mine: {folder: model}}
+stages:
+  - name: mix
+    kind: construct
+    steps:
+      - {kind: gather, sources: [{kind: file, path: rows.jsonl, origin: me, license: MIT}]}
+      - {kind: decontaminate, against: []}
+  - name: sft
+    kind: train
+    from: mine
+    sources: {mine: {kind: demonstrations, from: mix, batch: 4}}
+    objectives: [{kind: cross_entropy, source: mine}]
+    steps: 2
+"""
+
+
+class TestWithoutATask:
+    """Rows of one's own are enough to learn from; a task is what problems come from and models are measured on."""
+
+    def test_a_recipe_that_learns_from_rows_alone_needs_none(self, write_recipe: Callable[[str], Path]) -> None:
+        assert load_recipe(write_recipe(ROWS_ALONE)).tasks == {}
+
+    @pytest.mark.parametrize(
+        ("old", "new", "reason"),
+        [
+            (
+                ", from: mix, batch: 4",
+                ", batch: 4",
+                "source 'mine' of stage 'sft' reads their problems (rows of your own",
+            ),
+            ("kind: demonstrations, from: mix", "kind: text", "source 'mine' of stage 'sft' reads their problems"),
+            ("    steps: 2", "    steps: 2\n    validation: {every: 1}", "stage 'sft' is validated on them"),
+            ("stages:", "tokenizer: {}\nstages:", "the tokenizer is trained on their text"),
+            ("stages:", "evaluation: {stages: [sft]}\nstages:", "a task is what they are measured on"),
+        ],
+    )
+    def test_what_cannot_do_without_one_is_named(
+        self, write_recipe: Callable[[str], Path], old: str, new: str, reason: str
+    ) -> None:
+        assert ROWS_ALONE.count(old) == 1
+        message = refusal(lambda: load_recipe(write_recipe(ROWS_ALONE.replace(old, new))))
+        assert "needs a key 'tasks' with at least one entry" in message
+        assert reason in message
+
+
 class TestValidate:
     def test_each_bad_row_is_named_with_its_line_and_the_status_is_2(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         path = tmp_path / "f.jsonl"
         good = '{"id": "a", "prompt": "p", "completion": "c"}'
+        other = '{"id": "a", "prompt": "q", "completion": "c"}'
         turns = '{"messages": [{"role": "robot", "content": "x"}]}'
-        path.write_text("\n".join([good, "", "{", '{"completion": "c"}', good, turns, '{"prompt": " "}']) + "\n")
+        path.write_text("\n".join([good, "", "{", '{"completion": "c"}', other, turns, '{"prompt": " "}']) + "\n")
         assert main(["data", "validate", str(path)]) == 2
         printed = capsys.readouterr()
         assert [line.removeprefix(f"{path}:") for line in printed.out.splitlines()] == [
             "3: not JSON (Expecting property name enclosed in double quotes: line 2 column 1 (char 2))",
-            "4: a row has a prompt, or messages; this has neither prompt nor messages",
-            "5: the id 'a' came before",
+            "4: a row has a prompt, or messages; this has neither prompt nor messages (it has 'completion'); name the "
+            "column in the source: columns: {prompt: NAME}",
+            "5: the id 'a' came before, and stood for another problem",
             "6: turn 1 of 'messages' must have a role (system, developer, user, assistant, tool) and a content that is "
             "text",
             "7: the prompt is empty",
         ]
         assert printed.err.endswith("5 of 6 rows are bad; mend or remove them\n")
+
+    def test_an_id_may_name_several_answers_to_one_problem(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = tmp_path / "f.jsonl"
+        path.write_text("".join(f'{{"id": "a", "prompt": "p", "completion": "{n}"}}\n' for n in range(3)))
+        assert main(["data", "validate", str(path)]) == 0
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("f.csv", "prompt,completion,level\np,c,1\nq,d,2\n"),
+            ("f.tsv", "prompt\tcompletion\tlevel\np\tc\t1\nq\td\t2\n"),
+            ("f.json", '[{"prompt": "p", "level": 1}, {"prompt": "q", "level": 2}]'),
+        ],
+    )
+    def test_it_reads_what_gather_reads_and_says_which_columns_are_not_read(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, text: str
+    ) -> None:
+        path = tmp_path / name
+        path.write_text(text)
+        assert main(["data", "validate", str(path)]) == 0
+        assert capsys.readouterr().out.splitlines() == [
+            f"{path}: columns that no stage reads: 'level'",
+            f"{path}: 2 rows, all good",
+        ]
+
+    def test_many_bad_rows_are_counted_and_the_first_are_shown(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = tmp_path / "f.jsonl"
+        path.write_text("{\n" * 500)
+        assert main(["data", "validate", str(path)]) == 2
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == 21
+        assert lines[-1] == f"{path}: 480 more bad rows"
 
     def test_a_good_file_is_good(self, recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["data", "validate", "rows.jsonl"]) == 0

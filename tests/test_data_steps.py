@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -95,7 +96,7 @@ class TestGather:
             "license": "CC0-1.0",
         }
 
-    @pytest.mark.parametrize("form", ["jsonl", "jsonl.gz", "json", "csv", "parquet"])
+    @pytest.mark.parametrize("form", ["jsonl", "jsonl.gz", "json", "csv", "parquet", "saved"])
     def test_every_form_of_file_gives_the_same_rows(self, run: Callable[..., Any], tmp_path: Path, form: str) -> None:
         theirs = [{"q": "What is 1, or\n2?", "a": "It is 1.", "n": "1"}, {"q": "And 2?", "a": "2, é.", "n": "2"}]
         path = tmp_path / f"f.{form}"
@@ -108,8 +109,10 @@ class TestGather:
             path.write_text(json.dumps(theirs))
         elif form == "csv":
             path.write_text('q,a,n\n"What is 1, or\n2?",It is 1.,1\nAnd 2?,"2, é.",2\n', encoding="utf-8")
-        else:
+        elif form == "parquet":
             pyarrow.parquet.write_table(pyarrow.Table.from_pylist(theirs), path)
+        else:
+            datasets.Dataset.from_list(theirs).save_to_disk(path)
         columns = {"prompt": "q", "completion": "a", "answer": "n"}
         rows, _, _ = run(_gather(kind="file", path=path.name, columns=columns, origin="me", license="MIT", task="sums"))
         assert [(row["prompt"], row["completion"], row["answer"]) for row in rows] == [
@@ -117,6 +120,48 @@ class TestGather:
             ("And 2?", "2, é.", "2"),
         ]
         assert {(row["origin"], row["license"], row["task"]) for row in rows} == {("me", "MIT", "sums")}
+
+    def test_an_id_that_stands_for_two_problems_stops_the_build_with_its_line(
+        self, run: Callable[..., Any], tmp_path: Path
+    ) -> None:
+        lines = [{"id": "a", "prompt": "p", "completion": str(n)} for n in range(2)] + [{"id": "a", "prompt": "q"}]
+        (tmp_path / "f.jsonl").write_text("\n\n".join(map(json.dumps, lines)))
+        with pytest.raises(UserError, match=r"f\.jsonl:5: the id 'a' came before, and stood for another problem; give"):
+            run(_gather(kind="file", path="f.jsonl", origin="o", license="l"))
+
+    def test_rows_without_an_id_are_named_apart(self, run: Callable[..., Any], tmp_path: Path) -> None:
+        for folder in ("one", "two [x]"):
+            (tmp_path / folder).mkdir()
+            (tmp_path / folder / "f.jsonl").write_text(json.dumps({"prompt": folder, "other": "x"}) + "\n")
+        about = {"kind": "file", "origin": "o", "license": "l"}
+        sources = [about | {"path": path} for path in ("one/f.jsonl", "two [x]/f.jsonl", "one/f.jsonl")]
+        sources[2]["columns"] = {"prompt": "other"}
+        rows, _, _ = run(Gather.model_validate({"kind": "gather", "sources": sources}))
+        assert [row["id"] for row in rows] == ["one/f.jsonl:1", "two [x]/f.jsonl:1", "one/f.jsonl@2:1"]
+
+    def test_columns_that_are_not_read_are_said_and_noted(
+        self, run: Callable[..., Any], tmp_path: Path, resources: Resources
+    ) -> None:
+        said: list[str] = []
+        object.__setattr__(resources, "say", said.append)
+        (tmp_path / "f.jsonl").write_text('{"prompt": "p", "level": 1}\n{"prompt": "q", "from": "me"}\n')
+        _, account, _ = run(_gather(kind="file", path="f.jsonl", origin="o", license="l"))
+        assert said == ["steps[0].sources[0]: columns that are not read: from, level"]
+        assert account.notes["columns that are not read, source 0"] == ["from", "level"]
+
+    def test_an_answer_that_the_task_cannot_compare_with_is_refused_by_line(
+        self, run: Callable[..., Any], tmp_path: Path
+    ) -> None:
+        (tmp_path / "f.jsonl").write_text('{"prompt": "p", "answer": {"entry_point": "f"}}\n')
+        with pytest.raises(UserError, match=r"f\.jsonl:1: the answer is none of task sums: it must be text"):
+            run(_gather(kind="file", path="f.jsonl", origin="o", license="l", task="sums"))
+
+    def test_a_folder_that_is_no_dataset_is_refused_with_the_way_out(
+        self, run: Callable[..., Any], tmp_path: Path
+    ) -> None:
+        (tmp_path / "rows").mkdir()
+        with pytest.raises(UserError, match=r"rows: is a folder, and none that .* name its files, as rows/\*\.jsonl"):
+            run(_gather(kind="file", path="rows", origin="o", license="l"))
 
     def test_the_hub_is_streamed_from_its_own_layout(self, run: Callable[..., Any], tmp_path: Path) -> None:
         folder = tmp_path / "set"

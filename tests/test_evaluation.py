@@ -277,9 +277,9 @@ def test_grading_stored_responses_equals_measuring() -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"id": "p10", "response": "x"}, r"responses\.jsonl: row 2: no problem has the id 'p10'; ids look like p0"),
-        ({"index": 9, "response": "x"}, r"row 2: index is 9; give the id of a problem, or an index from 0 to 8"),
-        ({"response": "x"}, "row 2: it has neither id nor index"),
+        ({"id": "p10", "response": "x"}, r"responses\.jsonl:2: no problem has the id 'p10'; ids look like p0"),
+        ({"index": 9, "response": "x"}, r":2: index is 9; give the id of a problem, or an index from 0 to 8"),
+        ({"response": "x"}, ":2: it has neither id nor index"),
         ({"index": 1, "reply": "x"}, r"responses\.jsonl:2: column 'response' is missing"),
     ],
 )

@@ -108,7 +108,9 @@ def _parser() -> argparse.ArgumentParser:
     inspect.set_defaults(command=commands.data_inspect, options=_options(inspect))
     about = "Say of each bad row of a file where it is and what is wrong with it."
     validate = verbs_of_data.add_parser("validate", help="check the rows of a file", description=about)
-    validate.add_argument("file", metavar="FILE", type=Path, help="JSONL (plain or gzip) or parquet")
+    validate.add_argument(
+        "file", metavar="FILE", type=Path, help="what gather reads: JSONL, JSON, CSV, TSV, parquet, save_to_disk"
+    )
     about = "a folder or hub model whose control tokens are looked for (common ones)"
     validate.add_argument("--tokenizer", metavar="DIR", help=about)
     validate.set_defaults(command=commands.data_validate, options=_options(validate))

@@ -143,30 +143,30 @@ def data_inspect(arguments: argparse.Namespace) -> int:
 
 def data_validate(arguments: argparse.Namespace) -> int:
     """Say which rows of a file are bad."""
-    from smallwit.data.validate import COMMON_CONTROL_TOKENS, control_token_in, validated
-    from smallwit.rows import BadRow
+    from smallwit.data.validate import COMMON_CONTROL_TOKENS, validate
 
     pattern = COMMON_CONTROL_TOKENS
     if arguments.tokenizer is not None:
         from smallwit.models.chat import ChatTokenizer
 
         pattern = ChatTokenizer.load(arguments.tokenizer).control.pattern
-    count = bad = spelling = 0
-    for row in validated(arguments.file):
-        count += 1
-        if isinstance(row, BadRow):
-            bad += 1
-            print(row)
-        elif (token := control_token_in(row, pattern)) is not None:
-            spelling += 1
-            print(f"{arguments.file}: row {count} spells the control token {token}")
-    if spelling:
+    file, found = arguments.file, validate(arguments.file, pattern)
+    for bad in found.bad:
+        print(bad)
+    if found.bad_rows > len(found.bad):
+        print(f"{file}: {found.bad_rows - len(found.bad):,} more bad rows")
+    for line, token in found.spelling:
+        print(f"{file}:{line}: spells the control token {token}")
+    if found.spelling_rows:
         rule = "they are read as text, unless the model's control_tokens is 'refuse'"
-        print(f"{arguments.file}: {spelling:,} rows spell control tokens; {rule}")
-    if bad or not count:
-        what = f"{bad:,} of {count:,} rows are bad; mend or remove them" if count else "the file holds no rows"
-        raise UserError(f"{arguments.file}: {what}")
-    print(f"{arguments.file}: {count:,} rows, all good")
+        print(f"{file}: {found.spelling_rows:,} rows spell control tokens; {rule}")
+    if found.behind:
+        names = ", ".join(f"{name[:60]!r}" for name in sorted(found.behind)[:20])
+        print(f"{file}: columns that no stage reads: {names}{' and more' if len(found.behind) > 20 else ''}")
+    if found.bad_rows or not found.rows:
+        what = f"{found.bad_rows:,} of {found.rows:,} rows are bad; mend or remove them"
+        raise UserError(f"{file}: {what if found.rows else 'the file holds no rows'}")
+    print(f"{file}: {found.rows:,} rows, all good")
     return 0
 
 

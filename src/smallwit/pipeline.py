@@ -54,8 +54,20 @@ def run(
         conductor.run(set(conductor.plan.nodes))
         results = conductor.finish()
         write_report(conductor.folder.path)
-    print_summary(results, conductor.folder.path / "report.html", console)
+    if results["models"]:
+        print_summary(results, conductor.folder.path / "report.html", console)
+    else:
+        _print_unmeasured(conductor, console)
     return results
+
+
+def _print_unmeasured(conductor: "Conductor", console: Console) -> None:
+    """Say where the models of a recipe without tasks are, and how to measure them."""
+    console.print("nothing was measured: the recipe has no tasks; `smallwit eval FOLDER` measures a model")
+    for node in conductor.plan.nodes.values():
+        if node.kind == "train":
+            place = conductor.folder.artifact(node)
+            console.print(f"{node.name}: {place}", markup=False, highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)

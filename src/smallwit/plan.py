@@ -83,7 +83,9 @@ class Plan:
 
     @property
     def measured(self) -> list[str]:
-        """Models and stages that are evaluated, in the order in which they are shown."""
+        """Models and stages that are evaluated, in the order in which they are shown; none without a task."""
+        if not self.recipe.tasks:
+            return []
         chosen = self.recipe.evaluation.stages
         if chosen is not None:
             return chosen

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from smallwit.artifacts import content_key, file_hash
+from smallwit.artifacts import content_key, file_hash, folder_hash
 from smallwit.data.dataset import shards_of
 from smallwit.data.gather import files_of
 from smallwit.data.step import Account, Context, Resources, Step, screened
@@ -102,7 +102,7 @@ def content_of(specs: Sequence[DataStepSpec], tasks: Mapping[str, Task], base: P
     """
     sources = [source for spec in specs if isinstance(spec, Gather) for source in spec.sources]
     files = [path for source in sources if isinstance(source, FileRows) for path in files_of(source, base)]
-    read: dict[str, Any] = {str(path): file_hash(path) for path in files}
+    read: dict[str, Any] = {str(path): folder_hash(path) if path.is_dir() else file_hash(path) for path in files}
     for spec in specs:
         if isinstance(spec, Decontaminate):
             suites, _ = test_problems(spec.against, tasks, data_dir, spec.accept_missing)

@@ -1,32 +1,38 @@
 """Other people's columns as ours: prompt and completion, or a conversation."""
 
+import math
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
+from smallwit.data.formats import format_trouble
 from smallwit.data.turns import merged_trouble, normal_tools, normal_turn, tools_trouble, turns_trouble
 from smallwit.recipe.data import ROW_COLUMNS, MappedRows
-from smallwit.rows import BadRow, Row
+from smallwit.rows import BadRow, Row, kind_of
+from smallwit.rows.row import columns_of
 from smallwit.tasks.gsm8k import worked_answer
 
+_NEEDED = ("prompt", "completion", "messages", "answer")
+_EXACT = 2**53
+"""The largest bound below which every whole number is a floating-point number of its own."""
 
-def mapped(theirs: Row, source: MappedRows, path: Path, line: int, *, columnar: bool = False) -> Row | BadRow:
+
+def mapped(
+    theirs: Row, source: MappedRows, path: Path, line: int, *, called: str | None = None, columnar: bool = False
+) -> Row | BadRow:
     """A row in our columns, or why it cannot be one. Other columns are left behind.
 
-    A column that the recipe does not map is looked for under our own name. Numbers as answers become text. `columnar`
-    is for rows of formats that give all objects of a column the same keys.
+    A row without an id is named by its line and by what its file is `called`.
+
+    A column that the recipe does not map is looked for under our own name. Numbers as answers become text, digit by
+    digit. `columnar` is for rows of formats that give all objects of a column the same keys, and all rows all columns.
     """
-    row: Row = {}
-    named = {str(name): column for name, column in source.columns.items()}
-    for name in ROW_COLUMNS:
-        column = named.get(name, name)
-        if column in theirs and theirs[column] is not None:
-            row[name] = theirs[column]
-        elif name in named and column not in theirs:
-            return BadRow(path, line, f"column '{column}' is missing; the row has {', '.join(map(repr, theirs))}")
+    row = _ours(theirs, source, columnar)
+    if isinstance(row, str):
+        return BadRow(path, line, row)
     if source.task is not None:
         row["task"] = source.task
-    row["id"] = str(row.get("id", f"{path.name}:{line}"))
-    if isinstance(row.get("answer"), int | float) and not isinstance(row["answer"], bool):
-        row["answer"] = f"{row['answer']:.15g}"
+    row.setdefault("id", f"{called or path.name}:{line}")
     if source.style == "gsm8k" and isinstance(row.get("completion"), str):
         worked = worked_answer(row["completion"])
         if worked is None:
@@ -43,6 +49,74 @@ def mapped(theirs: Row, source: MappedRows, path: Path, line: int, *, columnar: 
             return BadRow(path, line, "the source adds an instruction to prompts, and this row is a conversation")
         row["prompt"] = f"{row['prompt'].strip()}\n{source.instruction}"
     return row
+
+
+def left_behind(theirs: Row, source: MappedRows) -> set[str]:
+    """The columns of a row that `mapped` does not read."""
+    return theirs.keys() - {source.columns.get(name, name) for name in ROW_COLUMNS}  # type: ignore[call-overload]
+
+
+def _ours(theirs: Row, source: MappedRows, columnar: bool) -> Row | str:
+    """The columns that are read, under our names, or why they cannot be."""
+    row: Row = {}
+    named = {str(name): column for name, column in source.columns.items()}
+    trouble = format_trouble(theirs, named.values())
+    if trouble is not None:
+        return trouble
+    for name in ROW_COLUMNS:
+        column = named.get(name, name)
+        if theirs.get(column) is not None:
+            row[name] = theirs[column]
+        elif name in named and column not in theirs:
+            return f"column '{column}' is missing; the row has {columns_of(theirs)}"
+        elif column in theirs and name in _NEEDED and (name in named or (name == "answer" and not columnar)):
+            return f"column '{column}' is null; give the row {_CALLED[name]}, or leave it out of the file"
+    if not {"prompt", "messages"} & row.keys():
+        what = "a row has a prompt, or messages; this has neither prompt nor messages"
+        return f"{what} (it has {columns_of(theirs)}); name the column in the source: columns: {{prompt: NAME}}"
+    if source.task is not None and "answer" in theirs and "answer" not in row and "answer" not in named:
+        return f"column 'answer' is null, and task {source.task} is to judge this row; give it an answer"
+    for name, reader in (("id", _id_text), ("answer", _answer)):
+        if name in row:
+            row[name], reason = reader(row[name])
+            if reason is not None:
+                return f"column '{named.get(name, name)}' {reason}"
+    return row
+
+
+_CALLED = {"prompt": "a prompt", "completion": "a completion", "messages": "its turns", "answer": "an answer"}
+
+
+def _id_text(value: Any) -> tuple[Any, str | None]:
+    """An id as text. A float is what a whole number becomes in a column with gaps."""
+    if isinstance(value, str):
+        return value, None
+    text, reason = number_text(value)
+    return text, None if reason is None else "must be text or a whole number as an id, this " + reason
+
+
+def _answer(value: Any) -> tuple[Any, str | None]:
+    """A gold answer: text, or the tests of a program as an object; numbers become text."""
+    if isinstance(value, str):
+        return value, None if value.strip() else "is empty, and nothing can be compared with it"
+    if isinstance(value, dict):
+        return value, None
+    text, reason = number_text(value)
+    return text, None if reason is None else f"must be text or a number as an answer, this {reason}"
+
+
+def number_text(value: Any) -> tuple[str, str | None]:
+    """A number in plain digits, all of them; or why there is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "", f"is {kind_of(value)}"
+    if isinstance(value, int):
+        return str(value), None
+    if not math.isfinite(value):
+        return "", f"is {value}"
+    if abs(value) >= _EXACT:
+        return "", f"is a floating-point number beyond 2^53, which has lost digits ({value!r}); write it as text"
+    whole = value.is_integer()
+    return (str(int(value)) if whole else format(Decimal(repr(value)), "f")), None
 
 
 def shape_trouble(row: Row) -> str | None:

@@ -4,10 +4,11 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from smallwit.data.columns import plain, shape_trouble
 from smallwit.data.step import problem_of
-from smallwit.data.turns import normal_turn
+from smallwit.data.turns import normal_tools, normal_turn
 from smallwit.errors import UserError
-from smallwit.rows import BadRow, Row, scan_rows
+from smallwit.rows import BadRow, Row, numbered_rows
 from smallwit.tasks.base import SPLITS, Problem
 
 _SHARD = re.compile(rf"({'|'.join(SPLITS)})-(\d+)-of-(\d+)\.(jsonl|parquet)")
@@ -37,13 +38,24 @@ def read_dataset(
         def far_in_all(share: float, number: int = number) -> None:
             far((number + share) / len(paths))
 
-        for row in scan_rows(path, far=far_in_all):
+        for line, row in numbered_rows(path, far=far_in_all):
             if isinstance(row, BadRow):
                 raise UserError(str(row))
             there = {name: value for name, value in row.items() if value is not None}
-            if "messages" in there:
-                there["messages"] = [normal_turn(turn) for turn in there["messages"]]
-            yield there
+            there.setdefault("id", f"{path.name}:{line}")
+            trouble = shape_trouble(there)
+            if trouble is not None:
+                raise UserError(f"{path}:{line}: {trouble}; name a folder that a construct stage has made")
+            yield plain(there) if isinstance(there.get("prompt"), list) else _normal(there)
+
+
+def _normal(row: Row) -> Row:
+    """The row with turns and tools in their one form."""
+    if "messages" in row:
+        row["messages"] = [normal_turn(turn) for turn in row["messages"]]
+    if isinstance(row.get("tools"), str):
+        row["tools"] = normal_tools(row["tools"])
+    return row
 
 
 def read_problems(folder: Path) -> dict[str | None, list[Problem]]:

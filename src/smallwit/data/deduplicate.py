@@ -2,12 +2,11 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator
 from itertools import islice
 
 from smallwit.data.lsh import Index, Text
-from smallwit.data.normalise import squeezed_formula
+from smallwit.data.normalise import numbers_in, squeezed_formula
 from smallwit.data.step import Context, texts
 from smallwit.data.turns import asked_and_answered, tools_text
 from smallwit.recipe.data import Deduplicate
@@ -15,7 +14,6 @@ from smallwit.rows import Row
 
 BATCH = 4096
 """Rows that are compared at once, and held meanwhile."""
-_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 
 class DeduplicateStep:
@@ -52,8 +50,7 @@ class DeduplicateStep:
         whole = "\n".join(parts)
         numbers = frame
         if self.spec.near.same_numbers:
-            found = sorted(number.replace(",", "") for number in _NUMBER.findall(whole))
-            numbers += json.dumps([found, row.get("answer")], sort_keys=True)
+            numbers += json.dumps([numbers_in(whole), row.get("answer")], sort_keys=True)
         return Text(str(row["id"]), digest, runs(whole, self.spec.near.words), numbers)
 
 

@@ -2,9 +2,21 @@
 
 import hashlib
 import re
+import sys
+import unicodedata
 
 _NOT_WORD = re.compile(r"[\W_]+")
-_NOT_SIGN = re.compile(r"(?:[^\w+*/=<>^\u2212\u00d7\u00f7-]|_)+")
+
+# Category Sm has the signs of arithmetic, comparison, sets and logic; two of them are marks of prose as well.
+_SYMBOLS = {sign for sign in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(sign) == "Sm"} - {"|", "~"}
+_SIGNS = frozenset(_SYMBOLS | set("^*/°-"))
+_SIGN = f"[{re.escape(''.join(sorted(_SIGNS)))}]"
+_PART = re.compile(
+    rf"(?P<number>\d{{1,3}}(?:(?:,|\{{,\}}|\\,)\d{{3}})+(?![\d])(?:\.\d+)?|\d*\.\d+|\d+[!%]?)"
+    rf"|(?P<kept>[^\W\d_]+|[^\W_]|{_SIGN}|!(?=\s*=)|['′](?=\())"
+    rf"|(?P<bracket>[(){{}}\[\]|])(?=\s*(?P<sign>{_SIGN}|!)?)"
+)
+_THOUSANDS = re.compile(r",|\{,\}|\\,")
 
 
 def squeezed(text: str) -> str:
@@ -13,8 +25,20 @@ def squeezed(text: str) -> str:
 
 
 def squeezed_formula(text: str) -> str:
-    """`squeezed`, and the signs of arithmetic: `sin(-60)` is not `sin 60`."""
-    return _NOT_SIGN.sub("", text.lower())
+    """Lower case letters, numbers, signs of arithmetic, and the brackets beside these; all else is dropped.
+
+    `sin(-60)` is not `sin 60`, `3.5` not `35`, `1 2` not `12` and `2(3+4)` not `2*3+4`; but `1,000` is `1000`.
+    """
+    parts: list[str] = []
+    for part in _PART.finditer(text.lower()):
+        before = parts[-1][-1] if parts else ""
+        found = part[0]
+        if part["number"]:
+            found = _THOUSANDS.sub("", found)
+            parts.append(f" {found}" if before.isdigit() else found)
+        elif part["kept"] or part["sign"] or before in _SIGNS:
+            parts.append(found)
+    return "".join(parts)
 
 
 def text_hash(*texts: str, size: int = 8) -> int:
@@ -23,3 +47,8 @@ def text_hash(*texts: str, size: int = 8) -> int:
     for text in texts:
         digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
     return int.from_bytes(digest.digest(), "big")
+
+
+def numbers_in(text: str) -> list[str]:
+    """The numbers of a text, in their order of size as text: `1,000` is `1000`, and `3,5` are two."""
+    return sorted(_THOUSANDS.sub("", part["number"]) for part in _PART.finditer(text) if part["number"])

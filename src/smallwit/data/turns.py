@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from smallwit.rows import Row
+from smallwit.rows import Row, too_deep
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 TEXT_FIELDS = ("role", "content", "name", "reasoning_content", "tool_call_id")
@@ -137,8 +137,8 @@ def _normal_call(call: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read(text: str) -> Any:
-    """The JSON data of a text; `None` where it is none."""
+    """The JSON data of a text; `None` where it is none, or nested too deep to be walked."""
     try:
-        return json.loads(text)
+        return None if too_deep(text) else json.loads(text)
     except ValueError:
         return None

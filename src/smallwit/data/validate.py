@@ -1,18 +1,35 @@
 """`smallwit data validate`: every row of a file that no stage could use, with its line and the reason."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from smallwit.data.columns import shape_trouble
-from smallwit.data.normalise import text_hash
-from smallwit.rows import BadRow, Row, scan_rows
+from smallwit.data.columns import left_behind, mapped
+from smallwit.data.gather import Ids
+from smallwit.recipe.data import MappedRows
+from smallwit.rows import BadRow, Row, is_columnar, numbered_rows
 
 COMMON_CONTROL_TOKENS = re.compile(
     r"<\|[^|<>\s]{1,40}\|>|<｜[^｜<>]{1,40}｜>|</?s>|<(?:bos|eos|pad|unk|start_of_turn|end_of_turn)>|\[/?INST\]"
 )
 """What control tokens of published models look like, for a file whose model is not known."""
+SHOWN = 20
+"""Lines of a kind that are printed; the others are counted."""
+
+
+@dataclass
+class Validation:
+    """What was found in a file: rows, bad ones, rows that spell control tokens, and columns that no stage reads."""
+
+    rows: int = 0
+    bad: list[BadRow] = field(default_factory=list)
+    bad_rows: int = 0
+    spelling: list[tuple[int, str]] = field(default_factory=list)
+    spelling_rows: int = 0
+    behind: Counter[str] = field(default_factory=Counter)
 
 
 def control_token_in(row: Row, pattern: re.Pattern[str] = COMMON_CONTROL_TOKENS) -> str | None:
@@ -34,20 +51,26 @@ def _texts(value: Any) -> Iterator[str]:
         yield from _texts([part for name, part in value.items() if name != "role"])
 
 
-def validated(path: Path) -> Iterator[Row | BadRow]:
-    """The rows of a JSONL or parquet file, and what is wrong with those that are none of a dataset.
+def validate(path: Path, pattern: re.Pattern[str] = COMMON_CONTROL_TOKENS) -> Validation:
+    """Read a file as `gather` would, by the names that its columns have; the first `SHOWN` findings are kept.
 
-    An id that came before is wrong too. Raises `UserError` for a file that cannot be read at all.
+    An id that stands for two problems is wrong too. Raises `UserError` for a file that cannot be read at all.
     """
-    seen: set[int] = set()
-
-    def check(row: Row) -> str | None:
-        there = {name: value for name, value in row.items() if value is not None}
-        reason = shape_trouble(there)
-        if reason is None and "id" in there:
-            known = text_hash(there["id"])
-            reason = f"the id '{there['id']}' came before" if known in seen else None
-            seen.add(known)
-        return reason
-
-    return scan_rows(path, check=check)
+    found, ids = Validation(), Ids()
+    plain = MappedRows()
+    columnar = is_columnar(path)
+    for line, theirs in numbered_rows(path):
+        found.rows += 1
+        row = theirs
+        if not isinstance(theirs, BadRow):
+            found.behind.update(left_behind(theirs, plain))
+            row = mapped(theirs, plain, path, line, columnar=columnar)
+        if not isinstance(row, BadRow) and not ids.same(row):
+            row = BadRow(path, line, f"the id '{row['id']:.80}' came before, and stood for another problem")
+        if isinstance(row, BadRow):
+            found.bad_rows += 1
+            found.bad += [row] if len(found.bad) < SHOWN else []
+        elif (token := control_token_in(row, pattern)) is not None:
+            found.spelling_rows += 1
+            found.spelling += [(line, token)] if len(found.spelling) < SHOWN else []
+    return found

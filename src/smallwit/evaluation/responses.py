@@ -7,7 +7,7 @@ from smallwit.errors import UserError
 from smallwit.evaluation.runner import Row, graded, require_verdicts, row_of
 from smallwit.evaluation.sample_file import SampleFile
 from smallwit.evaluation.suite import Suite
-from smallwit.rows import BadRow, scan_rows
+from smallwit.rows import BadRow, numbered_rows
 from smallwit.tasks.base import Problem
 
 _GRADED_AT_ONCE = 64
@@ -20,10 +20,10 @@ def read_responses(path: Path, problems: Sequence[Problem]) -> dict[str, list[Ro
     """
     by_id = {problem.id: problem for problem in problems}
     found: dict[str, list[Row]] = {problem.id: [] for problem in problems}
-    for line, row in enumerate(scan_rows(path, {"response": str}), 1):
+    for line, row in numbered_rows(path, {"response": str}):
         if isinstance(row, BadRow):
             raise UserError(str(row))
-        found[_problem(row, f"{path}: row {line}", problems, by_id).id].append(row)
+        found[_problem(row, f"{path}:{line}", problems, by_id).id].append(row)
     found = {name: rows for name, rows in found.items() if rows}
     if not found:
         raise UserError(f"{path}: holds no rows; give one a response, with `response` and `id` or `index`")

@@ -88,7 +88,8 @@ def _protocols(folder: Path) -> dict[str, Mapping[str, Any]]:
 
 def _rows(path: Path) -> list[Row]:
     rows: list[Row] = [*read_rows(path, columns={"id": str})[0]]
-    missing = [key for key in ("prompt", "gold", "answer", "score", "strict") if key not in rows[0]]
+    needed = ("prompt", "gold", "answer", "score", "strict")
+    missing = [key for row in rows for key in needed if key not in row]
     if missing:
         raise UserError(f"{path}: its rows have no '{missing[0]}'; it is no file of samples")
     return rows

@@ -51,7 +51,8 @@ class MappedRows(RowSource):
 
 
 class FileRows(MappedRows):
-    """JSONL (plain or gzip), a JSON list, parquet or CSV; `path` may hold wildcards."""
+    """JSONL, a JSON list, CSV or TSV (plain or gzip), parquet, or a folder that datasets' `save_to_disk` has written;
+    `path` may hold wildcards."""
 
     kind: Literal["file"]
     path: str

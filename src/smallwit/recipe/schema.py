@@ -1,5 +1,6 @@
 """The recipe: one typed file for the whole path. `file.py` reads it from YAML."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
@@ -343,10 +344,29 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _something_to_train(self) -> "Recipe":
-        """Only a recipe that does nothing but build datasets can do without tasks and models."""
-        for name in ("tasks", "models"):
-            if not getattr(self, name) and not all(isinstance(stage, ConstructStage) for stage in self.stages):
-                raise ValueError(
-                    f"needs a key '{name}' with at least one entry: it has a stage that trains or asks a model"
-                )
+        """A recipe that does nothing but build datasets can do without models; one that learns from their rows alone,
+        and measures nothing, without tasks."""
+        if not self.models and not all(isinstance(stage, ConstructStage) for stage in self.stages):
+            raise ValueError("needs a key 'models' with at least one entry: it has a stage that trains or asks a model")
+        reader = None if self.tasks else next(self._readers_of_tasks(), None)
+        if reader is not None:
+            raise ValueError(f"needs a key 'tasks' with at least one entry: {reader}")
         return self
+
+    def _readers_of_tasks(self) -> Iterator[str]:
+        """What in the recipe cannot do without a task, in words."""
+        for stage in self.stages:
+            if isinstance(stage, TrainStage):
+                for name, source in stage.sources.items():
+                    if not isinstance(source, Demonstrations) or source.from_ is None:
+                        what = f"source '{name}' of stage '{stage.name}' reads their problems"
+                        rows = " (rows of your own come from a construct stage: from: STAGE)"
+                        yield what + (rows if isinstance(source, Demonstrations) else "")
+                if stage.validation is not None:
+                    yield f"stage '{stage.name}' is validated on them"
+            elif isinstance(stage, AnswersStage) or (isinstance(stage, TeachStage) and stage.from_ is None):
+                yield f"stage '{stage.name}' reads their problems"
+        if self.tokenizer is not None:
+            yield "the tokenizer is trained on their text (or start from a model that has one)"
+        if self.comparisons or self.evaluation.stages:
+            yield "the recipe measures models, and a task is what they are measured on"

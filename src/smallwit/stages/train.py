@@ -27,6 +27,8 @@ from smallwit.seeds import stable_seed
 from smallwit.stages.demonstrations import check_conversations, posed_problems, worked_solutions
 from smallwit.stages.inputs import autocast_of, chat_of, engine_of, generator_of, model_of, tasks_of
 from smallwit.stages.job import Info, Job, Reporter, Stopped
+from smallwit.stages.lengths import check_lengths
+from smallwit.stages.overlap import say_overlap
 from smallwit.stages.teachers import read_by_teachers, references_of, teachers_of
 from smallwit.training import sources
 from smallwit.training.annotators import ForwardPass, annotators_of
@@ -72,8 +74,10 @@ def run(job: Job, reporter: Reporter) -> Info:
     # Under LoRA the model that the stage starts from is at hand: it is the base with the adapters off.
     at_hand = {stage.from_: replace(student, context=adapted.disable_adapter)} if adapted is not None else {}
     references = references_of(job, objectives, at_hand, teachers, student, chat)
+    # Of several processes one speaks for all.
+    say = reporter.say if world.first else lambda text: None
     made = {
-        name: _source(job, name, spec, chat, student, [o for o in objectives if o.source == name], references)
+        name: _source(job, name, spec, chat, student, [o for o in objectives if o.source == name], references, say)
         for name, spec in stage.sources.items()
     }
     trainer = Trainer(
@@ -126,9 +130,15 @@ def run(job: Job, reporter: Reporter) -> Info:
         validate=_validator(job, stage, model, chat, world) if stage.validation else None,
         validate_every=stage.validation.every if stage.validation else 0,
     )
-    info = _info(trainer)
+    info = _info(trainer, log.total("left_out") if world.first else 0)
     if not world.first:
         return info
+    info |= {name: log.total(name) for name in ("cut", "left_out")}
+    if info["cut"] or info["left_out"]:
+        reporter.say(
+            f"of the examples longer than the model's {longest:,} tokens {info['cut']:,} were trained without their "
+            f"end, and {info['left_out']:,} left out"
+        )
     trainer.finish(keep_best=stage.validation is not None and stage.validation.keep == "best")
     whole = merge_adapters(adapted) if adapted is not None else model
 
@@ -142,10 +152,13 @@ def run(job: Job, reporter: Reporter) -> Info:
     return info
 
 
-def _info(trainer: Trainer) -> Info:
+def _info(trainer: Trainer, left_out: int) -> Info:
     progress = trainer.progress
     if progress.step == 0 or progress.tokens == 0:
-        raise UserError("the stage trained on no token; its sources are empty, or no rollout ever earned a reward")
+        why = "its sources are empty, or no rollout ever earned a reward"
+        if left_out:
+            why = f"{left_out:,} examples were left out, as their prompts alone fill the model's context"
+        raise UserError(f"the stage trained on no token; {why}")
     # Linux gives kilobytes, macOS bytes.
     unit = 1024 if sys.platform.startswith("linux") else 1
     peaks = trainer.world.everyones(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
@@ -173,8 +186,9 @@ def _source(
     student: ForwardPass,
     objectives: Sequence[Objective],
     references: Mapping[str, ForwardPass],
+    say: Callable[[str], None],
 ) -> sources.Source:
-    """The source `name` for the `objectives` that read it."""
+    """The source `name` for the `objectives` that read it. What is wrong with its rows is said, or refused, here."""
     model = student.model
     tasks = tasks_of(job, spec.tasks)
     seed = stable_seed(job.recipe.seed, job.name, name)
@@ -187,6 +201,8 @@ def _source(
     if isinstance(spec, Demonstrations):
         solved = worked_solutions(job, spec, tasks)
         check_conversations(job, spec, solved, chat)
+        check_lengths(name, spec, solved, chat, longest, say)
+        say_overlap(job, name, solved, say)
         stream = ProblemStream(solved, seed, name, given=spec.order == "given")
         return DemonstrationSource(stream, chat, spec.batch, longest, spec.loss_on)
     assert isinstance(spec, Rollouts)
@@ -194,6 +210,8 @@ def _source(
     engine = engine_of(job, model, chat, spec.prompts * spec.group)
     posed = posed_problems(job, spec, tasks)
     check_conversations(job, spec, posed, chat)
+    check_lengths(name, spec, posed, chat, longest, say)
+    say_overlap(job, name, posed, say)
     stream = ProblemStream(posed, seed, name)
     return RolloutSource(
         stream,
@@ -246,6 +264,11 @@ class _MetricsLog:
             # A line that was cut short is of a step that came after the checkpoint.
             kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
         write_atomically(self.path, "".join(line + "\n" for line in kept))
+
+    def total(self, name: str) -> int:
+        """The sum over all steps of a count that the sources give, whichever attempt has logged them."""
+        rows = [json.loads(line) for line in self.path.read_text().splitlines()]
+        return int(sum(value for row in rows for key, value in row.items() if key.rpartition("/")[2] == name))
 
     def write(self, metrics: dict[str, Any]) -> None:
         with self.path.open("a") as file:

@@ -77,6 +77,13 @@ class Task:
         """The verdicts on many responses, in order. Tasks that judge in parallel override this."""
         return [self.verify(problem, response) for problem, response in pairs]
 
+    def gold_trouble(self, gold: Any) -> str | None:
+        """Why `verify` cannot compare with a gold answer that stands in somebody's rows; `None` if it can.
+
+        By default an answer is text. A task whose gold answers are other data overrides this.
+        """
+        return None if isinstance(gold, str) else "it must be text"
+
     def documents(self) -> Iterator[str]:
         """Plain text of the task's domain for pretraining, without worked solutions. Empty by default."""
         return iter(())

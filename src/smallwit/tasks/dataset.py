@@ -120,7 +120,7 @@ class DatasetTask(Task):
         try:
             for config in source.configs:
                 rows += datasets.load_dataset(source.repository, config, split=source.split, revision=self.revision)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             at = f" at revision {self.revision}" if self.revision else ""
             raise UserError(
                 f"task {self.name}: cannot read {source.repository}{at} from the Hugging Face hub "

@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from smallwit.tasks.base import Problem
 from smallwit.tasks.dataset import DatasetTask
 from smallwit.verify import Verdict
 from smallwit.verify.code import CPU_SECONDS, CodeJob, judge_code
 from smallwit.verify.consent import LEAST_ISOLATION, known_level
+
+_GOLD = {"prompt", "entry_point", "tests", "setup"}
 
 
 class FencedTask(DatasetTask):
@@ -34,6 +36,15 @@ class FencedTask(DatasetTask):
         """The verdicts on many responses, in order; the programs run side by side, equal ones once."""
         jobs = [CodeJob(response=response, **problem.gold) for problem, response in pairs]
         return judge_code(jobs, cpu_seconds=self.cpu_seconds, isolation=self.isolation)
+
+    def gold_trouble(self, gold: Any) -> str | None:
+        """Why an answer is no object of the texts `prompt`, `entry_point` and `setup`, and `tests`, text or texts."""
+        wanted = "it must be an object with prompt, entry_point and tests (and setup)"
+        if not isinstance(gold, dict) or not {"prompt", "entry_point", "tests"} <= gold.keys() <= _GOLD:
+            return wanted
+        tests = gold["tests"] if isinstance(gold["tests"], list) and gold["tests"] else [gold["tests"]]
+        texts = [*tests, *(value for name, value in gold.items() if name != "tests")]
+        return None if all(isinstance(text, str) for text in texts) else f"{wanted}, and each of them is text"
 
     def gold_response(self, problem: Problem) -> str:
         """The canonical solution in a fenced block."""

@@ -195,12 +195,24 @@ class Functions(ProceduralTask):
         """The verdicts on many responses, in order, judged by the process-wide pool."""
         return judge_code([_job(problem, response) for problem, response in pairs], isolation=self.isolation)
 
+    def gold_trouble(self, gold: Any) -> str | None:
+        """Why an answer is not the name of a function and cases, each a list of arguments and what is expected."""
+        named = isinstance(gold, dict) and isinstance(gold.get("entry_point"), str)
+        cases = gold.get("cases") if named else None
+        if isinstance(cases, list) and cases and all(map(_is_case, cases)):
+            return None
+        return 'it must be an object {"entry_point": name, "cases": [[arguments, expected], ...]}'
+
     def documents(self) -> Iterator[str]:
         """Endless text for pretraining: problems without their solutions, and functions that answer no problem."""
         dice = Dice(f"{self.name}/{self.largest}/code")
         for statement in self.statements():
             yield statement
             yield _code_alone(dice, self.steps, self.largest)
+
+
+def _is_case(case: Any) -> bool:
+    return isinstance(case, list) and len(case) == 2 and isinstance(case[0], list)
 
 
 def _job(problem: Problem, response: str) -> CodeJob:

@@ -68,7 +68,9 @@ class ReasoningGym(Task):
             yield problem
 
     def verify(self, problem: Problem, response: str) -> Verdict:
-        """The library's score of the answer."""
+        """The library's score of the answer. Raises `UserError` for a problem that this task has not made."""
+        if problem.id not in self._entries:
+            raise UserError(f"task {self.name} judges its own problems alone, and row {problem.id} is none of them")
         from reasoning_gym.utils import extract_answer
 
         answer = extract_answer(response)

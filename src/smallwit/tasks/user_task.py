@@ -37,13 +37,27 @@ class UserTask(Task):
     def problems(self, split: str) -> Iterable[Problem]:
         """The user's problems; each one is checked when it is reached."""
         problems = self._task.problems(split)
+        if isinstance(problems, list | tuple):
+            return list(self._each(problems, split))
         if isinstance(problems, Sequence):
+            # Such a sequence may make its problems when they are asked for.
             if problems:
                 self._checked(problems[0])
             return problems
         if not isinstance(problems, Iterable):
             raise UserError(f"{self._where}.problems({split!r}) gave {_called(problems)}; give a list of Problem")
-        return map(self._checked, problems)
+        return self._each(problems, split)
+
+    def _each(self, problems: Iterable[Any], split: str) -> Iterator[Problem]:
+        ids: set[str] = set()
+        for each in problems:
+            problem = self._checked(each)
+            if problem.id in ids:
+                raise UserError(
+                    f"{self._where}.problems({split!r}) gave two problems with the id {problem.id!r}; give each its own"
+                )
+            ids.add(problem.id)
+            yield problem
 
     def verify(self, problem: Problem, response: str) -> Verdict:
         """The user's verdict on one response."""
@@ -60,6 +74,12 @@ class UserTask(Task):
         if len(verdicts) != len(pairs):
             raise UserError(f"{self._where}.verify_batch gave {len(verdicts)} verdicts for {len(pairs)} responses")
         return verdicts
+
+    def gold_trouble(self, gold: Any) -> str | None:
+        """What the user's task says of a gold answer, or nothing: its `verify` alone knows what it compares with."""
+        judge = getattr(self._task, "gold_trouble", None)
+        inherited = getattr(judge, "__func__", None) is Task.gold_trouble
+        return None if judge is None or inherited else judge(gold)
 
     def documents(self) -> Iterator[str]:
         """The user's documents, or none."""

@@ -182,7 +182,8 @@ class TextSource:
     def batch(self, step: int) -> StepBatch:
         texts = [self.documents[self.order[step * self.size + i]] for i in range(self.size)]
         rows = self.chat.encode_documents(texts)
-        return StepBatch([Example(row[: self.max_length], 0) for row in rows])
+        cut = sum(len(row) > self.max_length for row in rows)
+        return StepBatch([Example(row[: self.max_length], 0) for row in rows], {"cut": float(cut)} if cut else {})
 
 
 class RolloutSource:

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from smallwit.artifacts import write_atomically
 from smallwit.errors import UserError
@@ -77,6 +77,11 @@ def grade_code_file(
     as `grade_math_file` does, and where this machine isolates programs too little (`consent`).
     """
     return _grade_file(_CODE, source, out, timeout, workers, tell)
+
+
+def count_rows(kind: Literal["math", "code"], source: Path) -> int:
+    """The rows of a file that `grade` takes. Raises `UserError` if one of them cannot be graded."""
+    return _count(_MATH if kind == "math" else _CODE, source)
 
 
 # ---- what the two kinds of rows are
@@ -182,8 +187,6 @@ def _rows(kind: _Kind, source: Path) -> Iterator[Row]:
 
 def _count(kind: _Kind, source: Path) -> int:
     """The number of rows. Raises `UserError` if one of them cannot be graded."""
-    if source.exists() and not source.is_file():
-        raise UserError(f"{source}: is no file; name a JSONL file")
     total, bad, first = 0, 0, None
     for row in scan_rows(source, kind.columns, check=kind.check):
         total += 1

@@ -1,0 +1,28 @@
+"""TRL's other formats of rows. No stage learns from them; read as prompts and completions they would teach wrongly."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+
+def format_trouble(theirs: Mapping[str, Any], mapped: Collection[str]) -> str | None:
+    """Why a row is of a format that smallwit does not learn from, or `None`. `mapped` are the columns of the row that
+    the recipe names: what it reads on purpose is right."""
+    there = {name for name, value in theirs.items() if value is not None and name not in mapped}
+    if {"chosen", "rejected"} <= there:
+        turns = "messages" if isinstance(theirs["chosen"], list) and theirs.get("prompt") is None else "completion"
+        what = "a preference row (columns 'chosen' and 'rejected'), and no stage learns from preferences"
+        return f"{what}; to learn from the chosen answers, name them: columns: {{{turns}: chosen}}"
+    if {"completions", "labels"} <= there:
+        what = "a row of stepwise supervision (columns 'completions' and 'labels'), and no stage learns from it"
+        return f"{what}; join the right steps to one completion"
+    if "label" in there and "prompt" in theirs and "completion" in theirs and _is_verdict(theirs["label"]):
+        what = "a row of unpaired preference (column 'label'), and a completion with a bad label would be learned too"
+        return f"{what}; keep the rows with good labels and leave the column out"
+    if "text" in there and not {"prompt", "messages", *mapped} & theirs.keys():
+        what = "a row of plain text (TRL's language modelling), and a row here is a prompt and its completion"
+        return f"{what}; for pretraining on text give a task documents(), or name the column: columns: {{prompt: text}}"
+    return None
+
+
+def _is_verdict(label: Any) -> bool:
+    return str(label).strip().lower() in ("true", "false", "0", "1")

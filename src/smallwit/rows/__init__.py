@@ -1,0 +1,22 @@
+"""Rows of a data file: JSON lines, a JSON list, CSV, TSV, parquet, or a folder of datasets' `save_to_disk`.
+
+What cannot be read is named by file and line and counted, never dropped in silence.
+"""
+
+from smallwit.rows.columnar import as_json
+from smallwit.rows.deep import too_deep
+from smallwit.rows.reading import is_columnar, is_dataset_folder, numbered_rows, read_rows, scan_rows
+from smallwit.rows.row import BadRow, Row, kind_of
+
+__all__ = [
+    "BadRow",
+    "Row",
+    "as_json",
+    "is_columnar",
+    "is_dataset_folder",
+    "kind_of",
+    "numbered_rows",
+    "read_rows",
+    "scan_rows",
+    "too_deep",
+]
