@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -93,12 +94,12 @@ class Killed(Exception):
 
 
 def run(trainer: Trainer, folder: Path, *, kill_after: int | None = None, key: str = "key") -> list[dict[str, float]]:
-    """Resume and run on, with a checkpoint at every step; raises `Killed` after the step `kill_after`."""
+    """Resume and run on, with a checkpoint at every step; raises `Killed` in the step after `kill_after`."""
     log: list[dict[str, float]] = []
 
     def on_step(metrics: dict[str, float]) -> None:
         log.append({name: value for name, value in metrics.items() if name != "seconds"})
-        if metrics["step"] == kill_after:
+        if kill_after is not None and metrics["step"] == kill_after + 1:
             raise Killed
 
     def validate() -> dict[str, float]:
@@ -144,6 +145,22 @@ def test_resumed_training_ends_with_the_weights_of_an_uninterrupted_run(
     assert run(resumed, tmp_path / "killed") == whole_log[kill_after:]
     assert same_bits(weights(resumed.model), weights(whole.model))
     assert state_of(resumed) == state_of(whole)
+
+
+def test_a_step_is_logged_before_it_is_saved(tmp_path: Path) -> None:
+    """Killed as soon as a checkpoint is there: what goes on from it never logs the step again."""
+
+    class Deadly(Checkpoints):
+        def save(self, *arguments: Any) -> None:
+            super().save(*arguments)
+            raise Killed
+
+    log: list[dict[str, float]] = []
+    with pytest.raises(Killed):
+        joint_trainer().run(Deadly(tmp_path, "key"), checkpoint_seconds=1e-9, on_step=log.append)
+    saved = Checkpoints(tmp_path, "key").load()
+    assert saved is not None
+    assert [metrics["step"] for metrics in log] == [saved[1]["step"]]
 
 
 def test_best_weights_survive_an_interruption(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,18 @@ from smallwit.device import cores, devices_of, resolve_device, resolve_dtype
 from smallwit.errors import UserError
 from smallwit.ledger import Entry, Ledger
 from smallwit.plan import Node, Plan, make_plan
-from smallwit.processes import MemoryWatch, Message, Running, fork_server, start, stop, terminable, wait_for_news
+from smallwit.processes import (
+    FORK_SERVER_LOST,
+    MemoryWatch,
+    Message,
+    NotStarted,
+    Running,
+    fork_server,
+    start,
+    stop,
+    terminable,
+    wait_for_news,
+)
 from smallwit.progress import RunProgress
 from smallwit.recipe.file import dump_recipe
 from smallwit.recipe.schema import Recipe, TrainStage
@@ -167,7 +179,7 @@ class Conductor:
                         waiting.remove(node)
                         progress.start(node.name)
                         self.ledger.begin(node.key)
-                        running.append(start(self._job(node), node.name, context))
+                        running.append(self._started(node, context))
                     wait_for_news(running, 0.25)
                     self.memory.sample()
                     running = [one for one in running if not self._listen(one, progress)]
@@ -182,6 +194,13 @@ class Conductor:
 
     def _ready(self, waiting: list[Node]) -> list[Node]:
         return [node for node in waiting if all(need in self.manifests for need in node.needs)]
+
+    def _started(self, node: Node, context: BaseContext) -> Running:
+        try:
+            return start(self._job(node), node.name, context)
+        except NotStarted as error:
+            what = f"its process could not be started ({error})"
+            raise StageFailed(f"stage {node.name}: {what}; run the same command again to go on from here") from error
 
     def _job(self, node: Node) -> Job:
         recipe = self.plan.recipe
@@ -313,7 +332,8 @@ def _end_of(name: str, message: Message) -> BaseException:
         case "failed", _, str(text):
             return StageFailed(f"stage {name}: {text}")
         case "ended", int(status):
-            why = "killed, perhaps for want of memory" if status == -9 else f"ended with status {status}"
+            known = {-9: "killed, perhaps for want of memory", FORK_SERVER_LOST: "lost: its fork server was ended"}
+            why = known.get(status, f"ended with status {status}")
             return StageFailed(f"stage {name}: its process was {why}; run the same command again to go on from here")
         case _:  # it was told to stop, by somebody else
             return KeyboardInterrupt()
