@@ -28,6 +28,9 @@ from smallwit.progress import RunProgress
 from smallwit.report.scores_table import print_ratios, print_scores
 from smallwit.rollout.endpoint_client import EndpointError
 from smallwit.tasks import load_task, task_bytes
+from smallwit.tasks.base import Task
+from smallwit.tasks.trial import Trial, try_out
+from smallwit.tasks.user_task import UserTask
 
 EVALUATIONS = Path("evaluations")
 
@@ -109,6 +112,7 @@ def evaluate_responses(path: Path, request: Request, console: Console | None = N
         raise UserError(f"--responses {path}: holds answers to one suite; got --suite {','.join(request.suites)}")
     name, named = request.suites[0], named_protocol(request.protocol)
     task = load_task(name, {}, request.data_dir)
+    _tried_out(task, name, {}, request)
     problems = problems_of(task, request.choice.split, None)
     stored = read_responses(path, problems)
     answered = [problem for problem in problems if problem.id in stored][: request.choice.limit]
@@ -131,11 +135,18 @@ def _told(options: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in options.items())
 
 
+def _tried_out(task: Task, name: str, options: Mapping[str, Any], request: Request) -> None:
+    """A task of the user's own is tried before a model is asked anything."""
+    if isinstance(task, UserTask):
+        try_out(Trial(name, dict(options), request.data_dir, None, request.choice.split))
+
+
 def _prepare(request: Request, model: OpenModel, tasks: Mapping[str, Mapping[str, Any]]) -> list[Suite]:
     """Every suite, read and composed before anything is generated; `tasks` are options by name."""
     named, suites = named_protocol(request.protocol), []
     for name in request.suites:
         task = load_task(name, tasks.get(name, {}), request.data_dir)
+        _tried_out(task, name, tasks.get(name, {}), request)
         problems = problems_of(task, request.choice.split, request.choice.limit)
         own = task_bytes(name, tasks.get(name))
         suites.append(make_suite(task, problems, named, request.choice, model.asker, own=own, encode=model.encode))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from smallwit.errors import UserError
 from smallwit.recipe.check_data import Check, rows_of_tasks
+from smallwit.recipe.rewards import FunctionReward
 from smallwit.recipe.schema import (
     AnswersStage,
     ConstructStage,
@@ -26,9 +27,11 @@ _LOOKED_AT = 100
 
 def check_tasks(check: Check, data_dir: Path | None, read_data: bool) -> None:
     """Raises `UserError` for a task that cannot be had, programs that this machine runs with too little around them,
-    and, with `read_data`, problems that a stage asks for and the task does not have."""
+    code of the user's own that fails or hangs on a right answer, and, with `read_data`, problems that a stage asks for
+    and the task does not have."""
     tasks = _load_tasks(check, data_dir)
     _isolated(check, tasks)
+    _tried_out(check, tasks, data_dir, read_data)
     if read_data:
         read: set[tuple[str, str, int]] = set()
         for what, name, skip, place in _needs(check.recipe):
@@ -69,6 +72,39 @@ def _isolated(check: Check, tasks: "dict[str, Task]") -> None:
                     raise check.refuse(f"{what} is '{offered}', not '{needed}'; {remedy}", *place)
     if offered:
         code.close()
+
+
+def _tried_out(check: Check, tasks: "dict[str, Task]", data_dir: Path | None, read_data: bool) -> None:
+    """The `verify` of each of the user's own tasks, and each reward function, on an answer that should be right."""
+    from smallwit.tasks.dataset import DatasetTask
+    from smallwit.tasks.trial import Trial, try_out
+    from smallwit.tasks.user_task import UserTask
+
+    rewards = _reward_functions(check.recipe)
+    needs = [need for need in _needs(check.recipe) if need[0] != "documents"]
+    for name, task in tasks.items():
+        first = next((need for need in needs if need[1] == name), None)
+        within_reach = read_data or not isinstance(task, DatasetTask)
+        if first is None or not (isinstance(task, UserTask) or (rewards[name] and within_reach)):
+            continue
+        split = "train" if first[0] == "solutions" else first[0]
+        options = check.recipe.tasks[name]
+        try:
+            try_out(Trial(name, options, data_dir, check.base, split, first[2], tuple(rewards[name])))
+        except UserError as error:
+            raise check.refuse(f"{error}{check.lines.changes('tasks', name)}", "tasks", name) from error
+
+
+def _reward_functions(recipe: Recipe) -> dict[str, list[str]]:
+    """For each task, the user's functions that its rollouts are paid by."""
+    found: dict[str, list[str]] = {name: [] for name in recipe.tasks}
+    for stage in recipe.stages:
+        for source in stage.sources.values() if isinstance(stage, TrainStage) else ():
+            for part in source.reward if isinstance(source, Rollouts) else ():
+                for name in (source.tasks or recipe.tasks) if isinstance(part, FunctionReward) else ():
+                    if part.function not in found[name]:
+                        found[name].append(part.function)
+    return found
 
 
 def _needs(recipe: Recipe) -> Iterator[tuple[str, str, int, tuple[str | int, ...]]]:
