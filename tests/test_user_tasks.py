@@ -62,27 +62,48 @@ class Rows(__import__("collections").abc.Sequence):
 """
 
 
+PROBLEMS, VERIFY = "return [P", "right ="
+OWN_BATCH = """def verify(self, problem, response):
+        return None
+    def verify_batch(self, pairs):
+        return pairs[1]
+    def unused(self, problem, response):"""
+
+
+def before(place: str, line: str) -> tuple[str, str]:
+    """The change that puts a line of code before a place of the source."""
+    return place, f"{line}\n        {place}"
+
+
 @pytest.mark.parametrize(
     ("changes", "act", "message"),
     [
-        ([("return [P", "raise KeyError(split)\n        return [P")], read_train, ":9: Echo.problems('train'): KeyError:"),
-        ([("return [P", "yield 1 / 0\n        return [P")], read_train, ":9: Echo.problems('train'): ZeroDivisionError:"),
-        ([("\nclass", ROWS + "\nclass"), ("return [P", "return Rows()\n        [P")], read_train, ":6: Echo.problems('train'): KeyError: 1"),
-        ([("right =", "problem.golden\n        right =")], call_verify, ":11: Echo.verify on problem p: AttributeError:"),
-        ([("right =", "exit('bye')\n        right =")], call_verify, ":11: Echo.verify on problem p: SystemExit: bye"),
-        ([("right =", "raise OSError('a\\nb\\x1b[2J')\n        right =")], call_verify, "OSError: a b\\x1b[2J"),
-        ([("verify(self, problem, response):", "verify(self, problem, response):\n        return 1\n    def verify_batch(self, pairs):\n        return pairs[1]\n    def x(self, problem, response):")], call_batch, ":13: Echo.verify_batch: IndexError:"),
-        ([('yield "a text"', "yield open('/no/such/file')")], read_documents, ":14: Echo.documents: FileNotFoundError:"),
+        ([before(PROBLEMS, "raise KeyError(split)")], read_train, ":9: Echo.problems('train'): KeyError: 'train'"),
+        ([before(PROBLEMS, "yield 1 / 0")], read_train, ":9: Echo.problems('train'): ZeroDivisionError:"),
+        (
+            [("\nclass", ROWS + "\nclass"), before(PROBLEMS, "return Rows()")],
+            read_train,
+            ":6: Echo.problems('train'): KeyError: 1",
+        ),
+        ([before(VERIFY, "problem.golden")], call_verify, ":11: Echo.verify on problem p: AttributeError:"),
+        ([before(VERIFY, "exit('bye')")], call_verify, ":11: Echo.verify on problem p: SystemExit: bye"),
+        ([before(VERIFY, "raise OSError('a\\nb\\x1b[2J')")], call_verify, "OSError: a b\\x1b[2J"),
+        (
+            [("def verify(self, problem, response):", OWN_BATCH)],
+            call_batch,
+            ":13: Echo.verify_batch: IndexError:",
+        ),
+        ([('yield "a text"', "yield open('/no')")], read_documents, ":14: Echo.documents: FileNotFoundError:"),
         ([('yield "a text"', "yield 5")], read_documents, "Echo.documents gave 5 (int); give texts"),
-        ([("self.size = size", "self.size = {}['size']")], call_verify, ":7: Echo cannot be made with its options: KeyError:"),
+        ([("self.size = size", "{}['size']")], call_verify, ":7: Echo cannot be made with its options: KeyError:"),
         ([('f"p{i}", f"Say', '"p", f"Say')], read_train, "two problems have the id 'p'; give each its own"),
         ([('f"p{i}", f"Say', 'i, f"Say')], read_train, "problem 0 has the id 0 (int); give a text"),
         ([('f"Say {i}"', "None")], read_train, "problem 'p0' has the prompt nothing; give a text"),
         ([("str(i)", "{i}")], read_train, "problem 'p0' has the gold {0} (set); give text, numbers, or lists"),
         ([('f"It is {i}"', "7")], read_train, "problem 'p0' has the solution 7 (int); give a text, or None"),
-        ([("response, \"correct\"", "1, \"correct\"")], call_verify, "gave the answer 1 (int); give it as text, or None"),
+        ([('response, "c', '1, "c')], call_verify, "gave the answer 1 (int); give it as text, or None"),
     ],
-)  # fmt: skip
+)
 def test_one_line_names_the_file_the_line_and_the_exception(
     tmp_path: Path, changes: list[tuple[str, str]], act: Callable[[Task], object], message: str
 ) -> None:
@@ -92,10 +113,10 @@ def test_one_line_names_the_file_the_line_and_the_exception(
 
 
 def test_a_sequence_of_the_user_s_own_stays_one(tmp_path: Path) -> None:
-    rows = ROWS.replace('Problem("a", "b", "c") if index == 0 else {}[index]', 'Problem(str(range(3)[index]), "b", "c")')
-    problems = load(tmp_path, ("\nclass", rows + "\nclass"), ("return [P", "return Rows()\n        [P")).problems("test")
-    assert [problem.id for problem in problems] == ["0", "1", "2"]
-    assert [problem.id for problem in problems[1:]] == ["1", "2"]  # type: ignore[index]
+    rows = ROWS.replace('Problem("a", "b", "c") if index == 0 else {}[index]', 'Problem("abc"[index], "b", "c")')
+    problems = load(tmp_path, ("\nclass", rows + "\nclass"), before(PROBLEMS, "return Rows()")).problems("test")
+    assert [problem.id for problem in problems] == ["a", "b", "c"]
+    assert [problem.id for problem in problems[1:]] == ["b", "c"]  # type: ignore[index]
 
 
 class TestTrial:

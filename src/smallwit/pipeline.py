@@ -38,6 +38,7 @@ from smallwit.results import summarise
 from smallwit.run_folder import RunFolder
 from smallwit.smoke import smoke_recipe
 from smallwit.stages.job import Job
+from smallwit.threads import threads_by_model
 
 
 class StageFailed(Exception):
@@ -129,7 +130,7 @@ def _at_work(
             device = resolve_device(recipe.device)
             dtype = resolve_dtype(device, recipe.dtype)
             _check_processes(recipe, device)
-            threads = max(1, cores() // recipe.workers)
+            threads = _threads(recipe, base, device)
             plan = make_plan(recipe, base=base, data_dir=data_dir, device=device, dtype=dtype, threads=threads)
             write_atomically(folder.path / "recipe.resolved.yaml", dump_recipe(recipe))
             yield Conductor(plan, folder, base.resolve(), data_dir, device, dtype, console)
@@ -141,7 +142,7 @@ def _at_work(
 
 
 class Conductor:
-    """Runs the nodes of a plan, at most `recipe.workers` at a time, in the order of the recipe."""
+    """Runs the nodes of a plan in the recipe's order: at most `recipe.workers` at a time, or as the cores allow."""
 
     def __init__(
         self,
@@ -175,7 +176,9 @@ class Conductor:
         with RunProgress(self.console) as progress:
             try:
                 while waiting or running:
-                    for node in self._ready(waiting)[: self.plan.recipe.workers - len(running)]:
+                    for node in self._ready(waiting):
+                        if not self._has_room(node, running):
+                            continue
                         waiting.remove(node)
                         progress.start(node.name)
                         self.ledger.begin(node.key)
@@ -194,6 +197,15 @@ class Conductor:
 
     def _ready(self, waiting: list[Node]) -> list[Node]:
         return [node for node in waiting if all(need in self.manifests for need in node.needs)]
+
+    def _has_room(self, node: Node, running: list[Running]) -> bool:
+        """Whether a node may start beside those that run."""
+        if self.plan.recipe.workers is not None:
+            return len(running) < self.plan.recipe.workers
+        if self.device != "cpu":
+            return not running
+        taken = sum(self.plan.nodes[one.name].threads for one in running)
+        return not running or taken + node.threads <= cores()
 
     def _started(self, node: Node, context: BaseContext) -> Running:
         try:
@@ -337,6 +349,13 @@ def _end_of(name: str, message: Message) -> BaseException:
             return StageFailed(f"stage {name}: its process was {why}; run the same command again to go on from here")
         case _:  # it was told to stop, by somebody else
             return KeyboardInterrupt()
+
+
+def _threads(recipe: Recipe, base: Path, device: str) -> int | dict[str, int]:
+    """An equal share of the cores for each worker; without a number of workers, what the models are worth."""
+    if recipe.workers is None and device == "cpu":
+        return threads_by_model(recipe, base, cores())
+    return max(1, cores() // (recipe.workers or 1))
 
 
 def _check_processes(recipe: Recipe, device: str) -> None:

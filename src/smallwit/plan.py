@@ -1,7 +1,7 @@
 """From a recipe to the graph of what must be computed, each node with a key that says what it depends on."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
@@ -42,6 +42,7 @@ NOT_COMPUTING = (
     "results.py",
     "run_folder.py",
     "smoke.py",
+    "threads.py",
 )
 
 
@@ -101,8 +102,12 @@ def code_version() -> str:
     return digest.hexdigest()[:16]
 
 
-def make_plan(recipe: Recipe, *, base: Path, data_dir: Path | None, device: str, dtype: str, threads: int) -> Plan:
+def make_plan(
+    recipe: Recipe, *, base: Path, data_dir: Path | None, device: str, dtype: str, threads: int | Mapping[str, int]
+) -> Plan:
     """Every node that the recipe asks for. Keys hold code, configuration, inputs, data, seed, number format, device.
+
+    `threads` are those of every node, or for each model of the recipe those of the nodes that work with it.
 
     Raises `UserError` for a stage at equal compute that has nothing left to spend, and for what the tasks refuse.
     """
@@ -119,7 +124,10 @@ def make_plan(recipe: Recipe, *, base: Path, data_dir: Path | None, device: str,
     }
     models = {name: _model_identity(recipe, name, base) for name in recipe.models}
 
-    def add(name: str, kind: str, target: str, config: Any, needs: list[str], inputs: list[str], count: int) -> None:
+    def add(
+        name: str, kind: str, target: str, config: Any, needs: list[str], inputs: list[str], own: int | None = None
+    ) -> None:
+        count = own or _threads_of(inputs, recipe, threads)
         keys = {need: plan.nodes[need].key for need in needs}
         origins = {model: models[model] for model in inputs if model in models}
         data = {"kind": kind, "name": target, "config": config, "needs": keys, "models": origins, "threads": count}
@@ -135,9 +143,8 @@ def make_plan(recipe: Recipe, *, base: Path, data_dir: Path | None, device: str,
 
     if recipe.tokenizer is not None:
         config = [recipe.tokenizer.model_dump(), tasks(None)]
-        add("tokenizer", "tokenizer", "tokenizer", config, [], [], threads)
+        add("tokenizer", "tokenizer", "tokenizer", config, [], [])
     for stage in recipe.stages:
-        count = stage.threads or threads
         inputs = _inputs(stage, recipe)
         needs = [name for name in inputs if name in plan.nodes] + tokens(inputs)
         read = tasks(_tasks_read(stage, recipe))
@@ -156,13 +163,21 @@ def make_plan(recipe: Recipe, *, base: Path, data_dir: Path | None, device: str,
                 needs.append(stage.equal_compute)
             else:
                 remaining_flops(stage, target, declared_flops(recipe, stage.from_) or 0.0)
-        add(stage.name, stage.kind, stage.name, config, needs, inputs, count)
+        add(stage.name, stage.kind, stage.name, config, needs, inputs, stage.threads)
     protocol = recipe.evaluation.model_dump(mode="json", exclude={"stages"})
     for name in plan.measured:
         needs = ([name] if name in plan.nodes else []) + tokens([name])
         config = [protocol, tasks(recipe.evaluation.tasks)]
-        add(f"evaluate {name}", "evaluate", name, config, needs, [name], threads)
+        add(f"evaluate {name}", "evaluate", name, config, needs, [name])
     return plan
+
+
+def _threads_of(inputs: Iterable[str], recipe: Recipe, threads: int | Mapping[str, int]) -> int:
+    """The threads of a node: as many as the largest of the models that its inputs began as wants."""
+    if isinstance(threads, int):
+        return threads
+    makers = {stage.name for stage in recipe.stages if not isinstance(stage, TrainStage)}
+    return max((threads[recipe.first_model_name(name)] for name in inputs if name not in makers), default=1)
 
 
 def _tasks_read(stage: Stage, recipe: Recipe) -> list[str]:

@@ -239,7 +239,7 @@ class _MetricsLog:
         self.reported = 0.0
 
     def rewind(self, step: int) -> None:
-        """Drop what a killed attempt logged after the checkpoint at `step`; steps before it that are missing are said."""
+        """Drop what a killed attempt logged after the checkpoint at `step`; say how many before it are missing."""
         content = self.path.read_bytes() if step and self.path.is_file() else b""
         numbered = [(_step_of(line), line) for line in content.splitlines()]
         # What is no whole line was cut short, after the checkpoint: up to there the disk has had everything.

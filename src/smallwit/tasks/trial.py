@@ -11,7 +11,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -81,13 +80,14 @@ def try_out(trial: Trial) -> None:
 
 def _listen(process: "subprocess.Popen[bytes]", name: str) -> None:
     """Read what the trial says until it is done."""
-    doing, deadline = "", float("inf")
-    for line in _lines(process, lambda: deadline):
-        if line is None:
-            raise UserError(f"task {name}: {doing} gave nothing within {SECONDS:g} seconds; find out where it hangs")
+    doing = ""
+    for line in _lines(process):
         match line:
             case ["calls", str(doing)]:
-                deadline = time.monotonic() + SECONDS
+                continue
+            case None:
+                what = f"{doing} gave nothing within {SECONDS:g} seconds"
+                raise UserError(f"task {name}: {what}; find out where it hangs")
             case ["refused", str(text)]:
                 raise UserError(text)
             case ["done"]:
@@ -97,19 +97,19 @@ def _listen(process: "subprocess.Popen[bytes]", name: str) -> None:
     raise UserError(f"task {name}: {what} (status {status}); run it alone to see why")
 
 
-def _lines(process: "subprocess.Popen[bytes]", deadline: Callable[[], float]) -> Iterator[Any]:
-    """The lines of JSON that the process writes; `None` when there is none in time."""
+def _lines(process: "subprocess.Popen[bytes]") -> Iterator[Any]:
+    """The lines of JSON that the process writes; `None` when none comes within the time for a call after the first."""
     assert process.stdout is not None
-    pending = b""
+    pending, patience = b"", None
     while True:
-        left = deadline() - time.monotonic()
-        if not select.select([process.stdout], [], [], None if left == float("inf") else max(0.0, left))[0]:
+        if not select.select([process.stdout], [], [], patience)[0]:
             yield None
         received = os.read(process.stdout.fileno(), 65536)
         if not received:
             return
         *whole, pending = (pending + received).split(b"\n")
         yield from map(json.loads, whole)
+        patience = SECONDS
 
 
 # ---- in the process of its own

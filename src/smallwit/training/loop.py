@@ -134,8 +134,8 @@ class Trainer:
         validate: Callable[[], dict[str, float]] | None = None,
         validate_every: int = 0,
     ) -> None:
-        """Take steps until the budget is spent. `on_step` gets each step's metrics. Saves every `checkpoint_seconds`, after
-        `on_step`, but not at the end.
+        """Take steps until the budget is spent. `on_step` gets each step's metrics; after it a checkpoint is saved,
+        every `checkpoint_seconds` and not at the end.
 
         Raises `TrainingStopped` when losses stay non-finite or too many verdicts fail.
         """
