@@ -38,7 +38,7 @@ from smallwit.results import summarise
 from smallwit.run_folder import RunFolder
 from smallwit.smoke import smoke_recipe
 from smallwit.stages.job import Job
-from smallwit.threads import threads_by_model
+from smallwit.threads import fits, threads_by_model
 
 
 class StageFailed(Exception):
@@ -200,12 +200,9 @@ class Conductor:
 
     def _has_room(self, node: Node, running: list[Running]) -> bool:
         """Whether a node may start beside those that run."""
-        if self.plan.recipe.workers is not None:
-            return len(running) < self.plan.recipe.workers
-        if self.device != "cpu":
-            return not running
-        taken = sum(self.plan.nodes[one.name].threads for one in running)
-        return not running or taken + node.threads <= cores()
+        if self.plan.recipe.workers is not None or self.device != "cpu":
+            return len(running) < (self.plan.recipe.workers or 1)
+        return fits(node.threads, [self.plan.nodes[one.name].threads for one in running], cores())
 
     def _started(self, node: Node, context: BaseContext) -> Running:
         try:

@@ -8,6 +8,7 @@ Threads are part of keys. Their number follows from the machine's cores and the 
 many stages there are: one more, or one less, leaves what is done as it is.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from smallwit.recipe.schema import ModelSpec, Recipe
@@ -19,6 +20,11 @@ _WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
 def threads_by_model(recipe: Recipe, base: Path, cores: int) -> dict[str, int]:
     """For each model of the recipe, the threads for a process that works with it: at least 1, at most `cores`."""
     return {name: _threads(_parameters(recipe, spec, base), cores) for name, spec in recipe.models.items()}
+
+
+def fits(threads: int, taken: Sequence[int], cores: int) -> bool:
+    """Whether a process of so many threads may start beside others. The first may always."""
+    return not taken or sum(taken) + threads <= cores
 
 
 def _threads(parameters: int | None, cores: int) -> int:
