@@ -114,7 +114,11 @@ def make_plan(
     plan = Plan(recipe)
     if "tokenizer" in [*recipe.models, *(stage.name for stage in recipe.stages)]:
         raise UserError("recipe: 'tokenizer' is the name of what the section tokenizer makes; give the model another")
-    identities = {name: _task_identity(name, options, data_dir, base) for name, options in recipe.tasks.items()}
+    # As JSON: YAML knows dates, which keys do not.
+    options = recipe.model_dump(mode="json", include={"tasks"})["tasks"]
+    identities = {
+        name: [options[name], *_task_identity(name, given, data_dir, base)] for name, given in recipe.tasks.items()
+    }
     common = {
         "code": code_version(),
         "libraries": {name: version(name) for name in LIBRARIES},
@@ -124,10 +128,7 @@ def make_plan(
     }
     models = {name: _model_identity(recipe, name, base) for name in recipe.models}
 
-    def add(
-        name: str, kind: str, target: str, config: Any, needs: list[str], inputs: list[str], own: int | None = None
-    ) -> None:
-        count = own or _threads_of(inputs, recipe, threads)
+    def add(name: str, kind: str, target: str, config: Any, needs: list[str], inputs: list[str], count: int) -> None:
         keys = {need: plan.nodes[need].key for need in needs}
         origins = {model: models[model] for model in inputs if model in models}
         data = {"kind": kind, "name": target, "config": config, "needs": keys, "models": origins, "threads": count}
@@ -143,7 +144,7 @@ def make_plan(
 
     if recipe.tokenizer is not None:
         config = [recipe.tokenizer.model_dump(), tasks(None)]
-        add("tokenizer", "tokenizer", "tokenizer", config, [], [])
+        add("tokenizer", "tokenizer", "tokenizer", config, [], [], _threads([], recipe, threads))
     for stage in recipe.stages:
         inputs = _inputs(stage, recipe)
         needs = [name for name in inputs if name in plan.nodes] + tokens(inputs)
@@ -163,21 +164,27 @@ def make_plan(
                 needs.append(stage.equal_compute)
             else:
                 remaining_flops(stage, target, declared_flops(recipe, stage.from_) or 0.0)
-        add(stage.name, stage.kind, stage.name, config, needs, inputs, stage.threads)
+        add(stage.name, stage.kind, stage.name, config, needs, inputs, _threads(inputs, recipe, threads, stage))
     protocol = recipe.evaluation.model_dump(mode="json", exclude={"stages"})
     for name in plan.measured:
         needs = ([name] if name in plan.nodes else []) + tokens([name])
         config = [protocol, tasks(recipe.evaluation.tasks)]
-        add(f"evaluate {name}", "evaluate", name, config, needs, [name])
+        add(f"evaluate {name}", "evaluate", name, config, needs, [name], _threads([name], recipe, threads))
     return plan
 
 
-def _threads_of(inputs: Iterable[str], recipe: Recipe, threads: int | Mapping[str, int]) -> int:
-    """The threads of a node: as many as the largest of the models that its inputs began as wants."""
+def _threads(
+    inputs: Iterable[str], recipe: Recipe, threads: int | Mapping[str, int], stage: Stage | None = None
+) -> int:
+    """The threads of a node: its stage's own, or as many as the largest of the models that its inputs began as wants,
+    and at least one for each of its processes."""
+    if stage is not None and stage.threads is not None:
+        return stage.threads
     if isinstance(threads, int):
         return threads
-    makers = {stage.name for stage in recipe.stages if not isinstance(stage, TrainStage)}
-    return max((threads[recipe.first_model_name(name)] for name in inputs if name not in makers), default=1)
+    fewest = stage.processes if isinstance(stage, TrainStage) else 1
+    makers = {other.name for other in recipe.stages if not isinstance(other, TrainStage)}
+    return max([fewest, *(threads[recipe.first_model_name(name)] for name in inputs if name not in makers)])
 
 
 def _tasks_read(stage: Stage, recipe: Recipe) -> list[str]:
@@ -209,11 +216,11 @@ def _inputs(stage: Stage, recipe: Recipe) -> list[str]:
     return [stage.model, *answers]
 
 
-def _task_identity(name: str, options: dict[str, Any], data_dir: Path | None, base: Path) -> Any:
-    """A task's options, the bytes of the user's own file, and the content of the data it reads."""
+def _task_identity(name: str, options: dict[str, Any], data_dir: Path | None, base: Path) -> list[Any]:
+    """The bytes of the user's own file, and the content of the data that a task reads."""
     fingerprint = getattr(load_task(name, options, data_dir, base), "fingerprint", None)
     own = hashlib.sha256(task_bytes(name, options, base)).hexdigest()
-    return [options, own, fingerprint() if fingerprint is not None else None]
+    return [own, fingerprint() if fingerprint is not None else None]
 
 
 def _tokenizer_identity(stage: ConstructStage, recipe: Recipe, base: Path) -> str | None:

@@ -49,7 +49,8 @@ def _named(path: Path, name: str, kind: str, others: str, fits: Callable[[Any], 
 
 
 def _run(path: Path) -> ModuleType:
-    digest = hashlib.sha256(path.read_bytes() + str(path.resolve()).encode()).hexdigest()[:16]
+    content = path.read_bytes()
+    digest = hashlib.sha256(content + str(path.resolve()).encode()).hexdigest()[:16]
     name = f"smallwit_user_file_{digest}"
     if name in sys.modules:
         return sys.modules[name]
@@ -60,7 +61,8 @@ def _run(path: Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses and pickles look their module up by name
     try:
         with guarded(path):
-            spec.loader.exec_module(module)
+            # These bytes, which keys are made of, and no bytecode of the same second's that the loader would take.
+            exec(compile(content, str(path), "exec", dont_inherit=True), module.__dict__)
     except UserError:
         del sys.modules[name]
         raise
@@ -96,7 +98,7 @@ def _described(error: BaseException) -> str:
 def line_of(error: BaseException, path: Path) -> str:
     """`:line` where an error in the user's file arose, if it is known."""
     if isinstance(error, SyntaxError):
-        return f":{error.lineno}"
+        return f":{error.lineno}" if error.lineno is not None else ""
     lines = []
     trace = error.__traceback__
     while trace is not None:

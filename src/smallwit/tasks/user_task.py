@@ -163,6 +163,14 @@ class _Rows(Sequence[Problem]):
 
 def make_task(made: type, where: str, arguments: dict[str, Any], data_dir: Path | None) -> Any:
     """`made(**arguments)`; options that it does not take or that are missing are named."""
+    arguments = _checked_options(made, where, arguments, data_dir)
+    try:
+        return made(**arguments)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: cannot be made with its options: {error}".splitlines()[0]) from error
+
+
+def _checked_options(made: type, where: str, arguments: dict[str, Any], data_dir: Path | None) -> dict[str, Any]:
     parameters = dict(inspect.signature(made).parameters)
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     collecting = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -173,18 +181,13 @@ def make_task(made: type, where: str, arguments: dict[str, Any], data_dir: Path 
     for name in known:
         if parameters[name].default is inspect.Parameter.empty and name not in arguments:
             raise UserError(f"{where}: option '{name}' is missing; add it to the task's options")
-    if "data_dir" in parameters:
-        arguments = {**arguments, "data_dir": data_dir}
-    try:
-        return made(**arguments)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{where}: cannot be made with its options: {error}".splitlines()[0]) from error
+    return {**arguments, "data_dir": data_dir} if "data_dir" in parameters else arguments
 
 
 def make_user_task(made: type, path: Path, class_name: str, arguments: dict[str, Any], data_dir: Path | None) -> Task:
     """The task of a class in a user's file. Raises `UserError`, one line, for whatever is wrong with it."""
     with guarded(path, f"{class_name} cannot be made with its options"):
-        task = make_task(made, f"{path}: {class_name}", arguments, data_dir)
+        task = made(**_checked_options(made, f"{path}: {class_name}", arguments, data_dir))
     return UserTask(task, path, class_name)
 
 
