@@ -31,13 +31,13 @@ def check_tasks(check: Check, data_dir: Path | None, read_data: bool) -> None:
     and the task does not have."""
     tasks = _load_tasks(check, data_dir)
     _isolated(check, tasks)
-    _tried_out(check, tasks, data_dir, read_data)
     if read_data:
         read: set[tuple[str, str, int]] = set()
         for what, name, skip, place in _needs(check.recipe):
             if (what, name, skip) not in read:
                 read.add((what, name, skip))
                 _has_problems(check, tasks[name], what, skip, place)
+    _tried_out(check, tasks, data_dir, read_data)
 
 
 def _load_tasks(check: Check, data_dir: Path | None) -> "dict[str, Task]":

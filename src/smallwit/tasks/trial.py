@@ -85,6 +85,9 @@ def _listen(process: "subprocess.Popen[bytes]", name: str) -> None:
         match line:
             case ["calls", str(doing)]:
                 continue
+            case None if not doing:
+                # It may be a download. Nobody should wonder what it is that takes so long.
+                print(f"smallwit: task {name}: its problems are still being read", file=sys.stderr)
             case None:
                 what = f"{doing} gave nothing within {SECONDS:g} seconds"
                 raise UserError(f"task {name}: {what}; find out where it hangs")
@@ -98,18 +101,18 @@ def _listen(process: "subprocess.Popen[bytes]", name: str) -> None:
 
 
 def _lines(process: "subprocess.Popen[bytes]") -> Iterator[Any]:
-    """The lines of JSON that the process writes; `None` when none comes within the time for a call after the first."""
+    """The lines of JSON that the process writes; `None` whenever none comes within the time for a call."""
     assert process.stdout is not None
-    pending, patience = b"", None
+    pending = b""
     while True:
-        if not select.select([process.stdout], [], [], patience)[0]:
+        if not select.select([process.stdout], [], [], SECONDS)[0]:
             yield None
+            continue
         received = os.read(process.stdout.fileno(), 65536)
         if not received:
             return
         *whole, pending = (pending + received).split(b"\n")
         yield from map(json.loads, whole)
-        patience = SECONDS
 
 
 # ---- in the process of its own
