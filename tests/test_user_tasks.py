@@ -158,8 +158,8 @@ class TestTrial:
         assert "ended its process (status 3); run it alone" in dry_run("import os; os._exit(3)")
 
     def test_a_verify_that_accepts_none_of_its_own_solutions(self, dry_run: Callable[..., str]) -> None:
-        said = dry_run("return Verdict(0.0, 0.0, None, 'wrong')")
-        assert "task sums: the first 8 worked solutions score 0 by its own verify" in said
+        said = dry_run("return Verdict(1.0, 0.0, None, 'correct')")
+        assert "task sums: the first 8 worked solutions score 0 by its own verify, strictly read" in said
 
     def test_a_reward_function_that_fails(self, dry_run: Callable[..., str]) -> None:
         assert "pay.py:2: pay on problem train-0-0: ZeroDivisionError" in dry_run("pass", reward="return 1 / 0")

@@ -3,6 +3,7 @@
 It has a process of its own, which is killed when a verdict takes too long: what hangs may hang where no signal reaches.
 """
 
+import faulthandler
 import hashlib
 import json
 import os
@@ -129,8 +130,13 @@ def main() -> int:
         def say(*words: str) -> None:
             print(json.dumps(words), file=out, flush=True)
 
+        def calls(what: str) -> None:
+            # For the case that the one who listens is killed: this needs no turn of the interpreter's.
+            faulthandler.dump_traceback_later(2 * SECONDS, exit=True, file=nowhere)
+            say("calls", what)
+
         try:
-            _try(pickle.load(sys.stdin.buffer), lambda what: say("calls", what))
+            _try(pickle.load(sys.stdin.buffer), calls)
         except UserError as error:
             say("refused", str(error))
         else:
@@ -150,14 +156,14 @@ def _try(trial: Trial, calls: Callable[[str], None]) -> None:
             for reference, function in functions.items():
                 calls(f"the reward function {reference} on the answer to problem {problem.id}")
                 function(problem, response, verdict)
-        if not isinstance(task, UserTask) or problem.solution is None or verdict.score != 0.0:
+        if not isinstance(task, UserTask) or problem.solution is None or verdict.strict != 0.0:
             return
         worst += 1
     if worst:
         solutions = f"the first {worst} worked solutions score" if worst > 1 else "its worked solution scores"
         raise UserError(
-            f"task {trial.name}: {solutions} 0 by its own verify; let verify accept a problem's solution "
-            "(smallwit.tasks.check_gold lists those it does not)"
+            f"task {trial.name}: {solutions} 0 by its own verify, strictly read; let it accept a problem's solution "
+            "(smallwit.tasks.check_gold lists those that it does not)"
         )
 
 

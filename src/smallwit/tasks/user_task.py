@@ -203,6 +203,8 @@ def _check_method(method: Any, name: str, arguments: str, where: str) -> None:
     inherited = getattr(method, "__func__", None) is getattr(Task, name)
     if not callable(method) or inherited:
         raise UserError(f"{where} has no method {name}; define {name}{arguments}")
+    if inspect.iscoroutinefunction(method):
+        raise UserError(f"{where}.{name} is async, and nobody awaits it; define it by def alone")
     try:
         inspect.signature(cast(Any, method)).bind(*[None] * len(arguments.split(",")))
     except TypeError as error:
