@@ -13,7 +13,7 @@ from smallwit.recipe.rewards import FunctionReward, Overlong, ResponseReward, Re
 class TokenizerSpec(Section):
     """A tokenizer trained on the tasks' training text. Only models made with `new` need one."""
 
-    vocabulary: PositiveInt = 512
+    vocabulary: int = Field(default=512, ge=259, description="tokens, of which 256 are the bytes and 3 control turns")
     documents: PositiveInt = 3000
     """Problems of each task, and as many of its documents, that the tokenizer is trained on."""
 
