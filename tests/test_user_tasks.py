@@ -86,6 +86,11 @@ def before(place: str, line: str) -> tuple[str, str]:
             ":6: Echo.problems('train'): KeyError: 1",
         ),
         ([before(VERIFY, "problem.golden")], call_verify, ":11: Echo.verify on problem p: AttributeError:"),
+        (
+            [before(VERIFY, "compile('1 +', 'answer', 'eval')")],
+            call_verify,
+            ":11: Echo.verify on problem p: SyntaxError:",
+        ),
         ([before(VERIFY, "exit('bye')")], call_verify, ":11: Echo.verify on problem p: SystemExit: bye"),
         ([before(VERIFY, "raise OSError('a\\nb\\x1b[2J')")], call_verify, "OSError: a b\\x1b[2J"),
         (

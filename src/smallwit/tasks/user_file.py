@@ -97,7 +97,7 @@ def _described(error: BaseException) -> str:
 
 def line_of(error: BaseException, path: Path) -> str:
     """`:line` where an error in the user's file arose, if it is known."""
-    if isinstance(error, SyntaxError):
+    if isinstance(error, SyntaxError) and error.filename == str(path):
         return f":{error.lineno}" if error.lineno is not None else ""
     lines = []
     trace = error.__traceback__
