@@ -62,7 +62,7 @@ def _run(path: Path) -> ModuleType:
     try:
         with guarded(path):
             # These bytes, which keys are made of, and no bytecode of the same second's that the loader would take.
-            exec(compile(content, str(path), "exec", dont_inherit=True), module.__dict__)
+            exec(compile(content, str(path.resolve()), "exec", dont_inherit=True), module.__dict__)
     except UserError:
         del sys.modules[name]
         raise
@@ -97,12 +97,13 @@ def _described(error: BaseException) -> str:
 
 def line_of(error: BaseException, path: Path) -> str:
     """`:line` where an error in the user's file arose, if it is known."""
-    if isinstance(error, SyntaxError) and error.filename == str(path):
+    file = str(path.resolve())
+    if isinstance(error, SyntaxError) and error.filename == file:
         return f":{error.lineno}" if error.lineno is not None else ""
     lines = []
     trace = error.__traceback__
     while trace is not None:
-        if Path(trace.tb_frame.f_code.co_filename) in (path, path.absolute()):
+        if trace.tb_frame.f_code.co_filename == file:
             lines.append(trace.tb_lineno)
         trace = trace.tb_next
     return f":{lines[-1]}" if lines else ""
