@@ -1,5 +1,6 @@
 """The same seed gives the same weights, bit for bit, whether or not training was interrupted."""
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +18,8 @@ from smallwit.objectives.divergence import ForwardKL
 from smallwit.recipe.objectives import ObjectiveSpec
 from smallwit.recipe.schema import LoRA, Optimizer, Rollouts
 from smallwit.rollout.local import LocalEngine
+from smallwit.stages.job import Reporter
+from smallwit.stages.train import _MetricsLog
 from smallwit.tasks.wordmath import WordMath
 from smallwit.training.annotators import ForwardPass, annotators_of
 from smallwit.training.checkpoint import KEPT, Checkpoints
@@ -299,3 +302,28 @@ def test_a_critic_and_rollouts_that_several_steps_share_survive_a_checkpoint(tmp
 def test_a_critic_is_no_part_of_the_model() -> None:
     trainer = ppo_trainer()
     assert not [name for name in trainer.model.state_dict() if "critic" in name]
+
+
+@pytest.mark.parametrize(
+    ("log", "kept", "said"),
+    [
+        (b'{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st', [1, 2], []),
+        (b'{"step": 1}\n{"step": 2}\n\0\0\0}\n', [1, 2], []),
+        (
+            b'{"step": 1}\n\xff\xfe\n[]\n7\n',
+            [1],
+            ["lacks 1 of the 2 steps"],
+        ),
+        (b"", [], ["lacks 2 of the 2 steps"]),
+    ],
+    ids=["behind the checkpoint", "cut short", "damaged", "gone"],
+)
+def test_the_log_goes_back_to_the_checkpoint_and_says_what_it_lacks(
+    tmp_path: Path, log: bytes, kept: list[int], said: list[str]
+) -> None:
+    heard: list[str] = []
+    reporter = Reporter(progress=lambda share, text: None, say=heard.append, stopping=lambda: False)
+    (tmp_path / "log").write_bytes(log)
+    _MetricsLog(tmp_path / "log", joint_trainer(), reporter).rewind(2)
+    assert [json.loads(line)["step"] for line in (tmp_path / "log").read_text().splitlines()] == kept
+    assert heard == [f"its log is damaged and {what} before the checkpoint" for what in said]
