@@ -171,7 +171,7 @@ class TestRun:
         done = smallwit("run", str(recipe))
         assert done.returncode == 2
         assert done.stderr == (
-            "smallwit: tiny.yaml:14: own.py:12: Own.problems('train'): ZeroDivisionError: division by zero\n"
+            "smallwit: tiny.yaml:11: own.py:11: Own.problems('train'): ZeroDivisionError: division by zero\n"
         )
 
     def test_an_unexpected_error_keeps_its_traceback(self, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
