@@ -107,7 +107,7 @@ def recipe(rows: Mapping[str, Sequence[Curve]]) -> Recipe:
             "workers": 2,
             "tasks": quickstart.tasks,
             # That of the stranger, the teacher with other tokens.
-            "tokenizer": {"vocabulary": 240},
+            "tokenizer": {"vocabulary": 320},
             "models": {name: {"folder": artifact(name)} for name in GIVEN} | {"new": student},
             "stages": [
                 {

@@ -1,9 +1,11 @@
 """The same seed gives the same weights, bit for bit, whether or not training was interrupted."""
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +18,8 @@ from smallwit.objectives.divergence import ForwardKL
 from smallwit.recipe.objectives import ObjectiveSpec
 from smallwit.recipe.schema import LoRA, Optimizer, Rollouts
 from smallwit.rollout.local import LocalEngine
+from smallwit.stages.job import Reporter
+from smallwit.stages.train import _MetricsLog
 from smallwit.tasks.wordmath import WordMath
 from smallwit.training.annotators import ForwardPass, annotators_of
 from smallwit.training.checkpoint import KEPT, Checkpoints
@@ -93,12 +97,12 @@ class Killed(Exception):
 
 
 def run(trainer: Trainer, folder: Path, *, kill_after: int | None = None, key: str = "key") -> list[dict[str, float]]:
-    """Resume and run on, with a checkpoint at every step; raises `Killed` after the step `kill_after`."""
+    """Resume and run on, with a checkpoint at every step; raises `Killed` in the step after `kill_after`."""
     log: list[dict[str, float]] = []
 
     def on_step(metrics: dict[str, float]) -> None:
         log.append({name: value for name, value in metrics.items() if name != "seconds"})
-        if metrics["step"] == kill_after:
+        if kill_after is not None and metrics["step"] == kill_after + 1:
             raise Killed
 
     def validate() -> dict[str, float]:
@@ -144,6 +148,22 @@ def test_resumed_training_ends_with_the_weights_of_an_uninterrupted_run(
     assert run(resumed, tmp_path / "killed") == whole_log[kill_after:]
     assert same_bits(weights(resumed.model), weights(whole.model))
     assert state_of(resumed) == state_of(whole)
+
+
+def test_a_step_is_logged_before_it_is_saved(tmp_path: Path) -> None:
+    """Killed as soon as a checkpoint is there: what goes on from it never logs the step again."""
+
+    class Deadly(Checkpoints):
+        def save(self, *arguments: Any) -> None:
+            super().save(*arguments)
+            raise Killed
+
+    log: list[dict[str, float]] = []
+    with pytest.raises(Killed):
+        joint_trainer().run(Deadly(tmp_path, "key"), checkpoint_seconds=1e-9, on_step=log.append)
+    saved = Checkpoints(tmp_path, "key").load()
+    assert saved is not None
+    assert [metrics["step"] for metrics in log] == [saved[1]["step"]]
 
 
 def test_best_weights_survive_an_interruption(tmp_path: Path) -> None:
@@ -282,3 +302,28 @@ def test_a_critic_and_rollouts_that_several_steps_share_survive_a_checkpoint(tmp
 def test_a_critic_is_no_part_of_the_model() -> None:
     trainer = ppo_trainer()
     assert not [name for name in trainer.model.state_dict() if "critic" in name]
+
+
+@pytest.mark.parametrize(
+    ("log", "kept", "said"),
+    [
+        (b'{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st', [1, 2], []),
+        (b'{"step": 1}\n{"step": 2}\n\0\0\0}\n', [1, 2], []),
+        (
+            b'{"step": 1}\n\xff\xfe\n[]\n7\n',
+            [1],
+            ["lacks 1 of the 2 steps"],
+        ),
+        (b"", [], ["lacks 2 of the 2 steps"]),
+    ],
+    ids=["behind the checkpoint", "cut short", "damaged", "gone"],
+)
+def test_the_log_goes_back_to_the_checkpoint_and_says_what_it_lacks(
+    tmp_path: Path, log: bytes, kept: list[int], said: list[str]
+) -> None:
+    heard: list[str] = []
+    reporter = Reporter(progress=lambda share, text: None, say=heard.append, stopping=lambda: False)
+    (tmp_path / "log").write_bytes(log)
+    _MetricsLog(tmp_path / "log", joint_trainer(), reporter).rewind(2)
+    assert [json.loads(line)["step"] for line in (tmp_path / "log").read_text().splitlines()] == kept
+    assert heard == [f"its log is damaged and {what} before the checkpoint" for what in said]

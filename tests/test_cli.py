@@ -162,16 +162,25 @@ class TestRun:
     def test_an_interrupt_is_status_130_and_says_how_to_go_on(
         self, recipe: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        Path("own.py").write_text(TASK.replace("return [Problem", "raise KeyboardInterrupt\n        return [Problem"))
+        Path("own.py").write_text(TASK + "    def __init__(self):\n        raise KeyboardInterrupt\n")
         assert main(["run", str(recipe)]) == 130
         assert capsys.readouterr().err == "smallwit: interrupted; run the same command again to go on from here\n"
 
-    def test_an_unexpected_error_keeps_its_traceback_and_is_status_1(self, recipe: Path) -> None:
+    def test_an_error_of_the_user_s_own_code_is_one_line_and_status_2(self, recipe: Path) -> None:
         Path("own.py").write_text(TASK.replace("return [Problem", "1 / 0\n        return [Problem"))
         done = smallwit("run", str(recipe))
-        assert done.returncode == 1
-        assert "Traceback" in done.stderr
-        assert "ZeroDivisionError" in done.stderr
+        assert done.returncode == 2
+        assert done.stderr == (
+            "smallwit: tiny.yaml:11: own.py:11: Own.problems('train'): ZeroDivisionError: division by zero\n"
+        )
+
+    def test_an_unexpected_error_keeps_its_traceback(self, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fault(*arguments: object, **named: object) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr("smallwit.recipe.file.check_recipe", fault)
+        with pytest.raises(ZeroDivisionError):
+            main(["run", str(recipe)])
 
     @pytest.mark.slow
     def test_a_recipe_runs_without_a_terminal_and_its_report_can_be_made_again(self, recipe: Path) -> None:

@@ -74,7 +74,7 @@ class TestSignals:
     def test_a_second_ctrl_c_stops_at_once(self, tmp_path: Path) -> None:
         """The evaluation is in a verifier that never comes back, so it cannot notice the first."""
         recipe = micro.write(tmp_path, micro.SHORT)
-        stuck = micro.TASK.replace("right =", "import time; time.sleep(1000)\n        right =")
+        stuck = micro.TASK.replace("score =", "right or __import__('time').sleep(1000)\n        score =")
         (tmp_path / "sums.py").write_text(stuck)
 
         def twice() -> None:

@@ -171,18 +171,19 @@ class TestFailure:
             micro.run(recipe, tmp_path / "run", *overrides)
         return f"{type(caught.value).__name__}: {caught.value}"
 
-    def test_a_stage_that_fails_is_named_with_the_reason(self, tmp_path: Path) -> None:
-        broken = TASK.replace("right =", "1 / 0\n        right =")
-        message = self.failing(tmp_path, broken)
-        assert message.startswith("StageFailed: stage evaluate sft: Traceback")
-        assert "sums.py" in message
-        assert message.rstrip().endswith("ZeroDivisionError: division by zero")
-
-    def test_what_the_user_can_mend_is_one_line(self, tmp_path: Path) -> None:
-        message = self.failing(tmp_path, TASK.replace("return Verdict(", "return (").replace("score, score,", "score,"))
-        assert message.startswith("UserError: stage evaluate sft: ")
-        assert "Sums.verify gave (" in message
-        assert "\n" not in message
+    @pytest.mark.parametrize(
+        ("verdict", "why"),
+        [
+            ("right or 1 / 0", "sums.py:19: Sums.verify on problem test-8-0: ZeroDivisionError: division by zero"),
+            ("if not right: return 0", "sums.py: Sums.verify gave 0 (int); give a smallwit.tasks.Verdict"),
+        ],
+    )
+    def test_what_the_user_can_mend_is_one_line_that_names_the_stage(
+        self, tmp_path: Path, verdict: str, why: str
+    ) -> None:
+        """The verifier fails of a wrong answer, which nobody gives it before the stage runs."""
+        message = self.failing(tmp_path, TASK.replace("score =", f"{verdict}\n        score ="))
+        assert message == f"UserError: stage evaluate sft: {tmp_path}/{why}"
 
     def test_training_that_goes_astray_stops_with_advice(self, tmp_path: Path) -> None:
         message = self.failing(tmp_path, TASK, "stages.sft.optimizer.lr=1e38", "stages.sft.steps=20")
@@ -206,9 +207,9 @@ class TestFailure:
             "    objectives: [{kind: cross_entropy, source: demos}]\n    steps: 1000000\n"
             "  - name: wrong\n    kind: answers\n    model: sft\n    problems: 2\n    max_new_tokens: 4\n"
         )
-        nothing_is_right = TASK.replace("score = 1.0 if right else", "score = 0.0 *")
+        all_or_nothing = TASK.replace("else 0.5 *", "else 0.0 *")
         started = time.monotonic()
-        message = self.failing(tmp_path, nothing_is_right, "workers=3", text=text)
+        message = self.failing(tmp_path, all_or_nothing, "workers=3", text=text)
         assert message.startswith("UserError: stage wrong: sft answered 2 problems and the verifier accepted none")
         assert time.monotonic() - started < 60
         assert workers() == []
@@ -230,14 +231,24 @@ class TestFailure:
         assert "its process was killed, perhaps for want of memory" in message
 
     @pytest.mark.slow
-    @pytest.mark.parametrize(("exception", "status"), [("1 / 0", 1), ("", 0)])
+    @pytest.mark.parametrize(
+        ("line", "setting", "status", "said"),
+        [
+            ("right or 1 / 0", "steps=4", 2, "smallwit: stage evaluate sft: "),
+            ("", "optimizer.lr=1e38", 1, "smallwit: stage sft: step "),
+            ("", "steps=4", 0, ""),
+        ],
+    )
     def test_the_exit_status_tells_them_apart(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], exception: str, status: int
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, setting: str, status: int, said: str
     ) -> None:
-        recipe = micro.write(tmp_path, SHORT)
-        (tmp_path / "sums.py").write_text(TASK.replace("right =", f"{exception}\n        right ="))
-        assert main(["run", str(recipe), "--run-dir", str(tmp_path / "run")]) == status
-        assert capsys.readouterr().err.startswith("smallwit: stage evaluate sft: Traceback" if status else "")
+        recipe = micro.write(tmp_path, SHORT.replace("steps: 4", "steps: 20"))
+        (tmp_path / "sums.py").write_text(TASK.replace("score =", f"{line}\n        score ="))
+        words = ["run", str(recipe), "--run-dir", str(tmp_path / "run"), "--set", f"stages.sft.{setting}"]
+        assert main(words) == status
+        error = capsys.readouterr().err
+        assert error.startswith(said)
+        assert error.count("\n") == bool(status)
 
 
 class TestRunFolder:

@@ -19,7 +19,9 @@ from interruption import (
     half_made,
     in_mid_save,
     in_mid_step,
+    is_alive,
     kill_children,
+    kill_fork_server,
     last,
     meanwhile,
     tree,
@@ -63,17 +65,23 @@ class TestKill:
         assert_same(run_dir, whole, [stage])
         assert not half_made(run_dir, stage)
 
-    def test_three_kills_in_a_row_change_nothing(self, recipe: Path, whole: Ran, unmake: Callable[[str], Path]) -> None:
+    def test_kills_of_single_processes_in_turn_change_nothing(
+        self, recipe: Path, whole: Ran, unmake: Callable[[str], Path]
+    ) -> None:
+        """The stage's process, the fork server that it came from, the stage's process again."""
         run_dir = unmake("rl")
-        reached = []
-        for step in (5, 12, 20):
+        reached, orphans = [], []
+        kills: list[Callable[[], object]] = [kill_children, lambda: orphans.extend(kill_fork_server()), kill_children]
+        for step, kill, why in zip((5, 12, 20), kills, ("killed", "lost: its fork server", "killed"), strict=True):
 
             def reached_it(step: int = step) -> bool:
                 return int(last(checkpoints(run_dir, "rl"))) >= step
 
-            with meanwhile(kill_children, reached_it), pytest.raises(StageFailed):
+            with meanwhile(kill, reached_it), pytest.raises(StageFailed, match=f"stage rl: its process was {why}"):
                 micro.run(recipe, run_dir)
+            assert not any(map(is_alive, orphans)), "what can still write would write into the next attempt's log"
             reached.append(int(checkpoints(run_dir, "rl")[-1].name[5:]))
+        assert orphans
         assert reached == sorted(set(reached)), "each attempt went on from where the one before was"
         micro.run(recipe, run_dir)
         assert_same(run_dir, whole, ["rl"])

@@ -117,7 +117,7 @@ def test_functions_that_are_not_there_or_take_other_things_are_refused(
     [
         ("return None", "pay gave None for problem p; give a finite number"),
         ("return float('nan')", "pay gave nan for problem p; give a finite number"),
-        ("return problem.size", "pay.py:2: pay: AttributeError"),
+        ("return problem.size", "pay.py:2: pay on problem p: AttributeError"),
     ],
 )
 def test_what_goes_wrong_in_a_function_is_named_with_its_file(tmp_path: Path, body: str, message: str) -> None:

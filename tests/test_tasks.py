@@ -275,12 +275,13 @@ def test_a_class_that_inherits_from_nothing(tmp_path: Path) -> None:
         (OWN.replace('name = "echo"', "pass"), "has no name"),
         (OWN.replace("def verify", "def grade"), r"no method verify; define verify\(problem, response\)"),
         (OWN.replace("def problems(self, split)", "def problems(self)"), r"problems must take \(split\)"),
+        (OWN.replace("def verify", "async def verify"), "verify is async, and nobody awaits it"),
         (OWN.replace("size=3", "size"), "option 'size' is missing"),
         (OWN + "\nx = 1 +\n", r"own\.py:15: SyntaxError"),
         (OWN + "\nimport nowhere\n", r"own\.py:15: ModuleNotFoundError: No module named 'nowhere'"),
         ("class Echo(__import__('smallwit').tasks.Task if 0 else object):\n    name = 'echo'", "no method problems"),
     ],
-    ids=["class", "name", "verify", "arguments", "option", "syntax", "import", "empty"],
+    ids=["class", "name", "verify", "arguments", "async", "option", "syntax", "import", "empty"],
 )
 def test_what_a_class_lacks_is_named(tmp_path: Path, source: str, message: str) -> None:
     base = own(tmp_path, source)

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from smallwit.errors import UserError
 from smallwit.models.tokenizer_training import SPECIAL, TURN_END, qwen2_rules, train_tokenizer
+from smallwit.recipe.schema import TokenizerSpec
 from smallwit.tasks.wordmath import WordMath
 from tiny import tokenizer
 
@@ -125,3 +126,9 @@ def test_other_rules_are_not_taken_for_qwen2_s() -> None:
     rules["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = r"\p{N}{1,3}"
     words._tokenizer = Tokenizer.from_str(json.dumps(rules))
     assert not qwen2_rules(words)
+
+
+def test_a_recipe_may_ask_for_the_fewest_tokens_that_there_can_be_and_not_for_fewer() -> None:
+    train_tokenizer(["a"], TokenizerSpec(vocabulary=FEWEST).vocabulary)
+    with pytest.raises(ValueError, match=f"greater than or equal to {FEWEST}"):
+        TokenizerSpec(vocabulary=FEWEST - 1)

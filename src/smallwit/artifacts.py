@@ -63,10 +63,10 @@ def publish(folder: Path, write: Callable[[Path], None], about: dict[str, Any]) 
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
         folders = [p for p in temporary.rglob("*") if p.is_dir()]
         for path in [*files, temporary / MANIFEST, *folders, temporary]:
-            _sync(path)
+            sync(path)
         if not folder.exists():
             temporary.rename(folder)
-            _sync(folder.parent)
+            sync(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -107,7 +107,7 @@ def write_atomically(path: Path, text: str) -> None:
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
     try:
         temporary.write_text(text, encoding="utf-8")
-        _sync(temporary)
+        sync(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -138,7 +138,8 @@ def disk_trouble(error: BaseException) -> str | None:
         error = behind
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Let the disk have a file, or the names in a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

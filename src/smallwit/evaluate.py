@@ -28,6 +28,8 @@ from smallwit.progress import RunProgress
 from smallwit.report.scores_table import print_ratios, print_scores
 from smallwit.rollout.endpoint_client import EndpointError
 from smallwit.tasks import Task, load_task, task_bytes
+from smallwit.tasks.trial import Trial, try_out
+from smallwit.tasks.user_task import UserTask
 from smallwit.verify import code
 
 EVALUATIONS = Path("evaluations")
@@ -110,7 +112,7 @@ def evaluate_responses(path: Path, request: Request, console: Console | None = N
     if len(request.suites) != 1:
         raise UserError(f"--responses {path}: holds answers to one suite; got --suite {','.join(request.suites)}")
     name, named = request.suites[0], named_protocol(request.protocol)
-    task = _gated(load_task(name, {}, request.data_dir))
+    task = _checked_task(name, {}, request)
     problems = problems_of(task, request.choice.split, None)
     stored = read_responses(path, problems)
     answered = [problem for problem in problems if problem.id in stored][: request.choice.limit]
@@ -133,10 +135,16 @@ def _told(options: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in options.items())
 
 
-def _gated(task: Task) -> Task:
-    """A task, if this machine may run what it runs. Raises `UserError` otherwise."""
+def _checked_task(name: str, options: Mapping[str, Any], request: Request) -> Task:
+    """A task, if this machine may run what it runs; one of the user's own is tried before a model is asked anything.
+
+    Raises `UserError` otherwise.
+    """
+    task = load_task(name, options, request.data_dir)
     if refused := code.objection(f"task {task.name}", task.isolation):
         raise UserError(refused)
+    if isinstance(task, UserTask):
+        try_out(Trial(name, dict(options), request.data_dir, None, request.choice.split))
     return task
 
 
@@ -144,7 +152,7 @@ def _prepare(request: Request, model: OpenModel, tasks: Mapping[str, Mapping[str
     """Every suite, read and composed before anything is generated; `tasks` are options by name."""
     named, suites = named_protocol(request.protocol), []
     for name in request.suites:
-        task = _gated(load_task(name, tasks.get(name, {}), request.data_dir))
+        task = _checked_task(name, tasks.get(name, {}), request)
         problems = problems_of(task, request.choice.split, request.choice.limit)
         own = task_bytes(name, tasks.get(name))
         suites.append(make_suite(task, problems, named, request.choice, model.asker, own=own, encode=model.encode))

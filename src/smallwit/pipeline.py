@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,18 @@ from smallwit.device import cores, devices_of, resolve_device, resolve_dtype
 from smallwit.errors import UserError
 from smallwit.ledger import Entry, Ledger
 from smallwit.plan import Node, Plan, make_plan
-from smallwit.processes import MemoryWatch, Message, Running, fork_server, start, stop, terminable, wait_for_news
+from smallwit.processes import (
+    FORK_SERVER_LOST,
+    MemoryWatch,
+    Message,
+    NotStarted,
+    Running,
+    fork_server,
+    start,
+    stop,
+    terminable,
+    wait_for_news,
+)
 from smallwit.progress import RunProgress
 from smallwit.recipe.file import dump_recipe
 from smallwit.recipe.schema import Recipe, TrainStage
@@ -26,6 +38,7 @@ from smallwit.results import summarise, validation_score
 from smallwit.run_folder import RunFolder
 from smallwit.smoke import smoke_recipe
 from smallwit.stages.job import Job
+from smallwit.threads import fits, threads_by_model
 
 
 class StageFailed(Exception):
@@ -129,7 +142,7 @@ def _at_work(
             device = resolve_device(recipe.device)
             dtype = resolve_dtype(device, recipe.dtype)
             _check_processes(recipe, device)
-            threads = max(1, cores() // recipe.workers)
+            threads = _threads(recipe, base, device)
             plan = make_plan(recipe, base=base, data_dir=data_dir, device=device, dtype=dtype, threads=threads)
             write_atomically(folder.path / "recipe.resolved.yaml", dump_recipe(recipe))
             yield Conductor(plan, folder, base.resolve(), data_dir, device, dtype, console)
@@ -141,7 +154,7 @@ def _at_work(
 
 
 class Conductor:
-    """Runs the nodes of a plan, at most `recipe.workers` at a time, in the order of the recipe."""
+    """Runs the nodes of a plan in the recipe's order: at most `recipe.workers` at a time, or as the cores allow."""
 
     def __init__(
         self,
@@ -175,11 +188,13 @@ class Conductor:
         with RunProgress(self.console) as progress:
             try:
                 while waiting or running:
-                    for node in self._ready(waiting)[: self.plan.recipe.workers - len(running)]:
+                    for node in self._ready(waiting):
+                        if not self._has_room(node, running):
+                            continue
                         waiting.remove(node)
                         progress.start(node.name)
                         self.ledger.begin(node.key)
-                        running.append(start(self._job(node), node.name, context))
+                        running.append(self._started(node, context))
                     wait_for_news(running, 0.25)
                     self.memory.sample()
                     running = [one for one in running if not self._listen(one, progress)]
@@ -194,6 +209,19 @@ class Conductor:
 
     def _ready(self, waiting: list[Node]) -> list[Node]:
         return [node for node in waiting if all(need in self.manifests for need in node.needs)]
+
+    def _has_room(self, node: Node, running: list[Running]) -> bool:
+        """Whether a node may start beside those that run."""
+        if self.plan.recipe.workers is not None or self.device != "cpu":
+            return len(running) < (self.plan.recipe.workers or 1)
+        return fits(node.threads, [self.plan.nodes[one.name].threads for one in running], cores())
+
+    def _started(self, node: Node, context: BaseContext) -> Running:
+        try:
+            return start(self._job(node), node.name, context)
+        except NotStarted as error:
+            what = f"its process could not be started ({error})"
+            raise StageFailed(f"stage {node.name}: {what}; run the same command again to go on from here") from error
 
     def _job(self, node: Node) -> Job:
         recipe = self.plan.recipe
@@ -334,10 +362,18 @@ def _end_of(name: str, message: Message) -> BaseException:
         case "failed", _, str(text):
             return StageFailed(f"stage {name}: {text}")
         case "ended", int(status):
-            why = "killed, perhaps for want of memory" if status == -9 else f"ended with status {status}"
+            known = {-9: "killed, perhaps for want of memory", FORK_SERVER_LOST: "lost: its fork server was ended"}
+            why = known.get(status, f"ended with status {status}")
             return StageFailed(f"stage {name}: its process was {why}; run the same command again to go on from here")
         case _:  # it was told to stop, by somebody else
             return KeyboardInterrupt()
+
+
+def _threads(recipe: Recipe, base: Path, device: str) -> int | dict[str, int]:
+    """An equal share of the cores for each worker; without a number of workers, what the models are worth."""
+    if recipe.workers is None and device == "cpu":
+        return threads_by_model(recipe, base, cores())
+    return max(1, cores() // (recipe.workers or 1))
 
 
 def _check_processes(recipe: Recipe, device: str) -> None:

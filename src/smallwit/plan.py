@@ -1,7 +1,7 @@
 """From a recipe to the graph of what must be computed, each node with a key that says what it depends on."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
@@ -43,6 +43,7 @@ NOT_COMPUTING = (
     "results.py",
     "run_folder.py",
     "smoke.py",
+    "threads.py",
 )
 
 
@@ -104,15 +105,23 @@ def code_version() -> str:
     return digest.hexdigest()[:16]
 
 
-def make_plan(recipe: Recipe, *, base: Path, data_dir: Path | None, device: str, dtype: str, threads: int) -> Plan:
+def make_plan(
+    recipe: Recipe, *, base: Path, data_dir: Path | None, device: str, dtype: str, threads: int | Mapping[str, int]
+) -> Plan:
     """Every node that the recipe asks for. Keys hold code, configuration, inputs, data, seed, number format, device.
+
+    `threads` are those of every node, or for each model of the recipe those of the nodes that work with it.
 
     Raises `UserError` for a stage at equal compute that has nothing left to spend, and for what the tasks refuse.
     """
     plan = Plan(recipe)
     if "tokenizer" in [*recipe.models, *(stage.name for stage in recipe.stages)]:
         raise UserError("recipe: 'tokenizer' is the name of what the section tokenizer makes; give the model another")
-    identities = {name: _task_identity(name, options, data_dir, base) for name, options in recipe.tasks.items()}
+    # As JSON: YAML knows dates, which keys do not.
+    options = recipe.model_dump(mode="json", include={"tasks"})["tasks"]
+    identities = {
+        name: [options[name], *_task_identity(name, given, data_dir, base)] for name, given in recipe.tasks.items()
+    }
     common = {
         "code": code_version(),
         "libraries": {name: version(name) for name in LIBRARIES},
@@ -138,9 +147,8 @@ def make_plan(recipe: Recipe, *, base: Path, data_dir: Path | None, device: str,
 
     if recipe.tokenizer is not None:
         config = [recipe.tokenizer.model_dump(), tasks(None)]
-        add("tokenizer", "tokenizer", "tokenizer", config, [], [], threads)
+        add("tokenizer", "tokenizer", "tokenizer", config, [], [], _threads([], recipe, threads))
     for stage in recipe.stages:
-        count = stage.threads or threads
         inputs = _inputs(stage, recipe)
         needs = [name for name in inputs if name in plan.nodes] + tokens(inputs)
         read = tasks(_tasks_read(stage, recipe))
@@ -159,13 +167,27 @@ def make_plan(recipe: Recipe, *, base: Path, data_dir: Path | None, device: str,
                 needs.append(stage.equal_compute)
             else:
                 remaining_flops(stage, target, declared_flops(recipe, stage.from_) or 0.0)
-        add(stage.name, stage.kind, stage.name, config, needs, inputs, count)
+        add(stage.name, stage.kind, stage.name, config, needs, inputs, _threads(inputs, recipe, threads, stage))
     protocol = recipe.evaluation.model_dump(mode="json", exclude={"stages"})
     for name in plan.measured:
         needs = ([name] if name in plan.nodes else []) + tokens([name])
         config = [protocol, tasks(recipe.evaluation.tasks)]
-        add(f"evaluate {name}", "evaluate", name, config, needs, [name], threads)
+        add(f"evaluate {name}", "evaluate", name, config, needs, [name], _threads([name], recipe, threads))
     return plan
+
+
+def _threads(
+    inputs: Iterable[str], recipe: Recipe, threads: int | Mapping[str, int], stage: Stage | None = None
+) -> int:
+    """The threads of a node: its stage's own, or as many as the largest of the models that its inputs began as wants,
+    and at least one for each of its processes."""
+    if stage is not None and stage.threads is not None:
+        return stage.threads
+    if isinstance(threads, int):
+        return threads
+    fewest = stage.processes if isinstance(stage, TrainStage) else 1
+    makers = {other.name for other in recipe.stages if not isinstance(other, TrainStage)}
+    return max([fewest, *(threads[recipe.first_model_name(name)] for name in inputs if name not in makers)])
 
 
 def _tasks_read(stage: Stage, recipe: Recipe) -> list[str]:
@@ -197,11 +219,11 @@ def _inputs(stage: Stage, recipe: Recipe) -> list[str]:
     return [stage.model, *answers]
 
 
-def _task_identity(name: str, options: dict[str, Any], data_dir: Path | None, base: Path) -> Any:
-    """A task's options, the bytes of the user's own file, and the content of the data it reads."""
+def _task_identity(name: str, options: dict[str, Any], data_dir: Path | None, base: Path) -> list[Any]:
+    """The bytes of the user's own file, and the content of the data that a task reads."""
     fingerprint = getattr(load_task(name, options, data_dir, base), "fingerprint", None)
     own = hashlib.sha256(task_bytes(name, options, base)).hexdigest()
-    return [options, own, fingerprint() if fingerprint is not None else None]
+    return [own, fingerprint() if fingerprint is not None else None]
 
 
 def _tokenizer_identity(stage: ConstructStage, recipe: Recipe, base: Path) -> str | None:

@@ -7,8 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
@@ -25,17 +24,25 @@ STOP_SECONDS = 30.0
 LEAVE_SECONDS = 10.0
 CAUSE_SECONDS = 5.0
 """How long it may take until it is known why a process that the others have lost has failed."""
+FORK_SERVER_LOST = 255
+"""The exit status that multiprocessing reports of a process whose fork server is gone; no stage ends with it."""
 
 Message = tuple[Any, ...]
 
 
-@dataclass
 class Member:
-    """One process of a job and the pipe that it reports through. Closing `lifeline` ends the process."""
+    """One process of a job and the pipe that it reports through. Closing `lifeline` ends the process.
 
-    process: BaseProcess
-    pipe: Connection
-    lifeline: Connection
+    multiprocessing hears of a process from the fork server alone, and takes it for ended where that is. Whether this
+    one lives, and its end, are therefore a matter of its id, which psutil guards against being given to another.
+    """
+
+    def __init__(self, process: BaseProcess, pipe: Connection, lifeline: Connection) -> None:
+        self.process, self.pipe, self.lifeline = process, pipe, lifeline
+        try:
+            self.itself: psutil.Process | None = psutil.Process(process.pid)
+        except psutil.NoSuchProcess:
+            self.itself = None
 
     def messages(self) -> Iterator[Message]:
         """What the process has said since the last look; ("ended", status) comes last when it is gone."""
@@ -50,13 +57,36 @@ class Member:
             self.close()
             yield "ended", self.process.exitcode
 
+    def is_alive(self) -> bool:
+        """Whether the process runs, whatever has become of its fork server."""
+        try:
+            return self.itself is not None and self.itself.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    def terminate(self) -> None:
+        """Ask the process to save and stop."""
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the process, and return when it can write no more."""
+        self._signal(signal.SIGKILL)
+        deadline = time.monotonic() + LEAVE_SECONDS
+        while self.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        self.process.join()
+
     def close(self) -> None:
         """Let a process that has said its last word leave; it is not waited for long."""
         self.process.join(LEAVE_SECONDS)
-        self.process.kill()
-        self.process.join()
+        self.kill()
         self.pipe.close()
         self.lifeline.close()
+
+    def _signal(self, number: int) -> None:
+        if self.itself is not None:
+            with suppress(psutil.NoSuchProcess):
+                self.itself.send_signal(number)
 
 
 class Running:
@@ -85,7 +115,7 @@ class Running:
             yield "failed", "Failed", self.lost[1]
 
     def _forget(self, member: Member) -> None:
-        member.process.kill()
+        member.kill()
         member.close()
         self.members.remove(member)
 
@@ -97,19 +127,32 @@ class Running:
     def kill(self) -> None:
         """End all processes."""
         for member in self.members:
-            member.process.kill()
-        for member in self.members:
-            member.process.join()
+            member.kill()
+
+
+class NotStarted(Exception):
+    """A process could not be started; the message says why."""
 
 
 def start(job: Job, name: str, context: BaseContext) -> Running:
-    """Start the processes of a job. Several meet at a port of this machine's own, where the first listens."""
-    if job.processes == 1:
-        return Running(name, [_start(job, name, context, 0, None)])
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        meetings = [listener, *[port] * (job.processes - 1)]
-        return Running(name, [_start(job, name, context, rank, meeting) for rank, meeting in enumerate(meetings)])
+    """Start the processes of a job. Several meet at a port of this machine's own, where the first listens.
+
+    Raises `NotStarted` when the fork server is ended meanwhile, or the machine has no room for another process.
+    """
+    members: list[Member] = []
+    try:
+        if job.processes == 1:
+            members.append(_start(job, name, context, 0, None))
+            return Running(name, members)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+            for rank, meeting in enumerate([listener, *[port] * (job.processes - 1)]):
+                members.append(_start(job, name, context, rank, meeting))
+        return Running(name, members)
+    except (EOFError, OSError) as error:
+        for member in members:
+            member.kill()
+        raise NotStarted(str(error) or "the fork server was ended") from error
 
 
 def _start(job: Job, name: str, context: BaseContext, rank: int, meeting: socket.socket | int | None) -> Member:
@@ -117,7 +160,8 @@ def _start(job: Job, name: str, context: BaseContext, rank: int, meeting: socket
     lifeline_there, lifeline_here = context.Pipe(duplex=False)
     arguments = (job, there, lifeline_there, rank, meeting)
     process = context.Process(target=worker.main, args=arguments, name=name)  # type: ignore[attr-defined]
-    process.start()
+    with _deaf():
+        process.start()
     there.close()
     lifeline_there.close()
     return Member(process, here, lifeline_here)
@@ -133,12 +177,11 @@ def stop(running: Sequence[Running]) -> None:
     """Ask every job to save and stop; end those that do not in time, or at once on a second interrupt."""
     try:
         # The first of a job's processes saves and is gone; nobody else of them has anything to lose.
-        firsts = [one.first.process for one in running]
-        for process in firsts:
-            process.terminate()
+        for one in running:
+            one.first.terminate()
         deadline = time.monotonic() + STOP_SECONDS
-        while any(process.is_alive() for process in firsts) and time.monotonic() < deadline:
-            wait([process.sentinel for process in firsts if process.is_alive()], timeout=0.1)
+        while any(one.first.is_alive() for one in running) and time.monotonic() < deadline:
+            time.sleep(0.02)
             for one in running:
                 for member in one.members:
                     _drain(member.pipe)
@@ -165,14 +208,23 @@ def fork_server() -> BaseContext:
     # A process that has asked CUDA for its devices can fork none that uses them. Some libraries ask while they are
     # imported; with this torch asks the driver's management library (NVML) instead.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-    # Ctrl-C reaches every process of the terminal. Whether the others stop is for this one to say, so they are started
-    # deaf to it, and their own children with them: a verifier that it ends would fail in the middle of a step.
+    with _deaf():
+        forkserver.ensure_running()
+    return context
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Within, a fork server may be started, the first or one in place of another that was ended.
+
+    Ctrl-C reaches every process of the terminal. Whether the others stop is for this one to say, so they are started
+    deaf to it, and their own children with them: a verifier that it ends would fail in the middle of a step.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        forkserver.ensure_running()
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return context
 
 
 @contextmanager

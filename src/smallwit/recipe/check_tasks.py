@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from smallwit.errors import UserError
 from smallwit.recipe.check_data import Check, judged_tasks, rows_of_tasks
+from smallwit.recipe.rewards import FunctionReward
 from smallwit.recipe.schema import (
     AnswersStage,
     ConstructStage,
@@ -26,7 +27,8 @@ _LOOKED_AT = 100
 
 def check_tasks(check: Check, data_dir: Path | None, read_data: bool) -> None:
     """Raises `UserError` for a task that cannot be had, programs that this machine runs with too little around them,
-    and, with `read_data`, problems that a stage asks for and the task does not have."""
+    code of the user's own that fails or hangs on a right answer, and, with `read_data`, problems that a stage asks for
+    and the task does not have."""
     tasks = _load_tasks(check, data_dir)
     _isolated(check, tasks)
     if read_data:
@@ -35,6 +37,7 @@ def check_tasks(check: Check, data_dir: Path | None, read_data: bool) -> None:
             if (what, name, skip) not in read:
                 read.add((what, name, skip))
                 _has_problems(check, tasks[name], what, skip, place)
+    _tried_out(check, tasks, data_dir, read_data)
 
 
 def _load_tasks(check: Check, data_dir: Path | None) -> "dict[str, Task]":
@@ -87,6 +90,39 @@ def _judged(recipe: Recipe) -> Iterator[tuple[str, tuple[str | int, ...]]]:
     if any(isinstance(stage, TrainStage) for stage in recipe.stages) or recipe.evaluation.stages:
         for name in measured:
             yield name, ("evaluation",)
+
+
+def _tried_out(check: Check, tasks: "dict[str, Task]", data_dir: Path | None, read_data: bool) -> None:
+    """The `verify` of each of the user's own tasks, and each reward function, on an answer that should be right."""
+    from smallwit.tasks.dataset import DatasetTask
+    from smallwit.tasks.trial import Trial, try_out
+    from smallwit.tasks.user_task import UserTask
+
+    rewards = _reward_functions(check.recipe)
+    needs = [need for need in _needs(check.recipe) if need[0] != "documents"]
+    for name, task in tasks.items():
+        first = next((need for need in needs if need[1] == name), None)
+        within_reach = read_data or not isinstance(task, DatasetTask)
+        if first is None or not (isinstance(task, UserTask) or (rewards[name] and within_reach)):
+            continue
+        split = "train" if first[0] == "solutions" else first[0]
+        options = check.recipe.tasks[name]
+        try:
+            try_out(Trial(name, options, data_dir, check.base, split, first[2], tuple(rewards[name])))
+        except UserError as error:
+            raise check.refuse(f"{error}{check.lines.changes('tasks', name)}", "tasks", name) from error
+
+
+def _reward_functions(recipe: Recipe) -> dict[str, list[str]]:
+    """For each task, the user's functions that its rollouts are paid by."""
+    found: dict[str, list[str]] = {name: [] for name in recipe.tasks}
+    for stage in recipe.stages:
+        for source in stage.sources.values() if isinstance(stage, TrainStage) else ():
+            for part in source.reward if isinstance(source, Rollouts) else ():
+                for name in (source.tasks or recipe.tasks) if isinstance(part, FunctionReward) else ():
+                    if part.function not in found[name]:
+                        found[name].append(part.function)
+    return found
 
 
 def _needs(recipe: Recipe) -> Iterator[tuple[str, str, int, tuple[str | int, ...]]]:

@@ -14,7 +14,7 @@ from smallwit.recipe.rewards import FunctionReward, Overlong, ResponseReward, Re
 class TokenizerSpec(Section):
     """A tokenizer trained on the tasks' training text. Only models made with `new` need one."""
 
-    vocabulary: PositiveInt = 512
+    vocabulary: int = Field(default=512, ge=259, description="tokens, of which 256 are the bytes and 3 control turns")
     documents: PositiveInt = 3000
     """Problems of each task, and as many of its documents, that the tokenizer is trained on."""
 
@@ -325,7 +325,10 @@ class Recipe(Section):
     seed: int = Field(default=0, ge=0, lt=2**31)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    workers: PositiveInt = Field(default=1, description="stages that may run side by side")
+    workers: PositiveInt | None = Field(
+        default=None,
+        description="stages that may run side by side, the cores shared equally; as the models' sizes allow if absent",
+    )
     tasks: dict[str, dict[str, Any]] = Field(default_factory=dict)
     tokenizer: TokenizerSpec | None = None
     models: dict[str, ModelSpec] = Field(default_factory=dict)
@@ -335,12 +338,16 @@ class Recipe(Section):
 
     def first_model(self, name: str) -> ModelSpec:
         """Return the model that a model or train stage `name` began as."""
+        return self.models[self.first_model_name(name)]
+
+    def first_model_name(self, name: str) -> str:
+        """Return the name of the model that a model or train stage `name` began as."""
         stages = {stage.name: stage for stage in self.stages}
         while name not in self.models:
             stage = stages[name]
             assert isinstance(stage, TrainStage)
             name = stage.from_
-        return self.models[name]
+        return name
 
     @model_validator(mode="after")
     def _something_to_train(self) -> "Recipe":

@@ -257,13 +257,14 @@ class _MetricsLog:
         self.reported = 0.0
 
     def rewind(self, step: int) -> None:
-        """Drop what a killed attempt logged after the checkpoint at `step`."""
-        kept = []
-        if step and self.path.is_file():
-            lines = self.path.read_text().splitlines()
-            # A line that was cut short is of a step that came after the checkpoint.
-            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-        write_atomically(self.path, "".join(line + "\n" for line in kept))
+        """Drop what a killed attempt logged after the checkpoint at `step`; say how many before it are missing."""
+        content = self.path.read_bytes() if step and self.path.is_file() else b""
+        numbered = [(_step_of(line), line) for line in content.splitlines()]
+        # What is no whole line was cut short, after the checkpoint: up to there the disk has had everything.
+        kept = {number: line for number, line in numbered if number is not None and number <= step}
+        if missing := step - len(kept):
+            self.reporter.say(f"its log is damaged and lacks {missing} of the {step} steps before the checkpoint")
+        write_atomically(self.path, "".join(kept[number].decode() + "\n" for number in sorted(kept)))
 
     def total(self, name: str) -> int:
         """The sum over all steps of a count that the sources give, whichever attempt has logged them."""
@@ -279,6 +280,15 @@ class _MetricsLog:
             shown = [f"{key} {metrics[key]:.3g}" for key in ("loss", "reward", "validation") if key in metrics]
             share = self.trainer.budget.share(self.trainer.progress)
             self.reporter.progress(min(share, 1.0), f"step {metrics['step']}, {', '.join(shown)}")
+
+
+def _step_of(line: bytes) -> int | None:
+    """The step that a line of the log is of, or `None` for what is no such line."""
+    try:
+        number = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return number if isinstance(number, int) and number >= 1 else None
 
 
 def _short(value: float) -> float:

@@ -2,5 +2,6 @@
 
 from smallwit.tasks.base import SPLITS, Problem, Task
 from smallwit.tasks.loading import TASKS, check_gold, load_task, task_bytes
+from smallwit.verify import Verdict
 
-__all__ = ["SPLITS", "TASKS", "Problem", "Task", "check_gold", "load_task", "task_bytes"]
+__all__ = ["SPLITS", "TASKS", "Problem", "Task", "Verdict", "check_gold", "load_task", "task_bytes"]

@@ -10,7 +10,7 @@ from smallwit.errors import UserError
 from smallwit.nearest import hint
 from smallwit.tasks.base import Task
 from smallwit.tasks.user_file import user_class, user_file
-from smallwit.tasks.user_task import UserTask, make_task
+from smallwit.tasks.user_task import make_task, make_user_task
 
 TASKS: Mapping[str, str] = {
     "wordmath": "smallwit.tasks.wordmath:WordMath",
@@ -54,8 +54,7 @@ def load_task(
         raise UserError(f"task {name}: class is {reference!r}; give a task's name or file.py:ClassName")
     if _is_file(reference):
         path, class_name = user_file(reference, base)
-        where = f"{path}: {class_name}"
-        task: Task = UserTask(make_task(user_class(path, class_name), where, arguments, data_dir), where)
+        task: Task = make_user_task(user_class(path, class_name), path, class_name, arguments, data_dir)
     else:
         library, colon, family = reference.partition(":")
         if colon and library in FAMILIES:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from smallwit.errors import UserError
 from smallwit.tasks.base import Problem
-from smallwit.tasks.user_file import line_of, user_file, user_function
+from smallwit.tasks.user_file import guarded, user_file, user_function
 from smallwit.verify import Verdict
 
 RewardFunction = Callable[[Problem, str, Verdict], float]
@@ -26,12 +26,8 @@ def reward_function(reference: str, base: Path | None) -> RewardFunction:
         raise UserError(f"{path}: {name} must take (problem, response, verdict): {error}") from error
 
     def checked(problem: Problem, response: str, verdict: Verdict) -> float:
-        try:
+        with guarded(path, f"{name} on problem {problem.id}"):
             value = function(problem, response, verdict)
-        except Exception as error:
-            # The user's own code may fail of anything; all of it is theirs to mend, by file and line.
-            where = f"{path}{line_of(error, path)}"
-            raise UserError(f"{where}: {name}: {type(error).__name__}: {error}".splitlines()[0]) from error
         if not isinstance(value, int | float) or not math.isfinite(value):
             raise UserError(f"{path}: {name} gave {value!r:.60} for problem {problem.id}; give a finite number")
         return float(value)

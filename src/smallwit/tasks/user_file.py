@@ -3,7 +3,8 @@
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -48,7 +49,8 @@ def _named(path: Path, name: str, kind: str, others: str, fits: Callable[[Any], 
 
 
 def _run(path: Path) -> ModuleType:
-    digest = hashlib.sha256(path.read_bytes() + str(path.resolve()).encode()).hexdigest()[:16]
+    content = path.read_bytes()
+    digest = hashlib.sha256(content + str(path.resolve()).encode()).hexdigest()[:16]
     name = f"smallwit_user_file_{digest}"
     if name in sys.modules:
         return sys.modules[name]
@@ -58,22 +60,50 @@ def _run(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickles look their module up by name
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        # The user's own code may fail of anything; all of it is theirs to mend, by file and line.
+        with guarded(path):
+            # These bytes, which keys are made of, and no bytecode of the same second's that the loader would take.
+            exec(compile(content, str(path.resolve()), "exec", dont_inherit=True), module.__dict__)
+    except UserError:
         del sys.modules[name]
-        raise UserError(f"{path}{line_of(error, path)}: {type(error).__name__}: {error}".splitlines()[0]) from error
+        raise
     return module
+
+
+@contextmanager
+def guarded(path: Path, what: str = "") -> Iterator[None]:
+    """Within, code of a user's file runs: it may fail of anything, and all of it is theirs to mend.
+
+    What it raises becomes a `UserError`: the file and the line, `what` failed, and the user's exception.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        about = f"{what}: " if what else ""
+        raise UserError(f"{path}{line_of(error, path)}: {about}{_described(error)}") from error
+
+
+def _described(error: BaseException) -> str:
+    """The kind of an exception and its message, in one line without control characters."""
+    try:
+        text = str(error)
+    except Exception as broken:  # noqa: BLE001  it is code of the user's, too
+        text = f"(its message fails with {type(broken).__name__})"
+    line = " ".join(text.split())
+    shown = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in line)
+    return f"{type(error).__name__}: {shown[:300]}" if shown else type(error).__name__
 
 
 def line_of(error: BaseException, path: Path) -> str:
     """`:line` where an error in the user's file arose, if it is known."""
-    if isinstance(error, SyntaxError):
-        return f":{error.lineno}"
+    file = str(path.resolve())
+    if isinstance(error, SyntaxError) and error.filename == file:
+        return f":{error.lineno}" if error.lineno is not None else ""
     lines = []
     trace = error.__traceback__
     while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(path):
+        if trace.tb_frame.f_code.co_filename == file:
             lines.append(trace.tb_lineno)
         trace = trace.tb_next
     return f":{lines[-1]}" if lines else ""

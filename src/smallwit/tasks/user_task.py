@@ -1,76 +1,72 @@
 """A task of the user's own: a class in a file outside the package, named as `path/to/file.py:ClassName`."""
 
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, overload
 
 from smallwit.errors import UserError
 from smallwit.nearest import hint
 from smallwit.tasks.base import Problem, Task
+from smallwit.tasks.user_file import guarded
 from smallwit.verify import Verdict
 from smallwit.verify.consent import accepting, known_level
 
 
 class UserTask(Task):
-    """A task of the user's own in the form that smallwit relies on. Mistakes in it are named where they show."""
+    """A task of the user's own in the form that smallwit relies on. Mistakes in it are named where they show.
 
-    def __init__(self, task: Any, where: str) -> None:
-        self._task = task
-        self._where = where
-        self.name = _own_name(task, where)
+    Whatever its methods raise becomes a `UserError`: one line with the file, the line, and the user's exception.
+    """
+
+    def __init__(self, task: Any, path: Path, class_name: str) -> None:
+        self._task, self._path, self._class = task, path, class_name
+        self._where = f"{path}: {class_name}"
+        self.name = _own_name(task, self._where)
         self.origin = str(getattr(task, "origin", ""))
         self.license = str(getattr(task, "license", ""))
         self.isolation = getattr(task, "isolation", None)
         try:
             self.isolation = None if self.isolation is None else known_level(self.isolation)
         except ValueError as error:
-            raise UserError(f"{where}: {error}") from error
+            raise UserError(f"{self._where}: {error}") from error
         for method, arguments in (("problems", "(split)"), ("verify", "(problem, response)")):
-            _check_method(getattr(task, method, None), method, arguments, where)
+            _check_method(getattr(task, method, None), method, arguments, self._where)
 
     def __getattr__(self, attribute: str) -> Any:
         if attribute.startswith("_"):
             raise AttributeError(attribute)
-        return getattr(self._task, attribute)
+        value = getattr(self._task, attribute)
+        return self._guarded(attribute, value) if inspect.ismethod(value) else value
 
     def problems(self, split: str) -> Iterable[Problem]:
-        """The user's problems; each one is checked when it is reached."""
-        problems = self._task.problems(split)
+        """The user's problems; each one is checked when it is reached, and those of a list at once."""
+        what = f"{self._class}.problems({split!r})"
+        with guarded(self._path, what):
+            problems = self._task.problems(split)
         if isinstance(problems, list | tuple):
-            return list(self._each(problems, split))
-        if isinstance(problems, Sequence):
-            # Such a sequence may make its problems when they are asked for.
-            if problems:
-                self._checked(problems[0])
-            return problems
+            return list(self._unlike(problems, split))
+        if isinstance(problems, Sequence) and not isinstance(problems, str):
+            return _Rows(problems, self._checked, self._path, what)
         if not isinstance(problems, Iterable):
             raise UserError(f"{self._where}.problems({split!r}) gave {_called(problems)}; give a list of Problem")
-        return self._each(problems, split)
-
-    def _each(self, problems: Iterable[Any], split: str) -> Iterator[Problem]:
-        ids: set[str] = set()
-        for each in problems:
-            problem = self._checked(each)
-            if problem.id in ids:
-                raise UserError(
-                    f"{self._where}.problems({split!r}) gave two problems with the id {problem.id!r}; give each its own"
-                )
-            ids.add(problem.id)
-            yield problem
+        return self._unlike(self._each(problems, what), split)
 
     def verify(self, problem: Problem, response: str) -> Verdict:
         """The user's verdict on one response."""
-        with accepting(self.isolation):
-            return self._verdict(self._task.verify(problem, response))
+        with guarded(self._path, f"{self._class}.verify on problem {problem.id}"), accepting(self.isolation):
+            verdict = self._task.verify(problem, response)
+        return self._verdict(verdict)
 
     def verify_batch(self, pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
         """The user's `verify_batch` if there is one, else `verify` for each pair."""
         batch = getattr(self._task, "verify_batch", None)
-        if batch is None:
+        if batch is None or getattr(batch, "__func__", None) is Task.verify_batch:
             return [self.verify(problem, response) for problem, response in pairs]
-        with accepting(self.isolation):
-            verdicts = [self._verdict(verdict) for verdict in batch(pairs)]
+        with guarded(self._path, f"{self._class}.verify_batch"), accepting(self.isolation):
+            given = list(batch(pairs))
+        verdicts = [self._verdict(verdict) for verdict in given]
         if len(verdicts) != len(pairs):
             raise UserError(f"{self._where}.verify_batch gave {len(verdicts)} verdicts for {len(pairs)} responses")
         return verdicts
@@ -84,24 +80,102 @@ class UserTask(Task):
     def documents(self) -> Iterator[str]:
         """The user's documents, or none."""
         documents = getattr(self._task, "documents", None)
-        return iter(documents()) if documents is not None else iter(())
+        if documents is None:
+            return
+        what = f"{self._class}.documents"
+        with guarded(self._path, what):
+            given = documents()
+        if not isinstance(given, Iterable) or isinstance(given, str):
+            raise UserError(f"{self._where}.documents gave {_called(given)}; give texts, as a list or by yield")
+        for document in self._each(given, what):
+            if not isinstance(document, str):
+                raise UserError(f"{self._where}.documents gave {_called(document)}; give texts")
+            yield document
+
+    def _guarded(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            with guarded(self._path, f"{self._class}.{name}"):
+                return method(*arguments, **named)
+
+        return call
+
+    def _each(self, values: Iterable[Any], what: str) -> Iterator[Any]:
+        """The values of what may be a generator of the user's own, which fails when it is asked for the next."""
+        with guarded(self._path, what):
+            iterator = iter(values)
+        while True:
+            with guarded(self._path, what):
+                try:
+                    value = next(iterator)
+                except StopIteration:
+                    return
+            yield value
 
     def _checked(self, problem: Any) -> Problem:
         if not isinstance(problem, Problem):
             raise UserError(f"{self._where}.problems gave {_called(problem)}; give smallwit.tasks.Problem objects")
+        if wrong := _wrong_field(problem):
+            raise UserError(f"{self._where}.problems: problem {problem.id!r:.60} has {wrong}")
         return problem
+
+    def _unlike(self, problems: Iterable[Any], split: str) -> Iterator[Problem]:
+        """The problems, each checked, no two of one id."""
+        ids: set[str] = set()
+        for each in problems:
+            problem = self._checked(each)
+            if problem.id in ids:
+                what = f"gave two problems with the id {problem.id!r:.60}"
+                raise UserError(f"{self._where}.problems({split!r}) {what}; give each its own")
+            ids.add(problem.id)
+            yield problem
 
     def _verdict(self, verdict: Any) -> Verdict:
         if not isinstance(verdict, Verdict):
-            raise UserError(f"{self._where}.verify gave {_called(verdict)}; give a smallwit.verify.Verdict")
+            raise UserError(f"{self._where}.verify gave {_called(verdict)}; give a smallwit.tasks.Verdict")
         for score in (verdict.score, verdict.strict):
             if score is not None and not (isinstance(score, int | float) and 0.0 <= score <= 1.0):
                 raise UserError(f"{self._where}.verify gave the score {score!r}; give None or a number from 0 to 1")
+        if verdict.answer is not None and not isinstance(verdict.answer, str):
+            raise UserError(f"{self._where}.verify gave the answer {_called(verdict.answer)}; give it as text, or None")
+        if not isinstance(verdict.reason, str):
+            raise UserError(f"{self._where}.verify gave the reason {_called(verdict.reason)}; give a word")
         return verdict
+
+
+class _Rows(Sequence[Problem]):
+    """A sequence of the user's own, whose problems may be made, or may fail, when they are asked for."""
+
+    def __init__(self, rows: Sequence[Any], check: Callable[[Any], Problem], path: Path, what: str) -> None:
+        self._rows, self._check, self._path, self._what = rows, check, path, what
+
+    def __len__(self) -> int:
+        with guarded(self._path, self._what):
+            return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Problem: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Problem]: ...
+    def __getitem__(self, index: int | slice) -> Problem | list[Problem]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        with guarded(self._path, self._what):
+            problem = self._rows[index]
+        return self._check(problem)
 
 
 def make_task(made: type, where: str, arguments: dict[str, Any], data_dir: Path | None) -> Any:
     """`made(**arguments)`; options that it does not take or that are missing are named."""
+    arguments = _checked_options(made, where, arguments, data_dir)
+    try:
+        return made(**arguments)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: cannot be made with its options: {error}".splitlines()[0]) from error
+
+
+def _checked_options(made: type, where: str, arguments: dict[str, Any], data_dir: Path | None) -> dict[str, Any]:
     parameters = dict(inspect.signature(made).parameters)
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     collecting = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -112,12 +186,14 @@ def make_task(made: type, where: str, arguments: dict[str, Any], data_dir: Path 
     for name in known:
         if parameters[name].default is inspect.Parameter.empty and name not in arguments:
             raise UserError(f"{where}: option '{name}' is missing; add it to the task's options")
-    if "data_dir" in parameters:
-        arguments = {**arguments, "data_dir": data_dir}
-    try:
-        return made(**arguments)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{where}: cannot be made with its options: {error}".splitlines()[0]) from error
+    return {**arguments, "data_dir": data_dir} if "data_dir" in parameters else arguments
+
+
+def make_user_task(made: type, path: Path, class_name: str, arguments: dict[str, Any], data_dir: Path | None) -> Task:
+    """The task of a class in a user's file. Raises `UserError`, one line, for whatever is wrong with it."""
+    with guarded(path, f"{class_name} cannot be made with its options"):
+        task = made(**_checked_options(made, f"{path}: {class_name}", arguments, data_dir))
+    return UserTask(task, path, class_name)
 
 
 def _own_name(task: Any, where: str) -> str:
@@ -132,10 +208,31 @@ def _check_method(method: Any, name: str, arguments: str, where: str) -> None:
     inherited = getattr(method, "__func__", None) is getattr(Task, name)
     if not callable(method) or inherited:
         raise UserError(f"{where} has no method {name}; define {name}{arguments}")
+    if inspect.iscoroutinefunction(method):
+        raise UserError(f"{where}.{name} is async, and nobody awaits it; define it by def alone")
     try:
         inspect.signature(cast(Any, method)).bind(*[None] * len(arguments.split(",")))
     except TypeError as error:
         raise UserError(f"{where}.{name} must take {arguments}: {error}") from error
+
+
+def _wrong_field(problem: Problem) -> str:
+    """What a problem holds that no part of smallwit can work with, if anything."""
+    if not isinstance(problem.id, str) or not problem.id:
+        return f"the id {_called(problem.id)}; give a text that no other problem has"
+    if not isinstance(problem.prompt, str):
+        return f"the prompt {_called(problem.prompt)}; give a text"
+    if problem.solution is not None and not isinstance(problem.solution, str):
+        return f"the solution {_called(problem.solution)}; give a text, or None"
+    for name, values in (("messages", problem.messages), ("tools", problem.tools)):
+        if not isinstance(values, list | tuple) or not all(isinstance(value, Mapping) for value in values):
+            return f"{name} that are {_called(values)}; give a list of mappings"
+    if not isinstance(problem.gold, str | int | float | None):
+        try:
+            json.dumps(problem.gold)
+        except (TypeError, ValueError):
+            return f"the gold {_called(problem.gold)}; give text, numbers, or lists and mappings of them"
+    return ""
 
 
 def _called(value: object) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from smallwit.artifacts import BrokenArtifact, publish, read_manifest, remove_leftovers
+from smallwit.artifacts import BrokenArtifact, publish, read_manifest, remove_leftovers, sync
 
 KEPT = 2
 
@@ -15,7 +15,8 @@ KEPT = 2
 class Checkpoints:
     """The folder `checkpoints/` of one stage. `key` is the stage's: those of another configuration are dropped.
 
-    `log` is a file there for what the stage logs until it is done, and `complaints` says of each checkpoint that `load`
+    `log` is a file there for what the stage logs until it is done; what it holds is on the disk before a checkpoint is
+    published. `complaints` says of each checkpoint that `load`
     found damaged what was wrong with it.
     """
 
@@ -34,6 +35,8 @@ class Checkpoints:
                 torch.save(tensors, file)
             (folder / "state.json").write_text(json.dumps(state))
 
+        if self.log.is_file():
+            sync(self.log)
         publish(self.folder / f"step_{step:08d}", write, {"key": self.key, "step": step})
         for old in self._newest_first()[KEPT:]:
             shutil.rmtree(old)

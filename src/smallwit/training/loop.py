@@ -134,8 +134,8 @@ class Trainer:
         validate: Callable[[], dict[str, float]] | None = None,
         validate_every: int = 0,
     ) -> None:
-        """Take steps until the budget is spent. Saves every `checkpoint_seconds`, but not at the end; `on_step` gets
-        each step's metrics.
+        """Take steps until the budget is spent. `on_step` gets each step's metrics; after it a checkpoint is saved,
+        every `checkpoint_seconds` and not at the end.
 
         Raises `TrainingStopped` when losses stay non-finite or too many verdicts fail.
         """
@@ -150,10 +150,11 @@ class Trainer:
                     self._keep_best(metrics["validation"])
             self.progress.seconds += time.monotonic() - started
             metrics["seconds"] = self.progress.seconds
+            # Logged first: a process killed between the two leaves a line too many, which can be dropped.
+            on_step(metrics)
             if not last and time.monotonic() - saved >= checkpoint_seconds:
                 self.save(checkpoints)
                 saved = time.monotonic()
-            on_step(metrics)
 
     def step(self) -> dict[str, float]:
         """One optimizer step; returns its metrics."""
