@@ -9,7 +9,8 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedTokeniz
 
 from smallwit.errors import UserError
 from smallwit.models import build
-from smallwit.models.build import backbone, load_model, new_like, save_model
+from smallwit.models.build import backbone, new_like, save_model
+from smallwit.models.loading import load_model
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.flops import Cost
 from smallwit.models.handover import save_tokenizer

@@ -153,12 +153,12 @@ def _local(
     def load(overflow: Overflow) -> Generator:
         from smallwit.families import load_supported_model
         from smallwit.models.build import DTYPES
+        from smallwit.models.fit import vocabulary_of
         from smallwit.rollout.local import LocalEngine
         from smallwit.rollout.local_generator import LocalGenerator
 
         model = load_supported_model(folder, dtype=dtype, device=device)
-        rows = model.get_output_embeddings().weight.shape[0]
-        vocabulary = min(len(chat.tokenizer), rows)
+        vocabulary = vocabulary_of(chat, model, reference)
         mixed = None if dtype == "float32" else DTYPES[dtype]
         engine = LocalEngine(model, vocabulary=vocabulary, pad=chat.pad, batch=settings.batch, autocast=mixed)
         return LocalGenerator(engine, chat, overflow=overflow)
