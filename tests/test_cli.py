@@ -213,7 +213,7 @@ class TestDoctor:
         import socket
         import time
 
-        from smallwit.doctor import hub_state
+        from smallwit.hub import state
 
         for name in ("HF_HUB_OFFLINE", "SMALLWIT_OFFLINE"):
             monkeypatch.delenv(name, raising=False)
@@ -222,6 +222,6 @@ class TestDoctor:
         with socket.create_server(("127.0.0.1", 0)) as silent:
             monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
             started = time.monotonic()
-            assert "not reachable" in hub_state(0.3)
+            assert "not reachable" in state(0.3)
             assert time.monotonic() - started < 3
-        assert "not reachable" in hub_state()
+        assert "not reachable" in state()

@@ -14,9 +14,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 import pipeline_recipes as micro
 from smallwit.models.build import save_model
-from smallwit.models.loading import load_model
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.handover import other_readings, save_tokenizer, save_weights
+from smallwit.models.loading import load_model
 from smallwit.models.tokenizer import load_tokenizer
 from tiny import same_bits, tiny_model, tokenizer, weights
 

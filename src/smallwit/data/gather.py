@@ -6,13 +6,13 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from smallwit import hub
 from smallwit.data.columns import mapped
 from smallwit.data.dataset import read_dataset
 from smallwit.data.step import Context, Pace, Resources
 from smallwit.errors import UserError
 from smallwit.recipe.data import FileRows, Gather, HubRows, RowSourceSpec, StageRows, TaskRows
 from smallwit.rows import BadRow, Row, is_parquet, scan_rows
-from smallwit.tasks.dataset import first_line
 
 _BAD_SHARE = 0.001
 Far = Callable[[float], None]
@@ -150,11 +150,14 @@ _FORMATS: dict[str, Callable[..., Iterator[Row | BadRow]]] = {".json": _json_lis
 def _hub(source: HubRows, context: Context, far: Far) -> Iterator[Row | BadRow]:
     """Streams the dataset at one commit, which is noted. The licence is the hub card's if the recipe declares none."""
     import datasets
+    import httpx2
     from huggingface_hub import HfApi
 
     revision, license = source.revision, source.license
+    here = Path(source.repository).is_dir()
+    trouble = None if here else hub.unreachable()
     try:
-        if not Path(source.repository).is_dir():
+        if not here and trouble is None:
             about = HfApi().dataset_info(source.repository, revision=source.revision)
             revision = about.sha
             license = license or (about.card_data.get("license") if about.card_data else None)
@@ -173,6 +176,6 @@ def _hub(source: HubRows, context: Context, far: Far) -> Iterator[Row | BadRow]:
                 if license:
                     made.setdefault("license", license if isinstance(license, str) else " or ".join(license))
             yield made
-    except (OSError, ValueError) as error:
-        what = f"{source.repository}: cannot be read from the Hugging Face hub ({first_line(error)})"
+    except (OSError, ValueError, httpx2.HTTPError, datasets.exceptions.DatasetsError) as error:
+        what = f"{source.repository}: cannot be read from the Hugging Face hub ({hub.reason(error, trouble)})"
         raise UserError(f"{what}; connect to it, or name a file") from error

@@ -17,6 +17,7 @@ import yaml
 from smallwit.artifacts import BrokenArtifact, folder_hash, read_manifest
 from smallwit.errors import UserError
 from smallwit.evaluation.protocol import Asker
+from smallwit.given import path_of
 from smallwit.nearest import hint
 from smallwit.rollout.generator import Generator, Overflow, Prompt
 
@@ -66,7 +67,11 @@ def open_model(reference: str, settings: Settings) -> OpenModel:
         module, name = OTHERS[prefix].split(":")
         found: OpenModel = getattr(importlib.import_module(module), name)(reference, settings)
         return found
-    path = Path(reference).expanduser()
+    path = path_of(reference)
+    if path.is_file():
+        from smallwit.models.folder import require_folder
+
+        require_folder(path)
     if path.is_dir():
         return _local(reference, path.resolve(), path.resolve().name, folder_hash(path.resolve()), settings)
     run, _, stage = reference.rpartition(":")
@@ -110,17 +115,11 @@ def _first_model(recipe: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _of_hub(reference: str, settings: Settings) -> OpenModel:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from smallwit.hub import model_files
+    from smallwit.models.folder import MODEL_FILES
 
-    wanted = ["*.json", "*.safetensors", "*.jinja", "*.txt"]
-    try:
-        folder = Path(snapshot_download(reference, allow_patterns=wanted))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        raise UserError(
-            f"model {reference}: is no folder here, and the Hugging Face hub does not give it "
-            f"({str(error).splitlines()[0][:160]}); check the name and the connection"
-        ) from error
+    remedy = "check the name and the connection, or download it elsewhere and name its folder in place of the hub id"
+    folder = model_files(reference, None, MODEL_FILES, what="model", remedy=remedy)
     # A snapshot's folder bears the name of its commit.
     return _local(reference, folder, reference.replace("/", "--"), f"{reference}@{folder.name}", settings)
 
@@ -133,9 +132,14 @@ def _local(
     settings: Settings,
     control_tokens: ControlTokenRule = "text",
 ) -> OpenModel:
-    if not (folder / "config.json").is_file() or not (folder / "tokenizer.json").is_file():
-        missing = "config.json" if not (folder / "config.json").is_file() else "tokenizer.json"
-        raise UserError(f"model {reference}: {folder} holds no {missing}, so it is no model folder")
+    from smallwit.models.folder import read_config, weight_shapes
+
+    try:
+        # Before anything is asked or generated; the rest is seen when the weights are loaded.
+        read_config(folder)
+        weight_shapes(folder)
+    except UserError as error:
+        raise UserError(f"model {reference}: {error}") from error
     from smallwit.device import resolve_device, resolve_dtype
     from smallwit.evaluation.local_asker import local_asker
     from smallwit.models.chat import ChatTokenizer

@@ -120,7 +120,9 @@ def _named(origin: str | Path) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(f"model {error}" if str(error).startswith(str(origin)) else f"model {origin}: {error}") from error
+        raise UserError(
+            f"model {error}" if str(error).startswith(str(origin)) else f"model {origin}: {error}"
+        ) from error
 
 
 @contextmanager
