@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from smallwit.errors import UserError
+from smallwit.given import path_of
 
 
 def data_dir_of(given: Path | None) -> Path | None:
@@ -14,7 +15,7 @@ def data_dir_of(given: Path | None) -> Path | None:
     source = "--data-dir"
     if given is None and os.environ.get("SMALLWIT_DATA_DIR"):
         given, source = Path(os.environ["SMALLWIT_DATA_DIR"]), "SMALLWIT_DATA_DIR"
-    if given is not None and not given.is_dir():
+    if given is not None and not path_of(given).is_dir():
         raise UserError(f"{source} {given}: there is no such folder; name one that holds benchmark files")
     return given
 

@@ -11,6 +11,7 @@ from smallwit.data.columns import mapped
 from smallwit.data.dataset import read_dataset
 from smallwit.data.step import Context, Pace, Resources
 from smallwit.errors import UserError
+from smallwit.given import path_of
 from smallwit.recipe.data import FileRows, Gather, HubRows, RowSourceSpec, StageRows, TaskRows
 from smallwit.rows import BadRow, Row, is_parquet, scan_rows
 
@@ -108,7 +109,7 @@ def _files(source: FileRows, base: Path, far: Far) -> Iterator[Row | BadRow]:
 
 def files_of(source: FileRows, base: Path) -> list[Path]:
     """The files that a source names, in the order of their names. Raises `UserError` when there is none."""
-    pattern = str(base / Path(source.path).expanduser())
+    pattern = str(base / path_of(source.path))
     paths = [Path(path) for path in sorted(glob.glob(pattern, recursive=True)) if Path(path).is_file()]
     if not paths:
         raise UserError(f"{pattern}: there is no such file; check the path (it is relative to the recipe)")

@@ -12,8 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from smallwit.artifacts import BrokenArtifact, folder_hash, read_manifest
 from smallwit.errors import UserError
 from smallwit.evaluation.protocol import Asker
@@ -96,13 +94,28 @@ def _of_run(reference: str, run: Path, stage: str, settings: Settings) -> OpenMo
         key = str(read_manifest(folder, check_content=False)["key"])
     except BrokenArtifact as error:
         raise UserError(f"model {reference}: {error}; run the recipe again, which mends it") from error
-    recipe = yaml.safe_load((run / "recipe.resolved.yaml").read_text(encoding="utf-8")) or {}
-    first = _first_model(recipe, stage)
-    options = first.get("chat_template_kwargs") or {}
+    resolved = run / "recipe.resolved.yaml"
+    try:
+        recipe = _read_resolved(resolved)
+        first = _first_model(recipe, stage)
+        options = dict(first.get("chat_template_kwargs") or {})
+        tasks = {name: dict(given or {}) for name, given in (recipe.get("tasks") or {}).items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        what = f"{resolved}: is not what smallwit run writes ({type(error).__name__}: {error})"
+        raise UserError(f"model {reference}: {what}; run the recipe again, or name the folder {folder}") from error
     settings = replace(settings, chat_template_kwargs=options | dict(settings.chat_template_kwargs))
     control: ControlTokenRule = first.get("control_tokens") or "text"
     opened = _local(reference, folder, f"{run.resolve().name}-{stage}", key, settings, control)
-    return replace(opened, tasks=recipe.get("tasks") or {})
+    return replace(opened, tasks=tasks)
+
+
+def _read_resolved(path: Path) -> Mapping[str, Any]:
+    # Imported here: pydantic is not needed for a model of one's own.
+    from smallwit.recipe.file import read_text
+    from smallwit.recipe.yaml import read_yaml
+
+    found: Mapping[str, Any] = read_yaml(read_text(path), str(path))[0] or {}
+    return found
 
 
 def _first_model(recipe: Mapping[str, Any], name: str) -> Mapping[str, Any]:

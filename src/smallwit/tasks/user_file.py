@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from smallwit.errors import UserError
+from smallwit.given import path_of
 from smallwit.nearest import hint
 
 
@@ -18,7 +19,7 @@ def user_file(reference: str, base: Path | None, *, what: str = "task", name: st
     if not colon or not own.isidentifier():
         kind = "class" if what == "task" else "function"
         raise UserError(f"{what} '{reference}': no {kind} is named; write {reference.rstrip(':')}:{name}")
-    path = (base or Path()) / Path(path_text).expanduser()
+    path = (base or Path()) / path_of(path_text)
     if not path.is_file():
         raise UserError(f"{what} '{reference}': {path} is not a file; paths are relative to {base or 'this folder'}")
     return path, own
@@ -59,17 +60,18 @@ def _run(path: Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses and pickles look their module up by name
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
-        # The user's own code may fail of anything; all of it is theirs to mend, by file and line.
+    except (Exception, SystemExit) as error:
+        # The user's own code may fail of anything, or leave; all of it is theirs to mend, by file and line.
         del sys.modules[name]
-        raise UserError(f"{path}{line_of(error, path)}: {type(error).__name__}: {error}".splitlines()[0]) from error
+        said = " ".join(str(error).split())[:300]
+        raise UserError(f"{path}{line_of(error, path)}: {type(error).__name__}: {said}; mend the file") from error
     return module
 
 
 def line_of(error: BaseException, path: Path) -> str:
     """`:line` where an error in the user's file arose, if it is known."""
     if isinstance(error, SyntaxError):
-        return f":{error.lineno}"
+        return f":{error.lineno}" if error.lineno else ""
     lines = []
     trace = error.__traceback__
     while trace is not None:
