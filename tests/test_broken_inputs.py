@@ -42,7 +42,11 @@ stages:
     kind: train
     from: small
     sources:
-      own: {kind: rollouts, prompts: 2, group: 2, reward: [{kind: strict}, {function: "reward.py:short"}]}
+      own:
+        kind: rollouts
+        prompts: 2
+        group: 2
+        reward: [{kind: strict}, {kind: function, function: "reward.py:short"}]
     objectives:
       - {kind: grpo, source: own}
     steps: 2
@@ -190,6 +194,7 @@ def test_a_dataset(
     assert refused >= WAYS // 2
 
 
+QUESTION = Prompt(messages=({"role": "user", "content": "1 + 1?"},))
 REPLY = {
     "model": "tiny",
     "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "2"}}],
@@ -206,20 +211,14 @@ def test_a_reply_of_a_server() -> None:
             state.always = lambda handler: handler.send(200, content, "application/json")
             patient = Endpoint((server.url,), "tiny", attempts=1, backoff=0.0, patience=0.1, cooldown=0.01)
             try:
-                EndpointGenerator(patient).reply(
-                    [Prompt(messages=({"role": "user", "content": "1 + 1?"},))], DECODING, [1]
-                )
+                EndpointGenerator(patient).reply([QUESTION], Decoding(0.0, 4), [1])
             except EndpointError as error:
                 raise UserError(str(error)) from error
 
         ask(as_json(REPLY))
-        forms = [*broken_object(REPLY, as_json), *broken_bytes(as_json(REPLY))]
-        bad, refused = tracebacks(iter(forms), ask, server.url)
+        bad, refused = tracebacks(broken_object(REPLY, as_json), ask, server.url)
     assert bad == []
     assert refused >= WAYS // 2
-
-
-DECODING = Decoding(0.0, 4)
 
 
 def test_a_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
