@@ -5,7 +5,8 @@ files (`auto_map`) are code: neither is ever run.
 """
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt")
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
+_COUNTED = re.compile(r"(num|n)_(.*_)?(layer|expert|head|block|group)s?")
+_MOST = 100_000
+"""Layers and their parts: configurations make lists of them, and would for an hour of a number that was mistyped."""
 _OTHERS = ("*.gguf", "*.h5", "*.msgpack", "*.onnx", "*.npz", *_PICKLES)
 
 
@@ -59,7 +63,19 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path}: names no model_type; without it nobody knows what the weights are of")
     if config.get("transformers_weights") is not None:
         raise UserError(f"{path}: transformers_weights names another file of weights; name the file {WEIGHTS}")
+    for key, value in _numbers(config):
+        if _COUNTED.fullmatch(key) and value > _MOST:
+            raise UserError(f"{path}: {key} is {str(value)[:20]}, and no model has so many; copy it again")
     return config
+
+
+def _numbers(config: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Every number by its key, those of nested configurations too."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from _numbers(value)
+        elif isinstance(value, int | float):
+            yield key, value
 
 
 def own_code(config: Mapping[str, Any]) -> str | None:
