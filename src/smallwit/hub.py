@@ -10,6 +10,8 @@ import threading
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from smallwit import offline
 from smallwit.errors import UserError
@@ -100,9 +102,15 @@ def _ask(seconds: float) -> str | None:
         # By the library that the hub's own use, so that both go through the same proxy.
         status = httpx2.head(url, timeout=seconds).status_code
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError, ImportError) as error:
-        through = " through a proxy" if isinstance(error, httpx2.ProxyError) or "proxy" in str(error).lower() else ""
+        through = " through the proxy of the environment" if _proxied(url) else ""
         return f"{url} not reachable{through} ({' '.join(str(error).split())[:120] or type(error).__name__})"
     return f"{url} not usable (HTTP status {status})" if status >= 500 or status == 407 else None
+
+
+def _proxied(url: str) -> bool:
+    """Whether the environment names a proxy for this address."""
+    parts, proxies = urlsplit(url), getproxies()
+    return any(name in proxies for name in (parts.scheme, "all")) and not proxy_bypass(parts.hostname or "")
 
 
 def _leave_alone() -> None:

@@ -59,8 +59,7 @@ def other_readings(folder: Path) -> list[str]:
         notes.append("tokenizer_config.json came with the class TokenizersBackend, which transformers 4.57 refuses")
     try:
         auto = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:
-        # The tokenizer came with the model, and is read by its tokenizer.json here: a stage is not lost for it.
+    except Exception as error:  # noqa: BLE001  a tokenizer may fail there in any way: a stage is not lost for it
         told = f"AutoTokenizer refuses this folder ({type(error).__name__}); read it by PreTrainedTokenizerFast"
         return [*notes, told]
     ours = load_tokenizer(folder)
