@@ -115,7 +115,10 @@ def data_build(arguments: argparse.Namespace) -> int:
         raise UserError("--push uploads one dataset, and the recipe does not build exactly one; build it alone")
 
     from smallwit import pipeline
-    from smallwit.data.push import push
+    from smallwit.data.push import push, require_hub
+
+    if arguments.push is not None:
+        require_hub(arguments.push)
 
     def built() -> None:
         made = pipeline.construct(recipe, base=base, run_dir=run_dir, data_dir=data_dir)

@@ -17,8 +17,8 @@ def path_of(text: str | Path) -> Path:
     except FileNotFoundError:
         return path
     except (OSError, RuntimeError, ValueError) as error:
-        # A name in a file, a folder that may not be entered: whoever reads it says so.
-        if isinstance(error, NotADirectoryError | PermissionError):
+        # Below a file there is nothing: whoever reads it says so.
+        if isinstance(error, NotADirectoryError):
             return path
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         shown = str(text) if len(str(text)) <= _SHOWN else f"{str(text)[:_SHOWN]}..."

@@ -5,6 +5,7 @@ files (`auto_map`) are code: neither is ever run.
 """
 
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -35,6 +36,8 @@ def require_folder(path: Path) -> None:
         raise UserError(f"{path}: is {kind}, and models are read from folders; {remedy}{convert * is_gguf(path)}")
     if not path.is_dir():
         raise UserError(f"{path}: is not there; name a model folder")
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise UserError(f"{path}: may not be read by this user; change its permissions (chmod), or copy it")
     if (path / "adapter_config.json").is_file():
         what = "is a LoRA adapter (adapter_config.json) and no whole model"
         raise UserError(f"{path}: {what}; merge it into its base by peft (merge_and_unload) and save that")
