@@ -174,8 +174,8 @@ class TestRun:
         assert "ZeroDivisionError" in done.stderr
 
     @pytest.mark.slow
-    def test_a_recipe_runs_without_a_terminal_and_its_report_can_be_made_again(self, recipe: Path) -> None:
-        done = smallwit("run", str(recipe), "--offline", "--run-dir", "here")
+    def test_a_recipe_runs_without_a_terminal_or_a_home_and_its_report_can_be_made_again(self, recipe: Path) -> None:
+        done = smallwit("run", str(recipe), "--offline", "--run-dir", "here", HOME="/dev/null")
         assert done.returncode == 0, done.stderr
         results = json.loads(Path("here/results.json").read_text())
         assert [model["name"] for model in results["models"]] == ["sft"]

@@ -53,8 +53,7 @@ def load_model(origin: str | Path, *, dtype: str, device: str, revision: str | N
     with _named(origin):
         require_weights(folder, config)
         with _quiet(), _told(f"{folder}: cannot be loaded"):
-            model: Any
-            model, report = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 str(folder),
                 dtype=DTYPES[dtype],
                 attn_implementation=ATTENTION,
@@ -62,6 +61,7 @@ def load_model(origin: str | Path, *, dtype: str, device: str, revision: str | N
                 use_safetensors=True,
                 output_loading_info=True,
             )
+        model, report = loaded
         _require_all(folder, model, report)
     if model.config.get_text_config() is not model.config:
         raise UserError(f"model {origin}: {model.config.model_type} is not a model of text alone, and not supported")
