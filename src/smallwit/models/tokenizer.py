@@ -38,7 +38,6 @@ def load_tokenizer(origin: str | Path, revision: str | None = None) -> PreTraine
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise UserError(f"tokenizer {origin}: {_instead_of_it(folder)}; {_REMEDY}")
-    json_object(path)
     for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
         if (folder / name).is_file():
             json_object(folder / name)
@@ -51,6 +50,7 @@ def load_tokenizer(origin: str | Path, revision: str | None = None) -> PreTraine
         # What its library meets in a damaged file comes as any exception, or as a panic, which is no `Exception`.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
+        json_object(path)  # says it better, where it is none
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(f"tokenizer {origin}: cannot be read ({reason}); copy its files again") from error
     return tokenizer
