@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from handover_cases import FAMILIES, PROMPTS, publish
-from smallwit.models.build import load_model
 from smallwit.models.chat import ChatTokenizer
+from smallwit.models.loading import load_model
 from smallwit.rollout.generator import Decoding, Prompt
 from smallwit.rollout.local import LocalEngine
 from smallwit.rollout.local_generator import LocalGenerator

@@ -139,7 +139,9 @@ def recording(method: Callable[[SampleFile, dict[str, Any]], None], added: list[
 
 def test_a_finished_evaluation_needs_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     first = measured()
-    monkeypatch.setattr("smallwit.models.build.load_model", lambda *_, **__: pytest.fail("the weights were loaded"))
+    monkeypatch.setattr(
+        "smallwit.families.load_supported_model", lambda *_, **__: pytest.fail("the weights were loaded")
+    )
     assert measured().scores == first.scores
 
 

@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 import pipeline_recipes as micro
-from smallwit.models.build import load_model, save_model
+from smallwit.models.build import save_model
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.handover import other_readings, save_tokenizer, save_weights
+from smallwit.models.loading import load_model
 from smallwit.models.tokenizer import load_tokenizer
 from tiny import same_bits, tiny_model, tokenizer, weights
 

@@ -6,10 +6,13 @@ import pytest
 
 from recipe_samples import refusal
 from smallwit.budget import declared_flops
+from smallwit.models.build import save_model
+from smallwit.models.chat import ChatTokenizer
 from smallwit.plan import make_plan
 from smallwit.recipe.file import check_recipe, load_recipe
 from smallwit.recipe.schema import TrainStage
 from smallwit.run_folder import RunFolder
+from tiny import tiny_model, tokenizer
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 HYBRIDS = sorted((RECIPES / "hybrids").glob("*.yaml"))
@@ -24,8 +27,7 @@ def base(tmp_path: Path) -> Path:
     folder = RunFolder(tmp_path / "runs" / quickstart.name)
     for name in MODELS:
         artifact = folder.work(plan.nodes[name], plan) / "artifact"
-        artifact.mkdir(parents=True)
-        (artifact / "config.json").write_text("{}")
+        save_model(tiny_model(rows=len(tokenizer())), ChatTokenizer(tokenizer()), artifact)
     return tmp_path / "recipes" / "hybrids"
 
 

@@ -157,7 +157,7 @@ class TestCommands:
         assert json.loads(out.read_text())["score"] == 1.0
 
     def test_the_doctor_says_what_it_takes(self, bare_machine: None, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(doctor, "hub_state", lambda: "not asked")
+        monkeypatch.setattr(doctor.hub, "state", lambda seconds: "not asked")
         said = doctor.examine(None)["isolation"]
         assert said == "rlimits (for running code that a model wrote; below namespaces: --allow-unsafe-code)"
 

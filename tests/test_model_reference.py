@@ -41,7 +41,10 @@ def test_end_tokens_of_the_model_s_own_settings_end_replies() -> None:
     [
         ("nowhere", "model nowhere: there is no such folder; name a model folder, a hub id"),
         ("./no/where", "there is no such folder"),
-        ("evaluations", "evaluations holds no config.json, so it is no model folder"),
+        (
+            "evaluations",
+            "evaluations: holds no config.json; name a folder with config.json, model.safetensors",
+        ),
         ("run:rl", r"run run has no model of a stage 'rl'; .*sft"),
     ],
 )

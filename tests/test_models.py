@@ -9,11 +9,12 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedTokeniz
 
 from smallwit.errors import UserError
 from smallwit.models import build
-from smallwit.models.build import backbone, load_model, new_like, save_model
+from smallwit.models.build import backbone, new_like, save_model
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.flops import Cost
 from smallwit.models.handover import save_tokenizer
 from smallwit.models.head import output_head
+from smallwit.models.loading import load_model
 from smallwit.models.tiny_config import tiny_config
 from smallwit.models.tokenizer import load_tokenizer
 from smallwit.models.tokenizer_training import train_tokenizer

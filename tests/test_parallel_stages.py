@@ -12,10 +12,10 @@ import pipeline_recipes as micro
 from interruption import DEMOS, OWN, checkpoints, children, interrupt, meanwhile, nothing_is_left
 from pipeline_recipes import HEAD, Ran
 from recipe_samples import refusal
-from smallwit import pipeline
 from smallwit.cli import main
-from smallwit.errors import UserError
 from smallwit.pipeline import StageFailed
+from smallwit.recipe.check_models import lacking_devices
+from smallwit.recipe.schema import TrainStage
 from smallwit.smoke import smoke_recipe
 
 STEPS = 12
@@ -126,10 +126,12 @@ def test_more_processes_than_examples_are_refused(tmp_path: Path) -> None:
 
 
 def test_more_processes_than_devices_are_refused(tmp_path: Path) -> None:
-    recipe = micro.read(micro.write(tmp_path, RECIPE))
-    pipeline._check_processes(recipe, "cpu")
-    with pytest.raises(UserError, match="stage sft: processes is 2, one mps device each, and this machine has 1"):
-        pipeline._check_processes(recipe, "mps")
+    stages = {stage.name: stage for stage in micro.read(micro.write(tmp_path, RECIPE)).stages}
+    assert isinstance(stages["sft"], TrainStage)
+    assert lacking_devices(stages["sft"], "cpu") is None
+    said = lacking_devices(stages["sft"], "mps")
+    assert said is not None
+    assert said.startswith("stage sft: processes is 2, one mps device each, and this machine has 1; ")
 
 
 def test_smoke_keeps_several_processes(tmp_path: Path) -> None:

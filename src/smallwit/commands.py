@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from smallwit.errors import UserError
+from smallwit.given import path_of
 
 
 def data_dir_of(given: Path | None) -> Path | None:
@@ -14,7 +15,7 @@ def data_dir_of(given: Path | None) -> Path | None:
     source = "--data-dir"
     if given is None and os.environ.get("SMALLWIT_DATA_DIR"):
         given, source = Path(os.environ["SMALLWIT_DATA_DIR"]), "SMALLWIT_DATA_DIR"
-    if given is not None and not given.is_dir():
+    if given is not None and not path_of(given).is_dir():
         raise UserError(f"{source} {given}: there is no such folder; name one that holds benchmark files")
     return given
 
@@ -114,7 +115,10 @@ def data_build(arguments: argparse.Namespace) -> int:
         raise UserError("--push uploads one dataset, and the recipe does not build exactly one; build it alone")
 
     from smallwit import pipeline
-    from smallwit.data.push import push
+    from smallwit.data.push import push, require_hub
+
+    if arguments.push is not None:
+        require_hub(arguments.push)
 
     def built() -> None:
         made = pipeline.construct(recipe, base=base, run_dir=run_dir, data_dir=data_dir)

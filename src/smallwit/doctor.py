@@ -1,11 +1,7 @@
 """`smallwit doctor`: what of this machine will be used, one fact a line."""
 
-import os
 import platform
 import shutil
-import threading
-import urllib.error
-import urllib.request
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,7 +10,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from smallwit import __version__, offline
+from smallwit import __version__, hub
 from smallwit.device import cores, resolve_device, resolve_dtype
 from smallwit.verify.code import isolation_level
 from smallwit.verify.consent import LEAST_ISOLATION, OPTION
@@ -39,7 +35,7 @@ def examine(data_dir: Path | None) -> dict[str, str]:
         "memory": f"{memory.total / 1e9:.1f} GB, {memory.available / 1e9:.1f} GB free",
         "disk": f"{disk.free / 1e9:.1f} GB free here",
         "isolation": _isolation(isolation_level()),
-        "hub": hub_state(),
+        "hub": hub.state(HUB_SECONDS),
         "data folder": str(data_dir) if data_dir else "none; benchmarks come from the hub",
     }
 
@@ -62,26 +58,3 @@ def show(facts: dict[str, str]) -> None:
     for name, fact in facts.items():
         table.add_row(name, fact)
     console.print(table)
-
-
-def hub_state(seconds: float = HUB_SECONDS) -> str:
-    """Whether the hub answers within `seconds`; the request is one HEAD, sent nowhere when offline."""
-    if offline.is_offline():
-        return "offline, as the environment asks"
-    url = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    answer: list[str] = []
-    # In a thread that is left behind: the time limit of a socket does not cover looking up the name.
-    asker = threading.Thread(target=lambda: answer.append(_ask(url, seconds)), daemon=True)
-    asker.start()
-    asker.join(seconds)
-    return answer[0] if answer else f"{url} not reachable (no answer in {seconds:.0f} s)"
-
-
-def _ask(url: str, seconds: float) -> str:
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds):
-            return f"{url} reachable"
-    except urllib.error.HTTPError as error:
-        return f"{url} not usable (HTTP status {error.code})"
-    except (OSError, ValueError) as error:
-        return f"{url} not reachable ({getattr(error, 'reason', error)})"

@@ -25,8 +25,9 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from smallwit.errors import UserError
 from smallwit.models import attention, head, tiny_config
 from smallwit.models.attention import ATTENTION, UnsupportedAttention
-from smallwit.models.build import disable_dropout, is_stateful, load_config, load_model
+from smallwit.models.build import disable_dropout, is_stateful
 from smallwit.models.head import output_head
+from smallwit.models.loading import load_config, load_model
 from smallwit.objectives.head import LogProb, token_statistics
 from smallwit.rollout import cache as rollout_cache
 from smallwit.rollout import local
@@ -196,12 +197,23 @@ def _remembered(config: PreTrainedConfig) -> FamilyCheck:
     modules = (attention, head, tiny_config, local, rollout_cache, forward, training_batch)
     code = [Path(str(module.__file__)).read_bytes() for module in modules]
     digest = hashlib.sha256(identity.encode() + b"".join(code) + transformers.__version__.encode()).hexdigest()[:24]
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    path = Path(home) / "smallwit" / "families" / f"{digest}.json"
+    folder = _cache_folder()
+    if folder is None:
+        return check_family(config)
+    path = folder / f"{digest}.json"
     with suppress(OSError, ValueError, TypeError):
         return FamilyCheck(**json.loads(path.read_text(encoding="utf-8")))
     found = check_family(config)
     with suppress(OSError):  # a cache that cannot be written costs seconds at the next load
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(asdict(found)), encoding="utf-8")
     return found
+
+
+def _cache_folder() -> Path | None:
+    """Return where results are kept, or `None` for a user without a home."""
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # no HOME, and a user whom the system does not know
+        return None
+    return home / "smallwit" / "families"

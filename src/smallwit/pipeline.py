@@ -12,7 +12,7 @@ from rich.console import Console
 
 from smallwit.artifacts import METRICS, disk_trouble, read_manifest, write_atomically
 from smallwit.budget import declared_flops, paid_stages, remaining_flops
-from smallwit.device import cores, devices_of, resolve_device, resolve_dtype
+from smallwit.device import cores, resolve_device, resolve_dtype
 from smallwit.errors import UserError
 from smallwit.ledger import Entry, Ledger
 from smallwit.plan import Node, Plan, make_plan
@@ -141,7 +141,6 @@ def _at_work(
         with folder.occupy(), terminable():
             device = resolve_device(recipe.device)
             dtype = resolve_dtype(device, recipe.dtype)
-            _check_processes(recipe, device)
             threads = _threads(recipe, base, device)
             plan = make_plan(recipe, base=base, data_dir=data_dir, device=device, dtype=dtype, threads=threads)
             write_atomically(folder.path / "recipe.resolved.yaml", dump_recipe(recipe))
@@ -374,13 +373,3 @@ def _threads(recipe: Recipe, base: Path, device: str) -> int | dict[str, int]:
     if recipe.workers is None and device == "cpu":
         return threads_by_model(recipe, base, cores())
     return max(1, cores() // (recipe.workers or 1))
-
-
-def _check_processes(recipe: Recipe, device: str) -> None:
-    there = devices_of(device)
-    for stage in recipe.stages:
-        if isinstance(stage, TrainStage) and stage.processes > there:
-            raise UserError(
-                f"stage {stage.name}: processes is {stage.processes}, one {device} device each, and this machine has "
-                f"{there}; give at most that many, or device: cpu"
-            )

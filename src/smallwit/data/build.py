@@ -16,6 +16,7 @@ from smallwit.data.gather import files_of
 from smallwit.data.step import Account, Context, Resources, Step, screened
 from smallwit.data.suites import test_problems
 from smallwit.errors import UserError
+from smallwit.given import path_of
 from smallwit.journal import Journal
 from smallwit.recipe.data import DataStepSpec, Decontaminate, FileRows, Gather
 from smallwit.rows import Row
@@ -123,5 +124,5 @@ def signature_of(specs: Sequence[DataStepSpec]) -> str:
 
 def origin_of_tokenizer(name: str, base: Path) -> str:
     """A tokenizer's folder, relative to the recipe, or else the hub id that `name` is."""
-    folder = base / Path(name).expanduser()
+    folder = base / path_of(name)
     return str(folder) if folder.is_dir() else name

@@ -8,15 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from smallwit import hub
 from smallwit.data.columns import left_behind, mapped
 from smallwit.data.dataset import read_dataset
 from smallwit.data.normalise import text_hash
 from smallwit.data.step import Context, Pace
 from smallwit.data.turns import asked_and_answered
 from smallwit.errors import UserError
+from smallwit.given import path_of
 from smallwit.recipe.data import FileRows, Gather, HubRows, RowSourceSpec, StageRows, TaskRows
 from smallwit.rows import BadRow, Row, as_json, is_columnar, is_dataset_folder, numbered_rows
-from smallwit.tasks.dataset import first_line
 
 _BAD_SHARE = 0.001
 _SHOWN = 20
@@ -185,7 +186,7 @@ def files_of(source: FileRows, base: Path) -> list[Path]:
 
     Raises `UserError` when there is none.
     """
-    named = base / Path(source.path).expanduser()
+    named = base / path_of(source.path)
     # A name with brackets may be a name, and not a pattern.
     found = [named] if named.exists() else [Path(path) for path in sorted(glob.glob(str(named), recursive=True))]
     paths = [path for path in found if path.is_file() or is_dataset_folder(path)]
@@ -200,14 +201,17 @@ def files_of(source: FileRows, base: Path) -> list[Path]:
 def _hub(source: HubRows, reading: "_Reading") -> Iterator[Found]:
     """Streams the dataset at one commit, which is noted. The licence is the hub card's if the recipe declares none."""
     import datasets
+    import httpx2
     import pyarrow  # type: ignore[import-untyped]
     from huggingface_hub import HfApi
 
     context, path = reading.context, Path(source.repository)
     revision, license = source.revision, source.license
     called = reading.name_of(path.name)
+    here = path.is_dir()
+    trouble = None if here else hub.unreachable()
     try:
-        if not Path(source.repository).is_dir():
+        if not here and trouble is None:
             about = HfApi().dataset_info(source.repository, revision=source.revision)
             revision = about.sha
             license = license or (about.card_data.get("license") if about.card_data else None)
@@ -223,7 +227,7 @@ def _hub(source: HubRows, reading: "_Reading") -> Iterator[Found]:
             try:
                 theirs = _as_json(row, source)
             except (TypeError, UnicodeDecodeError) as error:
-                yield BadRow(path, index, f"a column that is read is no JSON data ({first_line(error)})"), None
+                yield BadRow(path, index, f"a column that is read is no JSON data ({hub.reason(error)})"), None
                 continue
             made, where = _made(theirs, source, reading, path, index, called, True)
             if not isinstance(made, BadRow):
@@ -231,8 +235,8 @@ def _hub(source: HubRows, reading: "_Reading") -> Iterator[Found]:
                 if license:
                     made.setdefault("license", license if isinstance(license, str) else " or ".join(license))
             yield made, where
-    except (OSError, ValueError, datasets.exceptions.DatasetsError, pyarrow.ArrowException) as error:
-        what = f"{source.repository}: cannot be read from the Hugging Face hub ({first_line(error)})"
+    except (OSError, ValueError, httpx2.HTTPError, datasets.exceptions.DatasetsError, pyarrow.ArrowException) as error:
+        what = f"{source.repository}: cannot be read from the Hugging Face hub ({hub.reason(error, trouble)})"
         raise UserError(f"{what}; connect to it, or name a file") from error
 
 

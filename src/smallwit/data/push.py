@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from smallwit import hub
 from smallwit.artifacts import MANIFEST
 from smallwit.data.dataset import shards_of
 from smallwit.errors import UserError
@@ -12,14 +13,22 @@ def push(folder: Path, repository: str) -> None:
 
     What was dropped on the way stays here. Raises `UserError` when the hub refuses.
     """
+    import httpx2
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
     files = [path.name for path in shards_of(folder)] + ["README.md", MANIFEST]
-    hub = HfApi()
+    api = HfApi()
     try:
-        hub.create_repo(repository, repo_type="dataset", private=True, exist_ok=True)
-        hub.upload_folder(folder_path=folder, repo_id=repository, repo_type="dataset", allow_patterns=files)
-    except (HfHubHTTPError, LocalTokenNotFoundError, OSError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        raise UserError(f"--push {repository}: the hub refuses ({first}); the dataset is whole in {folder}") from error
+        api.create_repo(repository, repo_type="dataset", private=True, exist_ok=True)
+        api.upload_folder(folder_path=folder, repo_id=repository, repo_type="dataset", allow_patterns=files)
+    except (HfHubHTTPError, httpx2.HTTPError, LocalTokenNotFoundError, OSError, ValueError) as error:
+        what = f"the hub refuses ({hub.reason(error)}); the dataset is whole in {folder}"
+        raise UserError(f"--push {repository}: {what}") from error
+
+
+def require_hub(repository: str) -> None:
+    """Raise `UserError` where the hub does not answer: before a dataset is built for it."""
+    trouble = hub.unreachable()
+    if trouble is not None:
+        raise UserError(f"--push {repository}: {trouble}; connect to it, or build the dataset without --push")

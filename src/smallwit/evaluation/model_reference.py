@@ -12,11 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from smallwit.artifacts import BrokenArtifact, folder_hash, read_manifest
 from smallwit.errors import UserError
 from smallwit.evaluation.protocol import Asker
+from smallwit.given import path_of
 from smallwit.nearest import hint
 from smallwit.rollout.generator import Generator, Overflow, Prompt
 
@@ -66,7 +65,11 @@ def open_model(reference: str, settings: Settings) -> OpenModel:
         module, name = OTHERS[prefix].split(":")
         found: OpenModel = getattr(importlib.import_module(module), name)(reference, settings)
         return found
-    path = Path(reference).expanduser()
+    path = path_of(reference)
+    if path.is_file():
+        from smallwit.models.folder import require_folder
+
+        require_folder(path)
     if path.is_dir():
         return _local(reference, path.resolve(), path.resolve().name, folder_hash(path.resolve()), settings)
     run, _, stage = reference.rpartition(":")
@@ -91,13 +94,28 @@ def _of_run(reference: str, run: Path, stage: str, settings: Settings) -> OpenMo
         key = str(read_manifest(folder, check_content=False)["key"])
     except BrokenArtifact as error:
         raise UserError(f"model {reference}: {error}; run the recipe again, which mends it") from error
-    recipe = yaml.safe_load((run / "recipe.resolved.yaml").read_text(encoding="utf-8")) or {}
-    first = _first_model(recipe, stage)
-    options = first.get("chat_template_kwargs") or {}
+    resolved = run / "recipe.resolved.yaml"
+    try:
+        recipe = _read_resolved(resolved)
+        first = _first_model(recipe, stage)
+        options = dict(first.get("chat_template_kwargs") or {})
+        tasks = {name: dict(given or {}) for name, given in (recipe.get("tasks") or {}).items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        what = f"{resolved}: is not what smallwit run writes ({type(error).__name__}: {error})"
+        raise UserError(f"model {reference}: {what}; run the recipe again, or name the folder {folder}") from error
     settings = replace(settings, chat_template_kwargs=options | dict(settings.chat_template_kwargs))
     control: ControlTokenRule = first.get("control_tokens") or "text"
     opened = _local(reference, folder, f"{run.resolve().name}-{stage}", key, settings, control)
-    return replace(opened, tasks=recipe.get("tasks") or {})
+    return replace(opened, tasks=tasks)
+
+
+def _read_resolved(path: Path) -> Mapping[str, Any]:
+    # Imported here: pydantic is not needed for a model of one's own.
+    from smallwit.recipe.file import read_text
+    from smallwit.recipe.yaml import read_yaml
+
+    found: Mapping[str, Any] = read_yaml(read_text(path), str(path))[0] or {}
+    return found
 
 
 def _first_model(recipe: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -110,17 +128,11 @@ def _first_model(recipe: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _of_hub(reference: str, settings: Settings) -> OpenModel:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from smallwit.hub import model_files
+    from smallwit.models.folder import MODEL_FILES
 
-    wanted = ["*.json", "*.safetensors", "*.jinja", "*.txt"]
-    try:
-        folder = Path(snapshot_download(reference, allow_patterns=wanted))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        raise UserError(
-            f"model {reference}: is no folder here, and the Hugging Face hub does not give it "
-            f"({str(error).splitlines()[0][:160]}); check the name and the connection"
-        ) from error
+    remedy = "check the name and the connection, or download it elsewhere and name its folder in place of the hub id"
+    folder = model_files(reference, None, MODEL_FILES, what="model", remedy=remedy)
     # A snapshot's folder bears the name of its commit.
     return _local(reference, folder, reference.replace("/", "--"), f"{reference}@{folder.name}", settings)
 
@@ -133,9 +145,14 @@ def _local(
     settings: Settings,
     control_tokens: ControlTokenRule = "text",
 ) -> OpenModel:
-    if not (folder / "config.json").is_file() or not (folder / "tokenizer.json").is_file():
-        missing = "config.json" if not (folder / "config.json").is_file() else "tokenizer.json"
-        raise UserError(f"model {reference}: {folder} holds no {missing}, so it is no model folder")
+    from smallwit.models.folder import read_config, weight_shapes
+
+    try:
+        # Before anything is asked or generated; the rest is seen when the weights are loaded.
+        read_config(folder)
+        weight_shapes(folder)
+    except UserError as error:
+        raise UserError(f"model {reference}: {error}") from error
     from smallwit.device import resolve_device, resolve_dtype
     from smallwit.evaluation.local_asker import local_asker
     from smallwit.models.chat import ChatTokenizer
@@ -153,12 +170,12 @@ def _local(
     def load(overflow: Overflow) -> Generator:
         from smallwit.families import load_supported_model
         from smallwit.models.build import DTYPES
+        from smallwit.models.fit import vocabulary_of
         from smallwit.rollout.local import LocalEngine
         from smallwit.rollout.local_generator import LocalGenerator
 
         model = load_supported_model(folder, dtype=dtype, device=device)
-        rows = model.get_output_embeddings().weight.shape[0]
-        vocabulary = min(len(chat.tokenizer), rows)
+        vocabulary = vocabulary_of(chat, model, reference)
         mixed = None if dtype == "float32" else DTYPES[dtype]
         engine = LocalEngine(model, vocabulary=vocabulary, pad=chat.pad, batch=settings.batch, autocast=mixed)
         return LocalGenerator(engine, chat, overflow=overflow)

@@ -9,6 +9,7 @@ from typing import Any
 from smallwit.errors import UserError
 from smallwit.evaluation.protocol import differences
 from smallwit.evaluation.scores import Row
+from smallwit.given import path_of
 from smallwit.nearest import hint
 from smallwit.rows import read_rows
 
@@ -64,11 +65,11 @@ def common_rows(a: Sequence[Row], b: Sequence[Row], across_protocols: bool) -> t
 
 
 def _folder(reference: str) -> Path:
-    path = Path(reference).expanduser()
+    path = path_of(reference)
     if path.is_dir():
         return path
     run, _, stage = reference.rpartition(":")
-    evaluations = Path(run).expanduser() / "evaluation"
+    evaluations = path_of(run) / "evaluation"
     if not run or not evaluations.is_dir():
         what = "name a folder of `smallwit eval`, or a run's stage as runs/NAME:STAGE"
         raise UserError(f"evaluation {reference}: there is no such folder; {what}")

@@ -1,13 +1,10 @@
-"""Causal language models as ordinary Hugging Face folders: made from scratch, loaded, saved."""
+"""Causal language models as ordinary Hugging Face folders: made from scratch, saved. `loading.py` loads them."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Qwen2Config,
@@ -99,33 +96,6 @@ def new_like(
     model = new_model(**shape, tokenizer=tokenizer, seed=seed)
     save_model(model, ChatTokenizer(tokenizer), out, dtype=dtype)
     return model.num_parameters()
-
-
-def load_config(origin: str | Path, revision: str | None = None) -> PreTrainedConfig:
-    """Load the configuration of a folder or a hub repository. Raises `UserError` if there is none."""
-    path = Path(origin)
-    if path.is_absolute() and not (path / "config.json").is_file():
-        raise UserError(f"{origin}: no config.json there, so it is not a model folder")
-    try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(str(origin), revision=revision)
-    except (OSError, ValueError) as error:
-        raise UserError(f"model {origin}: its config.json cannot be read: {str(error).splitlines()[0]}") from error
-    return config
-
-
-def load_model(origin: str | Path, *, dtype: str, device: str, revision: str | None = None) -> PreTrainedModel:
-    """Load a model of a folder or a hub repository. Raises `UserError` if there is none."""
-    load_config(origin, revision)
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            str(origin), revision=revision, dtype=DTYPES[dtype], attn_implementation=ATTENTION
-        )
-    except OSError as error:
-        raise UserError(f"model {origin}: cannot be loaded: {str(error).splitlines()[0]}") from error
-    if model.config.get_text_config() is not model.config:
-        raise UserError(f"model {origin}: {model.config.model_type} is not a model of text alone, and not supported")
-    save_gate_memory(model)
-    return model.to(device)
 
 
 def save_model(model: PreTrainedModel, chat: ChatTokenizer, folder: Path, *, dtype: str = "float32") -> list[str]:

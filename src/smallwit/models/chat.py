@@ -119,9 +119,13 @@ class ChatTokenizer:
         schemas: Any = list(tools) or None
         try:
             return self.tokenizer.apply_chat_template(conversation, tools=schemas, **options, **self._options)
-        except (TemplateError, TypeError) as error:
-            roles = ", ".join(str(message["role"]) for message in messages)
-            raise UserError(f"the chat template refuses a conversation of {roles}: {error}") from error
+        except Exception as error:
+            # A template is a program of its folder's, and may fail of anything.
+            if self.template is None or isinstance(error, UserError | MemoryError):
+                raise
+            roles, kind = ", ".join(str(message["role"]) for message in messages), type(error).__name__
+            said = " ".join(str(error).split())[:200] if isinstance(error, TemplateError) else f"{kind}: {error}"
+            raise UserError(f"the chat template refuses a conversation of {roles}: {said}") from error
 
     @cached_property
     def written_behind(self) -> str:

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
-from transformers.utils import cached_file
 
 from smallwit.errors import UserError
+from smallwit.given import json_object
+from smallwit.models.tokenizer import tokenizer_folder
 from smallwit.thoughts import CLOSING, OPENING
 
 MARK = "\0answer\0"
 """Stands for an answer where a template is rendered to see what it writes around one."""
 _BEHIND_SHOWN = 40
+_MOST_IDS = 2**31
 
 
 @dataclass(frozen=True)
@@ -73,22 +75,15 @@ def listed_ends(origin: str | Path, revision: str | None = None) -> tuple[int, .
 
     Raises `UserError` for a list of anything but token ids.
     """
+    folder = tokenizer_folder(origin, revision)
     found: list[int] = []
-    for name in ("generation_config.json", "config.json"):
-        path = _file(origin, name, revision)
-        if path is None:
+    for path in (folder / "generation_config.json", folder / "config.json"):
+        if not path.is_file():
             continue
-        named: Any = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+        named: Any = json_object(path).get("eos_token_id")
         ids = named if isinstance(named, list) else [] if named is None else [named]
-        if not all(isinstance(index, int) and not isinstance(index, bool) for index in ids):
-            raise UserError(f"{path}: eos_token_id is {json.dumps(named)}; give a token id, or a list of them")
+        if not all(isinstance(index, int) and not isinstance(index, bool) and 0 <= index < _MOST_IDS for index in ids):
+            shown = json.dumps(named)[:80]
+            raise UserError(f"{path}: eos_token_id is {shown}; give a token id, or a list of them")
         found += ids
     return tuple(dict.fromkeys(found))
-
-
-def _file(origin: str | Path, name: str, revision: str | None) -> Path | None:
-    if Path(origin).is_dir():
-        path = Path(origin) / name
-        return path if path.is_file() else None
-    found = cached_file(str(origin), name, revision=revision, _raise_exceptions_for_missing_entries=False)
-    return None if found is None else Path(found)

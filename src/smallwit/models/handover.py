@@ -53,10 +53,16 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 def other_readings(folder: Path) -> list[str]:
     """Return in what other readers take the tokenizer of a published folder for another, one sentence each."""
     notes = []
-    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if config.get("tokenizer_class") == "TokenizersBackend":
         notes.append("tokenizer_config.json came with the class TokenizersBackend, which transformers 4.57 refuses")
-    ours, auto = load_tokenizer(folder), AutoTokenizer.from_pretrained(folder)
+    try:
+        auto = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # noqa: BLE001  a tokenizer may fail there in any way: a stage is not lost for it
+        told = f"AutoTokenizer refuses this folder ({type(error).__name__}); read it by PreTrainedTokenizerFast"
+        return [*notes, told]
+    ours = load_tokenizer(folder)
     if ours(PROBES)["input_ids"] != auto(PROBES)["input_ids"]:
         notes.append(
             f"AutoTokenizer makes a {type(auto).__name__} of this folder, which gives other ids than its "

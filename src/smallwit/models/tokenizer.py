@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from smallwit import hub
 from smallwit.errors import UserError
+from smallwit.given import json_object, path_of
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -34,19 +34,55 @@ def load_tokenizer(origin: str | Path, revision: str | None = None) -> PreTraine
     them. Not through `AutoTokenizer`: for some model types, Qwen2 among them, transformers 5 puts the type's own rules
     for splitting text in place of those that a tokenizer was trained with. Raises `UserError` where there is none.
     """
-    folder = Path(origin) if Path(origin).is_dir() else _snapshot(str(origin), revision)
-    if not (folder / "tokenizer.json").is_file():
-        raise UserError(f"tokenizer {origin}: no tokenizer.json there; name a folder or repository that has one")
-    return PreTrainedTokenizerFast.from_pretrained(folder)
-
-
-def _snapshot(repository: str, revision: str | None) -> Path:
-    """Return the folder of a hub repository's tokenizer files, downloaded if they are not there yet."""
+    folder = tokenizer_folder(origin, revision)
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise UserError(f"tokenizer {origin}: {_instead_of_it(folder)}; {_REMEDY}")
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
+        if (folder / name).is_file():
+            json_object(folder / name)
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=[*TOKENIZER_FILES]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(
-            f"tokenizer {repository}: is no folder here, and the Hugging Face hub does not give it ({first[:160]}); "
-            "check the name and the connection"
-        ) from error
+        tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(folder)
+        _use(tokenizer)
+    except MemoryError:
+        raise
+    except BaseException as error:
+        # What its library meets in a damaged file comes as any exception, or as a panic, which is no `Exception`.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        json_object(path)  # says it better, where it is none
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise UserError(f"tokenizer {origin}: cannot be read ({reason}); copy its files again") from error
+    return tokenizer
+
+
+def tokenizer_folder(origin: str | Path, revision: str | None = None) -> Path:
+    """Return the folder of a tokenizer's files; those of a hub repository are downloaded if they are not there yet."""
+    path = path_of(origin)
+    if path.is_absolute() or path.exists():
+        return path
+    patterns = (*TOKENIZER_FILES, "config.json", "generation_config.json")
+    return hub.model_files(origin, revision, patterns, what="tokenizer", remedy=_HUB_REMEDY)
+
+
+def _use(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Use each part once: a tokenizer that was read may still fail at the first text."""
+    ids = tokenizer("1 + 1 = 2.")["input_ids"]
+    tokenizer.decode(ids)
+    for token in (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token):
+        if token is not None and tokenizer.convert_tokens_to_ids(token) is None:
+            raise ValueError(f"its control token {token!r} is no token of it")
+
+
+def _instead_of_it(folder: Path) -> str:
+    """What a folder holds where it has no tokenizer.json."""
+    found = [name for name in _OTHER_FORMS if (folder / name).is_file()]
+    return f"no tokenizer.json there, and {found[0]} is not read" if found else "no tokenizer.json there"
+
+
+_OTHER_FORMS = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "tekken.json", "vocab.json", "vocab.txt")
+_REMEDY = (
+    "name a folder or repository that has one, or make one of other files by transformers "
+    "(AutoTokenizer.from_pretrained(...).save_pretrained(...); sentencepiece models need the package sentencepiece)"
+)
+_HUB_REMEDY = "check the name and the connection, or download it elsewhere and name its folder"

@@ -1,6 +1,5 @@
 """What the parts of a recipe say of each other, checked before anything runs."""
 
-import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from smallwit.errors import UserError
 from smallwit.nearest import hint
 from smallwit.recipe import endpoints
 from smallwit.recipe.check_data import check_construct_stage
+from smallwit.recipe.check_models import check_machine, check_model, check_tokenizer
 from smallwit.recipe.check_tasks import check_tasks
 from smallwit.recipe.model import NewModel
 from smallwit.recipe.objectives import ULD, Distillation, PolicyGradient
@@ -68,6 +68,13 @@ class _Check:
             if isinstance(stage, TrainStage) and stage.equal_compute is not None:
                 self.equal_compute(index, stage, stage.equal_compute)
         self.measured()
+        # What needs files and libraries comes last.
+        check_machine(self)
+        for name, model in self.recipe.models.items():
+            check_model(self, name, model, ask_hub=read_data)
+        for index, stage in enumerate(self.recipe.stages):
+            if isinstance(stage, ConstructStage):
+                check_tokenizer(self, index, stage, ask_hub=read_data)
         check_tasks(self, data_dir, read_data)
 
     def refuse(self, what: str, *place: str | int) -> UserError:
@@ -139,21 +146,10 @@ class _Check:
     # ---- models
 
     def model(self, name: str, model: ModelSpec) -> None:
-        place = ("models", name)
-        if model.revision is not None and model.hub is None:
-            raise self.refuse(f"models.{name}: revision belongs to a hub model; leave it out", *place, "revision")
-        if model.folder is not None:
-            folder = Path(os.path.normpath(self.base / Path(model.folder).expanduser()))
-            if not (folder / "config.json").is_file():
-                problem = "holds no config.json" if folder.is_dir() else "is not there"
-                # In a run's folder this name is a link to what a stage has made.
-                first = "run the recipe that makes it first, or " if folder.name == "artifact" else ""
-                what = f"models.{name}: folder {folder} {problem}; {first}name a model folder"
-                raise self.refuse(what, *place, "folder")
         if model.new is not None:
             self.new_model(name, model.new)
         if model.endpoint is not None:
-            self.complain(endpoints.unusable(name, model), *place)
+            self.complain(endpoints.unusable(name, model), "models", name)
 
     def new_model(self, name: str, new: NewModel) -> None:
         place = ("models", name, "new")

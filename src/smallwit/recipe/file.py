@@ -47,7 +47,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, Lines]:
     """`load_recipe`, and the lines the values stood in, so that `check_recipe` can name them."""
-    data, lines = read_yaml(_read_text(path), str(path))
+    data, lines = read_yaml(read_text(path), str(path))
     if data is None:
         raise UserError(f"{path}: is empty; a recipe has at least name, tasks, models and stages")
     if isinstance(data, dict):
@@ -65,7 +65,8 @@ def dump_recipe(recipe: Recipe) -> str:
     return write_yaml(recipe.model_dump(mode="json", by_alias=True))
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Return the text of a recipe. Raises `UserError` for a file that cannot be read, or is not UTF-8."""
     try:
         raw = path.read_bytes()
     except FileNotFoundError:

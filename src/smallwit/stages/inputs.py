@@ -12,6 +12,7 @@ from smallwit.errors import UserError
 from smallwit.families import load_supported_model
 from smallwit.models.build import DTYPES, new_model
 from smallwit.models.chat import ChatTokenizer
+from smallwit.models.fit import vocabulary_of
 from smallwit.models.tokenizer import load_tokenizer
 from smallwit.recipe.schema import ModelSpec
 from smallwit.rollout.endpoint_client import Endpoint
@@ -70,7 +71,7 @@ def calls_file(job: Job, endpoint: Endpoint) -> Path:
 
 def engine_of(job: Job, model: PreTrainedModel, chat: ChatTokenizer, batch: int) -> LocalEngine:
     """The local engine on this model's weights."""
-    size = len(chat.tokenizer)
+    size = vocabulary_of(chat, model, job.name)
     return LocalEngine(model, vocabulary=size, pad=chat.pad, batch=batch, autocast=autocast_of(job))
 
 

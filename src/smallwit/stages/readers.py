@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from smallwit.contacts import REQUESTS_FILE, HostLog
 from smallwit.journal import Journal
 from smallwit.models.chat import ChatTokenizer
+from smallwit.models.fit import vocabulary_of
 from smallwit.models.flops import Cost
 from smallwit.models.head import output_head
 from smallwit.objectives.head import CHUNK_ELEMENTS
@@ -55,6 +56,7 @@ class LocalReader:
         self.stage, self.autocast = stage, autocast_of(job)
         self.chat = chat_of(job, stage.model)
         self.model: PreTrainedModel = model_of(job, stage.model).eval()
+        self.vocabulary = vocabulary_of(self.chat, self.model, stage.model)
         self.longest: int = self.model.config.max_position_embeddings
         self.cost = Cost.of(self.model)
 
@@ -74,7 +76,7 @@ class LocalReader:
             hidden = forward_hidden(self.model, batch)
             head = output_head(self.model)
             weight = head.weight.to(hidden.dtype)
-            teacher = TeacherHead(hidden, weight, len(self.chat.tokenizer), softcap=head.softcap)
+            teacher = TeacherHead(hidden, weight, self.vocabulary, softcap=head.softcap)
             return teacher.top_k(self.stage.k, self.stage.temperature, chunk_elements=CHUNK_ELEMENTS)
 
     def flops(self, examples: Sequence[Example]) -> float:

@@ -8,6 +8,7 @@ from smallwit.artifacts import content_key
 from smallwit.contacts import REQUESTS_FILE, HostLog, added
 from smallwit.errors import UserError
 from smallwit.models.chat import ChatTokenizer
+from smallwit.models.fit import vocabulary_of
 from smallwit.models.flops import Cost
 from smallwit.recipe.schema import TeachStage
 from smallwit.rollout.endpoint_client import Client
@@ -101,9 +102,10 @@ def _stored(job: Job, name: str, student: ChatTokenizer) -> StoredTeacher:
 
 def _live(job: Job, name: str, student: ChatTokenizer, reporter: Reporter) -> Teacher | ReadingTeacher:
     chat, model = chat_of(job, name), model_of(job, name).eval().requires_grad_(False)
+    vocabulary = vocabulary_of(chat, model, name)
     if chat.tokenizer.get_vocab() != student.tokenizer.get_vocab():
         return ReadingTeacher(name, model, chat, student)
-    rows = {"teacher": model.get_output_embeddings().weight.shape[0], "tokenizer": len(chat.tokenizer)}
+    rows = {"teacher": model.get_output_embeddings().weight.shape[0], "tokenizer": vocabulary}
     if rows["teacher"] != rows["tokenizer"]:
         reporter.say(
             f"{name} has {rows['teacher']:,} vocabulary rows; compared on the {rows['tokenizer']:,} tokens of the "

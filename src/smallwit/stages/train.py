@@ -20,6 +20,7 @@ from smallwit.errors import UserError
 from smallwit.evaluation.runner import mean_score, measure, require_verdicts
 from smallwit.models.build import disable_dropout, is_stateful, save_model
 from smallwit.models.chat import ChatTokenizer
+from smallwit.models.fit import vocabulary_of
 from smallwit.models.flops import Cost
 from smallwit.recipe.schema import Demonstrations, Rollouts, Source, Text, TrainStage
 from smallwit.rollout.generator import Decoding
@@ -53,7 +54,6 @@ def run(job: Job, reporter: Reporter) -> Info:
     stage = next(s for s in job.recipe.stages if s.name == job.name)
     assert isinstance(stage, TrainStage)
     chat = chat_of(job, stage.from_)
-    tokenizer = chat.tokenizer
     # Full fine-tuning keeps float32 weights under autocast; frozen weights may be half as wide.
     model = model_of(job, stage.from_, dtype=job.dtype if stage.lora else "float32")
     give_back_freed(model)
@@ -69,7 +69,8 @@ def run(job: Job, reporter: Reporter) -> Info:
         )
     model.train()
     objectives = [bind(spec, stage.sources[spec.source], model.config.hidden_size) for spec in stage.objectives]
-    student = ForwardPass(model, chat.pad, len(tokenizer), stage.micro_tokens, autocast_of(job), world=world)
+    vocabulary = vocabulary_of(chat, model, stage.from_)
+    student = ForwardPass(model, chat.pad, vocabulary, stage.micro_tokens, autocast_of(job), world=world)
     teachers = teachers_of(job, objectives, chat, reporter)
     # Under LoRA the model that the stage starts from is at hand: it is the base with the adapters off.
     at_hand = {stage.from_: replace(student, context=adapted.disable_adapter)} if adapted is not None else {}
@@ -87,7 +88,7 @@ def run(job: Job, reporter: Reporter) -> Info:
         teachers=teachers,
         optimizer=stage.optimizer,
         budget=Budget(steps=stage.steps, flops=job.flops),
-        vocabulary=len(tokenizer),
+        vocabulary=vocabulary,
         pad=chat.pad,
         micro_tokens=stage.micro_tokens,
         pack=stage.pack,

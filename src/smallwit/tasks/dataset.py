@@ -12,6 +12,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from smallwit import hub
 from smallwit.errors import UserError
 from smallwit.rows import Row, read_rows
 from smallwit.tasks.base import SPLITS, Problem, Task
@@ -115,17 +116,19 @@ class DatasetTask(Task):
 
     def _hub_rows(self, source: Source) -> list[Row]:
         import datasets
+        import httpx2
 
+        trouble = hub.unreachable()
         rows: list[Row] = []
         try:
             for config in source.configs:
                 rows += datasets.load_dataset(source.repository, config, split=source.split, revision=self.revision)
-        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        except (OSError, ValueError, httpx2.HTTPError, datasets.exceptions.DatasetsError) as error:
             at = f" at revision {self.revision}" if self.revision else ""
             raise UserError(
                 f"task {self.name}: cannot read {source.repository}{at} from the Hugging Face hub "
-                f"({first_line(error)}); connect to it, or put {source.file} into a folder and name that folder by "
-                f"--data-dir or {DATA_DIR_VARIABLE}"
+                f"({hub.reason(error, trouble)}); connect to it, or put {source.file} into a folder and name that "
+                f"folder by --data-dir or {DATA_DIR_VARIABLE}"
             ) from error
         return rows
 
@@ -134,9 +137,3 @@ def held_out(problem: Problem) -> bool:
     """Whether a problem of a training set belongs to the validation split cut out of it."""
     digest = hashlib.sha256(problem.prompt.encode()).digest()
     return int.from_bytes(digest[:8], "big") % VALIDATION_SHARE == 0
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, shortened."""
-    lines = str(error).splitlines()
-    return lines[0][:160] if lines else type(error).__name__

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from smallwit.errors import UserError
+from smallwit.given import path_of
 from smallwit.nearest import hint
 
 
@@ -19,7 +20,7 @@ def user_file(reference: str, base: Path | None, *, what: str = "task", name: st
     if not colon or not own.isidentifier():
         kind = "class" if what == "task" else "function"
         raise UserError(f"{what} '{reference}': no {kind} is named; write {reference.rstrip(':')}:{name}")
-    path = (base or Path()) / Path(path_text).expanduser()
+    path = (base or Path()) / path_of(path_text)
     if not path.is_file():
         raise UserError(f"{what} '{reference}': {path} is not a file; paths are relative to {base or 'this folder'}")
     return path, own

@@ -76,7 +76,7 @@ class ReadingTeacher:
         rows = [row * width + max(position, 0) for row, r in enumerate(readings) for position in r.positions]
         head = output_head(self.model)
         states, weight = head.scaled(hidden[torch.tensor(rows, device=device)]), head.weight.to(hidden.dtype)
-        teacher = TeacherHead(states, weight, len(self.chat.tokenizer), softcap=head.softcap)
+        teacher = TeacherHead(states, weight, min(len(self.chat.tokenizer), len(weight)), softcap=head.softcap)
         return RankedTeacher(teacher, len(self.student.tokenizer)), self.cost.forward(lengths, len(rows)), sum(lengths)
 
 
