@@ -78,7 +78,7 @@ class TestLengths:
 class TestIds:
     @pytest.mark.parametrize("given", [list, tuple, iter])
     def test_two_problems_with_one_id_are_refused_when_they_are_read(self, given: Callable[[Any], Any]) -> None:
-        task = UserTask(Echo(given([problem(0, 1, 1), problem(1, 1, 1), problem(0, 2, 2)])), "own.py: Echo")
+        task = UserTask(Echo(given([problem(0, 1, 1), problem(1, 1, 1), problem(0, 2, 2)])), Path("own.py"), "Echo")
         with pytest.raises(UserError, match=r"own\.py: Echo\.problems\('train'\) gave two problems with the id 'p0'"):
             list(task.problems("train"))
 
@@ -98,7 +98,8 @@ class Own:
         return [Problem(row["id"], row["prompt"], "1", row["completion"]) for row in ROWS if row["split"] == split]
 
     def verify(self, problem, response):
-        return Verdict(0.0, 0.0, None, "wrong")
+        right = float(response == problem.solution)
+        return Verdict(right, right, response, "correct" if right else "wrong")
 """
 
 HEAD = """\

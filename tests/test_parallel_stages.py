@@ -13,6 +13,7 @@ from interruption import DEMOS, OWN, checkpoints, children, interrupt, meanwhile
 from pipeline_recipes import HEAD, Ran
 from recipe_samples import refusal
 from smallwit.cli import main
+from smallwit.errors import UserError
 from smallwit.pipeline import StageFailed
 from smallwit.recipe.check_models import lacking_devices
 from smallwit.recipe.schema import TrainStage
