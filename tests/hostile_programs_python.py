@@ -1,0 +1,482 @@
+"""Programs that use the interpreter, the standard library or the protocol against the judge. `f(a, b)` should be a + b.
+
+"HOST" stands for a folder of the host that anybody may write to.
+"""
+
+# Writes of their own to the inherited descriptor, in every framing that the protocol has and some that it has not.
+_WRITE = """
+import os, socket, struct, threading, time
+def say(*parts):
+    for part in parts:
+        while part: part = part[os.write(3, part):]
+def frame(body): return struct.pack(">I", len(body)) + body
+"""
+_DESYNCHRONISED = {
+    "empty frame": "say(frame(b''))",
+    "length alone": "say(b'\\0\\0\\0\\5')",
+    "length of the other order": "say(struct.pack('<I', 6) + b'Vi\\1\\0\\0\\0\\3')",
+    "negative length": "say(b'\\xff\\xff\\xff\\xffV')",
+    "byte by byte": "[(say(bytes([byte])), time.sleep(0.001)) for byte in frame(b'Vi\\1\\0\\0\\0\\3') * 4]",
+    "outcome of the load forged": "say(frame(b'VN'), frame(b'Vi\\1\\0\\0\\0\\3'), frame(b'VT'))",
+    "entry point forged": "say(*[frame(b'VR' + struct.pack('<I', n)) for n in (0, 1, 2**32 - 1)])",
+    "values of every type": "say(*[frame(b'Vk' + bytes([number])) for number in range(16)])",
+    "errors of every form": "say(*[frame(b'E' + body) for body in (b'', b'N', b't\\0\\0\\0\\0', b's\\1\\0\\0\\0x', b'l')])",
+    "limit forged and taken back": "say(frame(b'L'), frame(b'VN'))",
+    "data behind a value": "say(frame(b'VNN'), frame(b'Vi\\1\\0\\0\\0\\3T'))",
+    "number without bytes": "say(frame(b'Vi\\0\\0\\0\\0'), frame(b'Vi\\xff\\xff\\xff\\xff'))",
+    "set of equal members": "say(frame(b'Ve\\2\\0\\0\\0NN'), frame(b'Vd\\1\\0\\0\\0l\\0\\0\\0\\0N'))",
+    "text of half characters": "say(frame(b'Vs\\2\\0\\0\\0\\xed\\xa0'), frame(b'Vs\\1\\0\\0\\0\\xff'))",
+    "columns that do not fit": "say(frame(b'VL' + b'\\1\\0\\0\\0\\7' + bytes(20)), frame(b'VL' + bytes(24)))",
+    "columns of negative lengths": "say(frame(b'VL\\2\\0\\0\\0\\2\\2' + bytes(12) + b'\\x10\\0\\0\\0' + b'\\xff' * 8 + b'\\1' + bytes(8 + 3)))",
+    "floats that are no numbers": "say(frame(b'Vf' + b'\\xff' * 8), frame(b'Vf' + struct.pack('<d', 3.0)))",
+    "the judge's own ready": "say(frame(b'ready'), frame(b'correct'), b'correct')",
+    "two threads in one frame": (
+        "[threading.Thread(target=say, args=(frame(b'Vi\\1\\0\\0\\0' + bytes([n])),)).start() for n in (4, 8)]"
+    ),
+    "descriptors passed along": "socket.send_fds(socket.socket(fileno=os.dup(3)), [frame(b'VN')], [0, 1, 2, 3])",
+    "out of band": "socket.socket(fileno=os.dup(3)).send(frame(b'VN') + b'x', socket.MSG_OOB)",
+    "reading side closed": "socket.socket(fileno=os.dup(3)).shutdown(socket.SHUT_RD)",
+    "requests eaten": "socket.socket(fileno=os.dup(3)).recv(1 << 20, socket.MSG_DONTWAIT)",
+    "non-blocking": "os.set_blocking(3, False); say(frame(b'VN'))",
+    "spliced": ("(lambda ends: (os.write(ends[1], frame(b'VN')), os.splice(ends[0], 3, 6)))(os.pipe())"),
+    "tracebacks of C": (
+        "__import__('faulthandler').dump_traceback_later(0.001, repeat=True, file=3); time.sleep(0.05)"
+    ),
+    "wake-ups of signals": (
+        "(lambda signal: (os.set_blocking(3, False), signal.set_wakeup_fd(3), signal.signal(14, lambda *a: None), "
+        "signal.setitimer(0, 0.001, 0.001), time.sleep(0.05)))(__import__('signal'))"
+    ),
+}
+FRAMES = {
+    f"{name}, {when}": _WRITE
+    + (f"{attempt}\ndef f(a, b): return 0\n" if when == "loading" else f"def f(a, b):\n    {attempt}\n    return 0\n")
+    for name, attempt in _DESYNCHRONISED.items()
+    for when in ("loading", "called")
+}
+
+INTERPRETER = {
+    "repr that ends all": """
+        import os
+        class Odd:
+            def __repr__(self): os._exit(0)
+            __str__ = __format__ = __bytes__ = __fspath__ = __dir__ = __sizeof__ = __repr__
+        def f(a, b): raise ValueError(Odd(), [Odd()])
+    """,
+    "name that cannot be read": """
+        class Name(type):
+            @property
+            def __name__(cls): raise SystemExit(0)
+            @property
+            def __mro__(cls): return (ValueError,)
+        class Odd(Exception, metaclass=Name): pass
+        def f(a, b): raise Odd
+    """,
+    "name without an end": """
+        class Odd(Exception): pass
+        Odd.__name__ = "x" * (1 << 26)
+        def f(a, b): raise Odd
+    """,
+    "names of exceptions that are none": """
+        class Odd(BaseException): pass
+        Odd.__name__ = "copyright"
+        def f(a, b): raise Odd
+    """,
+    "group of exceptions": """
+        def f(a, b):
+            error = ValueError(3)
+            for _ in range(100000): error = ExceptionGroup("x", [error])
+            raise error
+    """,
+    "cause of itself": """
+        def f(a, b):
+            one, two = ValueError(1), ValueError(2)
+            one.__cause__, two.__context__ = two, one
+            raise one
+    """,
+    "finalizer of the result": """
+        import os
+        class Last(list):
+            def __del__(self): os._exit(0)
+        def f(a, b): return Last([3])
+    """,
+    "finalizers that bring themselves back": """
+        kept = []
+        class Again:
+            def __del__(self):
+                kept.append(self)
+                if len(kept) < 1000: Again()
+        def f(a, b): Again(); return 0
+    """,
+    "subclasses of subclasses": """
+        class A(int): pass
+        for _ in range(300): A = type("A", (A,), {})
+        def f(a, b): return A(0)
+    """,
+    "integer that lies of its length": """
+        class Lie(int):
+            bit_length = to_bytes = __index__ = __int__ = __abs__ = lambda self, *a, **k: 3
+        def f(a, b): return Lie(0)
+    """,
+    "text that lies of its length": """
+        class Lie(str):
+            __len__ = lambda self: 0
+            __str__ = lambda self: "3"
+        def f(a, b): return Lie("x" * (1 << 27))
+    """,
+    "bytes by the buffer protocol": """
+        class Lie(bytes):
+            def __buffer__(self, flags): return memoryview(b"3")
+            __bytes__ = lambda self: b"3"
+        def f(a, b): return [Lie(b""), bytearray(1 << 26), memoryview(b"3")]
+    """,
+    "complex that lies": """
+        class Lie(complex):
+            real = property(lambda self: self.imag)
+            imag = property(lambda self: 1 / 0)
+        def f(a, b): return Lie(0)
+    """,
+    "list changed while it is read": """
+        class Grow:
+            @property
+            def __class__(self):
+                kept.extend([Grow()] * 1000)
+                return int
+        kept = [Grow()]
+        def f(a, b): return kept
+    """,
+    "dict changed by its keys": """
+        class Key:
+            def __hash__(self): kept.clear(); return 1
+            def __eq__(self, other): kept[Key()] = 1; return True
+        kept = {}
+        def f(a, b): kept[Key()] = 1; kept[Key()] = 2; return kept
+    """,
+    "class that changes": """
+        class A(list): pass
+        class B(list): __slots__ = ()
+        class Turning:
+            @property
+            def __class__(self): self.__dict__["n"] = self.__dict__.get("n", 0) + 1; return (list, dict, int)[self.n % 3]
+        def f(a, b): return [Turning()] * 40
+    """,
+    "colliding members for the tests": "def f(a, b): return {i * (2**61 - 1) for i in range(1 << 12)}",
+    "colliding floats": "def f(a, b): return {float(i << 61): 0 for i in range(1 << 12)}",
+    "regex bomb": "import re\ndef f(a, b): return re.match(r'(a|a)*$', 'a' * 40 + 'b')",
+    "large number as text": """
+        import sys
+        sys.set_int_max_str_digits(0)
+        def f(a, b): return str(7 ** (1 << 17))
+    """,
+    "large number for the tests": "def f(a, b): return 1 << (1 << 24)",
+    "power": "def f(a, b): return 9 ** 9 ** 9",
+    "deflate bomb": """
+        import zlib
+        def f(a, b):
+            bomb = zlib.compress(bytes(1 << 24))
+            return b"".join(zlib.decompress(bomb) for _ in range(64))
+    """,
+    "tar that leads out": """
+        import io, tarfile
+        def f(a, b):
+            file = io.BytesIO()
+            with tarfile.open(fileobj=file, mode="w") as archive:
+                for name, kind, link in (("HOST/mark", b"0", ""), ("../mark", b"0", ""), ("l", b"2", "HOST"), ("l/mark", b"0", "")):
+                    member = tarfile.TarInfo(name); member.type, member.linkname = kind, link
+                    archive.addfile(member)
+            file.seek(0)
+            try: tarfile.open(fileobj=file).extractall(filter="fully_trusted")
+            except OSError: pass
+            return 0
+    """,
+    "sparse file": """
+        import os
+        def f(a, b):
+            with open("sparse", "wb") as file: file.truncate(1 << 40)
+            return a + b if os.path.getsize("sparse") == 1 << 40 else 0
+    """,
+    "file space asked for": """
+        import os
+        def f(a, b):
+            for number in range(4096):
+                with open(f"x{number}", "wb") as file: os.posix_fallocate(file.fileno(), 0, 1 << 24)
+            return a + b
+    """,
+    "pickle that runs": "import os, pickle\ndef f(a, b): return pickle.loads(b'cos\\n_exit\\n(I0\\ntR.')",
+    "marshal and a code of one's own": """
+        import types
+        def f(a, b): return 0
+        f.__code__ = f.__code__.replace(co_code=bytes(200), co_consts=())
+    """,
+    "code that reads past its stack": """
+        def f(a, b): return 0
+        f.__code__ = f.__code__.replace(co_code=b"\\x01\\x00" * 100 + b"S\\x00", co_stacksize=0)
+    """,
+    "deep recursion in C, by JSON": "import json\ndef f(a, b): return json.loads('[' * 10**5)",
+    "deep recursion in C, by repr": """
+        def f(a, b):
+            x = []
+            for _ in range(10**5): x = [x]
+            return repr(x)
+    """,
+    "deep recursion in C, by pickle": """
+        import pickle, sys
+        sys.setrecursionlimit(10**8)
+        def f(a, b):
+            x = []
+            for _ in range(10**5): x = [x]
+            return pickle.dumps(x)
+    """,
+    "deep recursion in C, by ast": "import ast\ndef f(a, b): return ast.literal_eval('(' * 10**5 + ')' * 10**5)",
+    "deep recursion in C, by compare": """
+        import sys
+        sys.setrecursionlimit(10**8)
+        def f(a, b):
+            x, y = [], []
+            for _ in range(10**5): x, y = [x], [y]
+            return x == y
+    """,
+    "deep recursion in C, by freeing": """
+        def f(a, b):
+            x = None
+            for _ in range(10**5): x = (x, lambda: x)
+            return 0
+    """,
+    "deep recursion in C, by regex": "import re\ndef f(a, b): return re.compile('(' * 5000 + ')' * 5000)",
+    "iterators in iterators": """
+        import itertools
+        def f(a, b):
+            x = iter([3])
+            for _ in range(10**5): x = itertools.chain(x, ())
+            return list(x)
+    """,
+    "thread that outlives the call": """
+        import os, threading, time
+        def later():
+            while True: time.sleep(0.01); os.write(3, b"\\0\\0\\0\\2VN")
+        def f(a, b): threading.Thread(target=later, daemon=True).start(); return 0
+    """,
+    "threads at the end": """
+        import atexit, threading, time
+        def f(a, b):
+            thread = threading.Thread(target=time.sleep, args=(600,)); thread.start()
+            threading._register_atexit(thread.join)
+            atexit.register(thread.join)
+            raise SystemExit
+    """,
+    "fork in a signal's handler": """
+        import os, signal
+        signal.signal(signal.SIGALRM, lambda *a: os.fork())
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+        def f(a, b):
+            for _ in range(10**5): pass
+            return 0
+    """,
+    "exceptions by timers": """
+        import signal
+        def end(*a): raise SystemExit(0)
+        for kind, number in ((0, 14), (1, 26), (2, 27)):
+            signal.signal(number, end); signal.setitimer(kind, 0.0005, 0.0005)
+        def f(a, b): return 0
+    """,
+    "signals blocked": """
+        import signal
+        signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))
+        def f(a, b): return signal.sigtimedwait(range(1, 65), 0.05)
+    """,
+    "exceptions thrown into us": """
+        import ctypes, threading
+        def throw():
+            for _ in range(1000):
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(main), ctypes.py_object(SystemExit))
+        main = threading.get_ident()
+        threading.Thread(target=throw, daemon=True).start()
+        def f(a, b): return 0
+    """,
+    "our frame rewritten": """
+        import ctypes, sys
+        def f(a, b):
+            frame = sys._getframe(1)
+            while frame:
+                for name in frame.f_locals: frame.f_locals[name] = [b"i\\1\\0\\0\\0\\3", b"i\\1\\0\\0\\0\\7"]
+                ctypes.pythonapi.PyFrame_LocalsToFast(ctypes.py_object(frame), ctypes.c_int(1))
+                frame = frame.f_back
+            return 0
+    """,
+    "jump in our frame": """
+        import sys
+        def trace(frame, event, value):
+            if event == "line":
+                try: frame.f_lineno = frame.f_lineno + 1
+                except ValueError: pass
+            frame.f_trace_opcodes = True
+            return trace
+        def f(a, b):
+            frame = sys._getframe(1)
+            sys.settrace(trace)
+            while frame: frame.f_trace = trace; frame = frame.f_back
+            return 0
+    """,
+    "monitoring": """
+        import sys
+        tool = getattr(sys, "monitoring", None)
+        if tool:
+            tool.use_tool_id(2, "x"); tool.set_events(2, 0xFFFF)
+            for event in range(16):
+                try: tool.register_callback(2, 1 << event, lambda *a: tool.DISABLE)
+                except ValueError: pass
+        def f(a, b): return 0
+    """,
+    "closures and defaults rewritten": """
+        import gc, types
+        for thing in gc.get_objects():
+            if isinstance(thing, types.FunctionType):
+                try: thing.__defaults__ = tuple(3 for _ in thing.__defaults__ or ()) or None
+                except Exception: pass
+            if isinstance(thing, types.CellType):
+                try: thing.cell_contents = 3
+                except Exception: pass
+        def f(a, b): return 0
+    """,
+    "referrers walked": """
+        import gc, types
+        def f(a, b):
+            seen, todo = set(), [f]
+            while todo and len(seen) < 20000:
+                thing = todo.pop()
+                if id(thing) in seen: continue
+                seen.add(id(thing))
+                if isinstance(thing, bytes) and b"assert f" in thing: return 3
+                todo += gc.get_referrers(thing)[:50]
+            return 0
+    """,
+    "memory searched": """
+        import ctypes
+        def f(a, b):
+            start = id(f) & ~0xFFFFF
+            for _ in range(64):
+                try: data = ctypes.string_at(start, 1 << 16)
+                except Exception: return 0
+                at = data.find(b"assert f(" + b"1, 2)")
+                if at >= 0: return int(data[at:].split(b"==")[1][:2])
+                start += 1 << 16
+            return 0
+    """,
+    "type slots overwritten": """
+        import ctypes
+        def f(a, b): return 0
+        ctypes.memset(id(bytes) + 24, 0, 200)
+    """,
+    "immortal None": """
+        import ctypes
+        ctypes.c_ssize_t.from_address(id(None)).value = 1
+        def f(a, b):
+            for _ in range(100): (lambda: None)()
+            return None
+    """,
+    "import of the tests": """
+        def f(a, b):
+            for name in ("tests", "setup", "_sandbox", "_sandbox.tester", "_sandbox.candidate", "smallwit", "conftest", "pytest"):
+                try: return __import__(name) and a + b
+                except ImportError: pass
+            return 0
+    """,
+    "main module": "import __main__\nimport os\n__main__.f = lambda a, b: 3\nos._exit = exit = print\ndef f(a, b): return 0",
+    "our exit replaced": """
+        import os, sys
+        os._exit = lambda status: None
+        sys.exit = os.abort = os._exit
+        def f(a, b): raise KeyboardInterrupt
+    """,
+    "subinterpreter": """
+        try: import _xxsubinterpreters as own
+        except ImportError: import _interpreters as own
+        def f(a, b):
+            return own.run_string(own.create(), "import os; os.write(3, b'\\\\0\\\\0\\\\0\\\\2VN')") or 0
+    """,
+    "asyncio without an end": """
+        import asyncio
+        async def g(): await asyncio.gather(*[asyncio.sleep(600) for _ in range(10)])
+        def f(a, b):
+            try: asyncio.run(asyncio.wait_for(g(), 0.05))
+            except TimeoutError: return 0
+    """,
+    "generators that will not close": """
+        def g():
+            while True:
+                try: yield 3
+                except GeneratorExit: pass
+        def f(a, b):
+            x = g(); next(x); x.close()
+            return x
+    """,
+    "warnings to the socket": """
+        import sys, warnings
+        sys.stdout = sys.stderr = open(3, "w", closefd=False)
+        def f(a, b): warnings.warn("V"); print("V"); sys.stderr.flush(); return 0
+    """,
+    "trace of allocations": """
+        import tracemalloc
+        tracemalloc.start(50)
+        def f(a, b): return [str(line) for line in tracemalloc.take_snapshot().traces if "assert" in str(line)] or 0
+    """,
+    "dates out of range": "import datetime\ndef f(a, b): return datetime.datetime.max + datetime.timedelta(days=a)",
+    "time that runs backward": """
+        import time
+        time.time = time.monotonic = time.perf_counter = time.process_time = lambda: -1e308
+        def f(a, b): return 0
+    """,
+    "format bomb": "def f(a, b): return '%*d' % (1 << 31, 3) + f'{3:{1 << 31}}'",
+    "decimals": "import decimal\ndef f(a, b): decimal.getcontext().prec = decimal.MAX_PREC; return decimal.Decimal(1) / 3",
+    "fractions": "import fractions\ndef f(a, b): return fractions.Fraction('1e1000000')",
+    "normal forms": "import unicodedata\ndef f(a, b): return unicodedata.normalize('NFKD', '\\ufdfa' * (1 << 20))",
+    "XML of a billion laughs": """
+        import xml.etree.ElementTree as tree
+        def f(a, b):
+            names = "".join(f'<!ENTITY e{i + 1} "{f"&e{i};" * 10}">' for i in range(9))
+            return len(tree.fromstring(f'<!DOCTYPE x [<!ENTITY e0 "x">{names}]><x>&e9;</x>').text)
+    """,
+    "source of a null byte": "def f(a, b): return 3\0",
+    "source of many brackets": "def f(a, b): return " + "[" * 190 + "0" + "]" * 190,
+    "source of many lines": "def f(a, b):\n    return 0\n" + "if 1:\n    pass\n" * 5000,
+    "source with an own encoding": "# coding: utf-7\ndef f(a, b): return 0 +AC0- 0\n",
+    "comprehensions in comprehensions": "def f(a, b): return " + "[" * 60 + "0" + " for x in ()]" * 60,
+    "decorator bomb": "@lambda g: g\n" * 300 + "def f(a, b): return 0\n",
+    "annotations that run": "import os\ndef f(a: os._exit(0), b: 3) -> os._exit(0): return 0",
+    "entry point that is a property of the module": """
+        import sys, types
+        f = None
+        class Module(types.ModuleType):
+            @property
+            def f(self): return lambda a, b: 0
+        sys.modules["candidate"].__class__ = Module
+    """,
+}  # fmt: skip
+
+# What they leave in their folder, the next program must not find.
+LEFTOVERS = {
+    "folders without an end": """
+        import os
+        def f(a, b):
+            for _ in range(1500): os.mkdir("d"); os.chdir("d")
+            return 0
+    """,
+    "folders that nobody may enter": """
+        import os
+        def f(a, b):
+            for name in ("a", "b"):
+                os.makedirs(f"{name}/c")
+                open(f"{name}/c/mark", "w").write("3")
+            os.mkdir("closed", 0o300); open("closed/mark", "w").write("3"); os.mkdir("closed/in", 0)
+            return 0
+    """,
+    "names of every byte": """
+        import os
+        def f(a, b):
+            for byte in range(1, 256):
+                if byte != 47: open(bytes([byte]) * 200, "w").close()
+            return 0
+    """,
+}
+
+# These run until a limit ends them.
+SLOW_INTERPRETER = ("power", "regex bomb")
