@@ -7,6 +7,7 @@ anything else, and on every reply: what does not match is refused. llama-cpp-pyt
 that begins a text, at each place the log-probs of the next token (its issue 1983); that is found out, and set right.
 """
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -20,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from smallwit.artifacts import content_key
 from smallwit.errors import UserError
 from smallwit.journal import Journal
-from smallwit.rollout.endpoint_client import Client, Endpoint, NotThere, Refused
+from smallwit.rollout.endpoint_client import Broken, Client, Endpoint, NotThere, Refused
 from smallwit.rollout.endpoint_dialect import COMPLETIONS, read_answer
 from smallwit.rollout.endpoint_pool import results
 
@@ -28,6 +29,8 @@ _PROBED = 200
 """Ids, evenly spread over the vocabulary, whose text the server must agree on; and all special ones."""
 _ALIKE = ("1 + 2 = 3 + 4", "1 + 2 = 9 + 4")
 """Texts that begin alike and then differ in one token."""
+_ROUNDING = 0.02
+"""Servers compute in bfloat16, and round what they write."""
 _TOKEN_ID = re.compile(r"token_id:(\d+)")
 
 
@@ -140,9 +143,16 @@ class EndpointScorer:
 
         def read(reply: dict[str, Any]) -> list[dict[int, float]]:
             choice = read_answer(reply, chat=False).choice
-            if "prompt_logprobs" in self._form:
-                return self._by_id(tokens, choice.get("prompt_logprobs"))[start:]
-            return self._by_text(tokens, choice.get("logprobs"), start)
+            try:
+                if "prompt_logprobs" in self._form:
+                    rows = self._by_id(tokens, choice.get("prompt_logprobs"))[start:]
+                else:
+                    rows = self._by_text(tokens, choice.get("logprobs"), start)
+            except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+                raise Broken(f"log-probs in a form that makes no sense ({type(error).__name__}: {error})") from error
+            for row in rows:
+                _check_log_probs(row)
+            return rows
 
         rows = await self.client.post(COMPLETIONS, body, read)
         self.read += len(tokens)
@@ -241,6 +251,14 @@ class EndpointScorer:
 
     def _named(self) -> str:
         return str(getattr(self.tokenizer, "name_or_path", "")) or "the one given"
+
+
+def _check_log_probs(row: dict[int, float]) -> None:
+    """Raises `Broken` for what cannot be the log-probs of different tokens at one place."""
+    if any(not math.isfinite(value) or value > _ROUNDING for value in row.values()):
+        raise Broken(f"log-probs that are none: {list(row.values())[:5]}")
+    if sum(map(math.exp, row.values())) > 1 + _ROUNDING:
+        raise Broken(f"log-probs whose probabilities are more than one together: {list(row.values())[:5]}")
 
 
 def _near(one: dict[int, float], other: dict[int, float]) -> bool:
