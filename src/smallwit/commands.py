@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from smallwit.errors import UserError
+from smallwit.visible import say
 
 
 def data_dir_of(given: Path | None) -> Path | None:
@@ -54,7 +55,7 @@ def teach(arguments: argparse.Namespace) -> int:
     def stored() -> None:
         for store in pipeline.teach(recipe, base=base, run_dir=run_dir, data_dir=data_dir):
             share = store.size / store.tokens
-            print(f"{store.stage}: {store.folder}, {store.tokens:,} tokens, {share:.1f} bytes a token")
+            say(f"{store.stage}: {store.folder}, {store.tokens:,} tokens, {share:.1f} bytes a token")
 
     return _said(stored)
 
@@ -95,7 +96,7 @@ def eval(arguments: argparse.Namespace) -> int:
             settings = Settings(arguments.device, arguments.dtype, arguments.batch, options)
             evaluate(arguments.model, request, settings, against=arguments.against)
     except EvaluationFailed as error:
-        print(f"smallwit: {error}", file=sys.stderr)
+        say(f"smallwit: {error}", sys.stderr)
         return 1
     return 0
 
@@ -119,10 +120,10 @@ def data_build(arguments: argparse.Namespace) -> int:
     def built() -> None:
         made = pipeline.construct(recipe, base=base, run_dir=run_dir, data_dir=data_dir)
         for name, folder in made:
-            print(f"{name}: {folder}")
+            say(f"{name}: {folder}")
         if arguments.push is not None:
             push(made[0][1], arguments.push)
-            print(f"{made[0][0]}: uploaded to https://huggingface.co/datasets/{arguments.push}")
+            say(f"{made[0][0]}: uploaded to https://huggingface.co/datasets/{arguments.push}")
 
     return _said(built)
 
@@ -137,7 +138,7 @@ def data_inspect(arguments: argparse.Namespace) -> int:
     found = inspect(dataset_folder(arguments.dataset), tokenizer, data_dir_of(arguments.data_dir))
     write_dataset_page(found, arguments.page)
     show(found)
-    print(f"page: {arguments.page}")
+    say(f"page: {arguments.page}")
     return 0
 
 
@@ -156,17 +157,17 @@ def data_validate(arguments: argparse.Namespace) -> int:
         count += 1
         if isinstance(row, BadRow):
             bad += 1
-            print(row)
+            say(row)
         elif (token := control_token_in(row, pattern)) is not None:
             spelling += 1
-            print(f"{arguments.file}: row {count} spells the control token {token}")
+            say(f"{arguments.file}: row {count} spells the control token {token}")
     if spelling:
         rule = "they are read as text, unless the model's control_tokens is 'refuse'"
-        print(f"{arguments.file}: {spelling:,} rows spell control tokens; {rule}")
+        say(f"{arguments.file}: {spelling:,} rows spell control tokens; {rule}")
     if bad or not count:
         what = f"{bad:,} of {count:,} rows are bad; mend or remove them" if count else "the file holds no rows"
         raise UserError(f"{arguments.file}: {what}")
-    print(f"{arguments.file}: {count:,} rows, all good")
+    say(f"{arguments.file}: {count:,} rows, all good")
     return 0
 
 
@@ -178,7 +179,7 @@ def _said(work: Callable[[], object]) -> int:
         work()
     except StageFailed as error:
         # The message holds the traceback of the stage's own process; ours would only hide it.
-        print(f"smallwit: {error}", file=sys.stderr)
+        say(f"smallwit: {error}", sys.stderr)
         return 1
     return 0
 
@@ -204,7 +205,7 @@ def model_new(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         dtype=arguments.dtype,
     )
-    print(f"{arguments.out}: {parameters:,} parameters with random weights")
+    say(f"{arguments.out}: {parameters:,} parameters with random weights")
     return 0
 
 
@@ -222,26 +223,24 @@ def report(arguments: argparse.Namespace) -> int:
         raise UserError(f"{arguments.run_dir}: holds no results.json; name the folder of a run that has ended")
     import json
 
-    from rich.console import Console
-
     from smallwit.report.html import write_report
     from smallwit.report.table import print_summary
+    from smallwit.terminal import Terminal
 
     write_report(arguments.run_dir)
-    print_summary(json.loads(results.read_text(encoding="utf-8")), arguments.run_dir / "report.html", Console())
+    print_summary(json.loads(results.read_text(encoding="utf-8")), arguments.run_dir / "report.html", Terminal())
     return 0
 
 
 def compare(arguments: argparse.Namespace) -> int:
     """Compare two evaluations."""
-    from rich.console import Console
-
     from smallwit.compare import compare
+    from smallwit.terminal import Terminal
 
     compare(
         arguments.a,
         arguments.b,
-        Console(),
+        Terminal(),
         json_out=arguments.json,
         problems_out=arguments.problems,
         across_protocols=arguments.across_protocols,

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import psutil
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from smallwit import __version__, offline
 from smallwit.device import cores, resolve_device, resolve_dtype
+from smallwit.terminal import Terminal
 from smallwit.verify.code import isolation_level
+from smallwit.visible import say
 
 HUB_SECONDS = 3.0
 
@@ -44,10 +45,10 @@ def examine(data_dir: Path | None) -> dict[str, str]:
 
 def show(facts: dict[str, str]) -> None:
     """Print the facts: a table on a terminal, plain lines into a pipe or file."""
-    console = Console()
+    console = Terminal()
     if not console.is_terminal:
         for name, fact in facts.items():
-            print(f"{name}: {fact}")
+            say(f"{name}: {fact}")
         return
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="bold")

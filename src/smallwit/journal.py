@@ -22,9 +22,9 @@ class Journal:
 
     A key is a text, such as a `content_key` of all that the value depends on. In memory are the places of the lines.
 
-    A line that was cut off, by a kill or a full disk, or changed by anybody (`sum` is of the bytes before it), counts as
-    not there, and that is said. Written lines reach the system at once and
-    the disk at least every second, so that a kill loses nothing and a power cut a second.
+    A line that was cut off, by a kill or a full disk, or was changed (`sum` is of the bytes before it) counts as not
+    there, and that is said. Written lines reach the system at once and the disk at least every second, so that a kill
+    loses nothing and a power cut a second.
     """
 
     def __init__(self, path: Path) -> None:
