@@ -60,7 +60,7 @@ DOORS = {name: _call(number, number, arguments) for name, (number, arguments) in
     "perf_event_open": _call(298, 241, "struct.pack('IIQQQQQ', 1, 120, 0, 0, 0, 0, 1) + bytes(72), 0, -1, -1, 0"),
     "bpf": _call(321, 280, "0, struct.pack('IIII', 1, 4, 4, 1) + bytes(112), 128"),
     "kernel's asynchronous files": _call(206, 0, "1, ctypes.byref(ctypes.c_long())"),
-    "keyring of the user": _door("call(NUMBER, b'user', b'mark', b'x', 1, -4) != -1".replace("NUMBER", str(_number(248, 217)))),
+    "keyring of the user": _call(248, 217, "b'user', b'mark', b'x', 1, -4"),
     "keyring joined": _call(250, 219, "1, b'mark'"),
     "keys of others listed": _door("open('/proc/keys').read()"),
     "inotify on the host": _door(
@@ -157,7 +157,7 @@ DOORS = {name: _call(number, number, arguments) for name, (number, arguments) in
     "signal to the group": _door("os.killpg(0, 0) is None"),
     "signal queued": _call(129, 138, "os.getpid(), 10, struct.pack('iii', 10, 0, -1) + bytes(116)"),
     "terminal": _door("any(os.open(path, os.O_RDWR) for path in ('/dev/tty', '/dev/ptmx', '/dev/console'))"),
-    "FUSE, KVM, network devices": _door("any(os.open(f'/dev/{name}', os.O_RDWR) for name in ('fuse', 'kvm', 'net/tun'))"),
+    "FUSE, KVM, network devices": _door("any(os.open(f'/dev/{name}', 2) for name in ('fuse', 'kvm', 'net/tun'))"),
     "kernel's settings": _door("open('/proc/sys/kernel/hostname').read() or os.listdir('/sys')"),
 }  # fmt: skip
 

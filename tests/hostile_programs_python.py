@@ -20,14 +20,16 @@ _DESYNCHRONISED = {
     "outcome of the load forged": "say(frame(b'VN'), frame(b'Vi\\1\\0\\0\\0\\3'), frame(b'VT'))",
     "entry point forged": "say(*[frame(b'VR' + struct.pack('<I', n)) for n in (0, 1, 2**32 - 1)])",
     "values of every type": "say(*[frame(b'Vk' + bytes([number])) for number in range(16)])",
-    "errors of every form": "say(*[frame(b'E' + body) for body in (b'', b'N', b't\\0\\0\\0\\0', b's\\1\\0\\0\\0x', b'l')])",
+    "errors of every form": "say(*[frame(b'E' + body) for body in (b'', b'N', b't\\0\\0\\0\\0', b'l')])",
     "limit forged and taken back": "say(frame(b'L'), frame(b'VN'))",
     "data behind a value": "say(frame(b'VNN'), frame(b'Vi\\1\\0\\0\\0\\3T'))",
     "number without bytes": "say(frame(b'Vi\\0\\0\\0\\0'), frame(b'Vi\\xff\\xff\\xff\\xff'))",
     "set of equal members": "say(frame(b'Ve\\2\\0\\0\\0NN'), frame(b'Vd\\1\\0\\0\\0l\\0\\0\\0\\0N'))",
     "text of half characters": "say(frame(b'Vs\\2\\0\\0\\0\\xed\\xa0'), frame(b'Vs\\1\\0\\0\\0\\xff'))",
     "columns that do not fit": "say(frame(b'VL' + b'\\1\\0\\0\\0\\7' + bytes(20)), frame(b'VL' + bytes(24)))",
-    "columns of negative lengths": "say(frame(b'VL\\2\\0\\0\\0\\2\\2' + bytes(12) + b'\\x10\\0\\0\\0' + b'\\xff' * 8 + b'\\1' + bytes(8 + 3)))",
+    "columns of negative lengths": (
+        "say(frame(b'VL\\2\\0\\0\\0\\2\\2' + bytes(12) + b'\\x10\\0\\0\\0' + b'\\xff' * 8 + b'\\1' + bytes(11)))"
+    ),
     "floats that are no numbers": "say(frame(b'Vf' + b'\\xff' * 8), frame(b'Vf' + struct.pack('<d', 3.0)))",
     "the judge's own ready": "say(frame(b'ready'), frame(b'correct'), b'correct')",
     "two threads in one frame": (
@@ -156,7 +158,9 @@ INTERPRETER = {
         class B(list): __slots__ = ()
         class Turning:
             @property
-            def __class__(self): self.__dict__["n"] = self.__dict__.get("n", 0) + 1; return (list, dict, int)[self.n % 3]
+            def __class__(self):
+                self.__dict__["n"] = self.__dict__.get("n", 0) + 1
+                return (list, dict, int)[self.n % 3]
         def f(a, b): return [Turning()] * 40
     """,
     "colliding members for the tests": "def f(a, b): return {i * (2**61 - 1) for i in range(1 << 12)}",
@@ -180,7 +184,7 @@ INTERPRETER = {
         def f(a, b):
             file = io.BytesIO()
             with tarfile.open(fileobj=file, mode="w") as archive:
-                for name, kind, link in (("HOST/mark", b"0", ""), ("../mark", b"0", ""), ("l", b"2", "HOST"), ("l/mark", b"0", "")):
+                for name, kind, link in (("HOST/mark", b"0", ""), ("l", b"2", "HOST"), ("l/mark", b"0", "")):
                     member = tarfile.TarInfo(name); member.type, member.linkname = kind, link
                     archive.addfile(member)
             file.seek(0)
@@ -375,12 +379,17 @@ INTERPRETER = {
     """,
     "import of the tests": """
         def f(a, b):
-            for name in ("tests", "setup", "_sandbox", "_sandbox.tester", "_sandbox.candidate", "smallwit", "conftest", "pytest"):
+            for name in ("tests", "setup", "_sandbox", "_sandbox.tester", "_sandbox.candidate", "smallwit"):
                 try: return __import__(name) and a + b
                 except ImportError: pass
             return 0
     """,
-    "main module": "import __main__\nimport os\n__main__.f = lambda a, b: 3\nos._exit = exit = print\ndef f(a, b): return 0",
+    "main module": """
+        import __main__, os
+        __main__.f = lambda a, b: 3
+        os._exit = exit = print
+        def f(a, b): return 0
+    """,
     "our exit replaced": """
         import os, sys
         os._exit = lambda status: None
@@ -426,7 +435,11 @@ INTERPRETER = {
         def f(a, b): return 0
     """,
     "format bomb": "def f(a, b): return '%*d' % (1 << 31, 3) + f'{3:{1 << 31}}'",
-    "decimals": "import decimal\ndef f(a, b): decimal.getcontext().prec = decimal.MAX_PREC; return decimal.Decimal(1) / 3",
+    "decimals": """
+        import decimal
+        decimal.getcontext().prec = decimal.MAX_PREC
+        def f(a, b): return decimal.Decimal(1) / 3
+    """,
     "fractions": "import fractions\ndef f(a, b): return fractions.Fraction('1e1000000')",
     "normal forms": "import unicodedata\ndef f(a, b): return unicodedata.normalize('NFKD', '\\ufdfa' * (1 << 20))",
     "XML of a billion laughs": """

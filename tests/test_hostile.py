@@ -75,7 +75,6 @@ def wrong(found: dict[str, Any]) -> list[list[Any]]:
 
 SETTINGS = {
     "the best way": ("as-is", "auto"),
-    "a user namespace": ("as-is", "user"),
     "no namespaces": ("as-is", "none"),
     "an ordinary user": ("ordinary", "auto"),
     "an ordinary user, no namespaces": ("ordinary", "none"),

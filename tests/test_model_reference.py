@@ -1,5 +1,6 @@
 """MODEL on a command line: what it stands for, and what is said where it stands for nothing."""
 
+import json
 import random
 from pathlib import Path
 

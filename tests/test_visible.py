@@ -138,7 +138,7 @@ def test_the_report_and_its_table_obey_nothing(tmp_path: Path) -> None:
     assert page.count("<script") == 2  # the data, and the page's own
     data = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
     assert data is not None
-    assert obeyed(data[1].encode().decode("unicode_escape")) == []
+    assert visible_data(json.loads(data[1])) == json.loads(data[1])
     out = io.StringIO()
     print_summary(json.loads((run / "results.json").read_text()), run / "report.html", Terminal(file=out, width=500))
     assert obeyed(out.getvalue()) == []
@@ -154,7 +154,7 @@ def test_a_datasets_page_and_card_obey_nothing(tmp_path: Path) -> None:
     assert obeyed(page) == []
     assert "onerror=alert(1)>" not in page
     assert "<script" not in page
-    (tmp_path / "train-00000.jsonl").write_text("{}\n")
+    (tmp_path / "train-00000-of-00001.jsonl").write_text("{}\n")
     notes = {"splits": {"train": 1}, "origins": [(hostile, "MIT", hostile, 1)], "left out": [hostile]}
     text = card("set", [Account("write", notes=notes, rows_in=1, rows_out=1)], tmp_path, "i", "s")
     assert obeyed(text) == []

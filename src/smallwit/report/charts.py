@@ -198,7 +198,7 @@ def _svg(figure: "Figure", name: str, label: str) -> Markup:
     import matplotlib
 
     buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "path.simplify": True}):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": visible(name), "path.simplify": True}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :].strip()
