@@ -10,8 +10,9 @@ import sys
 import textwrap
 from collections.abc import Sequence
 
+from hostile_programs_frames import FRAMES
 from hostile_programs_kernel import DOORS
-from hostile_programs_python import FRAMES, INTERPRETER, LEFTOVERS, SLOW_INTERPRETER
+from hostile_programs_python import INTERPRETER, LEFTOVERS, SLOW_INTERPRETER
 from smallwit.verify import code
 from smallwit.verify.code import CodeJob, isolation_level, judge_code
 from smallwit.verify.sandbox import linux, pool

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
+from hostile_programs_frames import FRAMES
 from hostile_programs_kernel import DOORS, HARMLESS
-from hostile_programs_python import FRAMES, INTERPRETER
+from hostile_programs_python import INTERPRETER
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="these programs are for Linux")
 HERE = Path(__file__).parent
