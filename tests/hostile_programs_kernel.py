@@ -73,7 +73,7 @@ DOORS = {name: _call(number, number, arguments) for name, (number, arguments) in
     "raw packets": _door("socket.socket(17, socket.SOCK_RAW)"),
     "kernel's crypto": _door("socket.socket(38, socket.SOCK_SEQPACKET)"),
     "datagram without a socket call": _door(
-        "ours.sendto(b'mark', 'HOST/datagrams') or ours.sendto(b'mark', b'\\0smallwit-datagrams')",
+        "ours.sendto(b'mark', 'HOST/datagrams') or ours.sendto(b'mark', b'\\0HOST')",
         "ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)",
     ),
     "pair of datagram sockets": _door("socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)"),

@@ -38,7 +38,7 @@ def host(tmp_path: Path) -> Iterator[Path]:
         closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as by_name,
     ):
         by_path.bind(str(folder / "datagrams"))
-        by_name.bind("\0smallwit-datagrams")
+        by_name.bind(f"\0{folder}")
         yield folder
         for listener in (by_path, by_name):
             listener.setblocking(False)
