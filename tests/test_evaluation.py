@@ -25,6 +25,7 @@ from smallwit.evaluation.suite import Choice, problems_of
 from smallwit.rollout.generator import Decoding
 from smallwit.rollout.local_generator import LocalGenerator
 from smallwit.tasks import load_task
+from tampering import publish_again
 from tiny import tokenizer
 
 SETTINGS = Settings(device="cpu", dtype="float32", batch=4)
@@ -327,7 +328,7 @@ def test_a_stage_of_a_run_is_measured_on_the_tasks_of_its_run(place: Path) -> No
     (place / "run/stages/00-sft").mkdir(parents=True)
     (place / "run/recipe.resolved.yaml").write_text("tasks: {lengths: {class: own.py:Length}}")
     (place / "run/stages/00-sft/artifact").symlink_to(place / "model")
-    (place / "model/manifest.json").write_text(json.dumps({"key": "abc", "files": {}}))
+    publish_again(place / "model", "abc")
     result = evaluate("run:sft", Request(["lengths"], choice=SHORT, out=place / "out"), SETTINGS, console=quiet())
     assert result.scores.keys() == {"lengths"}
     assert "lengths: as in the model's run, class own.py:Length" in (place / "console.txt").read_text()

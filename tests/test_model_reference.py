@@ -1,6 +1,7 @@
 """MODEL on a command line: what it stands for, and what is said where it stands for nothing."""
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from own_task import save_models
 from smallwit.errors import UserError
 from smallwit.evaluation.model_reference import OpenModel, Settings, open_model
+from tampering import damaged, publish_again
 
 SETTINGS = Settings(device="cpu", dtype="float32")
 
@@ -62,6 +64,16 @@ def test_a_stage_of_a_run_is_told_by_its_key(place: Path) -> None:
     (place / "run/stages/00-sft").mkdir(parents=True)
     (place / "run/recipe.resolved.yaml").touch()
     (place / "run/stages/00-sft/artifact").symlink_to(place / "model")
-    (place / "model/manifest.json").write_text(json.dumps({"key": "abc", "files": {}}))
+    publish_again(place / "model", "abc")
     model = opened("run:sft")
     assert (model.label, model.identity) == ("run-sft", "abc")
+
+
+def test_a_stage_of_a_run_whose_weights_were_changed_is_refused_by_file(place: Path) -> None:
+    (place / "run/stages/00-sft").mkdir(parents=True)
+    (place / "run/recipe.resolved.yaml").touch()
+    (place / "run/stages/00-sft/artifact").symlink_to(place / "model")
+    publish_again(place / "model", "abc")
+    damaged(place / "model" / "model.safetensors", random.Random(0))
+    with pytest.raises(UserError, match=r"model run:sft: .*model\.safetensors: .*run the recipe again"):
+        opened("run:sft")

@@ -17,6 +17,7 @@ from smallwit.evaluation.statistics import ratio_interval
 from smallwit.report import format as fmt
 from smallwit.report import write_report
 from smallwit.report.samples import choose, script_json
+from smallwit.visible import visible_data
 
 HOSTILE = [
     "</script><script>document.title='broken out'</script>",
@@ -163,12 +164,12 @@ def test_nothing_in_a_models_output_breaks_out_of_its_place(odd_run: Path) -> No
     assert not [a for tag, a in page.tags if tag == "img" or any(key.startswith("on") for key in a)]
     assert "</pre></details><script>alert(1)</script>" in page.text
     rows, problems = cell_of(page, "rl", "algebra")["rows"], page.samples["problems"]["algebra"]
-    assert [row[5] for row in rows] == HOSTILE
-    assert [problems[row[0]] for row in rows] == [[text, text + "?", text] for text in HOSTILE]
+    assert [row[5] for row in rows] == visible_data(HOSTILE)
+    assert [problems[row[0]] for row in rows] == visible_data([[text, text + "?", text] for text in HOSTILE])
 
 
-def test_script_json_round_trips_and_refuses_what_is_not_json() -> None:
-    assert json.loads(script_json(HOSTILE)) == HOSTILE
+def test_script_json_holds_visible_text_and_refuses_what_is_not_json() -> None:
+    assert json.loads(script_json(HOSTILE)) == visible_data(HOSTILE)
     with pytest.raises(ValueError):
         script_json([math.nan])
 

@@ -60,7 +60,7 @@ def publish(folder: Path, write: Callable[[Path], None], about: dict[str, Any]) 
                 p.relative_to(temporary).as_posix(): {"bytes": p.stat().st_size, "sha256": file_hash(p)} for p in files
             }
         }
-        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        (temporary / MANIFEST).write_text(json.dumps(manifest | {"sum": content_key(manifest)}, indent=1))
         folders = [p for p in temporary.rglob("*") if p.is_dir()]
         for path in [*files, temporary / MANIFEST, *folders, temporary]:
             sync(path)
@@ -74,22 +74,38 @@ def publish(folder: Path, write: Callable[[Path], None], about: dict[str, Any]) 
 def read_manifest(folder: Path, *, check_content: bool) -> dict[str, Any]:
     """The manifest of a published folder. Raises `BrokenArtifact` if a file is missing or changed.
 
-    `check_content` compares every file's sha256, otherwise only the sizes.
+    `check_content` compares every file's sha256 and the manifest's own sum, and refuses files that it does not list;
+    otherwise only the sizes are compared.
     """
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
-        files = manifest["files"].items()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        files = {name: (expected["bytes"], expected["sha256"]) for name, expected in manifest["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BrokenArtifact(f"{folder}: manifest unreadable ({type(error).__name__})") from error
-    for name, expected in files:
+    if check_content:
+        _check_manifest(folder, manifest)
+    for name, (size, digest) in files.items():
         path = folder / name
         if not path.is_file():
             raise BrokenArtifact(f"{path}: missing")
-        if path.stat().st_size != expected["bytes"]:
-            raise BrokenArtifact(f"{path}: {path.stat().st_size} bytes, manifest says {expected['bytes']}")
-        if check_content and file_hash(path) != expected["sha256"]:
+        if path.stat().st_size != size:
+            raise BrokenArtifact(f"{path}: {path.stat().st_size} bytes, manifest says {size}")
+        if check_content and file_hash(path) != digest:
             raise BrokenArtifact(f"{path}: content differs from its manifest")
     return manifest
+
+
+def _check_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Raises `BrokenArtifact` when the manifest was changed, or when there is a file that it does not list: readers
+    take what they find. Hidden files are left alone, which systems and editors make."""
+    path = folder / MANIFEST
+    if manifest.get("sum") != content_key({name: value for name, value in manifest.items() if name != "sum"}):
+        raise BrokenArtifact(f"{path}: its sum differs from its content")
+    present = (found.relative_to(folder) for found in folder.rglob("*") if not found.is_dir())
+    visible = (name for name in present if not any(part.startswith(".") for part in name.parts))
+    unlisted = sorted({name.as_posix() for name in visible} - {MANIFEST, *manifest["files"]})
+    if unlisted:
+        raise BrokenArtifact(f"{folder / unlisted[0]}: not in the manifest")
 
 
 def remove_leftovers(parent: Path) -> None:

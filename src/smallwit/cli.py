@@ -15,6 +15,7 @@ from smallwit import __version__, commands
 from smallwit.errors import UserError
 from smallwit.nearest import hint
 from smallwit.signs import spell_output
+from smallwit.visible import guard_log, say
 
 # The words that may follow each other, for a message when one is mistyped.
 COMMANDS: dict[str, dict[str, dict[str, Any]]] = {
@@ -34,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status. Errors that are not the user's leave as exceptions."""
     words = list(sys.argv[1:] if argv is None else argv)
     spell_output()
+    guard_log()
     try:
         _check_command(words)
         arguments, unknown = _parser().parse_known_args(words)
@@ -42,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f"unknown argument '{unknown[0]}'; {hint(unknown[0].split('=')[0], options, 'options')}")
         return arguments.command(arguments)
     except UserError as error:
-        print(f"smallwit: {' '.join(str(error).split())}", file=sys.stderr)
+        say(f"smallwit: {' '.join(str(error).split())}", sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("smallwit: interrupted; run the same command again to go on from here", file=sys.stderr)

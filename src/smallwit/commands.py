@@ -8,6 +8,7 @@ from pathlib import Path
 
 from smallwit.errors import UserError
 from smallwit.given import path_of
+from smallwit.visible import say
 
 
 def data_dir_of(given: Path | None) -> Path | None:
@@ -55,7 +56,7 @@ def teach(arguments: argparse.Namespace) -> int:
     def stored() -> None:
         for store in pipeline.teach(recipe, base=base, run_dir=run_dir, data_dir=data_dir):
             share = store.size / store.tokens
-            print(f"{store.stage}: {store.folder}, {store.tokens:,} tokens, {share:.1f} bytes a token")
+            say(f"{store.stage}: {store.folder}, {store.tokens:,} tokens, {share:.1f} bytes a token")
 
     return _said(stored)
 
@@ -96,7 +97,7 @@ def eval(arguments: argparse.Namespace) -> int:
             settings = Settings(arguments.device, arguments.dtype, arguments.batch, options)
             evaluate(arguments.model, request, settings, against=arguments.against)
     except EvaluationFailed as error:
-        print(f"smallwit: {error}", file=sys.stderr)
+        say(f"smallwit: {error}", sys.stderr)
         return 1
     return 0
 
@@ -123,10 +124,10 @@ def data_build(arguments: argparse.Namespace) -> int:
     def built() -> None:
         made = pipeline.construct(recipe, base=base, run_dir=run_dir, data_dir=data_dir)
         for name, folder in made:
-            print(f"{name}: {folder}")
+            say(f"{name}: {folder}")
         if arguments.push is not None:
             push(made[0][1], arguments.push)
-            print(f"{made[0][0]}: uploaded to https://huggingface.co/datasets/{arguments.push}")
+            say(f"{made[0][0]}: uploaded to https://huggingface.co/datasets/{arguments.push}")
 
     return _said(built)
 
@@ -141,7 +142,7 @@ def data_inspect(arguments: argparse.Namespace) -> int:
     found = inspect(dataset_folder(arguments.dataset), tokenizer, data_dir_of(arguments.data_dir))
     write_dataset_page(found, arguments.page)
     show(found)
-    print(f"page: {arguments.page}")
+    say(f"page: {arguments.page}")
     return 0
 
 
@@ -156,21 +157,21 @@ def data_validate(arguments: argparse.Namespace) -> int:
         pattern = ChatTokenizer.load(arguments.tokenizer).control.pattern
     file, found = arguments.file, validate(arguments.file, pattern)
     for bad in found.bad:
-        print(bad)
+        say(bad)
     if found.bad_rows > len(found.bad):
-        print(f"{file}: {found.bad_rows - len(found.bad):,} more bad rows")
+        say(f"{file}: {found.bad_rows - len(found.bad):,} more bad rows")
     for line, token in found.spelling:
-        print(f"{file}:{line}: spells the control token {token}")
+        say(f"{file}:{line}: spells the control token {token}")
     if found.spelling_rows:
         rule = "they are read as text, unless the model's control_tokens is 'refuse'"
-        print(f"{file}: {found.spelling_rows:,} rows spell control tokens; {rule}")
+        say(f"{file}: {found.spelling_rows:,} rows spell control tokens; {rule}")
     if found.behind:
         names = ", ".join(f"{name[:60]!r}" for name in sorted(found.behind)[:20])
-        print(f"{file}: columns that no stage reads: {names}{' and more' if len(found.behind) > 20 else ''}")
+        say(f"{file}: columns that no stage reads: {names}{' and more' if len(found.behind) > 20 else ''}")
     if found.bad_rows or not found.rows:
         what = f"{found.bad_rows:,} of {found.rows:,} rows are bad; mend or remove them"
         raise UserError(f"{file}: {what if found.rows else 'the file holds no rows'}")
-    print(f"{file}: {found.rows:,} rows, all good")
+    say(f"{file}: {found.rows:,} rows, all good")
     return 0
 
 
@@ -182,7 +183,7 @@ def _said(work: Callable[[], object]) -> int:
         work()
     except StageFailed as error:
         # The message holds the traceback of the stage's own process; ours would only hide it.
-        print(f"smallwit: {error}", file=sys.stderr)
+        say(f"smallwit: {error}", sys.stderr)
         return 1
     return 0
 
@@ -217,7 +218,7 @@ def model_new(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         dtype=arguments.dtype,
     )
-    print(f"{arguments.out}: {parameters:,} parameters with random weights")
+    say(f"{arguments.out}: {parameters:,} parameters with random weights")
     return 0
 
 
@@ -237,26 +238,24 @@ def report(arguments: argparse.Namespace) -> int:
         raise UserError(f"{arguments.run_dir}: holds no results.json; name the folder of a run that has ended")
     import json
 
-    from rich.console import Console
-
     from smallwit.report.html import write_report
     from smallwit.report.table import print_summary
+    from smallwit.terminal import Terminal
 
     write_report(arguments.run_dir)
-    print_summary(json.loads(results.read_text(encoding="utf-8")), arguments.run_dir / "report.html", Console())
+    print_summary(json.loads(results.read_text(encoding="utf-8")), arguments.run_dir / "report.html", Terminal())
     return 0
 
 
 def compare(arguments: argparse.Namespace) -> int:
     """Compare two evaluations."""
-    from rich.console import Console
-
     from smallwit.compare import compare
+    from smallwit.terminal import Terminal
 
     compare(
         arguments.a,
         arguments.b,
-        Console(),
+        Terminal(),
         json_out=arguments.json,
         problems_out=arguments.problems,
         across_protocols=arguments.across_protocols,

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import psutil
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from smallwit import __version__, hub
 from smallwit.device import cores, resolve_device, resolve_dtype
+from smallwit.terminal import Terminal
 from smallwit.verify.code import isolation_level
 from smallwit.verify.consent import LEAST_ISOLATION, OPTION
 from smallwit.verify.sandbox.isolation import LEVELS
+from smallwit.visible import say
 
 HUB_SECONDS = 3.0
 
@@ -47,10 +48,10 @@ def _isolation(level: str) -> str:
 
 def show(facts: dict[str, str]) -> None:
     """Print the facts: a table on a terminal, plain lines into a pipe or file."""
-    console = Console()
+    console = Terminal()
     if not console.is_terminal:
         for name, fact in facts.items():
-            print(f"{name}: {fact}")
+            say(f"{name}: {fact}")
         return
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="bold")

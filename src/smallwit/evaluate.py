@@ -30,6 +30,7 @@ from smallwit.rollout.endpoint_client import EndpointError
 from smallwit.tasks import Task, load_task, task_bytes
 from smallwit.tasks.trial import Trial, try_out
 from smallwit.tasks.user_task import UserTask
+from smallwit.terminal import Terminal
 from smallwit.verify import code
 
 EVALUATIONS = Path("evaluations")
@@ -80,7 +81,7 @@ def evaluate(
     Raises `UserError` for what the user can mend, `EvaluationFailed` when graders fail or the disk is full, and
     `KeyboardInterrupt` when stopped; the samples that are there by then are not asked for again.
     """
-    console = console or Console()
+    console = console or Terminal()
     opened = [open_model(reference, settings) for reference in (model, against) if reference is not None]
     tasks = {name: options for one in reversed(opened) for name, options in one.tasks.items()}
     for name in request.suites:
@@ -108,7 +109,7 @@ def evaluate(
 
 def evaluate_responses(path: Path, request: Request, console: Console | None = None) -> Measured:
     """Grade stored generations to one suite, write and show the scores. Raises as `evaluate` does."""
-    console = console or Console()
+    console = console or Terminal()
     if len(request.suites) != 1:
         raise UserError(f"--responses {path}: holds answers to one suite; got --suite {','.join(request.suites)}")
     name, named = request.suites[0], named_protocol(request.protocol)

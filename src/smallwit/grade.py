@@ -4,20 +4,20 @@ import sys
 import threading
 from pathlib import Path
 
-from rich.console import Console
-
 from smallwit.artifacts import disk_trouble
 from smallwit.progress import RunProgress
+from smallwit.terminal import Terminal
 from smallwit.verify import code, grading
 from smallwit.verify.consent import LEAST_ISOLATION
 from smallwit.verify.sandbox.isolation import LEVELS
+from smallwit.visible import say
 
 _UNVERIFIED = "infrastructure"
 
 
 def grade(kind: str, source: Path, out: Path, timeout: float, workers: int | None) -> int:
     """Grade `source` into `out` and say what came of it. The exit status: 1 when the disk takes no more."""
-    console = Console()
+    console = Terminal()
     with RunProgress(console) as progress:
         work = grading.grade_code_file if kind == "code" else grading.grade_math_file
         name = f"grade {kind}"
@@ -37,9 +37,7 @@ def grade(kind: str, source: Path, out: Path, timeout: float, workers: int | Non
             trouble = disk_trouble(error)
             if trouble is None:
                 raise
-            print(
-                f"smallwit: {out}: {trouble}; free some space and run the same command again to go on", file=sys.stderr
-            )
+            say(f"smallwit: {out}: {trouble}; free some space and run the same command again to go on", sys.stderr)
             return 1
         finally:
             stop.set()

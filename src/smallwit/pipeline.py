@@ -38,6 +38,7 @@ from smallwit.results import summarise, validation_score
 from smallwit.run_folder import RunFolder
 from smallwit.smoke import smoke_recipe
 from smallwit.stages.job import Job
+from smallwit.terminal import Terminal
 from smallwit.threads import fits, threads_by_model
 
 
@@ -61,7 +62,7 @@ def run(
     """
     if all(stage.kind == "construct" for stage in recipe.stages):
         raise UserError(f"recipe {recipe.name}: there is nothing to measure; use smallwit data build")
-    console = console or Console()
+    console = console or Terminal()
     recipe = smoke_recipe(recipe) if smoke else recipe
     with _at_work(recipe, base, run_dir, data_dir, console) as conductor:
         conductor.run(set(conductor.plan.nodes))
@@ -125,7 +126,7 @@ def _stages_alone(
     stages = [stage.name for stage in recipe.stages if stage.kind == kind]
     if not stages:
         raise UserError(f"recipe {recipe.name}: has no {kind} stage; add one (kind: {kind}), or use smallwit run")
-    with _at_work(recipe, base, run_dir, data_dir, console or Console()) as conductor:
+    with _at_work(recipe, base, run_dir, data_dir, console or Terminal()) as conductor:
         conductor.run(conductor.plan.needed_for(stages))
     nodes = conductor.plan.nodes
     return [(name, conductor.folder.artifact(nodes[name]), conductor.manifests[name]) for name in stages]

@@ -29,13 +29,13 @@ class RunProgress:
         self.running: dict[str, tuple[float, str]] = {}
         self.lines: dict[str, TaskID] = {}
         self.bars = Progress(
-            TextColumn("[bold]{task.fields[name]}"),
+            TextColumn("{task.fields[name]}", style="bold", markup=False),
             BarColumn(bar_width=24),
             TaskProgressColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("[dim]{task.fields[text]}"),
+            TextColumn("{task.fields[text]}", style="dim", markup=False),
             console=console,
             transient=True,
             disable=not console.is_terminal,

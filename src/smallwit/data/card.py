@@ -1,5 +1,6 @@
 """The card of a dataset: where its rows come from, what was done to them, and what it is to be known by."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import yaml
 
 from smallwit.data.dataset import shards_of
 from smallwit.data.step import Account
+from smallwit.visible import visible
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
@@ -68,12 +70,17 @@ def _notes(accounts: Sequence[Account]) -> list[str]:
 
 def _said(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_said(inner)}" for name, inner in value.items())
+        return ", ".join(f"{_text(str(name))} {_said(inner)}" for name, inner in value.items())
     if isinstance(value, list):
         return ", ".join(map(_said, value))
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}" if isinstance(value, int) else _text(str(value))
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     rows = [head, ["---"] * len(head), *lines]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+    return "\n".join("| " + " | ".join(map(_text, row)) + " |" for row in rows)
+
+
+def _text(text: str) -> str:
+    """Text of rows in one line of Markdown: no cell, tag, link or picture begins in it."""
+    return re.sub(r"([|\[\]])", r"\\\1", visible(" ".join(text.split()))).replace("<", "&lt;")

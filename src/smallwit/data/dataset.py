@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from smallwit.artifacts import MANIFEST, BrokenArtifact, read_manifest
 from smallwit.data.columns import plain, shape_trouble
 from smallwit.data.step import problem_of
 from smallwit.data.turns import normal_tools, normal_turn
@@ -29,7 +30,12 @@ def read_dataset(
     folder: Path, split: str | None = "train", far: Callable[[float], None] = lambda share: None
 ) -> Iterator[Row]:
     """The rows of a split, or of all splits, in order. Raises `UserError` for a folder that holds none, and for a row
-    that cannot be read: what a stage has written is whole."""
+    that cannot be read or whose file is not as its manifest says: what a stage has written is whole."""
+    if (folder / MANIFEST).is_file():
+        try:
+            read_manifest(folder, check_content=True)
+        except BrokenArtifact as error:
+            raise UserError(f"{error}; build the dataset again, or copy the whole folder again") from error
     paths = shards_of(folder, split)
     if not paths:
         raise UserError(f"{folder}: holds no {split or 'dataset'} files; name a folder that a construct stage has made")

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Column, Table
 
 from smallwit.data.build import make_step
@@ -22,6 +21,7 @@ from smallwit.data.turns import readable
 from smallwit.errors import UserError
 from smallwit.recipe.data import DataStepSpec, Decontaminate, Deduplicate
 from smallwit.rows import Row
+from smallwit.terminal import Terminal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -118,7 +118,7 @@ def dataset_folder(name: str) -> Path:
 
 def show(found: Inspection) -> None:
     """Print the figures, and the rows that were drawn."""
-    console = Console()
+    console = Terminal()
     console.print(f"{found.count:,} rows")
     groups = Table("origin", "licence", "task", Column("rows", justify="right"))
     for about, count in found.groups.most_common():

@@ -91,7 +91,7 @@ def _of_run(reference: str, run: Path, stage: str, settings: Settings) -> OpenMo
         raise UserError(f"model {reference}: run {run} has no model of a stage '{stage}'; {hint(stage, models)}")
     folder = models[stage].resolve()
     try:
-        key = str(read_manifest(folder, check_content=False)["key"])
+        key = str(read_manifest(folder, check_content=True)["key"])
     except BrokenArtifact as error:
         raise UserError(f"model {reference}: {error}; run the recipe again, which mends it") from error
     resolved = run / "recipe.resolved.yaml"

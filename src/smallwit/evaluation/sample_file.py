@@ -1,31 +1,68 @@
 """The samples of an evaluation on disk: one JSON line each, written as soon as it is graded."""
 
+import hashlib
 import json
+import logging
 import os
+from collections import Counter
 from pathlib import Path
 from types import TracebackType
 
 from smallwit.artifacts import write_atomically
 from smallwit.evaluation.runner import Key, Row
 
+_log = logging.getLogger(__name__)
+
 
 class SampleFile:
-    """`TASK.jsonl`. Opening it reads what is there and cuts off a line that a killed process left unfinished."""
+    """`TASK.jsonl`, and `.TASK.sums` with a sum of each of its lines.
+
+    Opening it reads what is there. A line that a killed process left unfinished is cut off; one that was changed, which
+    its sum tells, is said and counts as not there.
+    """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.sums = path, path.with_name(f".{path.stem}.sums")
         self.rows: dict[Key, Row] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a+b")
-        self._file.seek(0)
-        end = 0
-        for line in self._file:
-            if not line.endswith(b"\n"):
-                break
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        whole = [line for line in lines if line.endswith(b"\n")]
+        kept = self._unchanged(whole)
+        for line in kept:
             row = json.loads(line)
             self.rows.setdefault((row["id"], row["sample"]), row)
-            end += len(line)
-        self._file.truncate(end)
+        self._rewrite(kept, changed=kept != lines)
+        self._file, self._sums = path.open("ab"), self.sums.open("ab")
+
+    def _unchanged(self, lines: list[bytes]) -> list[bytes]:
+        if not self.sums.exists():
+            if lines:
+                _log.warning("%s: %d samples of an earlier version are taken as they are", self.path, len(lines))
+            return [line for line in lines if self._is_row(line)]
+        known = Counter(self.sums.read_bytes().split())
+        kept = []
+        for line in lines:
+            if known[_sum(line)] > 0 and self._is_row(line):
+                known[_sum(line)] -= 1
+                kept.append(line)
+        if len(kept) < len(lines):
+            left_out = len(lines) - len(kept)
+            _log.warning("%s: %d lines are not as they were written; they are measured again", self.path, left_out)
+        return kept
+
+    def _is_row(self, line: bytes) -> bool:
+        try:
+            row = json.loads(line)
+            return isinstance(row["id"], str) and isinstance(row["sample"], int)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            _log.warning("%s: a line is no sample (%r); it is measured again", self.path, line[:60])
+            return False
+
+    def _rewrite(self, lines: list[bytes], changed: bool = True) -> None:
+        """Make the files hold just these lines. The sums are there first: a line without one is not believed."""
+        write_atomically(self.sums, "".join(f"{_sum(line).decode()}\n" for line in lines))
+        if changed:
+            write_atomically(self.path, b"".join(lines).decode("utf-8"))
 
     def __enter__(self) -> "SampleFile":
         return self
@@ -34,21 +71,27 @@ class SampleFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+        self._sums.close()
 
     def add(self, row: Row) -> None:
         """Write a row; one with the same problem and sample number takes the place of the one before."""
         self.rows[row["id"], row["sample"]] = row
+        line = _line(row).encode()
         # In one piece, past Python's buffer: a killed process leaves whole lines, and at most one unfinished.
-        os.write(self._file.fileno(), _line(row).encode())
+        os.write(self._sums.fileno(), _sum(line) + b"\n")
+        os.write(self._file.fileno(), line)
 
     def settle(self, order: list[Key]) -> list[Row]:
         """The rows in this order; the file is made to hold just these."""
         rows = [self.rows[key] for key in order]
-        text = "".join(map(_line, rows))
-        if self.path.read_text(encoding="utf-8") != text:
-            write_atomically(self.path, text)
+        lines = [_line(row).encode() for row in rows]
+        self._rewrite(lines, changed=self.path.read_bytes() != b"".join(lines))
         return rows
 
 
 def _line(row: Row) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def _sum(line: bytes) -> bytes:
+    return hashlib.sha256(line).hexdigest()[:16].encode()

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import jinja2
 from markupsafe import Markup
 
 from smallwit.artifacts import write_atomically
@@ -12,6 +11,7 @@ from smallwit.data.step import texts
 from smallwit.data.turns import asked_and_answered, readable
 from smallwit.report.charts import histogram
 from smallwit.report.format import human_count
+from smallwit.report.pages import environment
 from smallwit.rows import Row
 
 _HERE = Path(__file__).parent
@@ -19,22 +19,23 @@ _HERE = Path(__file__).parent
 
 def write_dataset_page(found: Inspection, path: Path) -> None:
     """Write the page. The same findings give the same bytes."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
     parts = [part for part, lengths in found.lengths.items() if lengths]
-    page = environment.get_template("dataset.html").render(
-        found=found,
-        heads=QUANTILES,
-        tiles=[
-            (human_count(found.count), "rows"),
-            (human_count(found.repeats.total()), "repeat an earlier row"),
-            (human_count(found.contaminated.total()), "hold an evaluation problem"),
-        ],
-        charts=[histogram(found.lengths[part], f"{part} length, {found.unit}") for part in parts],
-        quantiles=[(part, [f"{value:,.0f}" for value in found.quantiles(part)]) for part in parts],
-        rows=[_shown(row) for row in found.rows],
-        style=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
+    page = (
+        environment()
+        .get_template("dataset.html")
+        .render(
+            found=found,
+            heads=QUANTILES,
+            tiles=[
+                (human_count(found.count), "rows"),
+                (human_count(found.repeats.total()), "repeat an earlier row"),
+                (human_count(found.contaminated.total()), "hold an evaluation problem"),
+            ],
+            charts=[histogram(found.lengths[part], f"{part} length, {found.unit}") for part in parts],
+            quantiles=[(part, [f"{value:,.0f}" for value in found.quantiles(part)]) for part in parts],
+            rows=[_shown(row) for row in found.rows],
+            style=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
+        )
     )
     write_atomically(path, page.encode("utf-8", errors="replace").decode("utf-8"))
 

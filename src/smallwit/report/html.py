@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from smallwit.artifacts import write_atomically
@@ -14,6 +13,7 @@ from smallwit.evaluation.statistics import Interval, ratio_interval
 from smallwit.report import format as fmt
 from smallwit.report.charts import Chart, metric_charts, score_chart
 from smallwit.report.load import Row, Run, load_run
+from smallwit.report.pages import environment
 from smallwit.report.samples import browser
 
 _HERE = Path(__file__).parent
@@ -34,20 +34,14 @@ def write_report(run_dir: Path) -> Path:
 
 def render(run: Run) -> str:
     """The page as text."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    templates = environment()
     for name in ("human_count", "human_flops", "human_seconds", "human_bytes", "percent", "points", "p_value"):
-        environment.filters[name] = getattr(fmt, name)
+        templates.filters[name] = getattr(fmt, name)
     script = (_HERE / "page.js").read_text(encoding="utf-8")
     results = run.results
     models = fmt.display_order(results)
     labels = fmt.labels([*(m["name"] for m in models), *(name for name in run.samples if name not in _names(models))])
-    return environment.get_template("page.html").render(
+    return templates.get_template("page.html").render(
         run=run,
         results=results,
         ledger=run.ledger,

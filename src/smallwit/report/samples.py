@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from smallwit.report.load import Row
+from smallwit.visible import visible_data
 
 PER_CELL = 60  # samples of one model on one task
 _BUDGET = 1_200_000  # bytes of all samples together, so that the page stays under 2 MB with its drawings
@@ -90,9 +91,9 @@ def is_right(row: Row) -> bool:
 def script_json(data: Any) -> Markup:
     """JSON that is safe inside a script element: no `<`, `>` or `&` is left that could close it or open a comment.
 
-    Non-ASCII characters become escapes too, among them lone surrogates, which no encoding of the page could hold.
+    Non-ASCII characters become escapes too. What would turn the order of the text around it is made visible.
     """
-    text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(visible_data(data), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 

@@ -12,10 +12,12 @@ import logging
 import os
 import random
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import httpx2
 
@@ -26,7 +28,10 @@ T = TypeVar("T")
 MOST_BYTES = 64 << 20
 """Of one reply: a server that never stops sending is cut off here."""
 _BREAKS_AFTER = 8
-_SHOWN = 300
+_SHOWN, _READ_FOR_IT = 300, 4096
+_GZIP = 31  # zlib's name for it
+_LONG_KEY = 16
+"""A shorter key (`EMPTY`, as many local servers have it) may be a word of an answer, so it is left in there."""
 _log = logging.getLogger(__name__)
 
 
@@ -168,7 +173,7 @@ class Client:
 
     async def __aenter__(self) -> "Client":
         key, endpoint = self.endpoint.key(), self.endpoint
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        headers = {"Accept-Encoding": "gzip"} | ({"Authorization": f"Bearer {key}"} if key else {})
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=endpoint.concurrency)
         timeout = httpx2.Timeout(endpoint.read, connect=endpoint.connect, pool=None)
         for server in self.servers:
@@ -293,9 +298,9 @@ class Client:
         status = response.status_code
         if status == 200:
             try:
-                reply = json.loads(body)
-            except ValueError as error:
-                kind = response.headers.get("content-type", "no type")
+                reply = json.loads(self._without_key(body))
+            except (ValueError, RecursionError) as error:
+                kind = self._clean(response.headers.get("content-type", "no type").encode())
                 raise Broken(f"a reply of {kind} that is not JSON: {self._clean(body)}") from error
             if not isinstance(reply, dict) or reply.get("error"):
                 raise Broken(f"a reply that is no completion: {self._clean(body)}")
@@ -306,7 +311,7 @@ class Client:
             given = "is not accepted" if self.endpoint.key() else "is not set"
             raise UserError(f"{where}: {reason}; the key in the environment variable {key_env} {given}")
         if 300 <= status < 400:
-            target = response.headers.get("location", "nowhere")
+            target = self._clean(response.headers.get("location", "nowhere").encode())
             raise UserError(f"{where}: redirects to {target}; text and key go only where you say: name that URL")
         if status == 429:
             if "insufficient_quota" in body.decode(errors="replace"):
@@ -325,7 +330,7 @@ class Client:
         """What a server says went wrong, in the forms that are in use."""
         try:
             said = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return self._clean(body)
         while isinstance(said, dict):
             said = next((said[key] for key in ("error", "message", "detail", "msg") if said.get(key)), str(said))
@@ -333,22 +338,42 @@ class Client:
 
     def _clean(self, body: bytes) -> str:
         """One short line, without the key: some servers repeat it."""
-        text, key = " ".join(body[:4096].decode(errors="replace").split()), self.endpoint.key()
-        if key:
-            text = text.replace(key, "(the key)")
-        return text[:_SHOWN] or "nothing"
+        text = body.decode(errors="replace")
+        for form in self._forms_of_key():
+            text = text.replace(form, "(the key)")  # before anything is cut, lest a part of it be left
+        return " ".join(text[:_READ_FOR_IT].split())[:_SHOWN] or "nothing"
+
+    def _without_key(self, body: bytes) -> bytes:
+        """A reply as it may be kept: without the key, should the server have put it there."""
+        for form in self._forms_of_key():
+            if len(form) >= _LONG_KEY:
+                body = body.replace(form.encode(), b"(the key)")
+        return body
+
+    def _forms_of_key(self) -> list[str]:
+        """The key as it is, as in JSON and as in a URL."""
+        key = self.endpoint.key()
+        return list(dict.fromkeys([key, json.dumps(key)[1:-1], quote(key, safe="")])) if key else []
 
 
 async def _body(response: httpx2.Response, traffic: Traffic) -> bytes:
     traffic.bytes_received += _size(response.headers)
+    coding = response.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("identity", "gzip"):
+        raise Broken("a reply that is compressed in a way that was not asked for")
+    # Not by the client's own decoders: they make of a few bytes as many as these say.
+    inflater = zlib.decompressobj(_GZIP) if coding == "gzip" else None
     body = bytearray()
-    counted = 0
-    async for piece in response.aiter_bytes():
-        body += piece
-        traffic.bytes_received += response.num_bytes_downloaded - counted
-        counted = response.num_bytes_downloaded
+    async for piece in response.aiter_raw():
+        traffic.bytes_received += len(piece)
+        try:
+            body += piece if inflater is None else inflater.decompress(piece, MOST_BYTES + 1 - len(body))
+        except zlib.error as error:
+            raise Broken("a reply that is not compressed as it says") from error
         if len(body) > MOST_BYTES:
             raise Broken(f"a reply of more than {MOST_BYTES >> 20} MiB")
+    if inflater is not None and not inflater.eof:
+        raise Broken("a compressed reply without its end")
     return bytes(body)
 
 
@@ -365,5 +390,5 @@ def _retry_after(response: httpx2.Response) -> float | None:
         pass
     try:
         return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return None

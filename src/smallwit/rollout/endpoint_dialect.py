@@ -17,6 +17,8 @@ from smallwit.rollout.generator import Decoding, Message, Prompt, first_stop
 CHAT, COMPLETIONS = "/chat/completions", "/completions"
 MOST_SEEDS = 2**31
 """Servers keep seeds in 32 or 64 bits, with a sign or without."""
+_MOST_TOKENS = 2**31
+"""Of a request: a server that says more has not counted."""
 _MOST_STOPS = 4
 """As many as OpenAI takes. The others are cut here, with the tokens behind them paid."""
 _WITHHELD = ("content_filter", "tool_calls", "function_call")
@@ -73,23 +75,29 @@ class Abilities:
         return f"can: {', '.join(named) or 'nothing'}; cannot: {', '.join(absent) or 'nothing'}"
 
 
-def read_answer(reply: dict[str, Any], chat: bool) -> Answer:
-    """Raises `Broken` for a reply without an answer.
+def read_answer(reply: dict[str, Any], chat: bool, asked: int = 1) -> Answer:
+    """What a reply to a request for `asked` answers says first.
 
-    An answer that has ended and whose text is null is empty, or the refusal that the server gives in its place.
+    Raises `Broken` for a reply without an answer, or with more than were asked for. An answer that has ended and whose
+    text is null is empty, or the refusal that the server gives in its place.
     """
     try:
         choices = reply["choices"]
         choice = choices[0]
+        places = [other.get("index", place) for place, other in enumerate(choices)]
         said = choice["message"] if chat else choice
         text, reason = said.get("content" if chat else "text"), choice.get("finish_reason")
         calls = next((name for name in ("tool_calls", "function_call") if said.get(name)), "")
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise Broken(f"a reply without an answer ({type(error).__name__}: {error})") from error
+    if len(choices) > asked or places != list(range(len(choices))):
+        raise Broken(f"asked for {asked} answers, it gives {len(choices)}, numbered {places[:8]}")
     if text is None and (reason in _ENDS or calls or _thought(said) or said.get("refusal")):
         text = said.get("refusal") or ""
     if not isinstance(text, str):
         raise Broken("a reply whose answer is no text")
+    # JSON can spell half a character, which no file can hold.
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     usage = reply.get("usage")
     counts = [_count(usage, name) for name in ("prompt_tokens", "completion_tokens")]
     thinking = chat and not text and bool(_thought(said))
@@ -103,7 +111,7 @@ def _thought(message: dict[str, Any]) -> Any:
 
 def _count(usage: Any, name: str) -> int | None:
     value = usage.get(name) if isinstance(usage, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS else None
 
 
 def _sent(message: Message) -> dict[str, Any]:
@@ -142,7 +150,8 @@ class Dialect:
         """Raises as `Client.post` does."""
         chat = prompt.text is None
         body = self._body(prompt, decoding, seed) | extra
-        return await self.client.post(CHAT if chat else COMPLETIONS, body, lambda reply: read_answer(reply, chat))
+        path, answers = CHAT if chat else COMPLETIONS, body.get("n", 1)
+        return await self.client.post(path, body, lambda reply: read_answer(reply, chat, answers))
 
     def _body(self, prompt: Prompt, decoding: Decoding, seed: int) -> dict[str, Any]:
         body: dict[str, Any] = {"model": self.model, "temperature": decoding.temperature}

@@ -143,9 +143,16 @@ class EndpointScorer:
 
         def read(reply: dict[str, Any]) -> list[dict[int, float]]:
             choice = read_answer(reply, chat=False).choice
-            if "prompt_logprobs" in self._form:
-                return self._by_id(tokens, choice.get("prompt_logprobs"))[start:]
-            return self._by_text(tokens, choice.get("logprobs"), start)
+            try:
+                if "prompt_logprobs" in self._form:
+                    rows = self._by_id(tokens, choice.get("prompt_logprobs"))[start:]
+                else:
+                    rows = self._by_text(tokens, choice.get("logprobs"), start)
+            except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+                raise Broken(f"log-probs in a form that makes no sense ({type(error).__name__}: {error})") from error
+            for row in rows:
+                _check_sum(row)
+            return rows
 
         rows = await self.client.post(COMPLETIONS, body, read)
         self.read += len(tokens)
@@ -269,6 +276,12 @@ def _log_prob(given: Any, place: int) -> float:
     if isinstance(given, bool) or not isinstance(given, int | float) or not -math.inf < given < _ROUNDING:
         raise Broken(f"a log-prob of {given} at token {place}")
     return float(given)
+
+
+def _check_sum(row: dict[int, float]) -> None:
+    """Raises `Broken` for what cannot be the log-probs of different tokens at one place."""
+    if sum(map(math.exp, row.values())) > 1 + 2 * _ROUNDING:
+        raise Broken(f"log-probs whose probabilities are more than one together: {list(row.values())[:5]}")
 
 
 def _near(one: dict[int, float], other: dict[int, float]) -> bool:

@@ -21,6 +21,7 @@ from smallwit import contacts
 from smallwit.artifacts import disk_trouble
 from smallwit.errors import UserError
 from smallwit.stages.job import Failed, Info, Job, LeftAlone, Reporter, Stopped
+from smallwit.visible import guard_log
 
 MODULES = {
     kind: f"smallwit.stages.{kind}" for kind in ("tokenizer", "train", "answers", "teach", "construct", "evaluate")
@@ -35,6 +36,7 @@ def main(
     Of several processes that run it this is the one with `rank`; `meeting` is where they meet (see `world.joined`).
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    guard_log()
     stopping = threading.Event()
     first = rank == 0
 

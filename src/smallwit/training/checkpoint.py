@@ -1,6 +1,7 @@
 """Checkpoints of a stage in progress: published whole, verified on load, the two newest kept."""
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,13 @@ class Checkpoints:
             if manifest["key"] != self.key:
                 shutil.rmtree(folder)
                 continue
-            tensors = torch.load(folder / "tensors.pt", map_location="cpu", weights_only=True)
+            try:
+                # Tensors and plain data alone: whatever else stands in a pickle is refused, and never run.
+                tensors = torch.load(folder / "tensors.pt", map_location="cpu", weights_only=True)
+            except pickle.UnpicklingError as error:
+                self.complaints.append(f"{folder / 'tensors.pt'}: holds more than tensors ({str(error).split('.')[0]})")
+                shutil.rmtree(folder)
+                continue
             return tensors, json.loads((folder / "state.json").read_text()), self.complaints
         return None
 

@@ -10,7 +10,8 @@
 - `landlock`: besides, Landlock allows no write but in /tmp, no TCP and no signal to the outside.
 - `seccomp`: besides, a filter refuses new processes, sockets, namespaces and the kernel's rarer calls.
 
-Landlock and seccomp are used without namespaces too, where the machine has only those; the level then stays `rlimits`.
+Landlock and seccomp are used without namespaces too, where the machine has only those (with no change to the modes,
+owners and times of files, as the host's are in sight); the level then stays `rlimits`.
 """
 
 import errno
@@ -86,7 +87,7 @@ def enter(way: str, packages: str) -> Isolation:
     linux_here = sys.platform == "linux"
     isolation = Isolation(way, packages, own_user=way != "none")
     isolation.landlock = linux.landlock_version() if linux_here else 0
-    isolation.filter = filter_program() if linux_here else None
+    isolation.filter = filter_program(host_in_sight=way == "none") if linux_here else None
     if way == "none":
         return isolation
     user, group = os.getuid(), os.getgid()

@@ -9,7 +9,6 @@ import json
 import logging
 import math
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from smallwit.verify.sandbox.codec import receive_frame
+from smallwit.verify.sandbox.leftovers import remove_contents
 from smallwit.verify.sandbox.server import REQUEST, START, STATUS, STOP
 
 _LOG = logging.getLogger(__name__)
@@ -105,7 +105,11 @@ class Server:
             self.process.kill()
             self.process.wait()
         if self.scratch:
-            shutil.rmtree(self.scratch, ignore_errors=True)
+            remove_contents(self.scratch)
+            try:
+                os.rmdir(self.scratch)
+            except OSError as error:
+                _LOG.warning("%s: cannot be removed (%s); a program left something there", self.scratch, error.strerror)
 
     def hang_up(self) -> None:
         """Close the socket: the server then ends by itself. A thread that is waiting on it wakes up."""

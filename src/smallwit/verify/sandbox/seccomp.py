@@ -1,7 +1,11 @@
 """A seccomp filter for candidates: what a function of plain data never needs is refused with EPERM.
 
 Refused are other processes (fork, exec, signals, ptrace), the network, new namespaces and mounts, memory that the
-limits do not count (memfd, shared memory), and the kernel's rarer doors (bpf, io_uring, keys). Threads stay.
+limits do not count (memfd, shared memory), what the whole machine or user shares (messages, clocks, the disks' sync),
+and the kernel's rarer doors (bpf, io_uring, keys). Threads stay. A call that is newer than this list is not there.
+
+Where the host's files are in sight, because there are no namespaces, their modes, owners, times and attributes are
+refused too: Landlock guards contents and names only.
 """
 
 import errno
@@ -48,9 +52,32 @@ _REFUSED: dict[str, tuple[int, int | None]] = {
     "memfd_secret": (447, 447),
     "shmget": (29, 194),
     "shmat": (30, 196),
+    "shmctl": (31, 195),
     "msgget": (68, 186),
+    "msgsnd": (69, 189),
+    "msgrcv": (70, 188),
+    "msgctl": (71, 187),
     "semget": (64, 190),
+    "semop": (65, 193),
+    "semtimedop": (220, 192),
+    "semctl": (66, 191),
     "mq_open": (240, 180),
+    "mq_unlink": (241, 181),
+    "io_setup": (206, 0),
+    "inotify_init": (253, None),
+    "inotify_init1": (294, 26),
+    "sync": (162, 81),
+    "syncfs": (306, 267),
+    "clock_settime": (227, 112),
+    "clock_adjtime": (305, 266),
+    "settimeofday": (164, 170),
+    "adjtimex": (159, 171),
+    "sethostname": (170, 161),
+    "setdomainname": (171, 162),
+    "modify_ldt": (154, None),
+    "iopl": (172, None),
+    "ioperm": (173, None),
+    "process_mrelease": (448, 448),
     "syslog": (103, 116),
     "keyctl": (250, 219),
     "add_key": (248, 217),
@@ -75,7 +102,10 @@ _REFUSED: dict[str, tuple[int, int | None]] = {
     "name_to_handle_at": (303, 264),
     "open_by_handle_at": (304, 265),
     "personality": (135, 92),
+    "statmount": (457, 457),
+    "listmount": (458, 458),
     "quotactl": (179, 60),
+    "quotactl_fd": (443, 443),
     "acct": (163, 89),
     "swapon": (167, 224),
     "swapoff": (168, 225),
@@ -86,20 +116,50 @@ _REFUSED: dict[str, tuple[int, int | None]] = {
     "finit_module": (313, 273),
     "delete_module": (176, 106),
 }
+_REFUSED_ON_THE_HOST: dict[str, tuple[int, int | None]] = {
+    "chmod": (90, None),
+    "fchmod": (91, 52),
+    "fchmodat": (268, 53),
+    "fchmodat2": (452, 452),
+    "chown": (92, None),
+    "fchown": (93, 55),
+    "lchown": (94, None),
+    "fchownat": (260, 54),
+    "utime": (132, None),
+    "utimes": (235, None),
+    "futimesat": (261, None),
+    "utimensat": (280, 88),
+    "setxattr": (188, 5),
+    "lsetxattr": (189, 6),
+    "fsetxattr": (190, 7),
+    "removexattr": (197, 14),
+    "lremovexattr": (198, 15),
+    "fremovexattr": (199, 16),
+    "truncate": (76, 45),
+}
+_NEWEST = 462
+"""The last call that this list was made with in view. Linux gives a new call the same number on every machine."""
 _CLONE, _CLONE3, _PRLIMIT, _FCNTL, _IOCTL = (56, 220), (435, 435), (302, 261), (72, 25), (16, 29)
+_SOCKETPAIR = (53, 199)
 _CLONE_THREAD = 0x00010000
-_FCNTL_REFUSED = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX: a signal to any process of the same user
-_IOCTL_REFUSED = (0x8901, 0x8902, 0x5412)  # FIOSETOWN, SIOCSPGRP, TIOCSTI
+_UNIX, _STREAM, _KIND = 1, 1, 0xF  # of a socket; the other bits of its type are flags
+# F_SETOWN, F_SETSIG, F_SETOWN_EX: a signal to any process of the same user; F_SETLEASE, F_NOTIFY: files of others
+_FCNTL_REFUSED = (8, 10, 15, 1024, 1026)
+# FIOSETOWN, SIOCSPGRP, TIOCSTI, FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR
+_IOCTL_REFUSED = (0x8901, 0x8902, 0x5412, 0x40086602, 0x401C5820)
 
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
-_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENTS_AT = 0, 4, 16  # offsets in struct seccomp_data
 _X32 = 0x40000000
 
 
-def filter_program() -> bytes | None:
-    """The filter as an array of `sock_filter` for this machine, `None` for a kind of machine it is not known for."""
+def filter_program(host_in_sight: bool) -> bytes | None:
+    """The filter as an array of `sock_filter` for this machine, `None` for a kind of machine it is not known for.
+
+    `host_in_sight`: the program sees the host's files.
+    """
     column, architecture = _ARCHITECTURES.get(os.uname().machine, (0, 0))
     if not architecture:
         return None
@@ -112,7 +172,10 @@ def filter_program() -> bytes | None:
     ]
     if column == 0:
         program += [_operation(_AT_LEAST, _X32, 0, 1), refuse]
-    refused = sorted(number for numbers in _REFUSED.values() if (number := numbers[column]) is not None)
+    # A newer call is missing, as on an older kernel: who asks for it then does without.
+    program += [_operation(_AT_LEAST, _NEWEST + 1, 0, 1), _operation(_RETURN, _ERRNO | errno.ENOSYS)]
+    calls = _REFUSED | (_REFUSED_ON_THE_HOST if host_in_sight else {})
+    refused = sorted(number for numbers in calls.values() if (number := numbers[column]) is not None)
     for group in (refused[start : start + 8] for start in range(0, len(refused), 8)):
         # Most calls are past a group or before it: one look skips it. The kernel tries every call at installation.
         program.append(_operation(_AT_LEAST, group[-1] + 1, 2 * len(group), 0))
@@ -122,6 +185,7 @@ def filter_program() -> bytes | None:
     thread = [_operation(_ANY_BIT, _CLONE_THREAD, 1, 0), refuse]
     program += _on_argument(_CLONE[column], 0, thread)
     program += _on_argument(_PRLIMIT[column], 0, [_operation(_EQUAL, 0, 1, 0), refuse])
+    program += _stream_pairs(_SOCKETPAIR[column], refuse)
     for call, values in ((_FCNTL, _FCNTL_REFUSED), (_IOCTL, _IOCTL_REFUSED)):
         checks = [part for value in values for part in (_operation(_EQUAL, value, 0, 1), refuse)]
         program += _on_argument(call[column], 1, checks)
@@ -132,6 +196,21 @@ def filter_program() -> bytes | None:
 def _on_argument(number: int, argument: int, checks: list[bytes]) -> list[bytes]:
     """For one call: load the low half of an argument, run `checks`, allow what they let through."""
     body = [_operation(_LOAD, _ARGUMENTS_AT + 8 * argument), *checks, _operation(_RETURN, _ALLOW)]
+    return [_operation(_EQUAL, number, 0, len(body)), *body]
+
+
+def _stream_pairs(number: int, refuse: bytes) -> list[bytes]:
+    """For socketpair: streams between the two alone, as asyncio has one. A datagram can be sent to any other socket."""
+    body = [
+        _operation(_LOAD, _ARGUMENTS_AT),
+        _operation(_EQUAL, _UNIX, 1, 0),
+        refuse,
+        _operation(_LOAD, _ARGUMENTS_AT + 8),
+        _operation(_AND, _KIND),
+        _operation(_EQUAL, _STREAM, 1, 0),
+        refuse,
+        _operation(_RETURN, _ALLOW),
+    ]
     return [_operation(_EQUAL, number, 0, len(body)), *body]
 
 

@@ -11,7 +11,6 @@ import importlib
 import json
 import os
 import random
-import shutil
 import signal
 import socket
 import struct
@@ -21,6 +20,7 @@ from typing import NoReturn
 from . import candidate, tester
 from .codec import send_frame
 from .isolation import Isolation, LayerError, confine, enter
+from .leftovers import remove_contents
 from .linux import CLONE_NEWPID, enter_pid_namespace, unshare
 
 START, STOP = b"S", b"E"
@@ -62,9 +62,10 @@ class _Server:
         """An empty folder for the next child (the confinement makes its own where there are namespaces)."""
         if self.isolation.namespaces:
             return ""
-        folder = os.path.join(self.scratch, "work")
-        shutil.rmtree(folder, ignore_errors=True)
-        os.makedirs(folder, mode=0o777, exist_ok=True)
+        remove_contents(self.scratch)
+        # A name that no program can guess: what one leaves where no folder can be removed, the next does not find.
+        folder = os.path.join(self.scratch, os.urandom(16).hex())
+        os.mkdir(folder)
         os.chmod(folder, 0o777)
         return folder
 

@@ -1,0 +1,151 @@
+"""Artifacts, checkpoints, journals and datasets that were changed on the disk are never used in silence."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from smallwit.artifacts import BrokenArtifact, publish, read_manifest
+from smallwit.data.dataset import read_dataset
+from smallwit.errors import UserError
+from smallwit.evaluation.sample_file import SampleFile
+from smallwit.journal import Journal
+from smallwit.training.checkpoint import Checkpoints
+from tampering import KINDS, damaged
+
+OFFSETS = 10
+FILES = {"model.safetensors": b"\0\1" * 500, "config.json": b'{"a": 1}', "more/metrics.jsonl": b'{"step": 1}\n' * 20}
+
+
+def artifact(folder: Path) -> Path:
+    def write(target: Path) -> None:
+        for name, content in FILES.items():
+            (target / name).parent.mkdir(exist_ok=True)
+            (target / name).write_bytes(content)
+
+    publish(folder, write, {"key": "k", "flops": 123456789.0, "name": "sft"})
+    return folder
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", [*FILES, "manifest.json"])
+def test_a_changed_artifact_is_named_by_file(name: str, kind: str, tmp_path: Path) -> None:
+    source = random.Random(f"{name} {kind}")
+    whole = artifact(tmp_path / "whole")
+    assert read_manifest(whole, check_content=True)["key"] == "k"
+    for number in range(OFFSETS):
+        folder = shutil.copytree(whole, tmp_path / str(number))
+        before = (folder / name).read_bytes()
+        damaged(folder / name, source, kind)
+        assert (folder / name).read_bytes() != before
+        with pytest.raises(BrokenArtifact) as caught:
+            read_manifest(folder, check_content=True)
+        assert str(folder) in str(caught.value)
+        assert name == "manifest.json" or name in str(caught.value)
+
+
+def test_a_file_that_was_put_into_an_artifact_is_named(tmp_path: Path) -> None:
+    folder = artifact(tmp_path / "a")
+    (folder / ".DS_Store").touch()
+    read_manifest(folder, check_content=True)
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(BrokenArtifact, match=r"adapter_config\.json: not in the manifest"):
+        read_manifest(folder, check_content=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["tensors.pt", "state.json", "manifest.json"])
+def test_a_changed_checkpoint_is_said_and_the_one_before_it_is_used(name: str, kind: str, tmp_path: Path) -> None:
+    source = random.Random(f"{name} {kind}")
+    for number in range(OFFSETS):
+        checkpoints = Checkpoints(tmp_path / str(number), "key")
+        for step in (1, 2):
+            checkpoints.save(step, {"weight": torch.full((50,), float(step))}, {"step": step})
+        damaged(checkpoints.folder / "step_00000002" / name, source, kind)
+        found = checkpoints.load()
+        assert found is not None
+        tensors, state, complaints = found
+        assert (state["step"], tensors["weight"][0].item()) == (1, 1.0)
+        assert "step_00000002" in complaints[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_changed_line_of_a_journal_is_said_and_not_there(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = random.Random(kind)
+    values = {f"key{i}": {"text": f"answer {i} " * 5, "tokens": i} for i in range(5)}
+    for number in range(OFFSETS):
+        path = tmp_path / f"{number}.jsonl"
+        with Journal(path) as journal:
+            for key, value in values.items():
+                journal.add(key, value)
+        whole = path.read_bytes()
+        damaged(path, source, kind)
+        caplog.clear()
+        with Journal(path) as journal:
+            kept = {key: journal[key] for key in values if key in journal}
+            assert len(journal) == len(kept)
+        assert kept.items() <= values.items()
+        ends_between_lines = path.read_bytes() in [whole[: i + 1] for i, byte in enumerate(whole) if byte == 10]
+        assert len(kept) < 5 or kind == "appended"
+        assert f"{path}: a line at byte" in caplog.text or ends_between_lines
+
+
+def test_a_line_that_changes_while_it_is_used_is_refused(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j") as journal:
+        journal.add("a", "right")
+        (tmp_path / "j").write_bytes((tmp_path / "j").read_bytes().replace(b"right", b"wrong"))
+        with pytest.raises(UserError, match=r"j: the line at byte 0 was changed meanwhile"):
+            journal["a"]
+
+
+def _write(target: Path, rows: str) -> None:
+    (target / "train-00000-of-00001.jsonl").write_text(rows)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["train-00000-of-00001.jsonl", "manifest.json"])
+def test_a_changed_dataset_is_refused_by_file(name: str, kind: str, tmp_path: Path) -> None:
+    source = random.Random(f"{name} {kind}")
+    rows = "".join(json.dumps({"id": str(i), "prompt": "p", "completion": "c"}) + "\n" for i in range(20))
+    whole = tmp_path / "whole"
+    publish(whole, lambda target: _write(target, rows), {"rows": 20})
+    assert len(list(read_dataset(whole))) == 20
+    for number in range(OFFSETS):
+        folder = shutil.copytree(whole, tmp_path / str(number))
+        damaged(folder / name, source, kind)
+        with pytest.raises(UserError, match=str(folder)):
+            list(read_dataset(folder))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_changed_samples_of_an_evaluation_under_way_are_said_and_measured_again(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = random.Random(kind)
+    rows = [{"id": f"p{i}", "sample": 0, "response": "#### 7 " * 5, "score": 0.0} for i in range(5)]
+    for number in range(OFFSETS):
+        path = tmp_path / f"{number}.jsonl"
+        with SampleFile(path) as file:
+            for row in rows:
+                file.add(row)
+        whole = path.read_bytes()
+        damaged(path, source, kind)
+        caplog.clear()
+        with SampleFile(path) as file:
+            kept = list(file.rows.values())
+        assert all(row in rows for row in kept)
+        ends_between_lines = path.read_bytes() in [whole[: i + 1] for i, byte in enumerate(whole) if byte == 10]
+        assert str(path) in caplog.text or ends_between_lines or kind == "cut"
+
+
+def test_samples_without_sums_are_taken_and_that_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    row = {"id": "p", "sample": 0, "response": "7"}
+    (tmp_path / "t.jsonl").write_text(json.dumps(row) + "\n")
+    with SampleFile(tmp_path / "t.jsonl") as file:
+        assert list(file.rows.values()) == [row]
+    assert "t.jsonl: 1 samples of an earlier version are taken as they are" in caplog.text
