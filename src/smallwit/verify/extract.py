@@ -33,9 +33,11 @@ _NUMBER_WORDS = frozenset("a an half one two three four five six seven eight nin
 _CLAUSE_WORDS = frozenset(
     "because as since so which that when if it this we she he they i the and but by from after there".split()  # noqa: SIM905
 )
-_OPERATORS = frozenset(("+", "-", "−", "–", "*", "/", "=", "^", "×", "·", "÷", "≈", ":", r"\times", r"\cdot", r"\div", r"\approx"))
-_JOINS_LEFT = re.compile(r"^(?:[-+*/=^×·÷≈:)\]}!_,]|\\(?:times|cdot|div|approx|le|ge)(?![A-Za-z]))")
-_JOINS_RIGHT = re.compile(r"(?:[-+*/=^×·÷≈:(\[{_<>]|\\(?:times|cdot|div|approx|le|ge|sqrt))$")
+_OPERATORS = frozenset("+ - − – * / = ^ × · ÷ ≈ < > ≤ ≥ ≠ ± \\times \\cdot \\div \\approx \\le \\ge \\ne \\pm".split())  # noqa: SIM905
+_STARTS_OPEN = re.compile(r"[-+*/=^×·÷≈<>≤≥≠)\]}_]|\\(?:times|cdot|div|approx|le|ge|ne|pm)(?![A-Za-z])|!=")
+_ENDS_OPEN = re.compile(r"(?:^|[^*:])[-+/=^×·÷≈<>≤≥≠(\[{_|]$|[^*]\*$|\\[A-Za-z]+$|^\\?(?:sqrt|sin|cos|tan|log|ln)(?:_\S+)?$")
+_OPERAND = re.compile(r"(?:[0-9)\]}|!]|(?:^|[^A-Za-z])[A-Za-z]|\\(?:pi|theta))$")
+_MATHEMATICAL = re.compile(r"\\[A-Za-z]|[(\[{|]|[A-Za-z](?![A-Za-z])|pi(?![A-Za-z])|sqrt")
 _MARKUP = "*_`\"'.,;:!? "
 _ARITHMETIC = re.compile(r"[-+*/×·÷().,$£€%0-9 ]|\\(?:times|cdot|div|\$)")
 
@@ -182,32 +184,48 @@ def last_number(text: str) -> str | None:
 
 
 def _formula_at(line: str, start: int, end: int) -> str:
-    """The words of a line that belong to one formula with the number at `start`."""
+    """The words of a line that belong to one formula with the number from `start` to `end`."""
     words = [(match.start(), match.end()) for match in re.finditer(r"\S+", line)]
     first = next(index for index, (_, stop) in enumerate(words) if stop > start)
     last = next(index for index, (_, stop) in enumerate(words) if stop >= end)
+
+    def word(index: int) -> str:
+        return line[slice(*words[index])] if 0 <= index < len(words) else ""
+
     while True:
         text = line[words[first][0] : words[last][1]]
-        closing = _balance(text)
-        before = line[slice(*words[first - 1])] if first else ""
-        after = line[slice(*words[last + 1])] if last + 1 < len(words) else ""
-        if first and (closing < 0 or _joins(before, text)):
-            first -= 1
-        elif after and (closing > 0 or _joins(text.rstrip(","), after)):
+        more = _left_words(word(first - 2), word(first - 1), text)
+        if more:
+            first -= more
+        elif word(last + 1) and (_balance(text) > 0 or _goes_on(text, word(last + 1), word(last + 2))):
             last += 1
         else:
             break
-    return _bare(text, line[start:end])
+    rest = line[words[last][1] :]
+    found = _bare(text, line[start:end])
+    if found == line[start:end] and text[-1] not in _MARKUP and _WORD.match(rest) and not _ends_there(rest):
+        return found + rest[: _WORD.match(rest).end()]  # type: ignore[union-attr]  # "5 elevenths"
+    return found
 
 
-def _joins(left: str, right: str) -> bool:
-    """Whether two words beside each other are parts of one formula."""
-    if not re.search(r"[0-9)\]}A-Za-z|=]$|^\\?\W+$", left) and not _JOINS_RIGHT.search(left):
+def _left_words(before_last: str, before: str, text: str) -> int:
+    """How many of the words before `text` are parts of its formula."""
+    if not before:
+        return 0
+    if _balance(text) < 0 or _ENDS_OPEN.search(before.lstrip("*_")) and before not in _OPERATORS:
+        return 1
+    if before in _OPERATORS:  # "20 - 2", and not the mark of a list or a quotation: "- 2"
+        return 2 if _OPERAND.search(before_last.rstrip("*_,")) else int(before in ("<", "≤", "≥", "≠", r"\ne"))
+    return int(bool(_STARTS_OPEN.match(text)) and bool(_OPERAND.search(before)))
+
+
+def _goes_on(text: str, after: str, next_word: str) -> bool:
+    """Whether the formula goes on in the next word: `5 \\pi`, `5 + x`, but not "5 - as it should be"."""
+    if not _OPERAND.search(text):
         return False
-    operand = re.search(r"(?:[0-9)\]}!|]|^[A-Za-z]|[^A-Za-z][A-Za-z])[.,;:]?$", left) is not None
-    if _JOINS_LEFT.match(right):
-        return operand and not left.endswith((".", ";", ":")) and right.strip(_MARKUP) != ""
-    return bool(_JOINS_RIGHT.search(left)) and (left in _OPERATORS or len(left) > 1) and left not in ("-", "*", "–", ":")
+    if after in _OPERATORS:
+        return bool(_MATHEMATICAL.match(next_word))
+    return bool(_STARTS_OPEN.match(after)) or (after.startswith("\\") and after != "\\") or after in ("pi", "sqrt")
 
 
 def _balance(text: str) -> int:
@@ -221,7 +239,7 @@ def _balance(text: str) -> int:
 
 def _bare(text: str, number: str) -> str:
     r"""A formula without the marks of prose around it: `**18**.`, `"18"`, `(18)`, an open `\boxed{18`."""
-    text = re.sub(r"\\(?:boxed|fbox)\s*\{?", "", text).strip(_MARKUP)
+    text = re.sub(r"\\(?:boxed|fbox)\s*\{?|^[=-]*>\s*", "", text).strip(_MARKUP)
     if _balance(text):
         text = text.strip("()[]{}" + _MARKUP)
     if "=" in text.rstrip("=") and not re.search(r"[<>!\\]=", text):

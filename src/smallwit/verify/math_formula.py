@@ -16,6 +16,9 @@ Formula = tuple[Any, ...]
 
 MAX_NESTING = 48
 
+BASE = "the base of log"
+"""The symbol that is the base of a logarithm without one: it may be meant as 10 or as e."""
+
 
 class Unreadable(ValueError):
     """The text is no formula that has one meaning here."""
@@ -37,7 +40,9 @@ _OVER = frozenset(("/", r"\div"))
 _CLOSING = {"(": ")", "[": "]", "{": "}", r"\lvert": r"\rvert", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil"}
 _END = ""
 
-_TOKEN = re.compile(r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+|\\[A-Za-z]+|[A-Z](?:\s*[A-Z])+|[A-Za-z]|[-+*/^_()\[\]{}|!<>=,]")
+_TOKEN = re.compile(
+    r"\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+|\\[A-Za-z]+|[A-Z](?:\s*[A-Z])+|[A-Za-z]|[-+*/^_()\[\]{}|!<>=,])"
+)
 _THOUSANDS = re.compile(r"(?<![0-9,.])([1-9][0-9]{0,2}(?:,[0-9]{3})+)(?![0-9,])")
 _UPRIGHT = re.compile(r"\\(?:mathrm|mathit|rm)\s*\{\s*([A-Za-z])\s*\}")
 _OPERATOR = re.compile(r"\\(?:operatorname|text|mathrm)\s*\{\s*(gcd|lcm|max|min|sin|cos|tan|arcsin|arccos|arctan)\s*\}")
@@ -73,17 +78,15 @@ class _Reader:
             text = _THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
         self._tokens: list[str] = []
         self._spaced: list[bool] = []
-        end = 0
+        text, end = text.rstrip(), 0
         while end < len(text):
-            start = end + len(text[end:]) - len(text[end:].lstrip())
-            if start == len(text):
-                break
-            match = _TOKEN.match(text, start)
+            match = _TOKEN.match(text, end)
             if match is None:
-                raise Unreadable(text[start])
+                raise Unreadable(text[end:].strip()[:1])
             # The space that ends a command says nothing.
-            self._spaced.append(start > end and not (self._tokens and self._tokens[-1].startswith("\\")))
-            self._tokens.append("".join(match[0].split()))
+            command = bool(self._tokens) and self._tokens[-1].startswith("\\")
+            self._spaced.append(text[match.start()].isspace() and not command)
+            self._tokens.append("".join(match[1].split()))
             end = match.end()
         self._tokens.append(_END)
         self._spaced.append(False)
@@ -158,6 +161,8 @@ class _Reader:
             elif self._starts_factor():
                 if divided:
                     raise Unreadable("what is divided by what")
+                if self._token == "{" and self._tokens[self._at + 1][:1].isdigit():
+                    raise Unreadable("2{3} is set as 23")
                 if self._token[0] in ".0123456789" and left[0] != "pow":
                     raise Unreadable("a numeral behind a factor")
                 left = ("mul", left, self._factor())
@@ -362,7 +367,7 @@ class _Reader:
     def _base(self) -> Formula:
         """The base of a logarithm; without one it is a symbol, since it may be 10 or e."""
         if not self._maybe("_"):
-            return ("var", "the base of log")
+            return ("var", BASE)
         return self._bracket() if self._token == "{" else self._exponent()
 
     def _bare_argument(self) -> Formula:

@@ -114,7 +114,7 @@ _WORDS = frozenset(
     """.split()
 )
 
-_NO_SINGULAR = frozenset(("square", "cube", "prime", "time", "term", "factor", "zero", "figure", "end"))
+_NO_SINGULAR = frozenset(("square", "cube", "short", "single", "prime", "time", "term", "factor", "zero", "figure", "end"))
 """Words whose plural is counted, and whose singular behind a number is read otherwise (`5 prime`, `5 cube`)."""
 
 
