@@ -35,7 +35,9 @@ _CLAUSE_WORDS = frozenset(
 )
 _OPERATORS = frozenset("+ - − – * / = ^ × · ÷ ≈ < > ≤ ≥ ≠ ± \\times \\cdot \\div \\approx \\le \\ge \\ne \\pm".split())  # noqa: SIM905
 _STARTS_OPEN = re.compile(r"[-+*/=^×·÷≈<>≤≥≠)\]}_]|\\(?:times|cdot|div|approx|le|ge|ne|pm)(?![A-Za-z])|!=")
-_ENDS_OPEN = re.compile(r"(?:^|[^*:])[-+/=^×·÷≈<>≤≥≠(\[{_|]$|[^*]\*$|\\[A-Za-z]+$|^\\?(?:sqrt|sin|cos|tan|log|ln)(?:_\S+)?$")
+_ENDS_OPEN = re.compile(
+    r"(?:^|[^*:])[-+/=^×·÷≈<>≤≥≠(\[{_|]$|[^*]\*$|\\[A-Za-z]+$|^\\?(?:sqrt|sin|cos|tan|log|ln)(?:_\S+)?$"
+)
 _OPERAND = re.compile(r"(?:[0-9)\]}|!]|(?:^|[^A-Za-z])[A-Za-z]|\\(?:pi|theta))$")
 _MATHEMATICAL = re.compile(r"\\[A-Za-z]|[(\[{|]|[A-Za-z](?![A-Za-z])|pi(?![A-Za-z])|sqrt")
 _MARKUP = "*_`\"'.,;:!? "
@@ -129,7 +131,7 @@ def _is_arithmetic(side: str) -> bool:
 
 
 def _ends_there(rest: str) -> bool:
-    """Whether a number ends before `rest`, and no more of it follows: `5`, `5 apples`, but not `5 elevenths`, `5 - 3`."""
+    """Whether a number ends before `rest` and no more of it follows: `5 apples`, but not `5 elevenths`, `5 - 3`."""
     if re.match(r"[.,;!?*_`$\s]*$|[*_`]*[.,;!?][*_`]*\s+(?![0-9])", rest):
         return True
     word = _WORD.match(rest)
@@ -157,13 +159,15 @@ def _only_number(clause: str) -> str | None:
         return None
     (number,) = numbers
     before = clause[: number.start()]
-    if not re.search(r"\s\$?$|^$", before) or re.search(r"\b(?:not|or|no|than|least|most|about|minus)\b", before.lower()):
+    if not re.search(r"\s\$?$|^$", before) or re.search(
+        r"\b(?:not|or|no|than|least|most|about|minus)\b", before.lower()
+    ):
         return None
     return number[0] if _ends_there(clause[number.end() :]) else None
 
 
 def last_number(text: str) -> str | None:
-    """The last number of a text with the formula that it stands in (`$10^3$`, `(4, 5)`, `1e3`), and never a part of one.
+    """The last number of a text with the formula that it stands in (`$10^3$`, `(4, 5)`, `1e3`), never a part of one.
 
     A plain number comes as it is written, thousands separators included; of a calculation what follows the last equals
     sign.
@@ -212,7 +216,7 @@ def _left_words(before_last: str, before: str, text: str) -> int:
     """How many of the words before `text` are parts of its formula."""
     if not before:
         return 0
-    if _balance(text) < 0 or _ENDS_OPEN.search(before.lstrip("*_")) and before not in _OPERATORS:
+    if _balance(text) < 0 or (_ENDS_OPEN.search(before.lstrip("*_")) and before not in _OPERATORS):
         return 1
     if before in _OPERATORS:  # "20 - 2", and not the mark of a list or a quotation: "- 2"
         return 2 if _OPERAND.search(before_last.rstrip("*_,")) else int(before in ("<", "≤", "≥", "≠", r"\ne"))

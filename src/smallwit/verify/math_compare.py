@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from smallwit.verify.math_formula import readable
 from smallwit.verify.math_structure import Node, as_interval, named_items, split
@@ -28,6 +29,7 @@ _UNIT_TAIL = re.compile(
 _ANGLE = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _RELATION = re.compile(r"=|<|>|\\(?:le|ge|ne|in|approx)(?![A-Za-z])")
 _LETTER = re.compile(r"(?<![\\A-Za-z])[A-Za-z]")
+_PRODUCT = re.compile("[A-Za-z]{2,3}")
 _DECIMAL = re.compile(r"-?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)")
 _WORDY = re.compile(r"\\text\b|\\begin|(?<![\\A-Za-z])[A-Za-z]{4,}")
 _CHOICE = re.compile("[A-J]")
@@ -116,7 +118,8 @@ def _leaf(gold: Node, answer: Node, oracle: Oracle) -> bool | None:
     if gold.name and answer.name and gold.name != answer.name:
         # "xy = 6" and "yx = 6" are equations whose left sides are no names.
         return _formula(gold_equation, answer_equation, oracle)
-    if gold.name and not answer.name and "=" in answer.text and _LETTER.search(gold.text):
+    unsolved = bool(_LETTER.search(gold.text)) or bool(_PRODUCT.fullmatch(gold.name or ""))
+    if gold.name and not answer.name and "=" in answer.text and unsolved:
         # "y = 2x + 3" answered by "2x - y + 3 = 0". An equation in one unknown has to be solved, as the gold answer is.
         return _formula(gold_equation, answer.text, oracle)
     if not gold.name and _LETTER.search(gold.text) and _RELATION.search(gold.text):
@@ -137,11 +140,11 @@ def _groups(text: str) -> list[list[str]]:
 
 
 def _chain(values: list[str], claims: list[list[str]], oracle: Oracle) -> bool | None:
-    """Whether all sides of one group are the value, and the groups beside each other agree as far as they are rounded."""
+    """Whether all sides of one group are the value, and the groups beside each other agree as far as they are given."""
     if not all(side.strip() for group in claims for side in group):
         return False
     right = [_all([_any([_formula(value, side, oracle) for value in values]) for side in group]) for group in claims]
-    roundings = [_rounded(one[-1], other[0], oracle) for one, other in zip(claims, claims[1:], strict=False)]
+    roundings = [_rounded(one[-1], other[0], oracle) for one, other in pairwise(claims)]
     others = [_all([_formula(group[0], side, oracle) for side in group[1:]]) for group in claims]
     return _all([_any(right), *roundings, *others])
 

@@ -3,14 +3,30 @@ r"""A reader of formulas that knows what it reads: every command, letter and mar
     >>> read_relation(r"\frac{x}{2} = 3")
     ((('div', ('var', 'x'), ('num', Fraction(2, 1))), ('num', Fraction(3, 1))), ('=',))
 
-A formula is a nested tuple whose first entry is its kind (`num var const neg add mul div pow root log fn call sum deg`).
-What people read in two ways (`1/2x`, `\sin x (x+1)`, `2 \frac{4}{3}`, `\sum i + 1`) is refused too, with `Unreadable`.
+A formula is a nested tuple whose first entry is its kind (num, var, const, neg, add, mul, div, pow, root, log, fn,
+call, sum, deg). What people read in two ways (`1/2x`, `\sin x (x+1)`, `2 \frac{4}{3}`, `\sum i + 1`) is refused too,
+with `Unreadable`.
 Expects the spelling of `math_text.spell`.
 """
 
-import re
 from fractions import Fraction
 from typing import Any
+
+from smallwit.verify.math_tokens import (
+    APPLIED,
+    CLOSING,
+    END,
+    FUNCTIONS,
+    GREEK,
+    INTEGER,
+    OVER,
+    RELATIONS,
+    SEVERAL,
+    TIMES,
+    TRIGONOMETRIC,
+    Unreadable,
+    tokens,
+)
 
 Formula = tuple[Any, ...]
 
@@ -18,36 +34,6 @@ MAX_NESTING = 48
 
 BASE = "the base of log"
 """The symbol that is the base of a logarithm without one: it may be meant as 10 or as e."""
-
-
-class Unreadable(ValueError):
-    """The text is no formula that has one meaning here."""
-
-
-TRIGONOMETRIC = frozenset("sin cos tan cot sec csc".split())  # noqa: SIM905
-_FUNCTIONS = TRIGONOMETRIC | frozenset("arcsin arccos arctan sinh cosh tanh ln exp log max min gcd lcm".split())
-_SEVERAL = frozenset(("max", "min", "gcd", "lcm"))
-_GREEK = frozenset(
-    """alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta kappa lambda mu nu xi rho sigma tau upsilon phi
-    varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar""".split()  # noqa: SIM905
-)
-_APPLIED = frozenset((*"fghFGHPQ", *(rf"\{name}" for name in ("phi", "varphi", "sigma", "Gamma", "zeta", "Phi", "psi"))))
-"""Letters that a bracket makes a function of, whatever stands in the bracket."""
-
-RELATIONS = {"=": "=", "<": "<", ">": ">", r"\le": r"\le", r"\ge": r"\ge", r"\ne": r"\ne"}
-_TIMES = frozenset((r"\cdot", r"\times", "*"))
-_OVER = frozenset(("/", r"\div"))
-_CLOSING = {"(": ")", "[": "]", "{": "}", r"\lvert": r"\rvert", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil"}
-_END = ""
-
-_TOKEN = re.compile(
-    r"\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+|\\[A-Za-z]+|[A-Z](?:\s*[A-Z])+|[A-Za-z]|[-+*/^_()\[\]{}|!<>=,])"
-)
-_THOUSANDS = re.compile(r"(?<![0-9,.])([1-9][0-9]{0,2}(?:,[0-9]{3})+)(?![0-9,])")
-_UPRIGHT = re.compile(r"\\(?:mathrm|mathit|rm)\s*\{\s*([A-Za-z])\s*\}")
-_OPERATOR = re.compile(r"\\(?:operatorname|text|mathrm)\s*\{\s*(gcd|lcm|max|min|sin|cos|tan|arcsin|arccos|arctan)\s*\}")
-_DERIVATIVE = re.compile(r"\\frac\s*\{\s*d\s*(?:\^|[A-Za-z}])[^{}]*\}?[^{}]*\}?\s*\{\s*d\s*\\?[A-Za-z]")
-_INTEGER = re.compile("[0-9]+")
 
 
 def read_relation(text: str) -> tuple[tuple[Formula, ...], tuple[str, ...]]:
@@ -71,25 +57,7 @@ class _Reader:
     """Recursive descent over the tokens of one formula."""
 
     def __init__(self, text: str) -> None:
-        if _DERIVATIVE.search(text):
-            raise Unreadable("a derivative")
-        text = _OPERATOR.sub(r"\\\1 ", _UPRIGHT.sub(r" \1 ", text))
-        if "(" not in text and "[" not in text:
-            text = _THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
-        self._tokens: list[str] = []
-        self._spaced: list[bool] = []
-        text, end = text.rstrip(), 0
-        while end < len(text):
-            match = _TOKEN.match(text, end)
-            if match is None:
-                raise Unreadable(text[end:].strip()[:1])
-            # The space that ends a command says nothing.
-            command = bool(self._tokens) and self._tokens[-1].startswith("\\")
-            self._spaced.append(text[match.start()].isspace() and not command)
-            self._tokens.append("".join(match[1].split()))
-            end = match.end()
-        self._tokens.append(_END)
-        self._spaced.append(False)
+        self._tokens, self._spaced = tokens(text)
         self._at = 0
         self._nesting = 0
         self._angles = 0
@@ -118,7 +86,7 @@ class _Reader:
         while self._token in RELATIONS:
             signs.append(RELATIONS[self._take()])
             sides.append(self._sum())
-        if self._token != _END or (whole_in_square and len(sides) == 1 and sides[0][0] != "mul"):
+        if self._token != END or (whole_in_square and len(sides) == 1 and sides[0][0] != "mul"):
             raise Unreadable(self._token)
         return tuple(sides), tuple(signs)
 
@@ -146,13 +114,13 @@ class _Reader:
         left = self._factor()
         divided = False
         while True:
-            if self._token in _TIMES:
+            if self._token in TIMES:
                 sign = self._take()
                 right = self._signed(self._factor)
                 if sign == r"\times" and _is_capital(left) and _is_capital(right):
                     raise Unreadable("a product of sets or vectors")
                 left, divided = ("mul", left, right), False
-            elif self._token in _OVER:
+            elif self._token in OVER:
                 self._take()
                 left, divided = ("div", left, self._signed(self._factor)), True
             elif self._token in (r"\bmod", r"\mod"):
@@ -177,8 +145,8 @@ class _Reader:
             return True
         return token.startswith("\\") and (
             token in (r"\frac", r"\binom", r"\sqrt", r"\pi", r"\sum", r"\prod", r"\lvert", r"\lfloor", r"\lceil")
-            or token[1:] in _FUNCTIONS
-            or token[1:] in _GREEK
+            or token[1:] in FUNCTIONS
+            or token[1:] in GREEK
         )
 
     def _factor(self) -> Formula:
@@ -211,21 +179,26 @@ class _Reader:
             return ("num", Fraction(self._take()))
         if len(self._token) == 1 and self._token.isalpha():
             return _letter(self._take())
-        if self._token in (r"\pi", r"\frac") or self._token[1:] in _GREEK:
+        if self._token in (r"\pi", r"\frac") or self._token[1:] in GREEK:
             return self._atom()
         raise Unreadable("an exponent")
 
     def _bracket(self) -> Formula:
         """What stands in the brackets that open here."""
-        closing = _CLOSING[self._take()]
+        closing = CLOSING[self._take()]
         bars, self._bars = self._bars, 0
         inner = self._sum()
         self._bars = bars
         self._take(closing)
         return inner
 
+    def _braces(self) -> Formula:
+        if self._token != "{":
+            raise Unreadable("a fraction without braces")
+        return self._bracket()
+
     def _arguments(self) -> tuple[Formula, ...]:
-        closing = _CLOSING[self._take("(", "{")]
+        closing = CLOSING[self._take("(", "{")]
         bars, self._bars = self._bars, 0
         found = [self._sum()]
         while self._maybe(","):
@@ -251,12 +224,12 @@ class _Reader:
             return ("fn", {"v": "abs", "f": "floor", "c": "ceil"}[token[2]], (self._bracket(),))
         if token in (r"\frac", r"\binom"):
             self._take()
-            if self._token != "{":
-                raise Unreadable("a fraction without braces")
-            top = self._bracket()
-            if self._token != "{":
-                raise Unreadable("a fraction without braces")
-            bottom = self._bracket()
+            above = self._at + 1
+            top = self._braces()
+            below = self._at + 1
+            bottom = self._braces()
+            if self._tokens[above] == self._tokens[below] == "d" and self._tokens[below + 1].strip("\\").isalpha():
+                raise Unreadable("a derivative")
             return ("div", top, bottom) if token == r"\frac" else ("fn", "binom", (top, bottom))
         if token == r"\sqrt":
             return self._root()
@@ -265,9 +238,9 @@ class _Reader:
             return ("const", "pi")
         if token in (r"\sum", r"\prod"):
             return self._series()
-        if token.startswith("\\") and token[1:] in _FUNCTIONS:
+        if token.startswith("\\") and token[1:] in FUNCTIONS:
             return self._function()
-        if token[:1].isalpha() or (token.startswith("\\") and token[1:] in _GREEK):
+        if token[:1].isalpha() or (token.startswith("\\") and token[1:] in GREEK):
             return self._variable()
         raise Unreadable(token or "the end")
 
@@ -277,9 +250,9 @@ class _Reader:
         follows = self._tokens[self._at : self._at + 7]
         if len(follows) == 7 and follows[0] == r"\frac" and follows[1] == follows[4] == "{":
             top, bottom = follows[2], follows[5]
-            numerals = _INTEGER.fullmatch(top) and _INTEGER.fullmatch(bottom)
+            numerals = INTEGER.fullmatch(top) and INTEGER.fullmatch(bottom)
             if numerals and follows[3] == follows[6] == "}":
-                if not (_INTEGER.fullmatch(literal) and 0 < int(top) < int(bottom)):
+                if not (INTEGER.fullmatch(literal) and 0 < int(top) < int(bottom)):
                     raise Unreadable("a mixed number with an improper fraction")
                 self._at += 7
                 return ("num", int(literal) + Fraction(int(top), int(bottom)))
@@ -305,16 +278,16 @@ class _Reader:
         index = self._index()
         if letter == "e" and not index:
             return ("const", "e")
-        if self._token == "^" and letter in _APPLIED and self._applied_after_power():
+        if self._token == "^" and letter in APPLIED and self._applied_after_power():
             raise Unreadable("a power of a function")
-        if self._token != "(" or len(letter) > 1 and letter.isupper():
+        if self._token != "(" or (len(letter) > 1 and letter.isupper()):
             return ("var", letter + index)
         start = self._at
         arguments = self._arguments()
-        if len(arguments) == 1 and arguments[0][0] == "add" and letter not in _APPLIED:
+        if len(arguments) == 1 and arguments[0][0] == "add" and letter not in APPLIED:
             self._at = start  # x(x + 1) is a product
             return ("var", letter + index)
-        if self._token in ("^", "(") and letter not in _APPLIED:
+        if self._token in ("^", "(") and letter not in APPLIED:
             raise Unreadable("a product or a function")
         return ("call", letter + index, arguments)
 
@@ -332,12 +305,12 @@ class _Reader:
             return ""
         if not self._maybe("{"):
             token = self._take()
-            if not (token.isalnum() or token[1:] in _GREEK):
+            if not (token.isalnum() or token[1:] in GREEK):
                 raise Unreadable("an index")
             return f"_{token}"
         written = []
         while not self._maybe("}"):
-            if self._token in (_END, "{", "^", "_"):
+            if self._token in (END, "{", "^", "_"):
                 raise Unreadable("an index")
             written.append(self._take())
         return "_" + "".join(written)
@@ -355,7 +328,7 @@ class _Reader:
         self._angles += name in TRIGONOMETRIC
         arguments = self._arguments() if self._token in ("(", "{") else (self._bare_argument(),)
         self._angles -= name in TRIGONOMETRIC
-        if len(arguments) != 1 and name not in _SEVERAL:
+        if len(arguments) != 1 and name not in SEVERAL:
             raise Unreadable("a function of one argument with several")
         value: Formula = ("log", base, arguments[0]) if name == "log" else ("fn", name, arguments)
         if power is None:
@@ -373,13 +346,13 @@ class _Reader:
     def _bare_argument(self) -> Formula:
         """An argument without brackets: what follows without a space, up to the next function."""
         argument = self._factor()
-        while self._starts_factor() and not (self._token.startswith("\\") and self._token[1:] in _FUNCTIONS):
+        while self._starts_factor() and not (self._token.startswith("\\") and self._token[1:] in FUNCTIONS):
             bracket = self._token in ("(", "[", "|", r"\lvert", r"\sum", r"\prod")
             numeral = argument[0] == "num"
             if bracket or (self._spaced[self._at] and not numeral) or self._token[:1].isdigit():
                 raise Unreadable("where the argument of a function ends")
             argument = ("mul", argument, self._factor())
-        if self._token in _OVER:
+        if self._token in OVER:
             raise Unreadable("where the argument of a function ends")
         return argument
 

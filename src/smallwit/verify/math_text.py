@@ -41,7 +41,10 @@ _REWRITES = tuple(
         (r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))|°|\\degree(?![A-Za-z])", r"\\degree "),
         (r"\\mathbb\s*\{\s*([A-Z])\s*\}|\\mathbb\s+([A-Z])", r"\\mathbb{\1\2}"),
         (r"\*\*", "^"),
-        (r"(?<![A-Za-z\\])(?<!text\{)(?<!rm\{)(?<!name\{)(sqrt|pi|sin|cos|tan|log|ln)(?=[\s(){}0-9^*/+_=-]|$)", r"\\\1 "),
+        (
+            r"(?<![A-Za-z\\])(?<!text\{)(?<!rm\{)(?<!name\{)(sqrt|pi|sin|cos|tan|log|ln)(?=[\s(){}0-9^*/+_=-]|$)",
+            r"\\\1 ",
+        ),
         (r"\\frac\s*([0-9])\s*([0-9])", r"\\frac{\1}{\2}"),
         (r"\\frac\s*([0-9])\s*\{", r"\\frac{\1}{"),
         (r"\\frac\s*(\{[^{}]*\})\s*([0-9A-Za-z])", r"\\frac\1{\2}"),
@@ -132,7 +135,9 @@ def words(spelled: str) -> str | None:
         rest = _ONLY_TEXT.sub("", spelled)
         if re.search(r"[0-9\\^_=<>+*/]", rest):
             return None
-    elif not _SHORT_WORDS.fullmatch(spelled) and not re.fullmatch(r"[A-Za-z'.:() 0-9-]*[A-Za-z]{4}[A-Za-z'.:() 0-9-]*", spelled):
+    elif not _SHORT_WORDS.fullmatch(spelled) and not re.fullmatch(
+        r"[A-Za-z'.:() 0-9-]*[A-Za-z]{4}[A-Za-z'.:() 0-9-]*", spelled
+    ):
         return None
     plain = _TEXT_GROUP.sub(r" \1 ", spelled).lower()
     plain = re.sub(r"[\s.]+", " ", plain).strip()

@@ -196,7 +196,9 @@ def _words(tail: str) -> list[str] | None:
         elif text := _TEXT.match(tail):
             inner = re.sub(r"\s*\\?[ ,;]\s*", " ", text[1])
             found = [re.sub(r"\.\s?|\s(?=m$)", "", word) for word in _WORD_IN_TEXT.findall(inner)]
-            words += [word.replace("{", "").replace("}", "") if word.startswith("^") else _cased(word) for word in found]
+            words += [
+                word.replace("{", "").replace("}", "") if word.startswith("^") else _cased(word) for word in found
+            ]
             length = text.end()
         elif (plain := _PLAIN_WORD.match(tail)) and _is_word(plain[0], spaced, bool(words)):
             words.append(_cased(re.sub(r"[.\s]", "", plain[0])))
@@ -225,7 +227,9 @@ def _is_word(word: str, spaced: bool, follows: bool) -> bool:
     name = _cased(re.sub(r"[.\s]", "", word))
     if name in _KNOWN or name in _QUOTIENTS:
         return len(name) > 1 or (follows and spaced)
-    return spaced and ((len(name) > 1 and is_noun(name)) or name in _PREFIXES or name == "per" or name in ("a", "an", "times"))
+    return spaced and (
+        (len(name) > 1 and is_noun(name)) or name in _PREFIXES or name == "per" or name in ("a", "an", "times")
+    )
 
 
 def is_unit(word: str) -> bool:
