@@ -14,13 +14,16 @@ from pathlib import Path
 
 from smallwit.commands import data_dir_of
 from smallwit.errors import UserError
+from smallwit.rows import BadRow, scan_rows
 from smallwit.tasks import load_task
 from smallwit.verify.math import grade_math_batch
 
 SPLITS = (
-    ("gsm8k", "test"), ("math", "train"), ("math", "test"), ("aime24", "test"), ("aime25", "test"), ("amc23", "test"),
-    ("minerva", "test"), ("olympiadbench", "test"),
+    ("gsm8k", "train"), ("gsm8k", "validation"), ("gsm8k", "test"), ("math", "train"), ("math", "validation"),
+    ("math", "test"), ("aime24", "test"), ("aime25", "test"), ("amc23", "test"), ("minerva", "test"),
+    ("olympiadbench", "test"),
 )  # fmt: skip
+PROMPTS = "rl/dapo_math_17k.jsonl.gz"
 ALPHABET = r"0123456789+-*/=<>^_(){}[]|.,:;! \abcdfghinmxyzABCNPX'"
 
 
@@ -32,8 +35,12 @@ def golds() -> list[str]:
     found: dict[str, None] = {}
     for name, split in SPLITS:
         for problem in load_task(name, data_dir=folder).problems(split):
-            if str(problem.gold).strip():
-                found.setdefault(str(problem.gold))
+            found.setdefault(str(problem.gold))
+    for row in scan_rows(folder / PROMPTS):
+        if isinstance(row, BadRow):
+            raise UserError(str(row))
+        found.setdefault(str(row["answer"]))
+    found.pop("", None)  # two of MATH's training rows have none
     return list(found)
 
 
