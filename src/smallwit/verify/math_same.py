@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Any
 
-import mpmath  # type: ignore[import-untyped]
+import mpmath
 
 from smallwit.verify.math_formula import BASE, Formula, read_relation
 from smallwit.verify.math_values import (

@@ -10,7 +10,7 @@ from fractions import Fraction
 from hashlib import sha256
 from typing import Any
 
-import mpmath  # type: ignore[import-untyped]
+import mpmath
 
 from smallwit.verify.math_formula import BASE, Formula
 
