@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import pairwise, permutations
 
 from smallwit.verify.math_formula import readable
 from smallwit.verify.math_structure import Node, as_interval, named_items, split
@@ -33,6 +33,10 @@ _PRODUCT = re.compile("[A-Za-z]{2,3}")
 _DECIMAL = re.compile(r"-?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)")
 _WORDY = re.compile(r"\\text\b|\\begin|(?<![\\A-Za-z])[A-Za-z]{4,}")
 _CHOICE = re.compile("[A-J]")
+_TURNED_COORDINATES = frozenset(f"({','.join(names)})" for names in (*permutations("xyz"), "xy", "yx")) - {
+    "(x,y,z)",
+    "(x,y)",
+}
 
 
 def equal(gold: Node, answer: Node, oracle: Oracle) -> bool | None:
@@ -64,6 +68,8 @@ def _same_shape(gold: Node, answer: Node, oracle: Oracle) -> bool | None:
     if gold.name and answer.name and gold.name != answer.name:
         return False
     if gold.kind == "sequence":
+        if not gold.name and answer.name in _TURNED_COORDINATES:
+            return False
         return gold.brackets == answer.brackets and _in_order(gold.parts, answer.parts, oracle)
     if gold.kind == "matrix":
         return _in_order(gold.parts, answer.parts, oracle)

@@ -217,7 +217,9 @@ def _items(text: str, everywhere: bool = False) -> list[str]:
     text = _CONJUNCTION.sub(",", text)
     if not everywhere:
         text = _THOUSANDS.sub(lambda match: match[0].replace(",", "\0"), text)
-    return [item.replace("\0", ",") for item in split(text, ",", ";") if item]
+    found = [item.replace("\0", ",") for item in split(text, ",", ";")]
+    # Within brackets nothing between two commas is an item too, and no formula: (1,,2) is no pair.
+    return found[: -1 if not found[-1] else None] if everywhere else [item for item in found if item]
 
 
 def _inside(text: str) -> tuple[str, str] | None:
