@@ -25,6 +25,8 @@ _INTERVALS = ((1, 9), (10, 30), (20, 99), (-30, 30), (-9, 9), (-50, -2), (-99, 9
 """Ten times the bounds of the values that variables have at each point."""
 
 _WHOLE_BOUNDS = (6, 12, 12, 12, 25, 60, 60, 60, 200, 200)
+"""How far above seven the whole values lie, for formulas without others; (n - 2)! has a value there."""
+
 REAL_POINTS = range(len(_INTERVALS))
 WHOLE_POINTS = range(len(_INTERVALS), len(_INTERVALS) + len(_WHOLE_BOUNDS))
 
@@ -95,7 +97,7 @@ class Point:
     def _sample(self, *seed: object) -> Fraction:
         share = _random(self._number, *seed)
         if self._number in WHOLE_POINTS:
-            return Fraction(1 + math.floor(share * _WHOLE_BOUNDS[self._number - len(_INTERVALS)]))
+            return Fraction(7 + math.floor(share * _WHOLE_BOUNDS[self._number - len(_INTERVALS)]))
         low, high = _INTERVALS[self._number]
         if seed[-1] == BASE:
             low, high = 20, 90
