@@ -40,6 +40,13 @@ _ENDS_OPEN = re.compile(
 )
 _OPERAND = re.compile(r"(?:[0-9)\]}|!]|(?:^|[^A-Za-z])[A-Za-z]|\\(?:pi|theta))$")
 _MATHEMATICAL = re.compile(r"\\[A-Za-z]|[(\[{|]|[A-Za-z](?![A-Za-z])|pi(?![A-Za-z])|sqrt")
+_CHANGED = re.compile(
+    r"\b(?:plus|minus|times|over|negative|not|than|least|most|about|around|approximately|roughly|nearly|almost"
+    r"|divided by|multiplied by|out of|or) $",
+    re.IGNORECASE,
+)
+"""Words before a number after which it is not the answer: "5 plus 3", "3 out of 8", "more than 5"."""
+
 _MARKUP = "*_`\"'.,;:!? "
 _ARITHMETIC = re.compile(r"[-+*/×·÷().,$£€%0-9 ]|\\(?:times|cdot|div|\$)")
 
@@ -159,9 +166,7 @@ def _only_number(clause: str) -> str | None:
         return None
     (number,) = numbers
     before = clause[: number.start()]
-    if not re.search(r"\s\$?$|^$", before) or re.search(
-        r"\b(?:not|or|no|than|least|most|about|minus)\b", before.lower()
-    ):
+    if not re.search(r"\s\$?$|^$", before) or _CHANGED.search(before) or re.search(r"(?i)\b(?:not|no)\b", before):
         return None
     return number[0] if _ends_there(clause[number.end() :]) else None
 
@@ -207,6 +212,8 @@ def _formula_at(line: str, start: int, end: int) -> str:
             break
     rest = line[words[last][1] :]
     found = _bare(text, line[start:end])
+    if _CHANGED.search(line[: words[first][0]]):
+        return f"{word(first - 1)} {found}"
     if found == line[start:end] and text[-1] not in _MARKUP and _WORD.match(rest) and not _ends_there(rest):
         return found + rest[: _WORD.match(rest).end()]  # type: ignore[union-attr]  # "5 elevenths"
     return found
@@ -218,6 +225,8 @@ def _left_words(before_last: str, before: str, text: str) -> int:
         return 0
     if _balance(text) < 0 or (_ENDS_OPEN.search(before.lstrip("*_")) and before not in _OPERATORS):
         return 1
+    if before in ("x", "X") and before_last[-1:].isdigit():
+        return 2  # 5 x 10^3
     if before in _OPERATORS:  # "20 - 2", and not the mark of a list or a quotation: "- 2"
         return 2 if _OPERAND.search(before_last.rstrip("*_,")) else int(before in ("<", "≤", "≥", "≠", r"\ne"))
     return int(bool(_STARTS_OPEN.match(text)) and bool(_OPERAND.search(before)))

@@ -220,4 +220,6 @@ def _without_unit(text: str) -> tuple[str, str | None]:
     if not tail or not text[: tail.start()].strip() or (r"\degree" in tail[0] and _ANGLE.search(text)):
         return text, None
     unit = read_units(tail[0].replace(r"\degree", " degrees "))
+    if unit and ("°" in unit or "rad" in unit) and _ANGLE.search(text):
+        return text, None
     return (text, None) if unit == NOT_A_UNIT else (text[: tail.start()].strip(), unit)

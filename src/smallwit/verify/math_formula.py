@@ -171,6 +171,12 @@ class _Reader:
         return base
 
     def _exponent(self) -> Formula:
+        if self._token == "{" and self._tokens[self._at + 1] == "(":
+            start = self._at
+            exponent = self._bracket()
+            if self._tokens[self._at - 2] == ")" and self._closes(start + 1) == self._at - 2:
+                raise Unreadable("y^{(2)} may be a derivative")
+            return exponent
         if self._token in ("{", "("):
             return self._bracket()
         if self._maybe("-"):
@@ -182,6 +188,15 @@ class _Reader:
         if self._token in (r"\pi", r"\frac") or self._token[1:] in GREEK:
             return self._atom()
         raise Unreadable("an exponent")
+
+    def _closes(self, start: int) -> int:
+        """Where the round bracket closes that opens at `start`."""
+        depth = 0
+        for at in range(start, len(self._tokens)):
+            depth += (self._tokens[at] == "(") - (self._tokens[at] == ")")
+            if depth == 0:
+                return at
+        return start
 
     def _bracket(self) -> Formula:
         """What stands in the brackets that open here."""

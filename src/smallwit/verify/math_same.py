@@ -93,10 +93,10 @@ def _same_equation(sides: tuple[Formula, ...], sign: str, others: tuple[Formula,
     pairs = _pairs(one, other)
     if not pairs:
         return False
-    if not (_names(one) and _names(other)) or all(_is_zero(value, bound) for value, _, bound in pairs):
-        # An identity, or a claim on constants, has no solutions to compare.
-        return sign == other_sign and _side_by_side(sides, others)
     (first, base, _), *_ = pairs
+    if all(_equal(value, first, bound) for value, _, bound in pairs):
+        # An identity (x = x), a claim on constants (2 + 3 = 5) and a contradiction (x = x + 1) have no solutions.
+        return sign == other_sign and _side_by_side(sides, others)
     if _is_zero(first, pairs[0][2]) or _is_zero(base, pairs[0][2]):
         return False
     if not all(_equal(value * base, reference * first, tolerance) for value, reference, tolerance in pairs):
@@ -132,11 +132,12 @@ def _pairs(gold: Formula, answer: Formula) -> list[tuple[Value, Value, Any]]:
     quick = [(as_float(one), as_float(other), span, number) for one, other, span, number in quick]
     if any(not _near(one, other) for one, other, _, _ in quick) and not _may_be_multiples(quick):
         return []
-    span = max(each for _, _, each, _ in quick)
+    # The points with the smallest numbers tell the same and take the fewest digits.
+    chosen = sorted(quick, key=lambda pair: pair[2])[:6]
+    span = chosen[-1][2]
     if span > MAX_SPAN:
         raise Beyond("numbers too far apart")
-    chosen = [number for _, _, _, number in quick][:6]
-    exact = _at(chosen, gold, answer, DIGITS + 2 * int(span))
+    exact = _at([number for _, _, _, number in chosen], gold, answer, DIGITS + 2 * int(span))
     tolerance = mpmath.mpf(10) ** -(DIGITS - 100 + int(span))
     return [(as_float(one), as_float(other), tolerance) for one, other, _, _ in exact or []]
 
@@ -165,10 +166,11 @@ def _at(
 ) -> list[tuple[Value, Value, float, int]] | None:
     """Both values, the span of what occurred, and the number of each point; `None` where only one is defined."""
     found = []
+    alone = not (_names(gold) or _names(answer))
     with mpmath.workdps(digits):
         for number in points:
             point = Point(number, digits)
-            one, other = (value_or_none(point, formula) for formula in (gold, answer))
+            one, other = (_value_or_none(point, formula, alone) for formula in (gold, answer))
             if (one is None) != (other is None):
                 return None
             if one is not None:
@@ -176,10 +178,15 @@ def _at(
     return found
 
 
-def value_or_none(point: "Point", formula: Formula) -> Value | None:
+def _value_or_none(point: Point, formula: Formula, alone: bool) -> Value | None:
+    """The value, or `None`; at one point of many a value that is beyond reach counts as none."""
     try:
         return point.value(formula)
     except (Undefined, ZeroDivisionError):
+        return None
+    except Beyond:
+        if alone:
+            raise
         return None
 
 

@@ -24,11 +24,15 @@ MAX_EXPONENT_OF_E = 100_000
 _INTERVALS = ((1, 9), (10, 30), (20, 99), (-30, 30), (-9, 9), (-50, -2), (-99, 99), (1, 500), (-400, 400))
 """Ten times the bounds of the values that variables have at each point."""
 
-_WHOLE_BOUNDS = (6, 12, 12, 12, 25, 60, 60, 60, 200, 200)
-"""How far above seven the whole values lie, for formulas without others; (n - 2)! has a value there."""
+_WHOLE_INTERVALS = ((41, 97), (-97, -41))
+"""Bounds of whole values: at others x is never on the edge of its floor."""
 
-REAL_POINTS = range(len(_INTERVALS))
-WHOLE_POINTS = range(len(_INTERVALS), len(_INTERVALS) + len(_WHOLE_BOUNDS))
+_COUNTS = ((7, 13), (7, 19), (7, 19), (7, 19), (7, 32), (7, 67), (7, 67), (7, 67), (7, 207), (7, 207))
+"""Bounds for formulas that have values for whole numbers only; from seven on (n - 2)! is defined."""
+
+_BOUNDS = (*_INTERVALS, *_WHOLE_INTERVALS, *_COUNTS)
+REAL_POINTS = range(len(_BOUNDS) - len(_COUNTS))
+WHOLE_POINTS = range(len(REAL_POINTS), len(_BOUNDS))
 
 
 class Undefined(ArithmeticError):
@@ -96,11 +100,11 @@ class Point:
 
     def _sample(self, *seed: object) -> Fraction:
         share = _random(self._number, *seed)
-        if self._number in WHOLE_POINTS:
-            return Fraction(7 + math.floor(share * _WHOLE_BOUNDS[self._number - len(_INTERVALS)]))
-        low, high = _INTERVALS[self._number]
+        low, high = _BOUNDS[self._number]
         if seed[-1] == BASE:
-            low, high = 20, 90
+            return 2 + 7 * share
+        if self._number >= len(_INTERVALS):
+            return Fraction(low + math.floor((high - low) * share))
         return Fraction(low, 10) + Fraction(high - low, 10) * share
 
     def _call(self, name: str, arguments: tuple[Formula, ...]) -> Value:
@@ -251,8 +255,10 @@ class Point:
                 product *= n - factor
             return product / math.factorial(below)
         above = _whole(n)
-        if above < 0 or below < 0:
+        if above < 0:
             raise Undefined("a binomial coefficient")
+        if below < 0:
+            return Fraction(0)
         return Fraction(math.comb(above, below)) if above <= 50_000 else self._beyond()
 
 
