@@ -1,4 +1,4 @@
-"""Comparison of two answers by their shape, in three values while formulas wait for the algebra system."""
+"""Comparison of two answers by their shape, in three values while formulas wait for their process."""
 
 import re
 from collections.abc import Callable, Sequence

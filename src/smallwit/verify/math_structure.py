@@ -1,7 +1,7 @@
 r"""The shape of an answer: list, tuple, interval, union, matrix, named value.
 
 Two answers are compared shape by shape (`math_compare`), and only their leaves as mathematics, so that an open interval
-is never a closed one and a tuple never a set, whatever an algebra system makes of them.
+is never a closed one and a tuple never a set, whatever their values are.
 """
 
 import re

@@ -1,11 +1,11 @@
-r"""Exact reading of numbers as people and language models write them, without sympy.
+r"""Exact reading of numbers as people and language models write them, without algebra.
 
     >>> read_number(r"\$1,234.50 \text{ dollars}")
     Quantity(value=Fraction(2469, 2), unit='$')
 
 Read are integers, decimals, fractions (`a/b`, `\frac{a}{b}`, `\dfrac`, `\tfrac`), mixed numbers, thousands separators,
-`a \times 10^{b}`, a currency sign, and trailing units or words. A per-cent sign is a unit: 50 equals 50 %. Number words
-("twelve") are not numbers; "2 thousand" and "2 dozen" are. Values are `fractions.Fraction`: nothing is rounded.
+`a \times 10^{b}`, a currency sign, and trailing units or known words. A per-cent sign is a unit: 50 equals 50 %. Number
+words ("twelve") are not numbers; "2 thousand" and "2 dozen" are. Values are `fractions.Fraction`: nothing is rounded.
 """
 
 import re
