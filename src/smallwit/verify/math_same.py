@@ -122,9 +122,10 @@ def _pairs(gold: Formula, answer: Formula) -> list[tuple[Value, Value, Any]]:
         quick = _at(points, gold, answer, QUICK_DIGITS)
     except OnlyWhole:
         quick = []
-    if quick is not None and not quick and names:
+    if quick is not None and len(quick) < fewest and names:
         # (-1)^n has values at whole numbers only.
-        quick, fewest = _at(WHOLE_POINTS, gold, answer, QUICK_DIGITS), 6
+        counts, fewest = _at(WHOLE_POINTS, gold, answer, QUICK_DIGITS), 6
+        quick = None if counts is None else quick + counts
     if quick is None or len(quick) < fewest:
         return []
     if all(isinstance(one, Fraction) and isinstance(other, Fraction) for one, other, _, _ in quick):

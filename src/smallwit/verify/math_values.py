@@ -21,7 +21,10 @@ MAX_BITS = 1 << 18
 MAX_TERMS = 10_000
 MAX_EXPONENT_OF_E = 100_000
 
-_INTERVALS = ((1, 9), (10, 30), (20, 99), (-30, 30), (-9, 9), (-50, -2), (-99, 99), (1, 500), (-400, 400))
+_INTERVALS = (
+    *((1, 9), (10, 30), (20, 99), (-30, 30), (-9, 9), (-50, -2), (-99, 99), (1, 500), (-400, 400)),
+    *((1, 6), (-5, 5)),
+)
 """Ten times the bounds of the values that variables have at each point."""
 
 _WHOLE_INTERVALS = ((41, 97), (-97, -41))
