@@ -183,7 +183,8 @@ def _formula(gold: str, answer: str, oracle: Oracle) -> bool | None:
     gold_base, answer_base = _based(gold), _based(answer)
     if gold_base or answer_base:
         return (gold_base or _in_ten(gold_number)) == (answer_base or _in_ten(answer_number))
-    (gold, gold_unit), (answer, answer_unit) = _without_unit(gold), _without_unit(answer)
+    gold, gold_unit = _exact(gold_number) if gold_number else _without_unit(gold)
+    answer, answer_unit = _exact(answer_number) if answer_number else _without_unit(answer)
     if gold_unit and answer_unit and gold_unit != answer_unit:
         return False
     if key(gold).lstrip("+") == key(answer).lstrip("+"):
@@ -205,6 +206,13 @@ def _based(text: str) -> tuple[str, str] | None:
     """Digits and base of a numeral such as `2516_8`."""
     match = _BASE.fullmatch(key(text).replace(" ", "")) or _BASE.fullmatch(text.replace(" ", ""))
     return (match[1] + match[2].lstrip("0"), match[3]) if match else None
+
+
+def _exact(number: Quantity) -> tuple[str, str | None]:
+    """A number as a formula that has one reading (`1e-8` has two), and its unit."""
+    sign = "-" if number.value < 0 else ""
+    top, bottom = abs(number.value.numerator), number.value.denominator
+    return (f"{sign}{top}" if bottom == 1 else rf"{sign}\frac{{{top}}}{{{bottom}}}"), number.unit
 
 
 def _in_ten(number: Quantity | None) -> tuple[str, str] | None:

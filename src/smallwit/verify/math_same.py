@@ -27,7 +27,7 @@ QUICK_DIGITS = 60
 DIGITS = 600
 """Digits of the comparison that decides; more by the size of the numbers that occur."""
 
-MAX_SPAN = 12_000
+MAX_SPAN = 3_000
 
 _TURNED = {"=": "=", r"\ne": r"\ne", "<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le"}
 

@@ -26,6 +26,7 @@ CLOSING = {"(": ")", "[": "]", "{": "}", r"\lvert": r"\rvert", r"\lfloor": r"\rf
 END = ""
 
 _TOKEN = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+|\\[A-Za-z]+|[A-Z](?:\s*[A-Z])+|[A-Za-z]|[-+*/^_()\[\]{}|!<>=,])")
+_SCIENTIFIC = re.compile(r"[0-9.][eE][-+]?[0-9]")
 _THOUSANDS = re.compile(r"(?<![0-9,.])([1-9][0-9]{0,2}(?:,[0-9]{3})+)(?![0-9,])")
 _UPRIGHT = re.compile(r"\\(?:mathrm|mathit|rm)\s*\{\s*([A-Za-z])\s*\}")
 _OPERATOR = re.compile(r"\\(?:operatorname|text|mathrm)\s*\{\s*(gcd|lcm|max|min|sin|cos|tan|arcsin|arccos|arctan)\s*\}")
@@ -37,6 +38,8 @@ def tokens(text: str) -> tuple[list[str], list[bool]]:
 
     Raises `Unreadable` for a mark that is not on the list.
     """
+    if _SCIENTIFIC.search(text):
+        raise Unreadable("1e-8, which may be a number or a difference")
     text = _OPERATOR.sub(r"\\\1 ", _UPRIGHT.sub(r" \1 ", text))
     if "(" not in text and "[" not in text:
         text = _THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
