@@ -10,7 +10,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c c
 # Each test process has one thread to itself: more threads than cores only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help quickstart test test-fast lint bench-training bench-grading bench-eval bench-data bench-gpu gpu-kit hybrids bench-curves check-families check-handover fuzz clean
+.PHONY: help quickstart test test-fast lint bench-training bench-grading bench-gold-changes bench-eval bench-data bench-gpu gpu-kit hybrids bench-curves check-families check-handover fuzz clean
 # Two installations into one .venv at the same time would break it.
 .NOTPARALLEL:
 
@@ -22,6 +22,7 @@ help:
 	@echo 'make lint         check style and types'
 	@echo 'make bench-training   smallwit and TRL on the same work: speed and memory (about 15 minutes on 2 cores)'
 	@echo 'make bench-grading   the graders against their bars (about a minute on 2 cores)'
+	@echo 'make bench-gold-changes   published gold answers against themselves and with one character changed (a minute)'
 	@echo 'make bench-eval   smallwit and lm-evaluation-harness on the same prompts (about 2 minutes on 2 cores)'
 	@echo 'make bench-data       deduplication and decontamination against their bars (about 4 minutes on 2 cores)'
 	@echo 'make bench-gpu        the whole path on a GPU, in small, against the CPU, and its speed (under 9 minutes)'
@@ -54,6 +55,9 @@ bench-training: .venv/installed-bench
 
 bench-grading: .venv/installed
 	$(BIN)/python benchmarks/grading.py
+
+bench-gold-changes: .venv/installed
+	$(BIN)/python benchmarks/gold_changes.py
 
 bench-eval: .venv/installed-bench-eval
 	$(BIN)/python benchmarks/evaluation.py

@@ -18,7 +18,7 @@ from smallwit.recipe.schema import ConstructStage, ModelSpec, Recipe, Rollouts, 
 from smallwit.tasks import load_task, task_bytes
 from smallwit.tasks.reward_function import reward_bytes
 
-LIBRARIES = ("torch", "transformers", "tokenizers", "math-verify", "sympy", "latex2sympy2_extended")
+LIBRARIES = ("torch", "transformers", "tokenizers", "mpmath")
 # These read the recipe, conduct, and sum up; they cannot change what a stage with a given key computes.
 NOT_COMPUTING = (
     "cli.py",

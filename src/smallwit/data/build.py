@@ -118,7 +118,7 @@ def identity_of(folder: Path) -> str:
 
 def signature_of(specs: Sequence[DataStepSpec]) -> str:
     """The protocol of a construction: a hash over its steps, and the versions of what verifies and compares."""
-    libraries = {name: version(name) for name in ("math-verify", "sympy", "tokenizers")}
+    libraries = {name: version(name) for name in ("mpmath", "tokenizers")}
     return content_key([[spec.model_dump(mode="json") for spec in specs], libraries])
 
 

@@ -17,10 +17,7 @@ LIBRARIES = (
     "torch",
     "transformers",
     "tokenizers",
-    "math-verify",
-    "latex2sympy2_extended",
-    "antlr4-python3-runtime",
-    "sympy",
+    "mpmath",
 )
 VERSION = 2
 """Raised when the same fields come to mean something else."""

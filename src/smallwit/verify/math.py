@@ -1,4 +1,4 @@
-r"""Grading of mathematical answers: exact numbers first, then text, then algebra in a process that can be killed.
+r"""Grading of mathematical answers: exact numbers first, then text, then values of formulas.
 
     >>> grade_math(r"\frac{1}{2}", r"Half of it, so \boxed{0.5}.").score
     1.0
@@ -10,8 +10,9 @@ Where the answer is looked for (`extract`):
 
 How it is compared with the gold answer, until one of these decides: equal strings after spelling both alike; exact
 numbers, units and per cent signs dropped (`numbers`); static limits (`math_limits`); the shape of the answer, that is
-lists, tuples, intervals, unions, matrices (`math_structure`, `math_compare`); the formulas at its leaves by Math-Verify
-in a killable process (`math_pool`). Nothing of a response is ever evaluated as code.
+lists, tuples, intervals, unions, matrices (`math_structure`, `math_compare`); the formulas at its leaves, read by a
+list of what is known (`math_formula`), by their values (`math_same`) in a killable process (`math_pool`). What is not
+known is equal as text only. Nothing of a response is ever evaluated as code.
 
 An answer over a limit is 0.0 with reason `limit`; where our own process fails twice the scores are `None`, reason
 `infrastructure`. Safe to call from threads and from forked processes.

@@ -29,7 +29,7 @@ machine's failure, not the answer's."""
 
 START_SECONDS = 120.0
 REQUESTS_A_WORKER = 2000
-"""A worker is replaced after so many comparisons: sympy's caches grow."""
+"""A worker is replaced after so many comparisons: a library's caches may grow."""
 
 _SCRIPT = Path(__file__).with_name("math_worker.py")
 _LIMIT_SIGNALS = {-signal.SIGPROF, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS, -signal.SIGFPE}
@@ -78,7 +78,7 @@ class Worker:
         started = self._receive(time.monotonic() + START_SECONDS)
         if "failed" in started:
             self.kill()
-            raise WorkerLost("infrastructure", f"Math-Verify does not start: {started['failed']}")
+            raise WorkerLost("infrastructure", f"the comparison of formulas does not start: {started['failed']}")
 
     def compare(self, gold: str, answer: str, cpu_seconds: float) -> Comparison:
         """Whether the two formulas are equal."""

@@ -1,11 +1,11 @@
 r"""The shape of an answer: list, tuple, interval, union, matrix, named value.
 
 Two answers are compared shape by shape (`math_compare`), and only their leaves as mathematics, so that an open interval
-is never a closed one and a tuple never a set, whatever an algebra system makes of them.
+is never a closed one and a tuple never a set, whatever their values are.
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from smallwit.verify.math_text import key, words
 from smallwit.verify.numbers import read_number
@@ -16,7 +16,7 @@ class Node:
     """`kind` is `leaf`, `items` (unordered), `sequence` (tuple or interval, in `brackets`), `union` or `matrix`.
 
     `text` is the whole answer without its name, `name` what stands before an equals sign (`x`, `f(x)`), `parts` what it
-    holds: for a matrix, rows of kind `sequence`.
+    holds: for a matrix, rows of kind `sequence`. Items in braces have `\\{\\}` as their `brackets`.
     """
 
     kind: str
@@ -27,15 +27,21 @@ class Node:
 
 
 _CONJUNCTION = re.compile(
-    r"\\(?:text|mbox|textrm)\s*\{[\s,;]*(?:and|or)?[\s,;]*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\(?:lor|vee)(?![A-Za-z])"
+    r"\\text\s*\{[\s,;]*(?:and|or)?[\s,;]*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\(?:lor|vee)(?![A-Za-z])"
 )
 _THOUSANDS = re.compile(r"(?<![0-9,])([1-9][0-9]{0,2}(?:,[0-9]{3})+)(?![0-9])")
+_OR = re.compile(r"\\text\s*\{\s*or\s*\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\(?:lor|vee)(?![A-Za-z])")
+_CASES = re.compile(r"\\begin\{(cases|aligned|array)\}(?:\{[lcr]*\})?(.*)\\end\{\1\}", re.DOTALL)
 _MATRIX = re.compile(r"\\begin\{([pbB]?matrix)\}(.*)\\end\{\1\}", re.DOTALL)
 _GREEK = r"\\(?:alpha|beta|gamma|delta|epsilon|theta|lambda|mu|nu|phi|varphi|rho|sigma|tau|omega|Delta)"
 _NAME = re.compile(
-    rf"(?:m\s*)?(?:\\(?:angle|triangle)\s*)?(?:{_GREEK}\s*|[A-Za-z]{{1,3}}|\\(?:overline|mathbf|vec|text|mbox)\s*\{{[^{{}}]*\}})?'?"
+    rf"(?:m\s*)?(?:\\(?:angle|triangle)\s*)?(?:{_GREEK}\s*|[A-Za-z]{{1,3}}|\\(?:overline|mathbf|vec|text)\s*\{{[^{{}}]*\}})?'?"
     r"(?:_(?:\{[A-Za-z0-9+-]+\}|[A-Za-z0-9]))?(?:\^\{-1\})?(?:\([A-Za-z0-9,\s]{1,9}\))?|\(\s*[A-Za-z](?:\s*,\s*[A-Za-z])+\s*\)"
+    # |AB| is a length and \frac{a}{b} a ratio of two letters; |x| = 3 and \frac{x}{2} = 3 have to be solved.
+    r"|\|[A-Z]{2}\||\\frac\{[A-Za-z]\}\{[A-Za-z]\}|\\frac\{[A-Z]{2}\}\{[A-Z]{2}\}"
+    r"|(?:P|E|\\Pr|\\mathbb\{[PE]\}|\\(?:text|operatorname|mathrm)\{[A-Z][a-z]{0,3}\})\s*[(\[][^()\[\]={}]{1,60}[)\]]"
 )
+_TUPLE_OF_NAMES = re.compile(r"\(\s*[A-Za-z](?:_[A-Za-z0-9])?(?:\s*,\s*[A-Za-z](?:_[A-Za-z0-9])?)+\s*\)")
 _ORDER = re.compile(r"(<|>|\\le(?![A-Za-z])|\\ge(?![A-Za-z]))")
 _TURNED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le"}
 _TOKEN = re.compile(r"\\[{}]|\\(?:langle|rangle|begin|end|cup|in|approx)(?![A-Za-z])|\\.|[()\[\]{}=]|(?s:.)")
@@ -51,24 +57,57 @@ def parse(spelled: str) -> Node:
         choices = [choice for choice in re.split(r"[\s,;()]+|\band\b", plain) if choice]
         letters = len(choices) > 1 and all(len(choice) == 1 for choice in choices)
         return _list(spelled, [rf"\text{{{choice}}}" for choice in choices]) if letters else Node("leaf", spelled)
-    sides = _split(spelled, "=")
+    if (alternatives := _alternatives(spelled)) is not None:
+        return alternatives
+    sides = split(spelled, "=")
     if len(sides) == 1:
-        members = _split(spelled, r"\in")
-        if len(members) == 2 and _NAME.fullmatch(members[0]):
-            spelled = members[1]
-        return _shape(_split(spelled, r"\approx")[0] or spelled)
+        for sign in (r"\in", r"\approx"):
+            members = split(spelled, sign)
+            if len(members) == 2 and members[0] and _NAME.fullmatch(members[0]):
+                value = _shape(members[1])
+                return replace(value, name=key(members[0]))
+        return _shape(spelled)
     items = _items(spelled)
     if len(items) > 1:
         return _list(spelled, items)
     first, last = sides[0], sides[-1]
+    if len(sides) == 2 and _TUPLE_OF_NAMES.fullmatch(first):
+        return _named_tuple(first, _shape(last))
+    if (cases := _cases(spelled)) is not None:
+        return cases
     if not _NAME.fullmatch(first) and _NAME.fullmatch(last) and len(sides) == 2:
         first, last = last, first
     if not first or not _NAME.fullmatch(first):
         return Node("leaf", spelled)
     if len(sides) == 2:
-        value = _shape(_split(last, r"\approx")[0] or last)
-        return Node(value.kind, value.text, key(first), value.parts, value.brackets)
+        return replace(_shape(last), name=key(first))
     return Node("leaf", "=".join(sides[1:]), key(first))
+
+
+def _alternatives(spelled: str) -> Node | None:
+    """`x < 2` or `x > 7` as a union of intervals."""
+    found = _OR.split(spelled)
+    if len(found) < 2:
+        return None
+    intervals = [as_interval(Node("leaf", part.strip())) for part in found]
+    parts = tuple(interval for interval in intervals if interval is not None)
+    if len(parts) < len(found) or len({part.name for part in parts}) > 1:
+        return None
+    return Node("union", spelled, parts[0].name, tuple(replace(part, name=None) for part in parts))
+
+
+def _named_tuple(names: str, value: Node) -> Node:
+    """`(a, b) = (2, 5)`: the value keeps the names, for an answer that says `a = 2, b = 5`."""
+    return replace(value, name=key(names)) if value.kind == "sequence" else Node("leaf", value.text, key(names))
+
+
+def named_items(node: Node) -> Node:
+    """`(a, b) = (2, 5)` as the items `a = 2` and `b = 5`; any other shape as it is."""
+    names = (node.name or "").strip("()").split(",")
+    if node.kind != "sequence" or node.brackets != "()" or not 1 < len(names) == len(node.parts):
+        return node
+    parts = tuple(replace(part, name=name.strip()) for part, name in zip(node.parts, names, strict=True))
+    return Node("items", node.text, parts=parts)
 
 
 def as_interval(leaf: Node) -> Node | None:
@@ -84,7 +123,8 @@ def as_interval(leaf: Node) -> Node | None:
     if len(sides) != 5 or not re.fullmatch("[a-z]", sides[2]) or not {sides[1], sides[3]} <= {"<", r"\le"}:
         return None
     brackets = ("(" if sides[1] == "<" else "[") + (")" if sides[3] == "<" else "]")
-    return Node("sequence", leaf.text, parts=(parse(sides[0]), parse(sides[4])), brackets=brackets)
+    bounds = (parse(sides[0]), parse(sides[4]))
+    return Node("sequence", leaf.text, leaf.name or sides[2], bounds, brackets)
 
 
 def _shape(text: str) -> Node:
@@ -95,7 +135,9 @@ def _shape(text: str) -> Node:
         rows = [row for row in matrix[2].split(r"\\") if row.strip()]
         cells = (tuple(_shape(cell.strip()) for cell in row.split("&")) for row in rows)
         return Node("matrix", text, parts=tuple(Node("sequence", "", parts=row) for row in cells))
-    sets = _split(text, r"\cup")
+    if (cases := _cases(text)) is not None:
+        return cases
+    sets = split(text, r"\cup")
     if len(sets) > 1:
         return Node("union", text, parts=tuple(_shape(part) for part in sets))
     items = _items(text)
@@ -106,7 +148,7 @@ def _shape(text: str) -> Node:
         brackets, content = inner
         held = _items(content, everywhere=True)
         if brackets == r"\{\}":
-            return _list(text, held)
+            return _set(text, held)
         if len(held) > 1:
             return Node("sequence", text, parts=tuple(parse(item) for item in held), brackets=brackets)
         if brackets == "()":
@@ -117,15 +159,36 @@ def _shape(text: str) -> Node:
     return Node("leaf", text)
 
 
-def _list(text: str, items: list[str]) -> Node:
-    """An unordered list; equal items count once, items that are lists themselves (a pm) are merged."""
+def _cases(text: str) -> Node | None:
+    """Lines of a `cases` environment: equations that hold together, or values with their conditions."""
+    found = _CASES.fullmatch(text)
+    if found is None or "\\begin" in found[2]:
+        return None
+    lines = [line.strip().rstrip(",;.") for line in found[2].split(r"\\") if line.strip()]
+    if not any("&" in line for line in lines):
+        return Node("items", text, parts=tuple(parse(line) for line in lines))
+    rows = (tuple(parse(cell.strip().strip(",")) for cell in line.split("&")) for line in lines)
+    return Node("items", text, parts=tuple(Node("sequence", "", parts=row, brackets="case") for row in rows))
+
+
+def _unique(items: list[str]) -> tuple[Node, ...]:
+    """The items, equal ones once; those that are lists themselves (a pm) are merged, sets are not."""
     parts: dict[str, Node] = {}
     for item in items:
         node = parse(item)
-        for part in node.parts if node.kind == "items" else (node,):
-            parts.setdefault(f"{part.name}={identity(part.text)}", part)
-    single = next(iter(parts.values())) if len(parts) == 1 else None
-    return single or Node("items", text, parts=tuple(parts.values()))
+        for part in node.parts if node.kind == "items" and not node.brackets else (node,):
+            parts.setdefault(f"{part.name}={identity(part.text)}{part.brackets}", part)
+    return tuple(parts.values())
+
+
+def _list(text: str, items: list[str]) -> Node:
+    """An unordered list; one of a single item is that item."""
+    parts = _unique(items)
+    return parts[0] if len(parts) == 1 else Node("items", text, parts=parts)
+
+
+def _set(text: str, items: list[str]) -> Node:
+    return Node("items", text, parts=_unique(items), brackets=r"\{\}")
 
 
 def identity(text: str) -> str:
@@ -134,7 +197,7 @@ def identity(text: str) -> str:
     return key(text) if number is None else str(number.value)
 
 
-def _split(text: str, *separators: str) -> list[str]:
+def split(text: str, *separators: str) -> list[str]:
     """`text` split at tokens that stand outside all brackets."""
     parts, start, depth = [], 0, 0
     for match in _TOKEN.finditer(text):
@@ -154,7 +217,9 @@ def _items(text: str, everywhere: bool = False) -> list[str]:
     text = _CONJUNCTION.sub(",", text)
     if not everywhere:
         text = _THOUSANDS.sub(lambda match: match[0].replace(",", "\0"), text)
-    return [item.replace("\0", ",") for item in _split(text, ",", ";") if item]
+    found = [item.replace("\0", ",") for item in split(text, ",", ";")]
+    # Within brackets nothing between two commas is an item too, and no formula: (1,,2) is no pair.
+    return found[: -1 if not found[-1] else None] if everywhere else [item for item in found if item]
 
 
 def _inside(text: str) -> tuple[str, str] | None:

@@ -1,9 +1,17 @@
-r"""Units and words that trail a number: which are dropped, which contradict each other, which are no unit at all."""
+r"""Units and words that trail a number: which are dropped, which contradict each other, which are no unit at all.
+
+A word is dropped if it is a unit, or on the list of words that leave a number what it is (`math_nouns`). No other is.
+"""
 
 import re
 
+from smallwit.verify.math_nouns import is_noun
+
 NOT_A_UNIT = "not a unit"
-"""What `read_units` says of a text that changes the number's meaning (a variable, an operator, a number word)."""
+"""What `read_units` says of a text that may change the number's meaning (a variable, an operator, an unknown word)."""
+
+TEXT_COMMANDS = "text|mbox|hbox|textbf|textit|textrm|texttt|textsf|textup|textsl|textsc|textnormal"
+"""Commands whose group is text and not mathematics."""
 
 _SPELLINGS = {
     "%": "% percent",
@@ -16,6 +24,7 @@ _SPELLINGS = {
     "₹": "₹ rupee rupees",
     "am": "am",
     "pm": "pm",
+    "nm": "nm nanometer nanometers",
     "mm": "mm millimeter millimeters millimetre millimetres",
     "cm": "cm centimeter centimeters centimetre centimetres",
     "m": "m meter meters metre metres",
@@ -23,7 +32,8 @@ _SPELLINGS = {
     "in": "in inch inches",
     "ft": "ft foot feet",
     "yd": "yd yard yards",
-    "mi": "mi mile miles mph",
+    "mi": "mi mile miles",
+    "ms": "ms millisecond milliseconds",
     "s": "s sec secs second seconds",
     "min": "min mins minute minutes",
     "h": "h hr hrs hour hours",
@@ -31,100 +41,197 @@ _SPELLINGS = {
     "week": "week weeks",
     "month": "month months",
     "year": "year years yr yrs",
+    "decade": "decade decades",
+    "century": "century centuries",
     "mg": "mg milligram milligrams",
     "g": "g gram grams",
-    "kg": "kg kilogram kilograms kilo kilos",
+    "kg": "kg kgs kilogram kilograms kilo kilos",
     "lb": "lb lbs pound pounds",
     "oz": "oz ounce ounces",
-    "ml": "ml milliliter milliliters millilitre millilitres",
-    "l": "l liter liters litre litres",
-    "rad": "rad radian radians",
+    "t": "ton tons tonne tonnes",
+    "ml": "ml mL milliliter milliliters millilitre millilitres",
+    "l": "l L liter liters litre litres",
+    "gal": "gal gallon gallons",
+    "qt": "qt quart quarts",
+    "pt": "pint pints",
+    "acre": "acre acres",
+    "ha": "ha hectare hectares",
+    "rad": "rad rads radian radians",
+    "N": "N newton newtons",
+    "J": "J joule joules",
+    "kJ": "kJ",
+    "cal": "cal",
+    "kcal": "kcal",
+    "eV": "eV",
+    "keV": "keV",
+    "MeV": "MeV",
+    "GeV": "GeV",
+    "erg": "erg ergs",
+    "W": "W watt watts",
+    "kW": "kW kilowatt kilowatts",
+    "MW": "MW",
+    "kWh": "kWh",
+    "A": "A amp amps ampere amperes",
+    "mA": "mA",
+    "V": "V volt volts",
+    "kV": "kV",
+    "mV": "mV",
+    "ohm": "ohm ohms",
+    "F": "F farad farads",
+    "C": "C coulomb coulombs",
+    "T": "T tesla",
+    "K": "K kelvin kelvins",
+    "H": "H henry",
+    "Hz": "Hz hertz",
+    "kHz": "kHz",
+    "MHz": "MHz",
+    "GHz": "GHz",
+    "Pa": "Pa pascal pascals",
+    "kPa": "kPa",
+    "MPa": "MPa",
+    "atm": "atm",
+    "mol": "mol mole moles",
+    "dyn": "dyne dynes",
+    "pc": "parsec parsecs",
+    "AU": "AU",
 }
 _KNOWN = {word: unit for unit, words in _SPELLINGS.items() for word in words.split()}
+_QUOTIENTS = {"mph": ["mi", "/", "h"], "kph": ["km", "/", "h"], "kmh": ["km", "/", "h"]}
 
-# Words that are not dropped: more of the number follows them, or they are functions and constants of mathematics.
-_REFUSED = frozenset(
-    """half halves third thirds fourth fourths fifth fifths sixth sixths seventh sevenths eighth eighths ninth ninths
-    tenth tenths hundredth hundredths thousandth thousandths millionth millionths zero one two three four five six seven
-    eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty thirty forty fifty
-    sixty seventy eighty ninety tens ones hundred hundreds thousand thousands million millions billion billions trillion
-    trillions dozen dozens or and plus minus times over divided multiplied by to not point squared cubed power factorial
-    mod modulo remainder choose root pi infinity inf nan sin cos tan cot sec csc log ln exp sqrt max min gcd lcm det
-    base if when unless either neither between through from except but""".split()  # noqa: SIM905
-)
-_LINKS = frozenset(("a", "of", "an", "in", "at", "on", "is"))
-_SPACE = re.compile(r"[\s.]+")
+_PREFIXES = {"square": "^2", "sq": "^2", "cubic": "^3", "cu": "^3"}
+_PER = frozenset(("/", "per"))
+_ARTICLES = frozenset(("a", "an"))
+_PREPOSITIONS = frozenset(("in", "of", "for", "at", "on"))
+_CURRENCIES = frozenset("$¢£€¥₹")
+_LOOSE = frozenset(("unit", "units", "each"))
+_TEMPERATURES = {"C": "°C", "F": "°F", "celsius": "°C", "fahrenheit": "°F", "centigrade": "°C"}
+
+_SPACE = re.compile(r"(?:\s|~|\.(?![0-9]))+")
 _SIGN = re.compile(r"[%$£€¥₹¢]")
-_TEXT = re.compile(r"\\(?:text|mbox|mathrm|textrm|textbf|textit|rm|hbox)\s*\{([^{}]*)\}")
+_TEXT = re.compile(rf"\\(?:{TEXT_COMMANDS}|mathrm|rm|operatorname)\s*\{{([^{{}}]*)\}}")
 _PLAIN_WORD = re.compile(r"[ap]\.\s?m\b|[A-Za-z]+")
-_WORD_IN_TEXT = re.compile(r"[ap]\.\s?m\b|\^\{?[23]\}?|[^\s,.!/()^-]+")
-_POWER = re.compile(r"\s*(?:\^\s*\{?\s*[23]\s*\}?|[²³])")
+_WORD_IN_TEXT = re.compile(r"[ap]\.\s?m\b|\^\{?-?[0-9]\}?|/|[^\s,.!/()^~·*-]+")
+_POWER = re.compile(r"\s*(?:\^\s*\{?\s*(-?[0-9])\s*\}?|([²³]))")
 
 
 def read_units(tail: str) -> str | None:
-    r"""The first known unit in what follows a number, with its power, as `cm^2`; `None` for none or for other words.
+    r"""The units in what follows a number, as `cm^2` or `km/h`; `None` where there are no known ones.
 
-    `NOT_A_UNIT` if the tail cannot be dropped: `x`, `\pi`, `+ 1`, "and a half". Words outside `\text{}` must look like
-    words and not like a product of variables (`5 abc`, `5m`).
+    `NOT_A_UNIT` if the tail cannot be dropped: `x`, `\pi`, `+ 1`, "and a half", "elevenths". Words outside `\text{}`
+    must stand apart, and must not be a product of variables (`5 abc`, `5m`).
     """
     words = _words(tail)
     if words is None:
         return NOT_A_UNIT
-    found: list[str] = []
-    power = ""
+    factors: list[tuple[str, int]] = []
+    power, below, counted = 1, False, False
     for position, word in enumerate(words):
-        if word in ("^2", "^3"):
-            if found:
-                found[-1] = found[-1].split("^")[0] + word
-        elif word in ("square", "sq", "cubic", "cu"):
-            power = "^2" if word[0] == "s" else "^3"
-        elif word in _KNOWN:
-            found.append(_KNOWN[word] + power)
-            power = ""
-        elif word in _REFUSED or re.search("[0-9]", word):
+        ahead = words[position + 1] if position + 1 < len(words) else ""
+        unit = _unit(word, ahead)
+        if word.startswith("^"):
+            if not factors or counted:
+                return NOT_A_UNIT
+            name, sign = factors[-1]
+            factors[-1] = (name, sign * int(word[1:]))
+        elif word in _PREFIXES and (_unit(ahead, "") or ahead in _LOOSE):
+            power = int(_PREFIXES[word][1])
+        elif word in _PER:
+            if below or not ahead:
+                return NOT_A_UNIT
+            below = True
+        elif factors and factors[-1][0] == "°" and word in _TEMPERATURES:
+            factors[-1] = (_TEMPERATURES[word], 1)
+        elif unit and unit in _CURRENCIES and (unit, 1) in factors:
+            counted = False  # $5 dollars
+        elif unit:
+            factors.append((unit, -power if below else power))
+            power, below, counted = 1, False, False
+        elif word in _ARTICLES and position and (_unit(ahead, "") or is_noun(ahead)):
+            below = bool(_unit(ahead, "") and factors) and words[position - 1] not in _PREPOSITIONS
+        elif (is_noun(word) or word in _LOOSE) and len(word) > 1:
+            if below:
+                factors.append((word.removesuffix("s"), -1))
+            power, below, counted = 1, False, True
+        elif word == "times" and not ahead:
+            counted = True
+        else:
             return NOT_A_UNIT
-        elif len(word) == 1 and not (word == "a" and position):
-            return NOT_A_UNIT  # a variable, whatever font it is set in
-    return found[0] if found else None
+    return None if below and not factors else _written(factors)
+
+
+def _unit(word: str, ahead: str) -> str | None:
+    """The unit that a word names. "in" before another word is a preposition."""
+    if word == "in" and ahead and ahead not in _PER and not ahead.startswith("^"):
+        return None
+    return _KNOWN.get(word) or (_KNOWN.get(word.lower()) if len(word) > 1 else None)
+
+
+def _written(factors: list[tuple[str, int]]) -> str | None:
+    """The factors in an order of their own; equal ones are one power."""
+    powers: dict[str, int] = {}
+    for name, sign in factors:
+        powers[name] = powers.get(name, 0) + sign
+    above = [_raised(name, power) for name, power in sorted(powers.items()) if power > 0]
+    below = [_raised(name, -power) for name, power in sorted(powers.items()) if power < 0]
+    return "/".join(["·".join(above), *below]) if above or below else None
+
+
+def _raised(name: str, power: int) -> str:
+    return name if power == 1 else f"{name}^{power}"
 
 
 def _words(tail: str) -> list[str] | None:
-    """The words of a tail in lower case, powers as `^2`; `None` if it holds something else than words."""
+    """The words of a tail, powers as `^2`, "/" for a stroke; `None` if it holds something else than words."""
     words: list[str] = []
     spaced = False
     while tail:
         if space := _SPACE.match(tail):
             length = space.end()
         elif words and (power := _POWER.match(tail)):
-            words.append("^2" if re.search("[2²]", power[0]) else "^3")
+            words.append("^" + (power[1] or ("2" if power[2] == "²" else "3")))
             length = power.end()
         elif sign := _SIGN.match(tail):
             words.append(sign[0])
             length = sign.end()
         elif text := _TEXT.match(tail):
-            words += [re.sub(r"[.\s{}]", "", word.lower()) for word in _WORD_IN_TEXT.findall(text[1])]
+            inner = re.sub(r"\s*\\?[ ,;]\s*", " ", text[1])
+            found = [re.sub(r"\.\s?|\s(?=m$)", "", word) for word in _WORD_IN_TEXT.findall(inner)]
+            words += [
+                word.replace("{", "").replace("}", "") if word.startswith("^") else _cased(word) for word in found
+            ]
             length = text.end()
         elif (plain := _PLAIN_WORD.match(tail)) and _is_word(plain[0], spaced, bool(words)):
-            words.append(re.sub(r"[.\s]", "", plain[0].lower()))
+            words.append(_cased(re.sub(r"[.\s]", "", plain[0])))
             length = plain.end()
-        elif words and tail[0] in "/,!-":
+        elif words and (product := re.match(r"\s*(?:\\cdot(?![A-Za-z])|·)", tail)):
+            length = product.end()
+        elif words and tail[0] == "/":
+            words.append("/")
+            length = 1
+        elif words and tail[0] in ",!-":
             length = 1
         else:
             return None
-        spaced = tail[length - 1] in " .\n/-"
+        spaced = tail[length - 1] in " .\n/-~"
         tail = tail[length:]
-    return words
+    return [each for word in words for each in _QUOTIENTS.get(word, [word])]
+
+
+def _cased(word: str) -> str:
+    """A symbol as it is written (`N`, `mA`), a word in lower case."""
+    return word if word in _KNOWN or len(word) == 1 else word.lower()
 
 
 def _is_word(word: str, spaced: bool, follows: bool) -> bool:
-    """Whether letters outside `\\text{}` are a unit or an English word, not a product of variables."""
-    lower = re.sub(r"[.\s]", "", word.lower())
-    if lower in _KNOWN:
-        return len(lower) > 1 or (follows and spaced)
-    if not spaced:
-        return False
-    if lower in _LINKS:
-        return follows
-    if len(lower) < 3 or not re.search("[aeiou]", lower):
-        return lower in ("sq", "cu")
-    return len(lower) > 3 or list(lower) != sorted(lower)
+    """Whether letters outside `\\text{}` are a unit or a word of the list, not a product of variables."""
+    name = _cased(re.sub(r"[.\s]", "", word))
+    if name in _KNOWN or name in _QUOTIENTS:
+        return len(name) > 1 or (follows and spaced)
+    return spaced and (
+        (len(name) > 1 and is_noun(name)) or name in _PREFIXES or name == "per" or name in ("a", "an", "times")
+    )
+
+
+def is_unit(word: str) -> bool:
+    """Whether a word is a unit of the list, or a prefix of one (`square`)."""
+    return word in _KNOWN or word in _PREFIXES or word in _QUOTIENTS

@@ -1,18 +1,18 @@
-r"""Exact reading of numbers as people and language models write them, without sympy.
+r"""Exact reading of numbers as people and language models write them, without algebra.
 
     >>> read_number(r"\$1,234.50 \text{ dollars}")
     Quantity(value=Fraction(2469, 2), unit='$')
 
 Read are integers, decimals, fractions (`a/b`, `\frac{a}{b}`, `\dfrac`, `\tfrac`), mixed numbers, thousands separators,
-`a \times 10^{b}`, a currency sign, and trailing units or words. A per-cent sign is a unit: 50 equals 50 %. Number words
-("twelve") are not numbers; "2 thousand" and "2 dozen" are. Values are `fractions.Fraction`: nothing is rounded.
+`a \times 10^{b}`, a currency sign, and trailing units or known words. A per-cent sign is a unit: 50 equals 50 %. Number
+words ("twelve") are not numbers; "2 thousand" and "2 dozen" are. Values are `fractions.Fraction`: nothing is rounded.
 """
 
 import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from smallwit.verify.math_units import NOT_A_UNIT, read_units
+from smallwit.verify.math_units import NOT_A_UNIT, TEXT_COMMANDS, read_units
 
 MAX_LENGTH = 300
 """Longest text (characters) that is read as a number; it also bounds the digits."""
@@ -42,7 +42,7 @@ _NUMBER = re.compile(
     (?:
         (?:(?P<whole>[0-9]+)\s*)?\\frac\s*(?P<top>{_BRACED})\s*(?P<bottom>{_BRACED})
       | (?:(?P<whole2>[0-9]+)\s+)?(?P<top2>{_DECIMAL})\s*/\s*(?P<bottom2>{_DECIMAL})
-      | (?P<mantissa>{_DECIMAL})\s*(?:\\times|\\cdot|[×*·])\s*10\s*\^\s*(?P<power>\{{\s*[+-]?[0-9]+\s*\}}|[0-9])
+      | (?P<mantissa>{_DECIMAL})\s*(?:\\times|\\cdot|[×*·])\s*10\s*\^\s*(?P<power>\{{\s*[+-]?[0-9]+\s*\}}|-?[0-9]+)
       | (?P<decimal>{_DECIMAL})(?:[eE](?P<exponent>[+-]?[0-9]+))?
     )
     """,
@@ -50,17 +50,20 @@ _NUMBER = re.compile(
 )
 _PLAIN = re.compile(r"-?[0-9]{1,18}")
 _MULTIPLIERS = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
-_MULTIPLIER = re.compile(rf"\s*(?P<group>\\(?:text|mbox|mathrm)\s*\{{)?\s*(?P<word>{'|'.join(_MULTIPLIERS)})s?\b")
+_MULTIPLIER = re.compile(rf"\s*(?P<group>\\(?:{TEXT_COMMANDS}|mathrm)\s*\{{)?\s*(?P<word>{'|'.join(_MULTIPLIERS)})s?\b")
 
 _SPACED = re.compile(r"[+-]?[1-9][0-9]{0,2}(?: [0-9]{3}){2,}")  # 1 000 000; but 1 234 may be two numbers
+
+THOUSANDS = (re.compile(r"(?<=[0-9])\s*(?:,\s*\\[!,;: ]|\\[!,;:]\s*,)\s*(?=[0-9]{3}(?![0-9]))"), ",")
+"""Thousands as MATH writes them: `4,\\! 321`, `111, \\! 111`."""
 
 _SYMBOLS = str.maketrans({"−": "-", "–": "-", "\u00a0": " ", "\u202f": " ", "\u2009": " ", "\n": " ", "\t": " "})
 _REWRITES = (
     (re.compile(r"\\[dtc]frac"), r"\\frac"),
+    THOUSANDS,
     (re.compile(r"\\[!]|\\(?:left|right|displaystyle)\b"), ""),
     (re.compile(r"\{,\}"), ","),
     (re.compile(r"(?<=[0-9])\\,\s*(?=[0-9]{3}(?![0-9]))"), ","),
-    (re.compile(r",\s*(?:\\[,;: ]\s*)+(?=[0-9]{3}(?![0-9]))"), ","),
     (re.compile(r"\\[,;: ]|~|\\q?quad\b"), " "),
     (re.compile(r"\\([$%])"), r"\1"),
     (re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)|°|\\degree\b"), " degrees "),
@@ -90,10 +93,8 @@ def read_number(text: str) -> Quantity | None:
     if multiplier := _MULTIPLIER.match(rest):
         value *= _MULTIPLIERS[multiplier["word"]]
         rest = (multiplier["group"] or "") + rest[multiplier.end() :]
-    unit = read_units(rest)
-    if match["currency"] and unit != NOT_A_UNIT:
-        unit = match["currency"] if unit in (None, match["currency"]) else NOT_A_UNIT
-    if unit == NOT_A_UNIT:
+    unit = read_units(match["currency"] + rest)
+    if unit == NOT_A_UNIT or (match["currency"] and unit and "·" in unit):
         return None
     negative = "-" in (match["sign"], match["sign2"])
     return Quantity(-value if negative else value, unit)
@@ -110,7 +111,7 @@ def _clean(text: str) -> str:
     text = text.strip()
     if _SPACED.fullmatch(text):
         text = text.replace(" ", ",")
-    if inner := re.fullmatch(r"\\(?:text|mbox|mathrm|mathbf|textbf)\s*\{([^{}]*)\}|\{([^{}]*)\}", text):
+    if inner := re.fullmatch(rf"\\(?:{TEXT_COMMANDS}|mathrm|mathbf)\s*\{{([^{{}}]*)\}}|\{{([^{{}}]*)\}}", text):
         text = (inner[1] or inner[2] or "").strip()
     return text
 
