@@ -85,13 +85,12 @@ def test_signs_are_spelled_only_where_they_are_lacking() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252:strict"])
-def test_the_command_ends_well_in_an_encoding_that_lacks_signs(shared_run: Path, encoding: str) -> None:
-    variables = os.environ | {"PYTHONIOENCODING": encoding, "COLUMNS": "60", "NO_COLOR": "1"}
+def test_the_command_ends_well_in_an_encoding_that_lacks_signs(shared_run: Path) -> None:
+    variables = os.environ | {"PYTHONIOENCODING": "ascii:strict", "COLUMNS": "60", "NO_COLOR": "1"}
     command = [sys.executable, "-m", "smallwit", "report", str(shared_run)]
     done = subprocess.run(command, capture_output=True, env=variables, timeout=600)
     assert done.returncode == 0, done.stderr
-    printed = done.stdout.decode(encoding.partition(":")[0])
+    printed = done.stdout.decode("ascii")
     assert "report: " in printed
     assert "\x1b" not in printed
 
