@@ -19,8 +19,9 @@ from smallwit.tasks.wordmath import WordMath
 from smallwit.training.annotators import ForwardPass, annotators_of
 from smallwit.training.loop import Budget, Teacher, Trainer
 from smallwit.training.objectives import bind
+from smallwit.training.problem_stream import ProblemStream, TaskProblems
 from smallwit.training.reading import ReadingTeacher
-from smallwit.training.sources import DemonstrationSource, ProblemStream, RolloutSource, TaskProblems
+from smallwit.training.sources import DemonstrationSource, RolloutSource
 from smallwit.training.world import World
 from tiny import tiny_model, tokenizer
 

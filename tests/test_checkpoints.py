@@ -26,7 +26,8 @@ from smallwit.training.checkpoint import KEPT, Checkpoints
 from smallwit.training.loop import Budget, Progress, Teacher, Trainer
 from smallwit.training.lora import add_adapters
 from smallwit.training.objectives import CrossEntropyObjective, DivergenceObjective, PolicyObjective, bind
-from smallwit.training.sources import DemonstrationSource, ProblemStream, RolloutSource, TaskProblems
+from smallwit.training.problem_stream import ProblemStream, TaskProblems
+from smallwit.training.sources import DemonstrationSource, RolloutSource
 from tiny import same_bits, tiny_model, tokenizer, weights
 
 STEPS = 5

@@ -22,7 +22,8 @@ from smallwit.tasks.base import Problem
 from smallwit.tasks.wordmath import WordMath
 from smallwit.training.batch import Example, TokenBatch
 from smallwit.training.demonstrations import demonstration_examples, encode_problems
-from smallwit.training.sources import DemonstrationSource, ProblemStream, RolloutSource, TaskProblems
+from smallwit.training.problem_stream import ProblemStream, TaskProblems
+from smallwit.training.sources import DemonstrationSource, RolloutSource
 from smallwit.training.teacher_store import example_key
 
 TOKENIZER = chat_tokenizer("chatml")

@@ -21,7 +21,7 @@ from smallwit.recipe.schema import Demonstrations, Rollouts
 from smallwit.stages.lengths import check_lengths
 from smallwit.tasks.base import Problem, Task
 from smallwit.tasks.user_task import UserTask
-from smallwit.training.sources import TaskProblems
+from smallwit.training.problem_stream import TaskProblems
 from smallwit.verify import Verdict
 
 DEMONSTRATIONS = Demonstrations.model_validate({"kind": "demonstrations", "batch": 2})

@@ -17,16 +17,8 @@ from smallwit.tasks.algebra import Algebra
 from smallwit.tasks.base import Problem, Task
 from smallwit.tasks.wordmath import WordMath
 from smallwit.training import sources
-from smallwit.training.sources import (
-    DemonstrationSource,
-    ProblemStream,
-    RolloutSource,
-    Shuffled,
-    TaskProblems,
-    TextSource,
-    as_sequence,
-    stable_seed,
-)
+from smallwit.training.problem_stream import ProblemStream, Shuffled, TaskProblems, as_sequence
+from smallwit.training.sources import DemonstrationSource, RolloutSource, TextSource, stable_seed
 from smallwit.verify import Verdict
 from tiny import question_of, tokenizer
 

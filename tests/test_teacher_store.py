@@ -23,13 +23,8 @@ from smallwit.training.batch import Example, TokenBatch
 from smallwit.training.loop import Budget, Teacher, Trainer
 from smallwit.training.objectives import CrossEntropyObjective, DivergenceObjective
 from smallwit.training.objectives.base import Objective
-from smallwit.training.sources import (
-    DemonstrationSource,
-    ProblemStream,
-    StepBatch,
-    TaskProblems,
-    demonstration_examples,
-)
+from smallwit.training.problem_stream import ProblemStream, TaskProblems
+from smallwit.training.sources import DemonstrationSource, StepBatch, demonstration_examples
 from smallwit.training.teacher_store import (
     StoreBinding,
     StoredTeacher,

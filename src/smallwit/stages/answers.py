@@ -22,7 +22,7 @@ from smallwit.stages.asked import asked_model
 from smallwit.stages.inputs import tasks_of
 from smallwit.stages.job import Info, Job, Reporter, Stopped
 from smallwit.tasks.base import Problem, Task
-from smallwit.training.sources import TaskProblems
+from smallwit.training.problem_stream import TaskProblems
 from smallwit.verify import Verdict
 
 ANSWERS_FILE = "train-00000-of-00001.jsonl"

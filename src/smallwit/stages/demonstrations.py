@@ -12,7 +12,7 @@ from smallwit.recipe.schema import Rollouts, WorkedSolutions
 from smallwit.stages.job import Job
 from smallwit.tasks.base import Problem, Task
 from smallwit.training.demonstrations import demonstration_examples, encode_problems
-from smallwit.training.sources import TaskProblems
+from smallwit.training.problem_stream import TaskProblems
 
 _ANY_LENGTH = 1 << 31
 

@@ -9,7 +9,7 @@ from smallwit.models.chat import ChatTokenizer
 from smallwit.recipe.schema import Rollouts, WorkedSolutions
 from smallwit.tasks.base import Problem, Task
 from smallwit.training.demonstrations import demonstration_examples, encode_problems
-from smallwit.training.sources import TaskProblems
+from smallwit.training.problem_stream import TaskProblems
 
 _AT_ONCE = 256
 _MADE = 1_000

@@ -6,7 +6,7 @@ from itertools import islice
 from smallwit.data.normalise import squeezed, squeezed_formula
 from smallwit.stages.inputs import tasks_of
 from smallwit.stages.job import Job
-from smallwit.training.sources import TaskProblems
+from smallwit.training.problem_stream import TaskProblems
 
 
 def say_overlap(job: Job, name: str, problems: Sequence[TaskProblems], say: Callable[[str], None]) -> None:

@@ -19,7 +19,7 @@ from smallwit.stages.job import Info, Job, Reporter, Stopped
 from smallwit.stages.readers import EndpointReader, LocalReader, Reader
 from smallwit.training.batch import Example
 from smallwit.training.demonstrations import demonstration_examples
-from smallwit.training.sources import TaskProblems
+from smallwit.training.problem_stream import TaskProblems
 from smallwit.training.teacher_store import MOST_TOKENS, StoreBinding, example_key, write_binding, write_shard
 
 SHARD_TOKENS = 8192

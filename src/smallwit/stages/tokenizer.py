@@ -9,7 +9,7 @@ from smallwit.models.handover import save_tokenizer
 from smallwit.models.tokenizer_training import train_tokenizer
 from smallwit.stages.inputs import tasks_of
 from smallwit.stages.job import Info, Job, Reporter
-from smallwit.training.sources import as_sequence
+from smallwit.training.problem_stream import as_sequence
 
 
 def run(job: Job, reporter: Reporter) -> Info:

@@ -38,7 +38,8 @@ from smallwit.training.forward import give_back_freed
 from smallwit.training.loop import Budget, Trainer
 from smallwit.training.lora import add_adapters, merge_adapters
 from smallwit.training.objectives import Objective, bind
-from smallwit.training.sources import DemonstrationSource, ProblemStream, RolloutSource, TextSource
+from smallwit.training.problem_stream import ProblemStream, as_sequence
+from smallwit.training.sources import DemonstrationSource, RolloutSource, TextSource
 from smallwit.training.world import World
 
 DOCUMENTS = 50_000
@@ -234,7 +235,7 @@ def _validator(
     assert stage.validation is not None
     evaluation, count = job.recipe.evaluation, stage.validation.problems
     tasks = tasks_of(job, stage.validation.tasks or evaluation.tasks)
-    problems = {task.name: sources.as_sequence(task.problems("validation"), count)[:count] for task in tasks}
+    problems = {task.name: as_sequence(task.problems("validation"), count)[:count] for task in tasks}
     generator = generator_of(job, model, chat, evaluation.batch)
     decoding, batch = Decoding(0.0, evaluation.max_new_tokens), evaluation.batch
 

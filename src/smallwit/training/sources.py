@@ -1,9 +1,8 @@
 """Sources of tokens: each makes the examples of a step as a pure function of (seed, step) and the weights."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -23,6 +22,7 @@ from smallwit.tasks.base import Problem, Task
 from smallwit.training.annotators import Annotator
 from smallwit.training.batch import Example
 from smallwit.training.demonstrations import encode_demonstrations, encode_problems, fitting, prompt_of
+from smallwit.training.problem_stream import ProblemStream, Shuffled
 from smallwit.training.resting import Resting
 from smallwit.training.rewards import Grader
 from smallwit.training.step_batch import StepBatch
@@ -45,91 +45,6 @@ class Remembering(Protocol):
     def state(self) -> dict[str, Any]: ...
 
     def restore(self, state: Mapping[str, Any]) -> None: ...
-
-
-class Shuffled:
-    """Positions 0..size-1 in a new order each epoch: item `i` of the endless stream is a pure function of (seed, i)."""
-
-    def __init__(self, size: int, *seed: object) -> None:
-        self.size = size
-        self.seed = seed
-        self._epoch = -1
-        self._order = np.arange(size)
-
-    def __getitem__(self, index: int) -> int:
-        epoch, offset = divmod(index, self.size)
-        if epoch != self._epoch:
-            generator = np.random.Generator(np.random.Philox(key=stable_seed(*self.seed, epoch)))
-            self._order, self._epoch = generator.permutation(self.size), epoch
-        return int(self._order[offset])
-
-
-class Given:
-    """Positions 0..size-1 in this order, again and again."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def __getitem__(self, index: int) -> int:
-        return index % self.size
-
-
-def as_sequence(problems: Iterable[Problem], limit: int | None = None) -> Sequence[Problem]:
-    """A task's problems as a sequence; an iterable is read (up to `limit`) once."""
-    if isinstance(problems, Sequence):
-        return problems
-    return list(islice(problems, limit))
-
-
-@dataclass(frozen=True)
-class TaskProblems:
-    """The problems of one task that a source may use: `rows[first:first + size]`."""
-
-    task: Task
-    rows: Sequence[Problem]
-    first: int
-    size: int
-
-    @staticmethod
-    def of(task: Task, split: str, *, skip: int = 0, limit: int | None = None) -> "TaskProblems":
-        """Raises `ValueError` when nothing is left."""
-        rows = as_sequence(task.problems(split), None if limit is None else skip + limit)
-        size = len(rows) - skip if limit is None else min(limit, len(rows) - skip)
-        if size <= 0:
-            raise ValueError(f"task {task.name}: split {split} has {len(rows)} problems, none left after {skip}")
-        return TaskProblems(task, rows, skip, size)
-
-    def __getitem__(self, index: int) -> Problem:
-        return self.rows[self.first + index]
-
-
-class ProblemStream:
-    """An endless stream over several tasks, taking turns; position `i` is a pure function of (seed, i).
-
-    Each task's problems come in a new order each epoch, or always as they are `given`. A task that is listed twice has
-    two turns of each round.
-    """
-
-    def __init__(self, tasks: Sequence[TaskProblems], seed: int, name: str, *, given: bool = False) -> None:
-        once = {each.task.name: each for each in tasks}
-        self.tasks = list(once.values())
-        self.orders = [Given(t.size) if given else Shuffled(t.size, seed, name, t.task.name) for t in self.tasks]
-        self.size = sum(t.size for t in self.tasks)
-        self._round = [list(once).index(each.task.name) for each in tasks]
-
-    def place(self, index: int) -> tuple[int, int]:
-        """Which task, and which of its problems, stands at a position."""
-        rounds, turn = divmod(index, len(self._round))
-        which = self._round[turn]
-        nth = rounds * self._round.count(which) + self._round[:turn].count(which)
-        return which, self.orders[which][nth]
-
-    def at(self, place: tuple[int, int]) -> tuple[Task, Problem]:
-        which, row = place
-        return self.tasks[which].task, self.tasks[which][row]
-
-    def __getitem__(self, index: int) -> tuple[Task, Problem]:
-        return self.at(self.place(index))
 
 
 class DemonstrationSource:
