@@ -98,12 +98,13 @@ def _tried_out(check: Check, tasks: "dict[str, Task]", data_dir: Path | None, re
 def _reward_functions(recipe: Recipe) -> dict[str, list[str]]:
     """For each task, the user's functions that its rollouts are paid by."""
     found: dict[str, list[str]] = {name: [] for name in recipe.tasks}
-    for stage in recipe.stages:
-        for source in stage.sources.values() if isinstance(stage, TrainStage) else ():
-            for part in source.reward if isinstance(source, Rollouts) else ():
-                for name in (source.tasks or recipe.tasks) if isinstance(part, FunctionReward) else ():
-                    if part.function not in found[name]:
-                        found[name].append(part.function)
+    sources = [source for stage in recipe.stages if isinstance(stage, TrainStage) for source in stage.sources.values()]
+    for source in sources:
+        if not isinstance(source, Rollouts):
+            continue
+        functions = [part.function for part in source.reward if isinstance(part, FunctionReward)]
+        for name in source.tasks or recipe.tasks:
+            found[name] += [function for function in functions if function not in found[name]]
     return found
 
 
