@@ -160,3 +160,11 @@ def test_equal_formulas_are_compared_once(fresh_pool: None) -> None:
     verdicts = grade_math_batch([PAIRS[0]] * 50)
     assert all(verdict.score == 1.0 for verdict in verdicts)
     assert sum(worker.requests for worker in workers()) == 1
+
+
+def test_a_comparison_that_takes_too_long_is_ended(fresh_pool: None) -> None:
+    terms = [f"\\sin(x_{{{number}}})" for number in range(150)]
+    pair = ("+".join(terms), f"\\boxed{{{'+'.join(reversed(terms))}}}")
+    assert grade_math_batch([pair], cpu_seconds=0.1)[0].reason == "limit"
+    assert grade_math_batch([pair], cpu_seconds=60.0)[0].reason == "correct"
+    assert scores() == SCORES

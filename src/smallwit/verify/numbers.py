@@ -54,7 +54,7 @@ _MULTIPLIER = re.compile(rf"\s*(?P<group>\\(?:{TEXT_COMMANDS}|mathrm)\s*\{{)?\s*
 
 _SPACED = re.compile(r"[+-]?[1-9][0-9]{0,2}(?: [0-9]{3}){2,}")  # 1 000 000; but 1 234 may be two numbers
 
-THOUSANDS = (re.compile(r"(?<=[0-9])\s*(?:,\s*\\[!,;: ]|\\[!,;:]\s*,)\s*(?=[0-9]{3}(?![0-9]))"), ",")
+THOUSANDS = (re.compile(r"(?<=[0-9])\s*(?:,\s*\\[!,]|\\[!,]\s*,)\s*(?=[0-9]{3}(?![0-9]))"), ",")
 """Thousands as MATH writes them: `4,\\! 321`, `111, \\! 111`."""
 
 _SYMBOLS = str.maketrans({"−": "-", "–": "-", "\u00a0": " ", "\u202f": " ", "\u2009": " ", "\n": " ", "\t": " "})
