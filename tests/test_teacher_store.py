@@ -20,11 +20,13 @@ from smallwit.objectives.teacher import TeacherHead, TopK
 from smallwit.recipe.schema import Optimizer
 from smallwit.tasks.wordmath import WordMath
 from smallwit.training.batch import Example, TokenBatch
+from smallwit.training.demonstrations import demonstration_examples
 from smallwit.training.loop import Budget, Teacher, Trainer
 from smallwit.training.objectives import CrossEntropyObjective, DivergenceObjective
 from smallwit.training.objectives.base import Objective
 from smallwit.training.problem_stream import ProblemStream, TaskProblems
-from smallwit.training.sources import DemonstrationSource, StepBatch, demonstration_examples
+from smallwit.training.sources import DemonstrationSource
+from smallwit.training.step_batch import StepBatch
 from smallwit.training.teacher_store import (
     StoreBinding,
     StoredTeacher,
