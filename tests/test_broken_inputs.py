@@ -218,7 +218,8 @@ def test_a_reply_of_a_server() -> None:
         ask(as_json(REPLY))
         bad, refused = tracebacks(broken_object(REPLY, as_json), ask, server.url)
     assert bad == []
-    assert refused >= WAYS // 2
+    # Some ways leave an answer: one that is null and has ended is empty.
+    assert refused >= WAYS // 3
 
 
 def test_a_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,7 +135,7 @@ def test_files_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     refused = [
         (tmp_path / "none.jsonl", out, "no such file"),
         (empty, out, "holds no rows"),
-        (tmp_path, out, "is no file"),
+        (tmp_path, out, "a folder, and none of `save_to_disk`"),
         (source, tmp_path, "is no file"),
         (source, source, "source itself"),
         (source, link, "source itself"),

@@ -6,6 +6,7 @@ import pytest
 
 import pipeline_recipes as micro
 from smallwit.plan import make_plan
+from smallwit.recipe.file import read_recipe
 from smallwit.recipe.schema import Recipe
 from smallwit.threads import PARAMETERS_A_THREAD, fits, threads_by_model
 
@@ -23,7 +24,7 @@ def recipe(tmp_path: Path) -> Recipe:
     served = "  served: {endpoint: 'http://127.0.0.1:9/v1', model: m, tokenizer: folder}\n"
     text = micro.RECIPE.replace("workers: 2\n", "").replace("models:\n", models + served)
     path = micro.write(tmp_path, text)
-    return micro.read(path)
+    return read_recipe(path)[0]
 
 
 def test_a_small_model_has_one_thread_and_a_large_one_every_core(recipe: Recipe, tmp_path: Path) -> None:

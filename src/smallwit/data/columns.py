@@ -38,7 +38,7 @@ def mapped(
         if worked is None:
             return BadRow(path, line, "style is gsm8k, and the completion has no line '#### answer'")
         row["completion"], row["answer"] = worked
-    reason = shape_trouble(row)
+    reason = shape_trouble(row) or _empty(row)
     if reason is None and columnar:
         reason = merged_trouble(row)
     if reason is not None:
@@ -140,14 +140,16 @@ def shape_trouble(row: Row) -> str | None:
         return f"a completion is one assistant turn; this has {roles}: give the conversation as messages"
     if isinstance(row.get("prompt"), list) != isinstance(row.get("completion", row.get("prompt")), list):
         return "prompt and completion must both be text, or both conversations"
-    if isinstance(row.get("prompt"), str) and not row["prompt"].strip():
-        return "the prompt is empty"
-    if isinstance(row.get("completion"), str) and not row["completion"].strip():
-        return "the completion is empty"
     for name in ("id", "task", "origin", "license"):
         if name in row and not isinstance(row[name], str):
             return f"column '{name}' must be text"
     return None
+
+
+def _empty(row: Row) -> str | None:
+    """Which text of a row from outside is empty: a model of ours may answer with nothing, a file says nothing by it."""
+    empty = (name for name in ("prompt", "completion") if isinstance(row.get(name), str) and not row[name].strip())
+    return next((f"the {name} is empty" for name in empty), None)
 
 
 def plain(row: Row) -> Row:

@@ -32,4 +32,6 @@ def _node_key(node: Node) -> str:
     parts = [(f"{part.name}=" if part.name else "") + _node_key(part) for part in node.parts]
     if node.kind in ("items", "union"):
         parts.sort()
-    return f"{node.kind}{node.brackets}[{';'.join(parts)}]"
+    # A list is a set to whoever answers a question with several values.
+    brackets = "" if node.kind == "items" else node.brackets
+    return f"{node.kind}{brackets}[{';'.join(parts)}]"

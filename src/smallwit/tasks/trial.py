@@ -7,17 +7,18 @@ import faulthandler
 import hashlib
 import json
 import os
-import pickle
 import select
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from smallwit.errors import UserError
 from smallwit.tasks.base import Problem, Task
@@ -49,6 +50,18 @@ class Trial:
     skip: int = 0
     rewards: tuple[str, ...] = ()
 
+    def to_yaml(self) -> str:
+        """As text for another process: options come from YAML, and may be dates."""
+        paths = {"data_dir": self.data_dir and str(self.data_dir), "base": self.base and str(self.base)}
+        return yaml.safe_dump(asdict(self) | paths | {"rewards": list(self.rewards)})
+
+    @staticmethod
+    def of_yaml(text: str) -> "Trial":
+        """What `to_yaml` has written."""
+        given = yaml.safe_load(text)
+        paths = {name: None if given[name] is None else Path(given[name]) for name in ("data_dir", "base")}
+        return Trial(**given | paths | {"rewards": tuple(given["rewards"])})
+
     def key(self) -> str:
         """A hash of the code and its settings: what is tried is the code, so equal code is tried once a process."""
         files = [task_bytes(self.name, self.options, self.base)]
@@ -67,7 +80,7 @@ def try_out(trial: Trial) -> None:
     try:
         assert process.stdin is not None
         with suppress(BrokenPipeError), process.stdin:
-            process.stdin.write(pickle.dumps(trial))
+            process.stdin.write(trial.to_yaml().encode())
         _listen(process, trial.name)
     finally:
         # It leads a session, so that whatever it has started ends with it.
@@ -136,7 +149,7 @@ def main() -> int:
             say("calls", what)
 
         try:
-            _try(pickle.load(sys.stdin.buffer), calls)
+            _try(Trial.of_yaml(sys.stdin.buffer.read().decode()), calls)
         except UserError as error:
             say("refused", str(error))
         else:
