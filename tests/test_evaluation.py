@@ -340,20 +340,20 @@ def test_a_stage_of_a_run_is_measured_on_the_tasks_of_its_run(place: Path) -> No
 @pytest.mark.slow
 def test_an_evaluation_that_is_killed_goes_on_where_it_was(place: Path) -> None:
     command = [sys.executable, "-m", "smallwit", "eval", "model", "--suite", "own.py:Length", "--out", "killed"]
-    command += ["--samples", "40", "--temperature", "1", "--max-new-tokens", "60", "--batch", "3", "--device", "cpu"]
+    command += ["--samples", "15", "--temperature", "1", "--max-new-tokens", "40", "--batch", "3", "--device", "cpu"]
     path = place / "killed" / "length.jsonl"
     kills = 0
-    for least in (20, 100, 200):
+    for least in (10, 40, 80):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None and (not path.is_file() or path.read_bytes().count(b"\n") < least):
-            time.sleep(0.002)
+            time.sleep(0.005)
         kills += process.poll() is None
         process.kill()
         process.wait()
     assert kills == 3
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    choice = Choice(samples=40, temperature=1.0, max_new_tokens=60)
+    choice = Choice(samples=15, temperature=1.0, max_new_tokens=40)
     request = Request(["own.py:Length"], choice=choice, out=Path("whole"))
     evaluate("model", request, replace(SETTINGS, batch=3), console=quiet())
     assert lines("killed") == lines("whole")

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 
 import psutil
@@ -87,21 +88,20 @@ class TestKill:
         assert_same(run_dir, whole, ["rl"])
 
     def test_the_whole_tree_killed_again_and_again(self, recipe: Path, whole: Ran) -> None:
-        """Every stage in mid-step and in mid-save, from nothing to the end of the recipe."""
+        """Every stage, one in mid-step and the next in mid-save, from nothing to the end of the recipe."""
         run_dir = recipe.parent / "run"
         chance = random.Random(0)
-        for stage in STAGES:
-            for moment in ("step", "save"):
-                with command(recipe, run_dir) as process:
-                    if moment == "save":
-                        in_mid_save(run_dir, stage, lambda process=process: tree(process))
-                    else:
-                        in_mid_step(run_dir, stage, chance)
-                    doomed = tree(process)
-                    for one in doomed:
-                        one.kill()
-                    psutil.wait_procs(doomed, timeout=30)
-                assert checkpoints(run_dir, stage)
+        for stage, moment in zip(STAGES, cycle(("step", "save")), strict=False):
+            with command(recipe, run_dir) as process:
+                if moment == "save":
+                    in_mid_save(run_dir, stage, lambda process=process: tree(process))
+                else:
+                    in_mid_step(run_dir, stage, chance)
+                doomed = tree(process)
+                for one in doomed:
+                    one.kill()
+                psutil.wait_procs(doomed, timeout=30)
+            assert checkpoints(run_dir, stage)
         done = micro.run(recipe, run_dir)
         assert done.computed[0] == "rl"
         assert_same(run_dir, whole)
