@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback
 from trl import DistillationConfig, DistillationTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 from trl.experimental.gkd import GKDConfig, GKDTrainer
 
@@ -38,6 +38,12 @@ class Clock(TrainerCallback):
             self.losses.append(logs["loss"])
 
 
+def _with_own_attention(model: PreTrainedModel) -> PreTrainedModel:
+    """The peer computes as it would without smallwit: with transformers' attention, and masks of padding."""
+    model.set_attn_implementation("sdpa")  # type: ignore[no-untyped-call]
+    return model
+
+
 def common(case: Case, folder: str) -> dict[str, Any]:
     """What all of TRL's configurations share with smallwit's side."""
     return {
@@ -64,7 +70,11 @@ def sft(case: Case, data_dir: Path, folder: str, clock: Clock) -> tuple[Any, int
     config = SFTConfig(**common(case, folder), max_length=case.width, packing=True, completion_only_loss=True)
     dataset = Dataset.from_list(rows_of(data_dir, 40 * case.steps))
     trainer = SFTTrainer(
-        student(case, tokenizer), args=config, train_dataset=dataset, processing_class=tokenizer, callbacks=[clock]
+        _with_own_attention(student(case, tokenizer)),
+        args=config,
+        train_dataset=dataset,
+        processing_class=tokenizer,
+        callbacks=[clock],
     )
     lengths = [sum(map(len, [row["input_ids"]])) for row in trainer.train_dataset]
     mean = sum(lengths) / len(lengths)
@@ -81,8 +91,8 @@ def gkd(case: Case, data_dir: Path, folder: str, clock: Clock) -> tuple[Any, int
     ]
     config = GKDConfig(**common(case, folder), lmbda=0.0, beta=0.0, temperature=1.0, max_length=case.width)
     trainer = GKDTrainer(
-        student(case, tokenizer),
-        teacher(tokenizer),
+        _with_own_attention(student(case, tokenizer)),
+        _with_own_attention(teacher(tokenizer)),
         args=config,
         train_dataset=Dataset.from_dict({"messages": messages}),
         processing_class=tokenizer,
@@ -107,8 +117,8 @@ def distillation(case: Case, data_dir: Path, folder: str, clock: Clock) -> tuple
     pairs = encoded(tokenizer, rows)
     config = DistillationConfig(**common(case, folder), beta=0.0, temperature=1.0, shuffle_dataset=False)
     trainer = Replayed(
-        student(case, tokenizer),
-        teacher(tokenizer),
+        _with_own_attention(student(case, tokenizer)),
+        _with_own_attention(teacher(tokenizer)),
         args=config,
         train_dataset=Dataset.from_dict({"prompt": [row["prompt"] for row in rows]}),
         processing_class=tokenizer,
@@ -144,7 +154,7 @@ def grpo(case: Case, data_dir: Path, folder: str, clock: Clock) -> tuple[Any, in
         **common(case, folder), num_generations=8, max_completion_length=case.width, beta=0.0, loss_type="grpo"
     )
     trainer = Update(
-        student(case, tokenizer),
+        _with_own_attention(student(case, tokenizer)),
         reward_funcs=lambda completions, **_: [0.0] * len(completions),
         args=config,
         train_dataset=Dataset.from_list([{"prompt": row["prompt"]} for row in rows_of(data_dir, 64)]),

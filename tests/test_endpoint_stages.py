@@ -212,7 +212,7 @@ class TestGoingOn:
             assert len(server.asked) - before == 30 - kept
             assert ran.manifest("answers")["kept"] == 30
             (host,) = ran.ledger["hosts"]
-            # Each attempt first finds out how to ask. A call on its way when another was refused may be given up unread.
+            # Each attempt first finds out how to ask. A call on its way when another is refused may be given up unread.
             assert 0 <= host["requests"] - len(server.asked) - 2 <= server.most_running
 
     def test_a_problem_that_the_server_refuses_is_left_out_and_said(self, tmp_path: Path) -> None:
