@@ -10,6 +10,7 @@ import pytest
 
 import interruption
 import pipeline_recipes as micro
+from data_step_cases import resources, step  # noqa: F401  fixtures of the tests of data steps
 from pipeline_recipes import Ran
 from recipe_samples import RECIPE, refusal
 from smallwit.recipe.file import check_recipe, read_recipe
