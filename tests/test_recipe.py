@@ -62,7 +62,13 @@ class TestReading:
             (b"name: x\n? [1, 2]\n: y\n", "r.yaml:2: a key must be a word"),
             (b"name: !!python/name:os.system x\n", "r.yaml:1: the tag tag:yaml.org,2002:python/name:os.system"),
             (b"name: x\nseed: !!binary aGk=\n", "r.yaml:2: the tag"),
-            (b"name: " + 1000 * b"[", "r.yaml: is nested too deeply"),
+            (b"name: " + 1000 * b"[", "r.yaml:1: is nested too deeply"),
+            (
+                b"a: &a [x,x,x,x,x,x,x,x,x]\n"
+                + b"".join(b"%c: &%c [%s]\n" % (c + 1, c + 1, b",".join(9 * [b"*%c" % c])) for c in b"abcde"),
+                "r.yaml:5: holds more than 20,000 values, *aliases counted",
+            ),
+            (b"name: " + b"x" * 1_000_000, "r.yaml: has 1,000,006 characters, and a recipe may have 1,000,000"),
         ],
     )
     def test_a_file_that_is_no_recipe_is_refused(

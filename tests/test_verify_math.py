@@ -183,6 +183,15 @@ def test_boxes() -> None:
     assert last_number("from 3 to -4.5") == "-4.5"
 
 
+def test_of_boxes_in_each_other_the_outer_eight_are_listed() -> None:
+    """The contents of all of them would take gigabytes for a reply of some hundred kilobytes."""
+    inner = r"\boxed{" * 20 + "5" + "}" * 20
+    found = boxed(rf"\boxed{{1}} {inner} \boxed{{{inner}\boxed{{2}}}}")
+    assert (len(found), found[0], found[8]) == (18, "1", inner[7:-1])
+    assert found[-2:] == ["2", rf"{inner}\boxed{{2}}"]
+    assert found[9] == r"\boxed{" * 13 + "5" + "}" * 13
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -10,10 +10,11 @@ import json
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
@@ -127,6 +128,23 @@ def write_atomically(path: Path, text: str) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def open_own(path: Path) -> BinaryIO:
+    """Open, or make, a file to append to and to read. What is there stays as it is.
+
+    Raises `OSError` for whatever is no ordinary file, links among it: what they point to is somebody else's.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is no ordinary file", str(path))
+    return os.fdopen(descriptor, "a+b")
+
+
+def why_not_opened(error: OSError) -> str:
+    """Why the system did not open a file by `open_own`, in words."""
+    return "it is a symbolic link; remove it" if error.errno == errno.ELOOP else str(error.strerror)
 
 
 def point(link: Path, target: Path) -> None:

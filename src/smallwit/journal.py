@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from smallwit.artifacts import open_own, why_not_opened
 from smallwit.errors import UserError
 
 _SYNC_SECONDS = 1.0
@@ -33,9 +34,9 @@ class Journal:
         self.places: dict[str, tuple[int, int]] = {}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = path.open("a+b")
+            self.file = open_own(path)
         except OSError as error:
-            raise UserError(f"{path}: cannot be written ({error.strerror}); name another place") from error
+            raise UserError(f"{path}: cannot be written ({why_not_opened(error)}); name another place") from error
         try:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from smallwit.artifacts import open_own, why_not_opened
 from smallwit.errors import UserError
 
 
@@ -16,9 +17,13 @@ def occupied(folder: Path, what: str) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
     except OSError as error:
         raise UserError(f"{what}: cannot be written ({error.strerror}); name a folder that you may write") from error
+    try:
+        lock = open_own(folder / ".lock")
+    except OSError as error:
+        why = f"{folder / '.lock'}: {why_not_opened(error)}"
+        raise UserError(f"{what}: cannot be written ({why}); name a folder that you may write") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,5 +1,6 @@
 """The folder of a run: who may work in it, and what lies where."""
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from smallwit.locks import occupied
 from smallwit.plan import Node, Plan
 
 FREE_BYTES = 200_000_000
+_OWN_LINKS = ("stages/*/artifact", f"stages/*/{METRICS}", "evaluation/*")
 _KEPT = ("checkpoints/step_*", "calls-*", "data/journals/*")
 
 
@@ -31,14 +33,23 @@ class RunFolder:
     def occupy(self) -> Iterator[None]:
         """Make the folder and keep other processes out of it. The lock goes with the process, however it ends.
 
-        Raises `UserError` if it cannot be written, is nearly full, or another process has it.
+        Raises `UserError` if it cannot be written, is nearly full, holds links, or another process has it.
         """
         with occupied(self.path, f"--run-dir {self.path}"):
+            self._refuse_links()
             self.store.mkdir(exist_ok=True)
             free = shutil.disk_usage(self.path).free
             if free < FREE_BYTES:
                 raise UserError(f"--run-dir {self.path}: only {free // 10**6} MB are free there; free some space")
             yield
+
+    def _refuse_links(self) -> None:
+        """Raises `UserError` for a link that is none of a run's own: what is written or deleted through it is
+        elsewhere. The run's folder itself, and those above it, may be links."""
+        for link in chain.from_iterable(map(_links, (self.store, self.stages, self.evaluation))):
+            if not any(link.relative_to(self.path).match(own) for own in _OWN_LINKS):
+                what = "is a symbolic link, and a run's folder holds none but its own"
+                raise UserError(f"{link}: {what}; put in its place what it points to, or remove it")
 
     def artifact(self, node: Node) -> Path:
         """Where a node's artifact is, or will be."""
@@ -111,6 +122,15 @@ class RunFolder:
         """Take away the sums of an earlier recipe: what stands in the folder now is not what they were made of."""
         for name in ("results.json", "report.html"):
             (self.path / name).unlink(missing_ok=True)
+
+
+def _links(top: Path) -> Iterator[Path]:
+    """The symbolic links among `top` and what is below it; none is followed."""
+    if top.is_symlink():
+        yield top
+        return
+    for folder, folders, files in os.walk(top):
+        yield from (path for name in (*folders, *files) if (path := Path(folder, name)).is_symlink())
 
 
 def _manifest_or_damage(folder: Path) -> dict[str, Any] | BrokenArtifact:

@@ -8,7 +8,8 @@ from collections import Counter
 from pathlib import Path
 from types import TracebackType
 
-from smallwit.artifacts import write_atomically
+from smallwit.artifacts import open_own, write_atomically
+from smallwit.errors import UserError
 from smallwit.evaluation.runner import Key, Row
 
 _log = logging.getLogger(__name__)
@@ -25,6 +26,8 @@ class SampleFile:
         self.path, self.sums = path, path.with_name(f".{path.stem}.sums")
         self.rows: dict[Key, Row] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
+        for file in (path, self.sums):
+            _refuse_link(file)
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         whole = [line for line in lines if line.endswith(b"\n")]
         kept = self._unchanged(whole)
@@ -32,7 +35,7 @@ class SampleFile:
             row = json.loads(line)
             self.rows.setdefault((row["id"], row["sample"]), row)
         self._rewrite(kept, changed=kept != lines)
-        self._file, self._sums = path.open("ab"), self.sums.open("ab")
+        self._file, self._sums = open_own(path), open_own(self.sums)
 
     def _unchanged(self, lines: list[bytes]) -> list[bytes]:
         if not self.sums.exists():
@@ -87,6 +90,12 @@ class SampleFile:
         lines = [_line(row).encode() for row in rows]
         self._rewrite(lines, changed=self.path.read_bytes() != b"".join(lines))
         return rows
+
+
+def _refuse_link(path: Path) -> None:
+    """Raises `UserError` for what is there and is no ordinary file: neither read nor replaced."""
+    if path.is_symlink() or path.exists() and not path.is_file():
+        raise UserError(f"{path}: is no ordinary file, such as an evaluation writes; remove it")
 
 
 def _line(row: Row) -> str:

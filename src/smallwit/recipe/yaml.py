@@ -7,11 +7,15 @@ recipes mean none of these, so numbers and truth values are read by the newer st
 import re
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import yaml
 
 from smallwit.errors import UserError
+
+MAX_CHARACTERS, MAX_NODES, MAX_DEPTH = 1_000_000, 20_000, 50
+"""What a text may hold: values and keys are counted as often as *aliases repeat them."""
 
 Place = tuple[str | int, ...]
 """Where a value stands: keys of mappings and positions in lists, from the top."""
@@ -59,7 +63,37 @@ class Lines:
 
 
 class _Loader(yaml.SafeLoader):
-    lines: Lines
+    def __init__(self, text: str, lines: Lines) -> None:
+        super().__init__(text)
+        self.lines = lines
+        self.open = 0
+        self.sizes: dict[int, tuple[int, int]] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+        """The next node, aliases put in their places. Refuses here, before anything goes through them, what is too
+        much: aliases of aliases double with each line."""
+        self.open += 1
+        if self.open > MAX_DEPTH:
+            raise UserError(f"{self.lines.where(self.line + 1)}: is nested too deeply for a recipe")
+        node = super().compose_node(parent, index)
+        assert node is not None
+        self.open -= 1
+        if id(node) not in self.sizes:
+            self.sizes[id(node)] = self.measured(node)
+        return node
+
+    def measured(self, node: yaml.Node) -> tuple[int, int]:
+        """How many nodes a composed node stands for, itself included, and how deeply they are nested."""
+        parts = node.value if isinstance(node, yaml.CollectionNode) else []
+        inside = chain.from_iterable(parts) if isinstance(node, yaml.MappingNode) else parts
+        # A node inside itself has no size yet; `check` refuses it.
+        sizes = [self.sizes.get(id(part), (1, 1)) for part in inside]
+        size, depth = 1 + sum(one for one, _ in sizes), 1 + max((deep for _, deep in sizes), default=0)
+        if depth > MAX_DEPTH:
+            raise self.refuse(node, "is nested too deeply for a recipe")
+        if size > MAX_NODES or len(self.sizes) > MAX_NODES:
+            raise self.refuse(node, f"holds more than {MAX_NODES:,} values, *aliases counted; a recipe needs fewer")
+        return size, depth
 
     def refuse(self, node: yaml.Node, what: str) -> UserError:
         return UserError(f"{self.lines.where(node.start_mark.line + 1)}: {what}")
@@ -132,12 +166,13 @@ def read_yaml(text: str, name: str) -> tuple[Any, Lines]:
 
     `name` is what messages call the text: a file, or `--set KEY=VALUE`.
     Raises `UserError` for a syntax error, a key given twice, a key that is
-    not a word, a value that contains itself.
+    not a word, a value that contains itself, a text that is too long, too deep or has too many values.
     """
     lines = Lines(name)
+    if len(text) > MAX_CHARACTERS:
+        raise UserError(f"{name}: has {len(text):,} characters, and a recipe may have {MAX_CHARACTERS:,}")
     try:
-        loader = _Loader(text)
-        loader.lines = lines
+        loader = _Loader(text, lines)
         node = loader.get_single_node()
         if node is None:
             return None, lines

@@ -11,6 +11,9 @@ from smallwit.verify.math_units import is_unit
 from smallwit.verify.numbers import read_number
 
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\[\\{}]|[{}]")
+_NESTED = 8
+"""Of boxes in each other so many are listed: the contents of all of them would be quadratic in the length."""
+
 _HASHES = re.compile(r"^[ \t]*####[ \t]*([-+$£€.0-9\\].{0,200})$", re.MULTILINE)
 _LIST_ITEM = re.compile(r"[0-9]+[.)]\s+\S")
 _MARKER = re.compile(r"answer[*_ ]{0,4}(?:\bis\b|:)[*_: ]{0,4}", re.IGNORECASE)
@@ -78,11 +81,12 @@ def extract(response: str) -> Extraction | None:
 
 
 def boxed(text: str) -> list[str]:
-    r"""The stripped contents of all closed `\boxed{...}` and `\fbox{...}`, in the order in which they close.
+    r"""The stripped contents of closed `\boxed{...}` and `\fbox{...}`, in the order in which they close.
 
-    A box inside a box is part of the outer one and is listed before it; a box that is never closed is not listed.
+    A box inside a box is part of the outer one and is listed before it, unless it lies in `_NESTED` others or more; a
+    box that is never closed is not listed.
     """
-    found: list[str] = []
+    spans: list[tuple[int, int]] = []
     stack: list[int | None] = []
     for match in _BRACES.finditer(text):
         token = match[0]
@@ -91,10 +95,23 @@ def boxed(text: str) -> list[str]:
         elif token == "}":
             start = stack.pop() if stack else None
             if start is not None:
-                found.append(text[start : match.start()].strip())
+                spans.append((start, match.start()))
         elif token[-1] == "{" and len(token) > 2:
             stack.append(match.end())
-    return found
+    return [text[start:end].strip() for start, end in _outer(spans)]
+
+
+def _outer(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The spans that lie in fewer than `_NESTED` others, in their order, which is that of their ends."""
+    kept = []
+    around: list[int] = []
+    for start, end in reversed(spans):
+        while around and around[-1] > end:
+            around.pop()
+        if len(around) < _NESTED:
+            kept.append((start, end))
+        around.append(start)
+    return kept[::-1]
 
 
 def _hash_line(text: str) -> str | None:
