@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+from smallwit.artifacts import write_sealed
 from smallwit.evaluation.statistics import mean_interval, paired_comparison
 
 TASKS = ("wordmath", "algebra", "functions")
@@ -112,7 +113,7 @@ def make_run(folder: Path, n: int = 40, steps: int = 60, models: Iterable[str] =
         ],
     }
     (folder / "results.json").write_text(json.dumps(results))
-    (folder / "ledger.json").write_text(json.dumps({"schema": 1, "stages": stages, "hosts": []}))
+    write_sealed(folder / "ledger.json", {"schema": 1, "stages": stages, "hosts": []})
     (folder / "recipe.resolved.yaml").write_text("name: quickstart\nseed: 0\nstages:\n  - name: sft\n")
     return folder
 
@@ -156,7 +157,12 @@ def read(folder: Path) -> dict[str, Any]:
 def change(folder: Path, name: str, edit: Any) -> None:
     data = json.loads((folder / name).read_text())
     edit(data)
-    (folder / name).write_text(json.dumps(data))
+    data.pop("sum", None)
+    (write_sealed if name == "ledger.json" else write)(folder / name, data)
+
+
+def write(path: Path, data: Any) -> None:
+    path.write_text(json.dumps(data))
 
 
 class Page(HTMLParser):

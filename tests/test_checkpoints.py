@@ -1,6 +1,7 @@
 """The same seed gives the same weights, bit for bit, whether or not training was interrupted."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -167,6 +168,24 @@ def test_a_step_is_logged_before_it_is_saved(tmp_path: Path) -> None:
     assert [metrics["step"] for metrics in log] == [saved[1]["step"]]
 
 
+def test_a_checkpoint_brings_back_the_log_that_it_was_saved_with(tmp_path: Path) -> None:
+    """Changed, or lost with the power, behind its back."""
+    checkpoints = Checkpoints(tmp_path, "key")
+    checkpoints.log.write_text('{"step": 1, "loss": 2.5}\n')
+    checkpoints.save(1, {}, {"step": 1})
+    checkpoints.log.write_text('{"step": 1, "loss": 0.5}\n')
+    again = Checkpoints(tmp_path, "key")
+    assert again.load() is not None
+    assert again.logged == b'{"step": 1, "loss": 2.5}\n'
+
+
+def test_a_loss_that_is_no_number_is_logged_as_null(tmp_path: Path) -> None:
+    trainer = joint_trainer()
+    reporter = Reporter(progress=lambda share, text: None, say=lambda text: None, stopping=lambda: False)
+    _MetricsLog(tmp_path / "log", trainer, reporter).write({"step": 1, "loss": math.nan, "grad_norm": math.inf})
+    assert (tmp_path / "log").read_text() == '{"step": 1, "loss": null, "grad_norm": null}\n'
+
+
 def test_best_weights_survive_an_interruption(tmp_path: Path) -> None:
     whole, resumed = joint_trainer(), joint_trainer()
     run(whole, tmp_path / "whole")
@@ -324,7 +343,6 @@ def test_the_log_goes_back_to_the_checkpoint_and_says_what_it_lacks(
 ) -> None:
     heard: list[str] = []
     reporter = Reporter(progress=lambda share, text: None, say=heard.append, stopping=lambda: False)
-    (tmp_path / "log").write_bytes(log)
-    _MetricsLog(tmp_path / "log", joint_trainer(), reporter).rewind(2)
+    _MetricsLog(tmp_path / "log", joint_trainer(), reporter).rewind(2, log)
     assert [json.loads(line)["step"] for line in (tmp_path / "log").read_text().splitlines()] == kept
     assert heard == [f"its log is damaged and {what} before the checkpoint" for what in said]

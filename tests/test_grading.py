@@ -68,6 +68,15 @@ def test_rows_come_back_in_order_with_a_verdict_each(tmp_path: Path) -> None:
     assert json.loads(summary_path(out).read_text())["reasons"] == {"correct": 4, "wrong": 2}
 
 
+def test_a_number_that_is_none_is_written_as_null(tmp_path: Path) -> None:
+    row = '{"id": 1, "gold": "5", "response": "5", "seen": [NaN, {"most": -Infinity}], "t": 1e999}\n'
+    (tmp_path / "in.jsonl").write_text(row)
+    grade_math_file(tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    (graded,) = (json.loads(line, parse_constant=pytest.fail) for line in (tmp_path / "out.jsonl").open())
+    assert (graded["seen"], graded["t"], graded["score"]) == ([None, {"most": None}], None, 1.0)
+    assert grade_math_file(tmp_path / "in.jsonl", tmp_path / "out.jsonl").rows == 1, "and is found again"
+
+
 @pytest.mark.slow
 def test_code_rows_in_every_form(tmp_path: Path) -> None:
     source, out = write(tmp_path / "in.jsonl", CODE), tmp_path / "out.jsonl"
@@ -163,6 +172,14 @@ def test_a_file_that_is_something_else_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="in the way"):
         grade_math_file(source, out)
     assert summary_path(out).read_text() == "my notes"
+
+
+def test_an_output_that_is_refused_leaves_no_file(tmp_path: Path) -> None:
+    source, out = write(tmp_path / "in.jsonl", MATH), tmp_path / "out.jsonl"
+    summary_path(out).write_text("notes")
+    with pytest.raises(UserError, match="is in the way"):
+        grade_math_file(source, out)
+    assert not out.exists()
 
 
 def test_only_one_process_writes_a_file(tmp_path: Path) -> None:
@@ -271,6 +288,8 @@ def test_the_command_exits_with_2_for_the_users_mistakes(tmp_path: Path, capsys:
         ["math", str(source), str(tmp_path / "out")],
         ["math", str(tmp_path / "none"), str(tmp_path / "out")],
         ["maths", "a", "b"],
+        ["math", "x" * 300, str(tmp_path / "out")],
+        ["math", str(source), "x" * 300],
         ["math", "a"],
         ["math", "a", "b", "--workers", "0"],
         ["math", "a", "b", "--timeout", "soon"],

@@ -1,6 +1,5 @@
 """What of a recipe is computed again after a change, and what is not."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import pytest
 
 import pipeline_recipes as micro
 from pipeline_recipes import MEASURED, RECIPE, SHORT, STAGES, TASK, Ran, evaluations
+from smallwit.artifacts import read_sealed, write_sealed
 from smallwit.pipeline import StageFailed
 from smallwit.report.load import load_run
 
@@ -158,12 +158,12 @@ class TestCache:
         self, again: Callable[..., Ran], finished: Ran, tmp_path: Path
     ) -> None:
         ledger = tmp_path / "run" / "ledger.json"
-        content = json.loads(ledger.read_text())
+        content = read_sealed(ledger)
         content["attempts"].append(
             {"seconds": 100.0, "peak_memory_gb": 7.0, "computed": content["attempts"][0]["computed"][:1]}
         )
         content["attempts"].append({"seconds": 900.0, "peak_memory_gb": 9.0, "computed": ["of another recipe"]})
-        ledger.write_text(json.dumps(content))
+        write_sealed(ledger, content)
         results = again().results
         assert results["seconds"] == pytest.approx(finished.results["seconds"] + 100)
         assert results["peak_memory_gb"] == 7.0

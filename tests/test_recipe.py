@@ -160,6 +160,7 @@ class TestKeysAndTypes:
             ("lr: 1e-3", "betas: [1, 1, 1]", "stages[0].optimizer.betas must have at most 2 items; got 3"),
             ("name: walk", "name: 7", "name must be text; got the number 7"),
             ("name: walk", "name: a/b", "name must be made of letters, digits, '.', '_' and '-'"),
+            ("name: walk", "name: " + 101 * "x", "name must be made of letters, digits, '.', '_' and '-'"),
             ("name: walk", "name: walk\ndevice: gpu", "device must be one of auto, cpu, cuda, mps; got the text 'gpu'"),
             ("{vocabulary: 300}", "300", "tokenizer must be a section with keys; got the number 300"),
             ("hidden: 32, ", "", "models.small.new needs a key 'hidden'"),

@@ -210,6 +210,7 @@ def test_ungraded_samples_are_neither_right_nor_part_of_a_ratio(odd_run: Path) -
     [
         ("results.json", None, "results.json: cannot be read"),
         ("ledger.json", "{", "ledger.json: not JSON"),
+        ("ledger.json", '{"schema": 1, "stages": []}', "ledger.json: not JSON as it was written"),
         ("results.json", '{"schema": 2}', "not of schema 1"),
         ("recipe.resolved.yaml", None, "recipe.resolved.yaml: cannot be read"),
     ],

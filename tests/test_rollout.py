@@ -10,6 +10,7 @@ from scipy import stats
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from smallwit.errors import UserError
 from smallwit.rollout.engine import Completion, Sampling
 from smallwit.rollout.local import LocalEngine
 from tiny import own_attention, random_tokens, tiny_model
@@ -227,6 +228,16 @@ def test_padded_rows_are_never_sampled_and_have_no_probability() -> None:
         for completion in completions:
             assert completion.tokens[0] < ROWS
             assert completion.log_probs[0] == pytest.approx(float(log_probs[completion.tokens[0]]), abs=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_model_that_computes_no_numbers_is_refused(temperature: float) -> None:
+    """Greedy, it says the same token for ever, which would be measured as a score of 0."""
+    model = tiny_model(rows=ROWS, seed=0)
+    with torch.no_grad():
+        next(model.parameters())[5] = torch.nan
+    with pytest.raises(UserError, match="computes numbers that are not finite"):
+        engine_for(model).generate([[1, 2], [5, 2]], Sampling(temperature, 4, ()), [1, 2])
 
 
 def test_empty_prompt_is_refused() -> None:

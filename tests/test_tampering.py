@@ -8,11 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from smallwit.artifacts import BrokenArtifact, publish, read_manifest
+from report_run import change, make_run
+from smallwit.artifacts import BrokenArtifact, content_key, publish, read_manifest
+from smallwit.contacts import HostLog
 from smallwit.data.dataset import read_dataset
 from smallwit.errors import UserError
+from smallwit.evaluation.folder import admit
 from smallwit.evaluation.sample_file import SampleFile
 from smallwit.journal import Journal
+from smallwit.ledger import Ledger
+from smallwit.report.load import load_run
 from smallwit.training.checkpoint import Checkpoints
 from tampering import KINDS, damaged
 
@@ -103,6 +108,34 @@ def test_a_line_that_changes_while_it_is_used_is_refused(tmp_path: Path) -> None
             journal["a"]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["ledger.json", "lookups.json", "stages/00-sft/hosts.json"])
+def test_changed_costs_of_a_run_are_named(name: str, kind: str, tmp_path: Path) -> None:
+    source = random.Random(f"{name} {kind}")
+    for number in range(OFFSETS):
+        run = tmp_path / str(number)
+        HostLog(run / "lookups.json", lambda: {"hub": {"connections": 1}}).write()
+        HostLog(run / "stages/00-sft/hosts.json", lambda: {"server": {"requests": 25, "bytes_sent": 3000}}).write()
+        ledger = Ledger(run / "ledger.json")
+        ledger.begin("key")
+        ledger.note(1.5)
+        ledger.write([])
+        Ledger(run / "ledger.json")
+        damaged(run / name, source, kind)
+        with pytest.raises(UserError, match=f"{run / name}: .*delete it"):
+            Ledger(run / "ledger.json")
+
+
+def test_results_that_are_not_those_of_the_ledger_are_refused(tmp_path: Path) -> None:
+    run = make_run(tmp_path, n=2, steps=2, models=("sft",))
+    results = json.loads((run / "results.json").read_text())
+    change(run, "ledger.json", lambda ledger: ledger.update(results=content_key(results)))
+    load_run(run)
+    change(run, "results.json", lambda results: results["models"][0].update(training_flops=-1.0))
+    with pytest.raises(UserError, match=r"results\.json: was changed since it was written"):
+        load_run(run)
+
+
 def _write(target: Path, rows: str) -> None:
     (target / "train-00000-of-00001.jsonl").write_text(rows)
 
@@ -141,6 +174,15 @@ def test_changed_samples_of_an_evaluation_under_way_are_said_and_measured_again(
         assert all(row in rows for row in kept)
         ends_between_lines = path.read_bytes() in [whole[: i + 1] for i, byte in enumerate(whole) if byte == 10]
         assert str(path) in caplog.text or ends_between_lines or kind == "cut"
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", '{"protocols": {}, "model": 7}', '{"protocols": 1, "model": {}}', 2000 * "["]
+)
+def test_a_protocol_beside_samples_that_is_none_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "protocol.json").write_text(content)
+    with pytest.raises(UserError, match=r"protocol\.json: is not what `smallwit eval` writes; delete it"):
+        admit(tmp_path, {"reference": "m", "identity": "k"}, {})
 
 
 def test_samples_without_sums_are_taken_and_that_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.table import Table
 
-from report_run import make_run
+from report_run import change, make_run
 from smallwit.cli import main
 from smallwit.data.card import card
 from smallwit.data.inspect import Inspection
@@ -124,7 +124,8 @@ def test_the_report_and_its_table_obey_nothing(tmp_path: Path) -> None:
     text = json.dumps(hostile)[1:-1]
     for name in ("results.json", "ledger.json"):
         whole = (run / name).read_text()
-        (run / name).write_text(whole.replace('"wordmath"', f'"wordmath{text}"').replace('"sft"', f'"sft{text}"'))
+        changed = whole.replace('"wordmath"', f'"wordmath{text}"').replace('"sft"', f'"sft{text}"')
+        change(run, name, lambda data, changed=changed: data.update(json.loads(changed)))
     for file in run.glob("evaluation/*/*.jsonl"):
         rows = [json.loads(line) for line in file.read_text().splitlines()]
         for row in rows:

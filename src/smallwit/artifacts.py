@@ -130,6 +130,27 @@ def write_atomically(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def write_sealed(path: Path, data: dict[str, Any]) -> None:
+    """Replace a JSON file in one step; it bears a sum of what it holds."""
+    write_atomically(path, json.dumps(data | {"sum": content_key(data)}, indent=1, allow_nan=False))
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What `write_sealed` has written. Raises `ValueError` when it was changed since, and `OSError`."""
+    data = read_json(path.read_bytes())
+    if not isinstance(data, dict) or data.pop("sum", None) != content_key(data):
+        raise ValueError("its sum differs from its content")
+    return data
+
+
+def read_json(text: str | bytes) -> Any:
+    """The data of a JSON text. Raises `ValueError` for whatever is none, too deeply nested among it."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("is nested too deeply") from error
+
+
 def open_own(path: Path) -> BinaryIO:
     """Open, or make, a file to append to and to read. What is there stays as it is.
 

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from smallwit import __version__, commands
 from smallwit.errors import UserError
+from smallwit.given import path_of
 from smallwit.nearest import hint
 from smallwit.signs import spell_output
 from smallwit.visible import guard_log, say
@@ -42,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if unknown:
             options = [word for word in arguments.options if word.startswith("--")]
             raise UserError(f"unknown argument '{unknown[0]}'; {hint(unknown[0].split('=')[0], options, 'options')}")
+        for name, value in vars(arguments).items():
+            if isinstance(value, Path):
+                setattr(arguments, name, path_of(value))
         return arguments.command(arguments)
     except UserError as error:
         say(f"smallwit: {' '.join(str(error).split())}", sys.stderr)

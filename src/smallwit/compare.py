@@ -12,6 +12,7 @@ from smallwit.errors import UserError
 from smallwit.evaluation.comparison import Comparison, Outcome, compare_tasks
 from smallwit.evaluation.scores import Row
 from smallwit.evaluation.stored import StoredEvaluation, common_rows, comparable, read_evaluation
+from smallwit.jsonl import json_line
 from smallwit.report.comparison import few, print_comparison
 
 
@@ -43,7 +44,7 @@ def compare(
         about = {"schema": 1, "a": a, "b": b, "notes": pair.notes, "comparisons": [c.as_json() for c in everything]}
         _write(json_out, json.dumps(about, indent=1, ensure_ascii=False) + "\n", "--json")
     if problems_out:
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for found in tasks for row in _problem_rows(found, pair))
+        lines = (json_line(row) + "\n" for found in tasks for row in _problem_rows(found, pair))
         _write(problems_out, "".join(lines), "--problems")
 
 

@@ -5,7 +5,6 @@ Hugging Face hub, is seen by an audit hook (PEP 578) as a name that was looked u
 (`lookups.json`). Native code, of ours only hf-xet, is not seen by it.
 """
 
-import json
 import os
 import sys
 import time
@@ -14,7 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from smallwit.artifacts import write_atomically
+from smallwit.artifacts import read_sealed, write_sealed
+from smallwit.errors import UserError
 from smallwit.offline import is_local_host
 
 REQUESTS_FILE, LOOKUPS_FILE = "hosts.json", "lookups.json"
@@ -75,9 +75,19 @@ class HostLog:
         now = added([self.counts()])
         news = added([now, _negative(self.told)])
         if any(any(counts.values()) for counts in news.values()):
-            before: Counts = json.loads(self.path.read_text()) if self.path.is_file() else {}
-            write_atomically(self.path, json.dumps(added([before, news]), indent=1))
+            before = _read(self.path) if self.path.is_file() else {}
+            write_sealed(self.path, {"hosts": added([before, news])})
         self.told, self.written = now, time.monotonic()
+
+
+def _read(path: Path) -> Counts:
+    """Raises `UserError` when the file was changed since it was written."""
+    try:
+        hosts: Counts = read_sealed(path)["hosts"]
+    except (ValueError, KeyError) as error:
+        what = "was changed since it was written"
+        raise UserError(f"{path}: {what}; delete it, only counts of requests are lost") from error
+    return hosts
 
 
 def _negative(counts: Counts) -> Counts:
@@ -86,11 +96,14 @@ def _negative(counts: Counts) -> Counts:
 
 def contacted(run: Path) -> list[dict[str, Any]]:
     """For each stage of a run, and the run itself (stage ""), the hosts: `requests` (`failed` of them), `bytes_sent`
-    and `bytes_received`, or only `connections` where no more is known."""
+    and `bytes_received`, or only `connections` where no more is known.
+
+    Raises `UserError` when a file of them was changed since it was written.
+    """
     rows = []
     for file in sorted(
         [*run.glob(f"stages/*/{REQUESTS_FILE}"), *run.glob(LOOKUPS_FILE), *run.glob(f"stages/*/{LOOKUPS_FILE}")]
     ):
         stage = file.parent.name.partition("-")[2] if file.parent != run else ""
-        rows += [{"stage": stage, "host": host} | counts for host, counts in json.loads(file.read_text()).items()]
+        rows += [{"stage": stage, "host": host, **counts} for host, counts in _read(file).items()]
     return rows

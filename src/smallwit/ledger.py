@@ -1,12 +1,11 @@
 """What a run cost, stage by stage, and the wall time of the attempts that made it."""
 
-import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from smallwit.artifacts import write_atomically
+from smallwit.artifacts import content_key, read_sealed, write_sealed
 from smallwit.contacts import LOOKUPS_FILE, HostLog, contacted, lookups
 from smallwit.errors import UserError
 
@@ -33,15 +32,17 @@ class Ledger:
     """`ledger.json` of a run: the stages' costs, what each sent to which host, each attempt's wall time and memory."""
 
     def __init__(self, path: Path) -> None:
-        """`path` is in the run's folder. Raises `UserError` when the file is there and is no ledger."""
+        """`path` is in the run's folder. Raises `UserError` when the file is there and is no ledger, or was changed."""
         self.path = path
         self.lookups = HostLog(path.parent / LOOKUPS_FILE, lookups)
         self.attempts: list[dict[str, Any]] = []
         if path.is_file():
             try:
-                self.attempts = json.loads(path.read_text()).get("attempts", [])
-            except (ValueError, AttributeError) as error:
-                raise UserError(f"{path}: is not a ledger; delete it, only the times in it are lost") from error
+                self.attempts = read_sealed(path)["attempts"]
+            except (ValueError, KeyError) as error:
+                what = "is not a ledger, or was changed since it was written"
+                raise UserError(f"{path}: {what}; delete it, only the times in it are lost") from error
+        contacted(path.parent)
         self.started = self.written = time.monotonic()
         self.attempt: dict[str, Any] = {"seconds": 0.0, "peak_memory_gb": 0.0, "computed": []}
 
@@ -65,12 +66,12 @@ class Ledger:
         counted = [a for a in [*self.attempts, self.attempt] if keys & set(a["computed"])]
         return sum(a["seconds"] for a in counted), max((a["peak_memory_gb"] for a in counted), default=0.0)
 
-    def write(self, entries: list[Entry]) -> None:
-        """Write the file in one step."""
+    def write(self, entries: list[Entry], results: dict[str, Any] | None = None) -> None:
+        """Write the file in one step; with `results`, it tells whether results.json is still what it was."""
         attempts = [*self.attempts, *([self.attempt] if self.attempt["computed"] else [])]
         stages = [asdict(entry) for entry in entries]
         self.lookups.write()
         hosts = contacted(self.path.parent)
         data = {"schema": 1, "stages": stages, "hosts": hosts, "attempts": attempts}
-        write_atomically(self.path, json.dumps(data, indent=1))
+        write_sealed(self.path, data | ({"results": content_key(results)} if results is not None else {}))
         self.written = time.monotonic()

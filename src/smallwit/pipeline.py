@@ -14,6 +14,7 @@ from smallwit.artifacts import METRICS, disk_trouble, read_manifest, write_atomi
 from smallwit.budget import declared_flops, paid_stages, remaining_flops
 from smallwit.device import cores, resolve_device, resolve_dtype
 from smallwit.errors import UserError
+from smallwit.jsonl import finite
 from smallwit.ledger import Entry, Ledger
 from smallwit.plan import Node, Plan, make_plan
 from smallwit.processes import (
@@ -132,12 +133,19 @@ def _stages_alone(
     return [(name, conductor.folder.artifact(nodes[name]), conductor.manifests[name]) for name in stages]
 
 
+def _resolved(run_dir: Path) -> Path:
+    try:
+        return run_dir.resolve()
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"--run-dir {run_dir}: is none that can be found ({error}); name another folder") from error
+
+
 @contextmanager
 def _at_work(
     recipe: Recipe, base: Path, run_dir: Path, data_dir: Path | None, console: Console
 ) -> Iterator["Conductor"]:
     """The conductor of a recipe, in a run's folder that is its own meanwhile."""
-    folder = RunFolder(run_dir.resolve())
+    folder = RunFolder(_resolved(run_dir))
     try:
         with folder.occupy(), terminable():
             device = resolve_device(recipe.device)
@@ -326,7 +334,6 @@ class Conductor:
 
     def finish(self) -> dict[str, Any]:
         """Write the ledger and `results.json`."""
-        self.ledger.write(self._entries())
         seconds, memory = self.ledger.totals({node.key for node in self.plan.nodes.values()})
         costs = {
             name: {
@@ -341,7 +348,9 @@ class Conductor:
             "seconds": seconds,
             "peak_memory_gb": memory,
         }
-        write_atomically(self.folder.path / "results.json", json.dumps(results, indent=1))
+        results = finite(results)
+        self.ledger.write(self._entries(), results)
+        write_atomically(self.folder.path / "results.json", json.dumps(results, indent=1, allow_nan=False))
         return results
 
     def _validations(self) -> dict[str, float]:

@@ -9,6 +9,7 @@ from smallwit.data.asking import Call, asker_of, chunks
 from smallwit.data.generate import prompt_of, sample_seed
 from smallwit.data.step import Context, problem_of
 from smallwit.data.verify import golden, problem_groups
+from smallwit.jsonl import json_line
 from smallwit.recipe.generation import Difficulty, Template
 from smallwit.rows import Row
 
@@ -90,7 +91,7 @@ def easy_to_hard(rows: Iterator[Row], context: Context) -> Iterator[Row]:
     with tempfile.TemporaryFile("w+b", dir=context.build) as file:
         for row in rows:
             keys.append((-row["pass_rate"], len(_answer(row)), file.tell()))
-            file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            file.write(json_line(row).encode() + b"\n")
         for _, _, place in sorted(keys):
             file.seek(place)
             yield json.loads(file.readline())

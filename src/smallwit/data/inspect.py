@@ -19,6 +19,7 @@ from smallwit.data.step import Context, Resources, texts
 from smallwit.data.suites import benchmarks
 from smallwit.data.turns import readable
 from smallwit.errors import UserError
+from smallwit.given import path_of
 from smallwit.recipe.data import DataStepSpec, Decontaminate, Deduplicate
 from smallwit.rows import Row
 from smallwit.terminal import Terminal
@@ -105,10 +106,10 @@ def inspect(folder: Path, tokenizer: "PreTrainedTokenizerBase | None", data_dir:
 
 def dataset_folder(name: str) -> Path:
     """The folder that DATASET names, itself or as `runs/NAME:STAGE`. Raises `UserError` if there is none."""
-    folder = Path(name)
+    folder = path_of(name)
     run, colon, stage = name.rpartition(":")
     if not folder.is_dir() and colon:
-        made = sorted(Path(run).glob(f"stages/*-{stage}/artifact"))
+        made = sorted(path_of(run).glob(f"stages/*-{stage}/artifact"))
         if made:
             return made[0].resolve()
     if not folder.is_dir():

@@ -1,6 +1,5 @@
 """What a step of a dataset's construction is: rows in, rows out, and an account of every row that it dropped."""
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +13,7 @@ from smallwit.data.personal import Finding, findings
 from smallwit.data.turns import asked_and_answered, tools_text, turn_text
 from smallwit.errors import UserError
 from smallwit.journal import Journal
+from smallwit.jsonl import json_line
 from smallwit.rows import Row
 from smallwit.tasks.base import Problem, Task
 
@@ -134,7 +134,7 @@ class Context:
             path = self.build / what / f"{self.name}.jsonl"
             path.parent.mkdir(parents=True, exist_ok=True)
             file = self._side_files[what] = path.open("w", encoding="utf-8")
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        file.write(json_line(row) + "\n")
 
     def note(self, key: str, value: Any) -> None:
         """A figure of the step (JSON data) for the card and the manifest."""

@@ -1,6 +1,5 @@
 """The last step: every row into the split that its problem belongs to, in shards of a fixed size."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from smallwit.data.normalise import squeezed, text_hash
 from smallwit.data.step import Context, texts
 from smallwit.data.turns import TEXT_FIELDS
 from smallwit.errors import UserError
+from smallwit.jsonl import json_line
 from smallwit.recipe.data import ROW_COLUMNS, Write
 from smallwit.rows import Row
 
@@ -91,7 +91,7 @@ class _JsonlFile:
         self.file = path.open("w", encoding="utf-8")
 
     def write(self, row: Row) -> None:
-        self.file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        self.file.write(json_line(row) + "\n")
 
     def close(self) -> None:
         self.file.close()

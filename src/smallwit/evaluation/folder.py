@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from smallwit.artifacts import write_atomically
+from smallwit.artifacts import read_json, write_atomically
 from smallwit.errors import UserError
 from smallwit.evaluation.protocol import Protocol, differences
 
 SCHEMA = 1
+_OF_MODEL = ("identity", "reference")
 
 
 def admit(folder: Path, model: Mapping[str, str], protocols: Mapping[str, Protocol]) -> None:
@@ -22,7 +23,7 @@ def admit(folder: Path, model: Mapping[str, str], protocols: Mapping[str, Protoc
         "protocols": {name: p.as_json() for name, p in protocols.items()},
     }
     if path.is_file():
-        old = _read(path)
+        old = _read(path, "protocols")
         if old["model"]["identity"] != model["identity"]:
             raise UserError(
                 f"{folder}: holds samples of {old['model']['reference']}, which is not the model {model['reference']} "
@@ -41,14 +42,18 @@ def admit(folder: Path, model: Mapping[str, str], protocols: Mapping[str, Protoc
 def write_scores(folder: Path, model: Mapping[str, str], scores: Mapping[str, Any]) -> None:
     """Write `scores.json`: by task, with those that are there of other tasks."""
     path = folder / "scores.json"
-    old = _read(path)["scores"] if path.is_file() else {}
+    old = _read(path, "scores")["scores"] if path.is_file() else {}
     data = {"schema": SCHEMA, "model": dict(model), "scores": old | dict(scores)}
     write_atomically(path, json.dumps(data, indent=1, ensure_ascii=False))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, key: str) -> dict[str, Any]:
     try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: is not what `smallwit eval` writes; name another folder by --out") from error
-    return data
+        data = read_json(path.read_bytes())
+        if not isinstance(data[key], dict) or not all(isinstance(data["model"][name], str) for name in _OF_MODEL):
+            raise ValueError(f"{key} is of another type")
+    except (ValueError, KeyError, TypeError) as error:
+        what = "is not what `smallwit eval` writes"
+        raise UserError(f"{path}: {what}; delete it with the samples beside it, or name another folder") from error
+    found: dict[str, Any] = data
+    return found

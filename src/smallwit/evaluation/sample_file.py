@@ -11,6 +11,7 @@ from types import TracebackType
 from smallwit.artifacts import open_own, write_atomically
 from smallwit.errors import UserError
 from smallwit.evaluation.runner import Key, Row
+from smallwit.jsonl import json_line
 
 _log = logging.getLogger(__name__)
 
@@ -94,12 +95,12 @@ class SampleFile:
 
 def _refuse_link(path: Path) -> None:
     """Raises `UserError` for what is there and is no ordinary file: neither read nor replaced."""
-    if path.is_symlink() or path.exists() and not path.is_file():
+    if path.is_symlink() or (path.exists() and not path.is_file()):
         raise UserError(f"{path}: is no ordinary file, such as an evaluation writes; remove it")
 
 
 def _line(row: Row) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
+    return json_line(row) + "\n"
 
 
 def _sum(line: bytes) -> bytes:

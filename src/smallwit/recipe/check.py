@@ -28,7 +28,7 @@ from smallwit.recipe.schema import (
 )
 from smallwit.recipe.yaml import Lines
 
-NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
+NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
 
 
 def check_recipe(
@@ -93,7 +93,7 @@ class _Check:
         for section, given in (("tasks", self.recipe.tasks), ("models", self.recipe.models)):
             for name in given:
                 if not re.fullmatch(NAME, name):
-                    rule = "letters, digits, '.', '_' and '-', a letter or digit first"
+                    rule = "letters, digits, '.', '_' and '-', a letter or digit first, 100 at most"
                     raise self.refuse(f"the name '{name}' in {section} must be made of {rule}", section, name)
         seen: dict[str, str] = {name: f"model '{name}'" for name in self.recipe.models}
         for index, stage in enumerate(self.recipe.stages):

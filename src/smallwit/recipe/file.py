@@ -218,7 +218,7 @@ def _message(
         case "value_error":
             return f"{where}: {name}: {context['error']}{lines.changes(*place)}"
         case "string_pattern_mismatch":
-            rule = "letters, digits, '.', '_' and '-', a letter or digit first"
+            rule = "letters, digits, '.', '_' and '-', a letter or digit first, 100 at most"
             return f"{where}: {name} must be made of {rule}; got {came}"
         case "too_short" | "too_long":
             bound = (

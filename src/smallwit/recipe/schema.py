@@ -139,7 +139,7 @@ class Selection(Section):
 
 
 class StageBase(Section):
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")
     threads: PositiveInt | None = None
 
 
@@ -321,7 +321,7 @@ class Comparison(Section):
 class Recipe(Section):
     """The whole path. `tasks` maps a name to its options; `class: file.py:ClassName` names a task of the user's own."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")
     seed: int = Field(default=0, ge=0, lt=2**31)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from smallwit.artifacts import content_key, read_json, read_sealed
 from smallwit.errors import UserError
 
 Row = dict[str, Any]
@@ -36,10 +37,14 @@ class Run:
 def load_run(path: Path) -> Run:
     """Read the run folder at `path`.
 
-    Raises `UserError` if results.json, ledger.json or recipe.resolved.yaml is missing or cannot be read. A stage
-    without metrics (cached, or only evaluated) and lines that are no JSON are stated in what comes back, not errors.
+    Raises `UserError` if results.json, ledger.json or recipe.resolved.yaml is missing, cannot be read or was changed.
+    A stage without metrics (cached, or only evaluated) and lines that are no JSON are stated in what comes back, not
+    errors.
     """
-    run = Run(path, _read_json(path / "results.json"), _read_json(path / "ledger.json"), _read_recipe(path))
+    results, ledger = _read_json(path / "results.json"), _read_json(path / "ledger.json", sealed=True)
+    if ledger.get("results", content_key(results)) != content_key(results):
+        raise UserError(f"{path / 'results.json'}: was changed since it was written; run the recipe again")
+    run = Run(path, results, ledger, _read_recipe(path))
     folders = {folder.name.partition("-")[2] or folder.name: folder for folder in sorted(path.glob("stages/*"))}
     cached = {stage["name"]: stage["cached"] for stage in run.ledger["stages"]}
     for name in [*cached, *(name for name in folders if name not in cached)]:
@@ -60,13 +65,15 @@ def _stage_metrics(name: str, folder: Path | None, cached: bool, run: Run) -> St
     return StageMetrics(name, rows, "" if rows else f"{name}: metrics.jsonl holds no step")
 
 
-def _read_json(file: Path) -> Mapping[str, Any]:
+def _read_json(file: Path, *, sealed: bool = False) -> Mapping[str, Any]:
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
+        value = read_sealed(file) if sealed else read_json(file.read_bytes())
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror}); a report needs a finished run") from error
     except ValueError as error:
-        raise UserError(f"{file}: not JSON ({error}); run the recipe again to write it anew") from error
+        raise UserError(
+            f"{file}: not JSON as it was written ({error}); run the recipe again to write it anew"
+        ) from error
     if not isinstance(value, dict) or value.get("schema") != 1:
         raise UserError(f"{file}: not of schema 1, which is the one this version reads; run the recipe again")
     return value

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from smallwit.errors import UserError
 from smallwit.models.attention import RowLayout, require_attention, row_layout
 from smallwit.models.build import is_stateful
 from smallwit.models.head import output_head
@@ -116,6 +117,7 @@ class LocalEngine:
         for step in range(written.longest):
             uniform = None if draws is None else draws[live.cpu(), step]
             chosen, log_probs = choose(logits, sampling, uniform, seen)
+            _require_finite(states, logits.gather(1, chosen[:, None]))
             written.add(live, step, chosen, log_probs)
             alive = ~written.closed[live]
             remaining = int(alive.sum())
@@ -128,7 +130,8 @@ class LocalEngine:
                 cache.select(rows)
                 live, chosen, lengths, layout = live[rows], chosen[rows], lengths[rows], layout.select(rows)
                 seen = None if seen is None else seen[rows]
-            logits = head.logits(self._forward(chosen[:, None], (lengths + step)[:, None], cache, layout)[:, -1])
+            states = self._forward(chosen[:, None], (lengths + step)[:, None], cache, layout)[:, -1]
+            logits = head.logits(states)
 
     def _prefill(self, prompts: list[tuple[int, ...]], cache: RolloutCache) -> Tensor:
         """Return the hidden states `[B, H]` of each prompt's last token."""
@@ -155,6 +158,16 @@ class LocalEngine:
                 input_ids=tokens, position_ids=positions, past_key_values=cache, use_cache=True
             ).last_hidden_state
         return states
+
+
+def _require_finite(states: Tensor, chosen: Tensor) -> None:
+    """Raises `UserError` where the last hidden states, or the logits of the chosen tokens, are not finite: what such a
+    model says is the first or last token of its vocabulary, which would be measured as a wrong answer."""
+    if not bool(states.isfinite().all() & chosen.isfinite().all()):
+        raise UserError(
+            "the model computes numbers that are not finite: its weights are damaged, or too large for its dtype; "
+            "load it again, or in float32"
+        )
 
 
 class _Head:

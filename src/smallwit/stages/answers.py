@@ -1,6 +1,5 @@
 """Let a model answer training problems and keep what the verifier accepts (rejection sampling)."""
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from smallwit.evaluation.graders import load_grader
 from smallwit.evaluation.named import HOUSE
 from smallwit.evaluation.runner import graded, require_verdicts
 from smallwit.journal import Journal
+from smallwit.jsonl import json_line
 from smallwit.recipe.schema import AnswersStage
 from smallwit.rollout.generator import Decoding, Reply
 from smallwit.seeds import stable_seed
@@ -137,4 +137,4 @@ def _row(wanted: _Wanted, reply: Reply, stage: AnswersStage) -> dict[str, object
 
 def _write(folder: Path, rows: list[dict[str, object]]) -> None:
     with (folder / ANSWERS_FILE).open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        file.writelines(json_line(row) + "\n" for row in rows)

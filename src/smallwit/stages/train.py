@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def run(job: Job, reporter: Reporter) -> Info:
         reporter.say(f"a checkpoint is damaged and left out: {complaint}")
     log = _MetricsLog(checkpoints.log, trainer, reporter)
     if world.first:
-        log.rewind(trainer.progress.step)
+        log.rewind(trainer.progress.step, checkpoints.logged)
         point(job.work / METRICS, log.path)
 
     longest = model.config.max_position_embeddings
@@ -258,11 +259,11 @@ class _MetricsLog:
         self.path, self.trainer, self.reporter = path, trainer, reporter
         self.reported = 0.0
 
-    def rewind(self, step: int) -> None:
-        """Drop what a killed attempt logged after the checkpoint at `step`; say how many before it are missing."""
-        content = self.path.read_bytes() if step and self.path.is_file() else b""
+    def rewind(self, step: int, content: bytes | None) -> None:
+        """Go back to what was logged when the checkpoint at `step` was saved: its `content`, without what a killed
+        attempt logged after that step. Says how many steps are missing."""
+        content = content if step and content is not None else b""
         numbered = [(_step_of(line), line) for line in content.splitlines()]
-        # What is no whole line was cut short, after the checkpoint: up to there the disk has had everything.
         kept = {number: line for number, line in numbered if number is not None and number <= step}
         if missing := step - len(kept):
             self.reporter.say(f"its log is damaged and lacks {missing} of the {step} steps before the checkpoint")
@@ -275,7 +276,7 @@ class _MetricsLog:
 
     def write(self, metrics: dict[str, Any]) -> None:
         with self.path.open("a") as file:
-            file.write(json.dumps({key: _short(value) for key, value in metrics.items()}) + "\n")
+            file.write(json.dumps({key: _short(value) for key, value in metrics.items()}, allow_nan=False) + "\n")
         now = time.monotonic()
         if now - self.reported >= 0.2:
             self.reported = now
@@ -293,5 +294,6 @@ def _step_of(line: bytes) -> int | None:
     return number if isinstance(number, int) and number >= 1 else None
 
 
-def _short(value: float) -> float:
-    return value if isinstance(value, int) else float(f"{value:.6g}")
+def _short(value: float) -> float | None:
+    """A number of six digits; `None` for one that is not finite, which JSON has no word for."""
+    return value if isinstance(value, int) else float(f"{value:.6g}") if isfinite(value) else None

@@ -8,23 +8,25 @@ from typing import Any
 
 import torch
 
-from smallwit.artifacts import BrokenArtifact, publish, read_manifest, remove_leftovers, sync
+from smallwit.artifacts import BrokenArtifact, publish, read_manifest, remove_leftovers
 
 KEPT = 2
+_LOG = "log.jsonl"
 
 
 class Checkpoints:
     """The folder `checkpoints/` of one stage. `key` is the stage's: those of another configuration are dropped.
 
-    `log` is a file there for what the stage logs until it is done; what it holds is on the disk before a checkpoint is
-    published. `complaints` says of each checkpoint that `load`
-    found damaged what was wrong with it.
+    `log` is a file there for what the stage logs until it is done. Each checkpoint has a copy of it, as it was then;
+    `logged` is that of the checkpoint that `load` has found, if it has one. `complaints` says of each checkpoint that
+    `load` found damaged what was wrong with it.
     """
 
     def __init__(self, folder: Path, key: str) -> None:
         self.folder = folder
         self.key = key
         self.log = folder / f"{key}.jsonl"
+        self.logged: bytes | None = None
         self.complaints: list[str] = []
 
     def save(self, step: int, tensors: dict[str, Any], state: dict[str, Any]) -> None:
@@ -35,9 +37,9 @@ class Checkpoints:
             with (folder / "tensors.pt").open("wb") as file:
                 torch.save(tensors, file)
             (folder / "state.json").write_text(json.dumps(state))
+            if self.log.is_file():
+                shutil.copyfile(self.log, folder / _LOG)
 
-        if self.log.is_file():
-            sync(self.log)
         publish(self.folder / f"step_{step:08d}", write, {"key": self.key, "step": step})
         for old in self._newest_first()[KEPT:]:
             shutil.rmtree(old)
@@ -62,6 +64,8 @@ class Checkpoints:
                 self.complaints.append(f"{folder / 'tensors.pt'}: holds more than tensors ({str(error).split('.')[0]})")
                 shutil.rmtree(folder)
                 continue
+            log = folder / _LOG
+            self.logged = log.read_bytes() if log.is_file() else None
             return tensors, json.loads((folder / "state.json").read_text()), self.complaints
         return None
 

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, Literal
 
 from smallwit.artifacts import write_atomically
 from smallwit.errors import UserError
+from smallwit.jsonl import json_line
 from smallwit.rows import BadRow, Row, scan_rows
 from smallwit.thoughts import answer_part
 from smallwit.verify import code, consent, math
@@ -168,7 +169,7 @@ def _grade_file(
         with contextlib.closing(kind.grade(answers, timeout, workers)) as verdicts:
             for number, (row, verdict) in enumerate(zip(behind, verdicts, strict=True), done + 1):
                 graded = _head(row) | dict(zip(ADDED, _values(verdict), strict=True))
-                file.write(json.dumps(graded, ensure_ascii=False).encode() + b"\n")
+                file.write(json_line(graded).encode() + b"\n")
                 file.flush()
                 totals.add(graded)
                 tell(number, total)
@@ -210,8 +211,9 @@ def _open(source: Path, out: Path) -> Iterator[BinaryIO]:
         raise UserError(f"{out}: is no file; name one")
     if out.parent.is_dir() and not os.access(out.parent, os.W_OK):
         raise UserError(f"{out.parent}: cannot be written to; name a file in another folder")
+    new = not out.exists()
     try:
-        file = out.open("r+b" if out.exists() else "x+b")
+        file = out.open("x+b" if new else "r+b")
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror}); name another file") from error
     with file:
@@ -219,7 +221,12 @@ def _open(source: Path, out: Path) -> Iterator[BinaryIO]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"{out}: another smallwit is writing it; wait for it, or name another file") from None
-        yield file
+        try:
+            yield file
+        except UserError:
+            if new and not os.fstat(file.fileno()).st_size:
+                out.unlink()
+            raise
 
 
 def _go_on(
@@ -230,7 +237,7 @@ def _go_on(
     done = end = 0
     for line in file:
         row = next(rows, None)
-        start = b"" if row is None else json.dumps(_head(row), ensure_ascii=False)[:-1].encode() + b', "score": '
+        start = b"" if row is None else json_line(_head(row))[:-1].encode() + b', "score": '
         torn = not line.endswith(b"\n")
         if row is None or not (line.startswith(start) or (torn and start.startswith(line))):
             raise UserError(f"{out}:{done + 1}: is not row {done + 1} of {source}, graded; {remedy}")
