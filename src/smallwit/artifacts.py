@@ -164,8 +164,11 @@ def open_own(path: Path) -> BinaryIO:
 
 
 def why_not_opened(error: OSError) -> str:
-    """Why the system did not open a file by `open_own`, in words."""
-    return "it is a symbolic link; remove it" if error.errno == errno.ELOOP else str(error.strerror)
+    """Why `open_own` has not opened a file, in words."""
+    if error.errno not in (errno.ELOOP, errno.EINVAL):
+        return str(error.strerror)
+    what = "is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+    return f"{Path(error.filename).name} {what}; remove it"
 
 
 def point(link: Path, target: Path) -> None:

@@ -17,12 +17,9 @@ def occupied(folder: Path, what: str) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{what}: cannot be written ({error.strerror}); name a folder that you may write") from error
-    try:
         lock = open_own(folder / ".lock")
     except OSError as error:
-        why = f"{folder / '.lock'}: {why_not_opened(error)}"
+        why = why_not_opened(error)
         raise UserError(f"{what}: cannot be written ({why}); name a folder that you may write") from error
     with lock:
         try:
