@@ -78,7 +78,7 @@ def test_all_parts_fit_into_nine_minutes() -> None:
     assert sum(max(part.limit for part in group) for group in groups) < 1.2 * gpu.SECONDS
 
 
-@pytest.mark.parametrize(("dtype", "within", "beyond"), [("float32", 1e-4, 1e-2), ("bfloat16", 1e-2, 0.03)])
+@pytest.mark.parametrize(("dtype", "within", "beyond"), [("float32", 1e-4, 1e-2), ("bfloat16", 1e-2, 0.06)])
 def test_losses_are_held_to_the_bound_of_their_number_format(dtype: str, within: float, beyond: float) -> None:
     for off, held in ((within, True), (beyond, False)):
         ours = {stage: {"loss": [2.0, 1.0 + off]} for stage in LOSSES}

@@ -231,8 +231,8 @@ def test_a_student_of_the_store_is_as_good_as_one_of_the_live_teacher(tmp_path: 
         store = write_store(folder, teacher, [examples[i : i + 100] for i in range(0, 400, 100)], vocabulary, k)
         size = sum(path.stat().st_size for path in folder.iterdir()) / sum(e.targets for e in examples)
         assert size < bytes_a_token
-        stored = deepcopy(untrained)
-        train(stored, kind="forward_kl", teacher=store, steps=120)
-        from_store = validation(stored, teacher, held_out)
-        assert from_store[0] <= 1.01 * from_live[0]
-        assert from_store[1] <= 1.01 * from_live[1]
+    stored = deepcopy(untrained)
+    train(stored, kind="forward_kl", teacher=store, steps=120)  # of the 16 likeliest
+    from_store = validation(stored, teacher, held_out)
+    assert from_store[0] <= 1.01 * from_live[0]
+    assert from_store[1] <= 1.01 * from_live[1]

@@ -79,9 +79,11 @@ class LocalEngine:
                 completions[rows[row]] = completion
                 watch.done(rows[row], completion)
 
-            self._generate_batch(
-                [list(prompts[i]) for i in rows], sampling, draws, replace(watch, limits=limits, done=done)
-            )
+            # Autocast forgets the weights that it has cast where the outermost block ends: here, not at every token.
+            with torch.autocast(self.model.device.type, enabled=False):
+                self._generate_batch(
+                    [list(prompts[i]) for i in rows], sampling, draws, replace(watch, limits=limits, done=done)
+                )
         self.model.train(training)
         return [completions[i] for i in range(len(prompts))]
 

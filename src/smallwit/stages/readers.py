@@ -74,10 +74,10 @@ class LocalReader:
     def _top_k(self, batch: TokenBatch) -> TopK:
         with torch.autocast(self.model.device.type, self.autocast, enabled=self.autocast is not None):
             hidden = forward_hidden(self.model, batch)
-            head = output_head(self.model)
-            weight = head.weight.to(hidden.dtype)
-            teacher = TeacherHead(hidden, weight, self.vocabulary, softcap=head.softcap)
-            return teacher.top_k(self.stage.k, self.stage.temperature, chunk_elements=CHUNK_ELEMENTS)
+        # The head is not under autocast, as with a live teacher.
+        head = output_head(self.model)
+        teacher = TeacherHead(hidden, head.weight.to(hidden.dtype), self.vocabulary, softcap=head.softcap)
+        return teacher.top_k(self.stage.k, self.stage.temperature, chunk_elements=CHUNK_ELEMENTS)
 
     def flops(self, examples: Sequence[Example]) -> float:
         return sum(self.cost.forward([len(example.tokens)], example.targets) for example in examples)
