@@ -75,6 +75,27 @@ class RowLayout:
 
 
 @dataclass(frozen=True)
+class StaticLayout:
+    """Where the keys of single query tokens lie when every pass has the same shapes, as a captured graph needs it.
+
+    `key_positions` `[B, S]` has the position of each key in its sequence, -1 for padding; keys behind `column` `[1]`,
+    where the query's own key is, are not written yet. All of it is computed on the device.
+    """
+
+    key_positions: Tensor
+    column: Tensor
+
+    def plan(self, window: int | None, queries: int, keys: int, dtype: torch.dtype) -> "AttentionPlan":
+        """See `RowLayout.plan`; `queries` is 1."""
+        positions = self.key_positions
+        hidden = (positions < 0) | (torch.arange(positions.shape[1], device=positions.device) > self.column)
+        if window is not None:
+            hidden |= positions <= positions.index_select(1, self.column) - window
+        bias = torch.zeros(positions.shape, dtype=dtype, device=positions.device).masked_fill_(hidden, -torch.inf)
+        return AttentionPlan(None, window, 0, bias[:, None, None])
+
+
+@dataclass(frozen=True)
 class AttentionPlan:
     """What a layer's queries may see: its `window`, and the rows' `segments` (see `RowLayout`).
 
@@ -88,11 +109,11 @@ class AttentionPlan:
 
 
 _ONE_A_ROW = RowLayout()
-_LAYOUT: ContextVar[RowLayout] = ContextVar("row_layout", default=_ONE_A_ROW)
+_LAYOUT: ContextVar[RowLayout | StaticLayout] = ContextVar("row_layout", default=_ONE_A_ROW)
 
 
 @contextmanager
-def row_layout(layout: RowLayout) -> Iterator[None]:
+def row_layout(layout: RowLayout | StaticLayout) -> Iterator[None]:
     """Set the layout of the rows of all forward passes inside of the block."""
     token = _LAYOUT.set(layout)
     try:

@@ -14,15 +14,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from smallwit.models.attention import RowLayout, require_attention, row_layout
+from smallwit.models.attention import RowLayout, StaticLayout, require_attention, row_layout
 from smallwit.models.build import is_stateful
 from smallwit.models.head import output_head
 from smallwit.rollout.cache import RolloutCache, row_indices
 from smallwit.rollout.choice import choose, tokens_seen, uniforms
+from smallwit.rollout.decode import Decoder, EagerDecoder, GraphedDecoder, can_be_graphed, cuda_graph
 from smallwit.rollout.engine import Completion, Sampling, Watch
 
-SHRINK_BELOW = 0.75
-"""Rows move to a smaller batch once the share of live ones falls below this: moving costs a pass over the cache."""
 SHARED_AT_LEAST = 32
 """Tokens that all prompts of a batch must begin with to be worth a forward pass of their own."""
 _UNWATCHED = Watch()
@@ -50,6 +49,7 @@ class LocalEngine:
         self.pad = pad
         self.batch = batch
         self.stateful = is_stateful(model)
+        self.graphed = can_be_graphed(model)
 
     @torch.no_grad()
     def generate(
@@ -99,7 +99,7 @@ class LocalEngine:
         distinct = {tuple(prompt): row for row, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
         width = max(map(len, distinct))
         written = _Written(len(prompts), sampling, watch, device)
-        cache = RolloutCache(self.model.config, width + written.longest)
+        cache = RolloutCache(self.model.config, width + written.longest, zeroed=self.graphed)
         head = _Head(self.model, self.vocabulary)
         states = self._prefill(list(distinct), cache)
         copies = torch.tensor([distinct[tuple(prompt)] for prompt in prompts], device=device)
@@ -110,9 +110,7 @@ class LocalEngine:
         if sampling.repetition_penalty != 1.0:
             seen = tokens_seen(*_right_padded(list(distinct), self.pad, device), self.vocabulary)[copies]
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
-        padding = width - min(map(len, distinct))
-        positions = _key_positions(lengths, width, written.longest) if padding else None
-        layout = RowLayout(key_positions=positions, padding=padding)
+        decoder = self._decoder(cache, _key_positions(lengths, width, written.longest), width - min(map(len, distinct)))
 
         live = torch.arange(len(prompts), device=device)
         for step in range(written.longest):
@@ -125,12 +123,19 @@ class LocalEngine:
                 break
             if seen is not None:
                 seen.scatter_(1, chosen[:, None], True)
-            if remaining < SHRINK_BELOW * len(live):
+            if remaining < decoder.shrink_below * len(live):
                 rows = row_indices(alive)
                 cache.select(rows)
-                live, chosen, lengths, layout = live[rows], chosen[rows], lengths[rows], layout.select(rows)
+                live, chosen, lengths, decoder = live[rows], chosen[rows], lengths[rows], decoder.select(rows)
                 seen = None if seen is None else seen[rows]
-            logits = head.logits(self._forward(chosen[:, None], (lengths + step)[:, None], cache, layout)[:, -1])
+            logits = head.logits(decoder(chosen, lengths + step))
+
+    def _decoder(self, cache: RolloutCache, key_positions: Tensor, padding: int) -> Decoder:
+        """Return what decodes rows whose keys are at these positions `[B, capacity]`, with so much padding at most."""
+        if self.graphed:
+            return GraphedDecoder(self._forward, cache, key_positions, cuda_graph)
+        layout = RowLayout(key_positions=key_positions if padding else None, padding=padding)
+        return EagerDecoder(self._forward, cache, layout)
 
     def _prefill(self, prompts: list[tuple[int, ...]], cache: RolloutCache) -> Tensor:
         """Return the hidden states `[B, H]` of each prompt's last token."""
@@ -147,7 +152,7 @@ class LocalEngine:
         return states[torch.arange(len(prompts), device=device), last]
 
     def _forward(
-        self, tokens: Tensor, positions: Tensor, cache: RolloutCache, layout: RowLayout = _ONE_A_ROW
+        self, tokens: Tensor, positions: Tensor, cache: RolloutCache, layout: RowLayout | StaticLayout = _ONE_A_ROW
     ) -> Tensor:
         """Return the hidden states `[B, T, H]` of `tokens` `[B, T]`."""
         model: torch.nn.Module = self.model.get_decoder()
