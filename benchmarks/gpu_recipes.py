@@ -119,7 +119,7 @@ INTERRUPTED = (
     + "evaluation: {problems: 10, max_new_tokens: 16, stages: [rl]}\n"
     + FIRST
     + """\
-    steps: 24
+    steps: 48
     checkpoint_seconds: 0.000001
   - name: rl
     kind: train

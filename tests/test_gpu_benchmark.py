@@ -18,8 +18,10 @@ import gpu  # noqa: E402
 import gpu_compare  # noqa: E402
 import gpu_kit  # noqa: E402
 import gpu_lacking  # noqa: E402
+import gpu_recipes  # noqa: E402
 import gpu_speed  # noqa: E402
 from gpu import Part  # noqa: E402
+from smallwit.recipe.file import load_recipe  # noqa: E402
 
 LOSSES = {stage: {"loss": [2.0, 1.0]} for stage in (*gpu_compare.FIXED_TOKENS, *gpu_compare.OWN_TOKENS)}
 REFERENCE = {"series": LOSSES, "scores": {"sft": 0.8, "grpo": 0.7}}
@@ -99,6 +101,11 @@ def test_resumed_weights_may_be_no_further_off_than_repeated_ones() -> None:
     rl = {"repeated": 0.0, "resumed": 5e-3}
     lines = gpu_compare.comparisons({"resume-float32": {"sft": {"repeated": 4e-3, "resumed": 5e-3}, "rl": rl}})
     assert {line.case: line.held for line in lines} == {"0-resume-float32-sft": True, "0-resume-float32-rl": False}
+
+
+def test_a_run_that_will_be_killed_saves_after_every_step(tmp_path: Path) -> None:
+    recipe = load_recipe(gpu_recipes.write(tmp_path, gpu_recipes.INTERRUPTED))
+    assert [getattr(stage, "checkpoint_seconds", 1.0) < 1e-3 for stage in recipe.stages] == [True, True]
 
 
 def wheel(folder: Path, name: str, version: str, *needs: str) -> Path:
