@@ -66,3 +66,19 @@ def test_a_captured_pass_gives_the_tokens_of_a_walk_through_the_layers(
 
 def test_on_a_cpu_nothing_is_captured() -> None:
     assert not LocalEngine(model_of("every key"), vocabulary=64, pad=0).graphed
+
+
+def test_under_autocast_the_cache_is_in_its_number_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    caches = []
+
+    class Watched(local.RolloutCache):
+        def grow(self) -> None:
+            super().grow()
+            caches.append(self)
+
+    monkeypatch.setattr(local, "RolloutCache", Watched)
+    monkeypatch.setattr(local, "cuda_graph", lambda run: run)
+    engine = LocalEngine(model_of("every key"), vocabulary=64, pad=0, autocast=torch.bfloat16)
+    engine.graphed = True
+    engine.generate([[5, 6]], SAMPLING, [1])
+    assert {part.dtype for layer in caches[0].layers for part in (layer.keys, layer.values)} == {torch.bfloat16}

@@ -182,6 +182,10 @@ def attention_forward(
     if not isinstance(plan, AttentionPlan) or position_bias is not None:
         what = "a bias by position" if position_bias is not None else "a mask of its own making"
         raise UnsupportedAttention(f"{type(module).__name__} attends with {what}, which is not supported")
+    if torch.is_autocast_enabled(query.device.type):
+        # As in scaled_dot_product_attention; the rotation by positions has made queries and keys float32.
+        half = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(half), key.to(half), value.to(half)
     if scaling is None:
         scaling = query.shape[-1] ** -0.5
     scores = _Scores(scaling, dropout, softcap, s_aux)

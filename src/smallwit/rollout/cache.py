@@ -35,12 +35,15 @@ class PreallocatedLayer(CacheLayerMixin):
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         batch, heads, _, width = key_states.shape
-        self.keys = self._room(key_states, (batch, heads, self.capacity, width))
-        self.values = self._room(value_states, (batch, heads, self.capacity, value_states.shape[-1]))
+        device = key_states.device.type
+        # Under autocast, what attention would make of them at every step.
+        half = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else key_states.dtype
+        self.keys = self._room(key_states, (batch, heads, self.capacity, width), half)
+        self.values = self._room(value_states, (batch, heads, self.capacity, value_states.shape[-1]), half)
         self.is_initialized = True
 
-    def _room(self, like: Tensor, shape: tuple[int, ...]) -> Tensor:
-        return like.new_zeros(shape) if self.zeroed else like.new_empty(shape)
+    def _room(self, like: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        return (torch.zeros if self.zeroed else torch.empty)(shape, dtype=dtype, device=like.device)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
@@ -48,8 +51,8 @@ class PreallocatedLayer(CacheLayerMixin):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         if self.column is not None:
-            self.keys.index_copy_(2, self.column, key_states)
-            self.values.index_copy_(2, self.column, value_states)
+            self.keys.index_copy_(2, self.column, key_states.to(self.keys.dtype))
+            self.values.index_copy_(2, self.column, value_states.to(self.values.dtype))
             return self.keys[:, :, : self.visible], self.values[:, :, : self.visible]
         end = self.length + key_states.shape[2]
         self.keys[:, :, self.length : end] = key_states
@@ -63,7 +66,8 @@ class PreallocatedLayer(CacheLayerMixin):
             return
         keys, values = self.keys, self.values
         shape = (len(rows), *keys.shape[1:])
-        self.keys, self.values = self._room(keys, shape), self._room(values, (*shape[:-1], values.shape[-1]))
+        self.keys = self._room(keys, shape, keys.dtype)
+        self.values = self._room(values, (*shape[:-1], values.shape[-1]), values.dtype)
         self.keys[:, :, : self.length] = keys[rows, :, : self.length]
         self.values[:, :, : self.length] = values[rows, :, : self.length]
 
