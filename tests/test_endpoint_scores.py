@@ -144,9 +144,8 @@ class TestNumbersThatAreNone:
 
         def tamper(choice: dict[str, Any]) -> None:
             for row in choice["prompt_logprobs"][1:]:
-                given = math.log(sum(math.exp(entry["logprob"]) for entry in row.values()) / 1.015)
-                for entry in row.values():
-                    entry["logprob"] -= given
+                for place, entry in enumerate(sorted(row.values(), key=lambda entry: -entry["logprob"])):
+                    entry["logprob"] = math.log(1.015 / 5) if place < 5 else -20.0
 
         with serving_model(MODEL, TOKENIZER) as server:
             server.tamper = tamper
