@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from smallwit.contacts import REQUESTS_FILE, HostLog
+from smallwit.errors import UserError
 from smallwit.journal import Journal
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.fit import vocabulary_of
@@ -23,7 +24,7 @@ from smallwit.stages.job import Job
 from smallwit.training.batch import Example, TokenBatch, micro_batches
 from smallwit.training.endpoint_teacher import EndpointTeacher
 from smallwit.training.forward import forward_hidden
-from smallwit.training.teacher_store import pack
+from smallwit.training.teacher_store import NoNumbers, pack
 
 Note = Callable[[int, int], None]
 """Called between two passes or replies with the examples and completion tokens read so far; may end the reading."""
@@ -67,7 +68,13 @@ class LocalReader:
             note(len(order), sum(map(len, records)))
             batch = TokenBatch.of(group, self.chat.pad, self.model.device)
             order += batch.examples
-            records.append(pack(self._top_k(batch)))
+            try:
+                records.append(pack(self._top_k(batch)))
+            except NoNumbers as error:
+                raise UserError(
+                    f"stage {self.stage.name}: teacher {self.stage.model} gives {error}, so nothing is stored of it; "
+                    "mend its weights, or compute in float32 (dtype: float32)"
+                ) from error
         return order, np.concatenate(records)
 
     @torch.no_grad()
