@@ -6,8 +6,9 @@ from typing import Any
 from bench import Result, compare
 from gpu_recipes import FIXED_TOKENS, OWN_TOKENS
 
-LOSS = {"float32": 1e-3, "bfloat16": 0.02}
-"""Largest relative difference of a step's loss, or entropy, to the CPU's in float32 (TF32 is off)."""
+LOSS = {"float32": 1e-3, "bfloat16": 0.05}
+"""Largest relative difference of a step's loss, or entropy, to the CPU's in float32. In bf16 the weights part step by
+step: on an H200 it was up to 0.017 in SFT and 0.032 in distillation, whose losses are small."""
 
 SMALL_LOSS = 0.1
 """A difference is taken relative to the CPU's loss or to this, whichever is larger: some losses are almost 0."""

@@ -47,7 +47,6 @@ stages:
     from: small
     sources: {demos: {kind: demonstrations, batch: 32}}
     objectives: [{kind: cross_entropy, source: demos}]
-    steps: 80
     optimizer: {kind: muon, lr: 3.0e-3, matrix_lr: 1.0e-2, ema: 0.9}
     micro_tokens: 512
 """
@@ -59,6 +58,7 @@ RECIPE = (
     + "evaluation: {problems: 100, max_new_tokens: 16, stages: [sft, lora, grpo]}\n"
     + FIRST
     + """\
+    steps: 80
   - name: teacher
     kind: train
     from: large
@@ -117,8 +117,10 @@ RECIPE = (
 INTERRUPTED = (
     HEAD
     + "evaluation: {problems: 10, max_new_tokens: 16, stages: [rl]}\n"
-    + FIRST.replace("steps: 50", "steps: 24\n    checkpoint_seconds: 0.000001")
+    + FIRST
     + """\
+    steps: 48
+    checkpoint_seconds: 0.000001
   - name: rl
     kind: train
     from: sft

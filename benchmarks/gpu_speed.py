@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from smallwit.device import cores
+from smallwit.device import cores, speed_up_products
 from smallwit.models.build import SHAPES, new_model
 from smallwit.models.tokenizer_training import train_tokenizer
 from smallwit.objectives.advantages import group_advantages
@@ -202,10 +202,11 @@ def machine(bench: Bench) -> Iterator[Numbers]:
             "capability": f"{properties.major}.{properties.minor}",
             "cuda": torch.version.cuda,
         }
-    yield facts | {"float32_matmul_precision": torch.get_float32_matmul_precision()}
+    yield facts
     size = bench.sizes.matrix
     rates = {}
-    for name, dtype in (("bfloat16", torch.bfloat16), ("float32", torch.float32)):
+    for name, dtype in (("bfloat16", torch.bfloat16), ("float32", torch.float32), ("TF32", torch.float32)):
+        torch.backends.cuda.matmul.allow_tf32 = name == "TF32"
         left, right = (torch.randn(size, size, device=bench.device).to(dtype) for _ in range(2))
         seconds: list[float] = []
         for _ in range(4):
@@ -227,10 +228,11 @@ def sft(bench: Bench) -> Iterator[Numbers]:
     model = bench.model()
     objective = CrossEntropyObjective("cross_entropy", "rows", 1.0)
     few = Recorded([Example(row, 0) for row in bench.tokens(2, min(256, bench.sizes.micro_tokens // 2))])
-    losses = {
-        name: bench.trainer(model, few, objective, autocast=autocast, pack=None).step()["loss"]
-        for name, autocast in (("float32", False), ("bfloat16", True))
-    }
+    losses = {}
+    for name, autocast in (("float32", False), ("bfloat16", True)):
+        torch.backends.cuda.matmul.allow_tf32 = autocast
+        # Of the same weights: a step changes them.
+        losses[name] = bench.trainer(bench.model(), few, objective, autocast=autocast, pack=None).step()["loss"]
     yield {"loss": losses}
     for case, (rows, width, pack) in bench.sizes.sft.items():
         examples = [Example(row, 0) for row in bench.tokens(rows, width)]
@@ -239,12 +241,11 @@ def sft(bench: Bench) -> Iterator[Numbers]:
             pieces = [row.tokens[a:b] for row in examples for a, b in pairwise(cuts)]
             examples = [Example(piece, 0) for piece in pieces]
         yield {case: _steps(bench, model, examples, objective, pack)}
-    if bench.cuda:  # what the head in float32 costs: the same with TF32 in its products
-        torch.set_float32_matmul_precision("high")
+    if bench.cuda:  # what the head's products would cost without TF32
+        torch.backends.cuda.matmul.allow_tf32 = False
         case, (rows, width, _) = next(iter(bench.sizes.sft.items()))
         examples = [Example(row, 0) for row in bench.tokens(rows, width)]
-        yield {f"{case} TF32": _steps(bench, model, examples, objective, None)}
-        torch.set_float32_matmul_precision("highest")
+        yield {f"{case} float32 head": _steps(bench, model, examples, objective, None)}
 
 
 def _steps(
@@ -283,6 +284,7 @@ def decode(bench: Bench) -> Iterator[Numbers]:
     batch = sizes.decode[0]
     ours = _generated(bench, model, batch, sizes.peer_tokens)
     prompts = torch.tensor(bench.tokens(batch, sizes.prompt), device=bench.device)
+    model.set_attn_implementation("sdpa")  # its `generate` makes masks of padding
     seconds: list[float] = []
     for new_tokens in (4, sizes.peer_tokens):
         with bench.timed(seconds), torch.no_grad():
@@ -383,6 +385,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", cores())))
+    speed_up_products(arguments.device, "bfloat16")
     for numbers in PARTS[arguments.part](Bench(arguments.device, TINY if arguments.tiny else FULL)):
         print(json.dumps(numbers), flush=True)
 

@@ -49,7 +49,7 @@ def verdicts(tables: Sequence[str], host: str) -> list[list[object]]:
             if index % 4 == 0 or table == "leftovers":
                 named.append(["honest", f"after {name}", "cases"])
                 jobs.append(CodeJob("", "f", f"{HONEST}# {table} {index}", cases=CASES))
-    found = judge_code(jobs, cpu_seconds=1.0, workers=2 if tables != ["leftovers"] else 1)
+    found = judge_code(jobs, cpu_seconds=1.0, workers=6 if tables != ["leftovers"] else 1)
     return [[*name, verdict.score, verdict.reason] for name, verdict in zip(named, found, strict=True)]
 
 

@@ -6,7 +6,7 @@ It speaks the forms that vLLM (`prompt_logprobs`, `return_tokens_as_token_ids`) 
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,6 +27,8 @@ class ModelServer:
     url: str = ""
     bodies: list[dict[str, Any]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    tamper: Callable[[dict[str, Any]], None] = lambda choice: None
+    """Changes the choice of a completion before it is sent."""
 
     @torch.no_grad()
     def log_probs(self, tokens: list[int]) -> torch.Tensor:
@@ -70,6 +72,7 @@ class ModelServer:
             named = [{self.name(i, body): value for i, value in pairs} for pairs in likely]
             placed = [None, *(named[1:] if "shifted" in self.forms else named[:-1])]
             choice["logprobs"] = {"tokens": [self.name(t, body) for t in prompt], "top_logprobs": placed}
+        self.tamper(choice)
         return self.wrap(body, prompt, [choice], [written], [cut])
 
     def prompt_rows(self, prompt: list[int], k: int) -> Iterator[dict[str, Any]]:

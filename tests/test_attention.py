@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from smallwit.models import attention
 from smallwit.models.attention import (
     QUERY_BLOCK,
     AttentionPlan,
@@ -174,3 +175,18 @@ def test_a_bias_by_position_is_refused() -> None:
     query, key, value = states(1, 3, 3)
     with pytest.raises(UnsupportedAttention, match="bias by position"):
         attention_forward(MODULE, query, key, value, plan(None, 3, 3), position_bias=torch.zeros(1, 4, 3, 3))
+
+
+def test_under_autocast_queries_and_keys_are_in_its_number_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rotation by positions leaves them in float32, which no kernel for packed rows takes."""
+    seen = set()
+
+    def by_segment(*states: Tensor) -> Tensor:
+        seen.update(state.dtype for state in states[:3])
+        return states[2].transpose(1, 2)
+
+    monkeypatch.setattr(attention, "_by_segment", by_segment)
+    query, key = torch.randn(1, 2, 6, 8), torch.randn(1, 2, 6, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        attention_forward(MODULE, query, key, key.bfloat16(), AttentionPlan(((0, 0, 6),), None))
+    assert seen == {torch.bfloat16}

@@ -253,11 +253,11 @@ class TestBuild:
         assert "http://" not in page.replace("http://www.w3.org", "")
 
     def test_a_build_killed_anywhere_and_run_again_gives_the_same_dataset(self, recipe: Path) -> None:
-        lines = [{"prompt": f"Row {n % 12_500}: {n % 12_500} and {n % 7}?"} for n in range(20_000)]
+        lines = [{"prompt": f"Row {n % 5_000}: {n % 5_000} and {n % 7}?"} for n in range(8_000)]
         Path("rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         subprocess.run(_command("data", "build", str(recipe), "--run-dir", "whole"), check=True, env=environment)
-        for rows in (1, 5_000):
+        for rows in (1, 2_000):
             process = subprocess.Popen(
                 _command("data", "build", str(recipe), "--run-dir", "killed"), env=environment, start_new_session=True
             )

@@ -15,12 +15,15 @@ import pytest
 from endpoint_calls import asks, chat, endpoint, said_by
 from endpoint_server import Fault, FaultServer, Handler, serving, status, text
 from recipe_samples import refusal
+from smallwit.errors import UserError
 from smallwit.rollout.endpoint import EndpointGenerator, RepliesMissing
 from smallwit.rollout.endpoint_client import Broken, EndpointError
 from smallwit.rollout.endpoint_dialect import read_answer
+from smallwit.rollout.endpoint_key import without_key
 from smallwit.rollout.endpoint_scores import _check_sum
 
 KEY = "sk-0123456789/abc+def"
+PATIENT = {"attempts": 1, "read": 20.0, "total": 20.0}
 
 
 def raw(*pieces: bytes, pause: float = 0.0, times: int = 1, close: bool = True) -> Fault:
@@ -161,7 +164,7 @@ def test_no_message_holds_the_key(
     }
     caplog.set_level("INFO")
     with serving(FaultServer(always=faults[place])) as server:
-        generator = EndpointGenerator(replace(endpoint(server, attempts=1), key_env="MY_KEY"))
+        generator = EndpointGenerator(replace(endpoint(server, **PATIENT), key_env="MY_KEY"))
         with pytest.raises(Exception) as caught:
             asks(generator, [chat("one two")])
     said = str(caught.value) + caplog.text
@@ -169,11 +172,45 @@ def test_no_message_holds_the_key(
     assert "status" in said or "redirects" in said or "not JSON" in said
 
 
-def test_no_reply_is_kept_with_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+LOCATION = "http://127.0.0.1/?key="
+CUT = "no " + KEY[:-2]
+HIDDEN: dict[str, Fault] = {
+    "a header that is none": raw(b"HTTP/1.1 200 OK\r\nno header " + KEY.encode() + b"\r\n\r\n{}"),
+    "a status that is none": raw(b"HTTP/1.1 " + KEY.encode() + b" OK\r\n\r\n{}"),
+    "a chunk that is none": raw(CHUNKED + KEY.encode() + b"\r\n"),
+    "a reply that is cut": text(CUT.encode(), "text/plain", 500),
+    "escapes of URLs in small letters": status(302, Location=LOCATION + KEY.replace("/", "%2f").replace("+", "%2b")),
+    "escapes of some signs": status(302, Location=LOCATION + KEY.replace("+", "%2B")),
+    "another case": status(302, Location=LOCATION + KEY.upper()),
+    "escapes of JSON": text(b'{"error": "' + KEY.replace("/", "\\/").encode() + b'"}', "application/json"),
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_no_message_holds_the_key_in_another_form(
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("MY_KEY", KEY)
-    answer = choice(message={"content": f"your key is {KEY}"})
-    with serving(FaultServer(always=body(answer))) as server:
-        generator = EndpointGenerator(replace(endpoint(server), key_env="MY_KEY"), journal=tmp_path / "journal.jsonl")
+    caplog.set_level("INFO", "smallwit")
+    with serving(FaultServer(always=HIDDEN[name])) as server:
+        generator = EndpointGenerator(replace(endpoint(server, **PATIENT), key_env="MY_KEY"))
+        with pytest.raises((EndpointError, UserError)) as caught:
+            asks(generator, [chat("one two")])
+    said = str(caught.value) + caplog.text
+    assert KEY[:8] not in said.lower()
+    assert "(the key)" in said
+
+
+@pytest.mark.parametrize(("plain", "escaped"), [("a", "a"), ("/", "\\/"), ("0", "\\u0030"), ("b", "\\u0062")])
+def test_no_reply_is_kept_with_the_key(
+    plain: str, escaped: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", KEY)
+    answer = json.dumps({"choices": [choice(message={"content": f"your key is {KEY}"})]})
+    with serving(FaultServer(always=text(answer.replace(KEY, KEY.replace(plain, escaped)).encode()))) as server:
+        generator = EndpointGenerator(
+            replace(endpoint(server, **PATIENT), key_env="MY_KEY"), journal=tmp_path / "journal.jsonl"
+        )
         (reply,) = asks(generator, [chat("one two")])
         generator.close()
     assert reply.text == "your key is (the key)"
@@ -192,6 +229,18 @@ def test_a_count_of_tokens_that_is_none_is_no_count(count: object) -> None:
     reply = {"choices": [choice()], "usage": {"prompt_tokens": count, "completion_tokens": count}}
     answer = read_answer(reply, chat=True)
     assert (answer.prompt_tokens, answer.tokens) == (None, None)
+
+
+def test_escapes_that_spell_nothing_of_a_key_stay() -> None:
+    body = rb'{"a": "\\u0041 \\/ \u0022 \u005c \u00e9 \n"}'
+    assert json.loads(without_key(body, KEY)) == json.loads(body)
+
+
+def test_a_prompt_of_half_a_character_is_set_aside() -> None:
+    with serving() as server, pytest.raises(RepliesMissing, match="half a character") as caught:
+        asks(EndpointGenerator(endpoint(server, **PATIENT)), [chat("one \ud800"), chat("one two")])
+    assert list(caught.value.failures) == [0]
+    assert caught.value.replies[1] is not None
 
 
 def test_half_a_character_is_replaced() -> None:

@@ -1,6 +1,9 @@
 """The likeliest tokens of a model behind a server, at each token of a given text."""
 
+import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +16,13 @@ from recipe_samples import refusal
 from smallwit.journal import Journal
 from smallwit.models.tokenizer_training import train_tokenizer
 from smallwit.rollout.endpoint import EndpointGenerator
-from smallwit.rollout.endpoint_client import Endpoint
+from smallwit.rollout.endpoint_client import Endpoint, EndpointError
 from smallwit.rollout.endpoint_scores import EndpointScorer
 from smallwit.rollout.generator import Decoding, Prompt
+from smallwit.training.batch import Example
+from smallwit.training.endpoint_teacher import EndpointTeacher
+
+CPU = torch.device("cpu")
 
 
 def readable(words: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
@@ -107,6 +114,53 @@ class TestRefusals:
         with serving_model(MODEL, TOKENIZER) as server:
             said = refusal(lambda: scorer(server.url, tokenizer=swapped).score(ROWS[:1]))
         assert "has another tokenizer than" in said
+
+
+def likeliest(value: object) -> Callable[[dict[str, Any]], None]:
+    """Gives the likeliest token at the last place this log-prob."""
+
+    def tamper(choice: dict[str, Any]) -> None:
+        row = choice["prompt_logprobs"][-1]
+        max(row.values(), key=lambda entry: entry["logprob"])["logprob"] = value
+
+    return tamper
+
+
+class TestNumbersThatAreNone:
+    @pytest.mark.parametrize(("value", "said"), [(math.nan, "of nan at"), (0.0, "more than one")])
+    def test_a_server_that_gives_them_on_and_on_is_soon_given_up(self, value: object, said: str) -> None:
+        patient = {"concurrency": 2, "attempts": 20, "backoff": 0.001, "cooldown": 0.001, "patience": 0.5}
+        with serving_model(MODEL, TOKENIZER) as server:
+            server.tamper = likeliest(value)
+            asked = EndpointScorer(Endpoint((server.url,), "teacher", **patient), TOKENIZER, 5)  # type: ignore[arg-type]
+            with pytest.raises(EndpointError, match="6 of its last 6 replies were refused") as caught:
+                asked.score(ROWS)
+        assert said in str(caught.value)
+        assert "serve the model in bfloat16 or float32" in str(caught.value)
+        assert len(server.bodies) == 6
+
+    def test_a_little_more_than_one_together_is_one(self) -> None:
+        """Servers round: what they give is made to add up, so that no student learns from more."""
+
+        def tamper(choice: dict[str, Any]) -> None:
+            for row in choice["prompt_logprobs"][1:]:
+                for place, entry in enumerate(sorted(row.values(), key=lambda entry: -entry["logprob"])):
+                    entry["logprob"] = math.log(1.015 / 5) if place < 5 else -20.0
+
+        with serving_model(MODEL, TOKENIZER) as server:
+            server.tamper = tamper
+            example = Example(list(ROWS[1][0]), ROWS[1][1])
+            top, _, _ = EndpointTeacher(scorer(server.url)).distribution([example], CPU)
+        assert float((top.log_probs.double().exp().sum(1) + top.log_tail.exp()).max()) <= 1 + 1e-6
+
+    def test_an_id_that_no_token_has(self) -> None:
+        def tamper(choice: dict[str, Any]) -> None:
+            for row in choice.get("logprobs", {}).get("top_logprobs", [])[1:]:
+                row["token_id:" + "9" * 30] = row.pop(min(row, key=row.get))
+
+        with serving_model(MODEL, TOKENIZER, frozenset({"echo", "token_ids", "token_prompts"})) as server:
+            server.tamper = tamper
+            assert "has another tokenizer than" in refusal(lambda: scorer(server.url).score(ROWS[:1]))
 
 
 @pytest.mark.slow

@@ -155,10 +155,12 @@ class TestSpec:
         with serving() as server:
             assert said_by(server) == "one two END"
 
-    def test_a_proxy_is_not_asked_for_what_is_here(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+    def test_a_proxy_is_not_asked_for_what_is_here(self, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HTTP_PROXY", "http://192.0.2.1:3128")
         monkeypatch.setenv("ALL_PROXY", "http://192.0.2.1:3128")
         with serving() as server:
+            server.url = server.url.replace("127.0.0.1", host)
             assert said_by(server) == "one two END"
 
 

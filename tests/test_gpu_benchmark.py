@@ -18,8 +18,10 @@ import gpu  # noqa: E402
 import gpu_compare  # noqa: E402
 import gpu_kit  # noqa: E402
 import gpu_lacking  # noqa: E402
+import gpu_recipes  # noqa: E402
 import gpu_speed  # noqa: E402
 from gpu import Part  # noqa: E402
+from smallwit.recipe.file import load_recipe  # noqa: E402
 
 LOSSES = {stage: {"loss": [2.0, 1.0]} for stage in (*gpu_compare.FIXED_TOKENS, *gpu_compare.OWN_TOKENS)}
 REFERENCE = {"series": LOSSES, "scores": {"sft": 0.8, "grpo": 0.7}}
@@ -78,7 +80,7 @@ def test_all_parts_fit_into_nine_minutes() -> None:
     assert sum(max(part.limit for part in group) for group in groups) < 1.2 * gpu.SECONDS
 
 
-@pytest.mark.parametrize(("dtype", "within", "beyond"), [("float32", 1e-4, 1e-2), ("bfloat16", 1e-2, 0.03)])
+@pytest.mark.parametrize(("dtype", "within", "beyond"), [("float32", 1e-4, 1e-2), ("bfloat16", 1e-2, 0.06)])
 def test_losses_are_held_to_the_bound_of_their_number_format(dtype: str, within: float, beyond: float) -> None:
     for off, held in ((within, True), (beyond, False)):
         ours = {stage: {"loss": [2.0, 1.0 + off]} for stage in LOSSES}
@@ -99,6 +101,11 @@ def test_resumed_weights_may_be_no_further_off_than_repeated_ones() -> None:
     rl = {"repeated": 0.0, "resumed": 5e-3}
     lines = gpu_compare.comparisons({"resume-float32": {"sft": {"repeated": 4e-3, "resumed": 5e-3}, "rl": rl}})
     assert {line.case: line.held for line in lines} == {"0-resume-float32-sft": True, "0-resume-float32-rl": False}
+
+
+def test_a_run_that_will_be_killed_saves_after_every_step(tmp_path: Path) -> None:
+    recipe = load_recipe(gpu_recipes.write(tmp_path, gpu_recipes.INTERRUPTED))
+    assert [getattr(stage, "checkpoint_seconds", 1.0) < 1e-3 for stage in recipe.stages] == [True, True]
 
 
 def wheel(folder: Path, name: str, version: str, *needs: str) -> Path:

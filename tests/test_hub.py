@@ -1,5 +1,6 @@
 """Without the Hugging Face hub: it is asked once, within seconds, and what is said names the way around it."""
 
+import json
 import os
 import socket
 import subprocess
@@ -158,3 +159,16 @@ def test_without_a_home_everything_is_said_as_with_one(tmp_path: Path, home: str
     assert done.returncode == 2, done.stderr
     assert done.stderr.splitlines()[-1].startswith("smallwit: r.yaml:4: models.small: model someone/some-model: is no")
     assert "Traceback" not in done.stderr
+
+
+def test_looking_at_a_dataset_asks_nobody_unbidden(silent: SilentHub, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("rows").mkdir()
+    row = {"prompt": "[/] What is 3 + 4?", "completion": "7", "id": "[/] [red]\x1b[31m", "origin": "[/]"}
+    Path("rows/train-00000-of-00001.jsonl").write_text(json.dumps(row) + "\n")
+    assert main(["data", "inspect", "rows"]) == 0
+    said = capsys.readouterr().out
+    assert silent.taken == []
+    assert "gsm8k" in said
+    assert "--download" in said
+    assert "[/] [red]\\x1b[31m" in said
+    assert main(["data", "inspect", "rows", "--offline", "--download"]) == 2

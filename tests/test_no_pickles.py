@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -42,6 +43,19 @@ def test_no_module_unpickles() -> None:
                 )
                 found += [f"{file.name}:{node.lineno}"] if bad else []
     assert found == []
+
+
+def test_no_call_trusts_the_code_of_a_model() -> None:
+    """Each says so: where nothing is said, transformers asks, and runs the code on a `y`."""
+    found = []
+    texts = {file.name: file.read_text(encoding="utf-8") for file in SOURCE.rglob("*.py")}
+    for name, text in texts.items():
+        for node in ast.walk(ast.parse(text)) if re.search(r"\.from_(pretrained|config)\(", text) else ():
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("from_pretrained", "from_config"):
+                named = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                found.append((f"{name}:{node.lineno}", named.get("trust_remote_code")))
+    assert len(found) > 5
+    assert [place for place, trust in found if trust != "False"] == []
 
 
 def test_a_checkpoint_that_would_run_something_is_said_and_left_out(tmp_path: Path) -> None:

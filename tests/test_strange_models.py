@@ -53,8 +53,8 @@ def refused(folder: Path) -> str:
     return message
 
 
-def with_config(folder: Path, **changes: Any) -> None:
-    path = folder / "config.json"
+def with_config(folder: Path, file: str = "config.json", **changes: Any) -> None:
+    path = folder / file
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
@@ -171,7 +171,12 @@ class TestCode:
         assert not (tmp_path / "ran").exists()
 
     def own_code(self, folder: Path, ran: Path) -> None:
-        (folder / "modeling_own.py").write_text(f"open({str(ran)!r}, 'w')\nclass Own: pass\n")
+        code = f"open({str(ran)!r}, 'w')\nclass Own: pass\n"
+        for name in ("modeling_own.py", "tokenization_own.py", "custom_generate/generate.py"):
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text(code)
+        with_config(folder, "tokenizer_config.json", auto_map={"AutoTokenizer": [None, "tokenization_own.Own"]})
+        with_config(folder, "generation_config.json", auto_map={"GenerationConfig": "modeling_own.Own"})
         with_config(folder, auto_map={"AutoConfig": "modeling_own.Own", "AutoModelForCausalLM": "modeling_own.Own"})
 
     def test_a_family_of_the_folder_s_own_code_is_refused_by_name(self, folder: Path, tmp_path: Path) -> None:

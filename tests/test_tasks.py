@@ -218,7 +218,8 @@ def test_first_gold_answers_score_one(name: str) -> None:
 @pytest.mark.parametrize("name", SIZES)
 def test_all_gold_answers_score_one(name: str) -> None:
     task = load_task(name, {}, DATA)
-    failing = [id_ for split in SIZES[name] for id_ in check_gold(task, split)]
+    # MBPP's all pass in test_verify_code.py.
+    failing = [id_ for split in SIZES[name] for id_ in check_gold(task, split, limit=20 if name == "mbpp" else None)]
     assert failing == (EMPTY_ANSWERS if name in ("math", "math500") else [])
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from transformers import PreTrainedModel
 
 import pipeline_recipes as micro
 from pipeline_recipes import HEAD, Ran
@@ -13,8 +15,10 @@ from recipe_samples import RECIPE, line_of, refusal
 from smallwit.artifacts import read_manifest
 from smallwit.cli import main
 from smallwit.models.handover import save_tokenizer
+from smallwit.models.head import output_head
 from smallwit.recipe.file import check_recipe, read_recipe
-from smallwit.stages import teach
+from smallwit.stages import readers, teach
+from smallwit.stages.inputs import model_of
 from smallwit.stages.job import Job, Reporter, Stopped
 from smallwit.training.teacher_store import StoredTeacher
 from tiny import tokenizer
@@ -185,6 +189,18 @@ class TestStopping:
         (said,) = self.run(job)
         assert said.startswith("a shard is damaged and is made again:")
         assert self.contents(job.folder) == self.contents(whole.folder)
+
+    def test_a_teacher_of_nan_is_named_and_nothing_is_stored(self, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken(job: Job, name: str) -> PreTrainedModel:
+            model = model_of(job, name)
+            with torch.no_grad():
+                output_head(model).weight[3] = 3e38  # finite, and its logits are not
+            return model
+
+        monkeypatch.setattr(readers, "model_of", broken)
+        said = refusal(lambda: self.run(job))
+        assert said.startswith("stage taught: teacher large gives log-probs that are no numbers")
+        assert not list(job.work.glob("shards/*/*.npy"))
 
     def test_shards_of_another_setting_are_dropped(self, job: Job) -> None:
         with pytest.raises(Stopped):

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import re
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from smallwit.data.card import card
 from smallwit.data.inspect import Inspection
 from smallwit.data.step import Account
 from smallwit.progress import RunProgress
+from smallwit.recipe.yaml import read_yaml, write_yaml
 from smallwit.report.dataset import write_dataset_page
 from smallwit.report.html import write_report
 from smallwit.report.table import print_summary
@@ -108,6 +110,18 @@ def test_errors_of_the_user_and_warnings_obey_nothing(
     assert logging.lastResort is not None
     record = logging.LogRecord("smallwit", logging.WARNING, "", 0, "%s", (ALL,), None)
     assert obeyed(logging.lastResort.format(record)) == []
+    sys.excepthook(ValueError, ValueError(ALL), None)
+    told = capsys.readouterr().err
+    assert obeyed(told) == []
+    assert "\nValueError: \\x1b[31m" in told
+
+
+def test_a_recipe_that_is_printed_obeys_nothing_and_is_the_same() -> None:
+    data = {"name": ALL.replace("\ud800", "") + MARKUP, "others": ["\u202egnp.exe", "straße", "\U000e0041", "a\nb"]}
+    text = write_yaml(data)
+    assert obeyed(text) == []
+    assert "straße" in text
+    assert read_yaml(text, "r.yaml")[0] == data
 
 
 def test_columns_and_rows_of_a_file_obey_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

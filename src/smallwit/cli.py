@@ -111,6 +111,10 @@ def _parser() -> argparse.ArgumentParser:
         "--page", metavar="FILE", type=Path, default=Path("dataset.html"), help="the page (dataset.html)"
     )
     inspect.add_argument("--data-dir", metavar="D", type=Path, help="folder with benchmark files ($SMALLWIT_DATA_DIR)")
+    inspect.add_argument(
+        "--download", action="store_true", help="get benchmarks that are not on this disk from the Hugging Face hub"
+    )
+    inspect.add_argument("--offline", action="store_true", help="refuse every connection to another machine")
     inspect.set_defaults(command=commands.data_inspect, options=_options(inspect))
     about = "Say of each bad row of a file where it is and what is wrong with it."
     validate = verbs_of_data.add_parser("validate", help="check the rows of a file", description=about)

@@ -133,12 +133,20 @@ def data_build(arguments: argparse.Namespace) -> int:
 
 
 def data_inspect(arguments: argparse.Namespace) -> int:
-    """Show what a dataset holds."""
+    """Show what a dataset holds. Nobody is asked for the benchmarks that are looked for, unless the user says so."""
+    from smallwit import hub, offline
+
+    if arguments.offline:
+        if arguments.download:
+            raise UserError("--offline and --download exclude each other; give one of them")
+        offline.enable()
     from smallwit.data.inspect import dataset_folder, inspect, show
     from smallwit.models.tokenizer import load_tokenizer
     from smallwit.report.dataset import write_dataset_page
 
     tokenizer = load_tokenizer(arguments.tokenizer) if arguments.tokenizer is not None else None
+    if not arguments.download:
+        hub.leave_alone()
     found = inspect(dataset_folder(arguments.dataset), tokenizer, data_dir_of(arguments.data_dir))
     write_dataset_page(found, arguments.page)
     show(found)

@@ -52,6 +52,17 @@ def resolve_dtype(device: str, wish: str = "auto") -> str:
     return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
 
 
+def speed_up_products(device: str, dtype: str) -> None:
+    """Let what mixed precision leaves in float32 on a GPU, the head's products, round their factors to TF32.
+
+    TF32 keeps 10 bits of a number, bfloat16 7. On an H200 plain float32 products take half of a training step.
+    """
+    if device == "cuda" and dtype != "float32":
+        import torch
+
+        torch.backends.cuda.matmul.allow_tf32 = True
+
+
 def give_back_freed_memory() -> None:
     """Give the system what the C library keeps of freed memory. Does nothing where the C library is not glibc."""
     if sys.platform.startswith("linux"):

@@ -83,7 +83,9 @@ def _models(config: PreTrainedConfig) -> tuple[Any, Any]:
     for implementation in (ATTENTION, "eager"):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            model: Any = AutoModelForCausalLM.from_config(deepcopy(config), attn_implementation=implementation)
+            model: Any = AutoModelForCausalLM.from_config(
+                deepcopy(config), attn_implementation=implementation, trust_remote_code=False
+            )
             with torch.no_grad():
                 for parameter in model.parameters():
                     if parameter.dim() >= 2:

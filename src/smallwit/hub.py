@@ -39,7 +39,7 @@ def unreachable() -> str | None:
         return "offline, as the environment asks"
     trouble = _trouble(SECONDS)
     if trouble is not None:
-        _leave_alone()
+        leave_alone()
     return trouble
 
 
@@ -113,7 +113,8 @@ def _proxied(url: str) -> bool:
     return any(name in proxies for name in (parts.scheme, "all")) and not proxy_bypass(parts.hostname or "")
 
 
-def _leave_alone() -> None:
+def leave_alone() -> None:
+    """Let the hub's libraries read only what is on the disk, from now on and in the children of this process."""
     from huggingface_hub import constants
 
     os.environ[_VARIABLE] = "1"

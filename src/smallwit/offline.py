@@ -55,9 +55,24 @@ def is_local_host(host: str | bytes | None) -> bool:
     return (getattr(number, "ipv4_mapped", None) or number).is_loopback
 
 
+def is_this_machine(host: str) -> bool:
+    """Whether a host is this machine by any of its names and numbers: one that it can listen at is its own."""
+    if is_local_host(host) or host.lower() == socket.gethostname().lower():
+        return True
+    try:
+        family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as listener:
+            listener.bind((host, 0))
+    except (ValueError, OSError):
+        return False
+    return True
+
+
 def _guard(event: str, arguments: tuple[Any, ...]) -> None:
     if event in _LOOKUPS:
         host = arguments[0]
+    elif event == "socket.getnameinfo":
+        host = arguments[0][0]
     elif event in _SENDS:
         sender, address = arguments[:2]
         # No address: the socket was connected before, which the guard has seen. Other families never leave the machine.

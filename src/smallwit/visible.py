@@ -7,6 +7,8 @@ what turns the order of the text around it. Such characters are shown by their e
 import logging
 import re
 import sys
+import traceback
+from types import TracebackType
 from typing import Any, TextIO
 
 # Control characters but tab and line feed, marks that embed or override a direction, line separators, annotations,
@@ -42,7 +44,13 @@ class _Formatter(logging.Formatter):
         return visible(super().format(record))
 
 
+def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    say("".join(traceback.format_exception(kind, error, trace)).rstrip("\n"), sys.stderr)
+
+
 def guard_log() -> None:
-    """Make warnings visible text too, where nobody has set up logging and Python writes them to standard error."""
+    """Make visible text of what Python itself writes to standard error: warnings, where nobody has set up logging, and
+    the traceback of an exception that nobody has caught."""
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(_Formatter())
+    sys.excepthook = _show

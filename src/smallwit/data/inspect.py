@@ -132,7 +132,9 @@ def show(found: Inspection) -> None:
         rules = ", ".join(f"{rule} {count:,}" for rule, count in counts.most_common())
         console.print(f"{counts.total():,} {what}" + (f": {rules}" if rules else ""), highlight=False)
     if found.not_looked_for:
-        console.print(f"not looked for, as they cannot be loaded: {', '.join(found.not_looked_for)}", highlight=False)
+        names = ", ".join(found.not_looked_for)
+        remedy = "name their folder by --data-dir, or give --download"
+        console.print(f"not looked for, as they cannot be loaded: {names}; {remedy}", highlight=False)
     for row in found.rows:
         console.rule(str(row.get("id", "")))
         text = "\n\n".join(text for text in texts(row) if text is not None)

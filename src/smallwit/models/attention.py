@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from inspect import signature
 from itertools import pairwise
 from typing import Any
@@ -75,6 +75,27 @@ class RowLayout:
 
 
 @dataclass(frozen=True)
+class StaticLayout:
+    """Where the keys of single query tokens lie when every pass has the same shapes, as a captured graph needs it.
+
+    `key_positions` `[B, S]` has the position of each key in its sequence, -1 for padding; keys behind `column` `[1]`,
+    where the query's own key is, are not written yet. All of it is computed on the device.
+    """
+
+    key_positions: Tensor
+    column: Tensor
+
+    def plan(self, window: int | None, queries: int, keys: int, dtype: torch.dtype) -> "AttentionPlan":
+        """See `RowLayout.plan`; `queries` is 1."""
+        positions = self.key_positions
+        hidden = (positions < 0) | (torch.arange(positions.shape[1], device=positions.device) > self.column)
+        if window is not None:
+            hidden |= positions <= positions.index_select(1, self.column) - window
+        bias = torch.zeros(positions.shape, dtype=dtype, device=positions.device).masked_fill_(hidden, -torch.inf)
+        return AttentionPlan(None, window, 0, bias[:, None, None])
+
+
+@dataclass(frozen=True)
 class AttentionPlan:
     """What a layer's queries may see: its `window`, and the rows' `segments` (see `RowLayout`).
 
@@ -88,11 +109,11 @@ class AttentionPlan:
 
 
 _ONE_A_ROW = RowLayout()
-_LAYOUT: ContextVar[RowLayout] = ContextVar("row_layout", default=_ONE_A_ROW)
+_LAYOUT: ContextVar[RowLayout | StaticLayout] = ContextVar("row_layout", default=_ONE_A_ROW)
 
 
 @contextmanager
-def row_layout(layout: RowLayout) -> Iterator[None]:
+def row_layout(layout: RowLayout | StaticLayout) -> Iterator[None]:
     """Set the layout of the rows of all forward passes inside of the block."""
     token = _LAYOUT.set(layout)
     try:
@@ -161,13 +182,17 @@ def attention_forward(
     if not isinstance(plan, AttentionPlan) or position_bias is not None:
         what = "a bias by position" if position_bias is not None else "a mask of its own making"
         raise UnsupportedAttention(f"{type(module).__name__} attends with {what}, which is not supported")
+    if torch.is_autocast_enabled(query.device.type):
+        # As in scaled_dot_product_attention; the rotation by positions has made queries and keys float32.
+        half = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(half), key.to(half), value.to(half)
     if scaling is None:
         scaling = query.shape[-1] ** -0.5
     scores = _Scores(scaling, dropout, softcap, s_aux)
     if query.shape[2] == 1 and key.shape[2] > 1:
         visible = slice(plan.first_key, None)
         mixed = scores.attend(query, key[:, :, visible], value[:, :, visible], plan.mask).transpose(1, 2)
-    elif scores.plain and _has_varlen_kernel(query, value):
+    elif scores.plain and _wants_varlen(query, key, plan) and _has_varlen_kernel(query, value):
         mixed = _varlen(query, key, value, plan, scaling)
     elif plan.segments is None:
         mixed = _causal(query, key, value, plan.window, scores).transpose(1, 2)
@@ -276,26 +301,39 @@ def _by_segment(
     return torch.cat([torch.cat(parts, 1) for parts in by_row])
 
 
+def _wants_varlen(query: Tensor, key: Tensor, plan: AttentionPlan) -> bool:
+    """Whether `scaled_dot_product_attention` would need several calls, or a mask."""
+    far = plan.window is not None and key.shape[2] > plan.window
+    return plan.segments is not None or far or query.shape[2] != key.shape[2]
+
+
 def _has_varlen_kernel(query: Tensor, value: Tensor) -> bool:
     fits = query.dtype in (torch.bfloat16, torch.float16) and query.shape[-1] == value.shape[-1] <= 256
     return fits and query.device.type == "cuda" and _varlen_attn() is not None
 
 
 @cache
-def _varlen_attn() -> Callable[..., Any] | None:
-    """Return torch's kernel, or `None` before it took windows and shared keys."""
+def _varlen_attn() -> tuple[Callable[..., Any], bool] | None:
+    """Return torch's kernel and whether it wants to be told of shared keys, or `None` before it took windows."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
         return None
-    taken = signature(varlen_attn).parameters
-    return varlen_attn if {"scale", "window_size", "enable_gqa"} <= set(taken) else None
+    taken = set(signature(varlen_attn).parameters)
+    return (varlen_attn, "enable_gqa" in taken) if {"scale", "window_size"} <= taken else None
+
+
+@lru_cache(maxsize=16)
+def _on_device(ends: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return the ends of sequences, which all layers of a forward pass ask for: each copy waits for the device."""
+    return torch.tensor(ends, dtype=torch.int32, device=device)
 
 
 def _varlen(query: Tensor, key: Tensor, value: Tensor, plan: AttentionPlan, scaling: float) -> Tensor:
     """Return attention `[B, T, H, D]` by torch's kernel for sequences of unlike lengths; padding is a sequence too."""
-    kernel = _varlen_attn()
-    assert kernel is not None
+    found = _varlen_attn()
+    assert found is not None
+    kernel, told_of_groups = found
     rows, queries, keys = query.shape[0], query.shape[2], key.shape[2]
     if plan.segments is None:
         query_ends, key_ends = [[size * row for row in range(rows + 1)] for size in (queries, keys)]
@@ -303,13 +341,12 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, plan: AttentionPlan, scal
         edges = {size * queries for size in range(rows + 1)}
         edges |= {row * queries + edge for row, start, stop in plan.segments for edge in (start, stop)}
         query_ends = key_ends = sorted(edges)
-    cumulative = [torch.tensor(ends, dtype=torch.int32, device=query.device) for ends in (query_ends, key_ends)]
+    cumulative = [_on_device(tuple(ends), query.device) for ends in (query_ends, key_ends)]
     longest = [max(b - a for a, b in pairwise(ends)) for ends in (query_ends, key_ends)]
     flat = [states.transpose(1, 2).reshape(-1, states.shape[1], states.shape[3]) for states in (query, key, value)]
     window = (-1 if plan.window is None else plan.window - 1, 0)
-    mixed: Any = kernel(
-        *flat, *cumulative, *longest, scale=scaling, window_size=window, enable_gqa=query.shape[1] != key.shape[1]
-    )
+    groups = {"enable_gqa": query.shape[1] != key.shape[1]} if told_of_groups else {}
+    mixed: Any = kernel(*flat, *cumulative, *longest, scale=scaling, window_size=window, **groups)
     return mixed.view(rows, queries, query.shape[1], -1)
 
 

@@ -131,7 +131,7 @@ def _add_old_keys(config: dict[str, Any]) -> list[str]:
 
 
 def _as_read(folder: Path) -> dict[str, Any]:
-    config: PretrainedConfig = AutoConfig.from_pretrained(folder)
+    config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     return config.to_dict()
 
 

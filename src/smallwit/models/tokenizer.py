@@ -42,7 +42,7 @@ def load_tokenizer(origin: str | Path, revision: str | None = None) -> PreTraine
         if (folder / name).is_file():
             json_object(folder / name)
     try:
-        tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(folder)
+        tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(folder, trust_remote_code=False)
         _use(tokenizer)
     except MemoryError:
         raise

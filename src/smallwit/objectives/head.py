@@ -21,10 +21,13 @@ from torch.autograd.function import once_differentiable
 from smallwit.objectives.memory import HeadMemory
 
 CHUNK_ELEMENTS = 1 << 24
-"""Elements of one chunk of logits, which is projected at once: 64 MiB in float32."""
+"""Elements of one chunk of a teacher's logits, of which only the top k are kept: 64 MiB in float32."""
 
 CPU_CHUNK_ELEMENTS = 1 << 26
-"""The same on a CPU, where nothing but the logits is as large: each chunk reads the whole head three times."""
+"""Elements of one chunk of logits on a CPU: each chunk reads the whole head three times."""
+
+GPU_CHUNK_ELEMENTS = 1 << 27
+"""The same on a GPU, 512 MiB in float32 and as much again for each view: with smaller ones it waits for launches."""
 
 BLOCK_ELEMENTS = 1 << 20
 """Elements that the views work on at a time on a CPU: its caches hold them, and memory for them is used again."""
@@ -98,8 +101,8 @@ def token_statistics(
     """One `[N]` vector in float32 for each view, from hidden states `[N, H]` and the head `[V, H]`.
 
     Differentiable in `hidden` and `weight`. `softcap` bounds logits at cap * tanh(logits / cap). At most
-    `chunk_elements` logits exist for one view at a time, in `memory`; if absent, `CHUNK_ELEMENTS` or
-    `CPU_CHUNK_ELEMENTS`. Raises `ValueError` if the widths differ.
+    `chunk_elements` logits exist for one view at a time, in `memory`; if absent, `CPU_CHUNK_ELEMENTS` or
+    `GPU_CHUNK_ELEMENTS`. Raises `ValueError` if the widths differ.
     """
     _check_widths(hidden, weight)
     layout = _Layout.of(hidden, weight.shape[0], chunk_elements, softcap)
@@ -156,7 +159,7 @@ class _Layout:
     @staticmethod
     def of(hidden: Tensor, vocabulary: int, chunk_elements: int | None, softcap: float | None) -> "_Layout":
         on_cpu = hidden.device.type == "cpu"
-        elements = chunk_elements or (CPU_CHUNK_ELEMENTS if on_cpu else CHUNK_ELEMENTS)
+        elements = chunk_elements or (CPU_CHUNK_ELEMENTS if on_cpu else GPU_CHUNK_ELEMENTS)
         chunk = max(1, elements // vocabulary)
         block = max(1, min(elements, BLOCK_ELEMENTS) // vocabulary) if on_cpu else chunk
         return _Layout(chunk, block, softcap)

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from smallwit.objectives.head import softcapped
+from smallwit.objectives.head import CHUNK_ELEMENTS, softcapped
 from smallwit.objectives.memory import HeadMemory
 
 
@@ -39,6 +39,10 @@ class TeacherDistribution(Protocol):
 
     def spread(self, gradient: Tensor, pair: Distributions, log_probs: Tensor, tokens: slice) -> Tensor:
         """The derivative by all logits, shaped as `log_probs`, from that by the logits of the K outcomes `[n, K]`."""
+        ...
+
+    def holds_nan(self) -> bool:
+        """Whether some of the teacher's log-probabilities are no numbers. Looked at when a loss is none."""
         ...
 
 
@@ -89,6 +93,12 @@ class TeacherHead:
 
     def spread(self, gradient: Tensor, pair: Distributions, log_probs: Tensor, tokens: slice) -> Tensor:
         return _padded(gradient, log_probs.shape[1])
+
+    @torch.no_grad()
+    def holds_nan(self) -> bool:
+        rows = max(1, CHUNK_ELEMENTS // self.vocabulary)
+        starts = range(0, len(self.hidden), rows)
+        return any(bool(self.log_probs(slice(start, start + rows), 1.0).isnan().any()) for start in starts)
 
     @torch.no_grad()
     def top_k(self, k: int, temperature: float, *, chunk_elements: int) -> "TopK":
@@ -152,6 +162,9 @@ class RankedTeacher:
     def spread(self, gradient: Tensor, pair: Distributions, log_probs: Tensor, tokens: slice) -> Tensor:
         return _padded(gradient[:, : self.vocabulary], log_probs.shape[1])
 
+    def holds_nan(self) -> bool:
+        return self.head.holds_nan()
+
 
 def _log_rest(probabilities: Tensor, ids: Tensor) -> Tensor:
     """log of what is left `[n]` of `probabilities` `[n, V]`, which are overwritten, without those of `ids` `[n, k]`.
@@ -195,3 +208,6 @@ class TopK:
         in_tail = gradient[:, -1:] / pair.log_p[:, -1:].exp()
         spread = p.mul_(in_tail).scatter_(1, self.ids[tokens], gradient[:, :-1])
         return _padded(spread, log_probs.shape[1])
+
+    def holds_nan(self) -> bool:
+        return bool(self.log_probs.isnan().any() or self.log_tail.isnan().any())

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from smallwit.errors import UserError
+from smallwit.visible import visible
 
 MAX_CHARACTERS, MAX_NODES, MAX_DEPTH = 1_000_000, 20_000, 50
 """What a text may hold: values and keys are counted as often as *aliases repeat them."""
@@ -146,10 +147,23 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what `_Loader` would otherwise read as something else than text."""
+    """Quotes what `_Loader` would otherwise read as something else than text, and what a terminal would obey."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
+
+    def analyze_scalar(self, scalar: str) -> Any:
+        analysis = super().analyze_scalar(scalar)
+        if visible(scalar) != scalar:
+            # Only double quotes have escapes.
+            analysis.allow_flow_plain = analysis.allow_block_plain = False
+            analysis.allow_single_quoted = analysis.allow_block = False
+        return analysis
+
+    def write_double_quoted(self, text: str, split: bool = True) -> None:
+        given, self.allow_unicode = self.allow_unicode, self.allow_unicode and visible(text) == text
+        super().write_double_quoted(text, split)
+        self.allow_unicode = given
 
 
 for _class in (_Loader, _Dumper):

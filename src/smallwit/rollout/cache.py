@@ -15,28 +15,45 @@ from transformers.cache_utils import (
 
 
 class PreallocatedLayer(CacheLayerMixin):
-    """Keys and values of one layer, `[B, heads, capacity, head_dim]`; `update` returns the filled part as a view."""
+    """Keys and values of one layer, `[B, heads, capacity, head_dim]`; `update` returns the filled part as a view.
+
+    With `column`, a tensor of one number, it writes there instead and returns the first `visible` keys, also those that
+    are not written; nothing of that depends on `length`, which then is counted by `RolloutCache.grow`. Such a layer is
+    `zeroed`: 0 times what is not written must be 0.
+    """
 
     is_sliding = False
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, zeroed: bool) -> None:
         super().__init__()
-        self.capacity = capacity
+        self.capacity, self.zeroed = capacity, zeroed
         self.length = 0
+        self.column: Tensor | None = None
+        self.visible = 0
         self.keys: Tensor
         self.values: Tensor
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         batch, heads, _, width = key_states.shape
-        self.keys = key_states.new_empty(batch, heads, self.capacity, width)
-        self.values = value_states.new_empty(batch, heads, self.capacity, value_states.shape[-1])
+        device = key_states.device.type
+        # Under autocast, what attention would make of them at every step.
+        half = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else key_states.dtype
+        self.keys = self._room(key_states, (batch, heads, self.capacity, width), half)
+        self.values = self._room(value_states, (batch, heads, self.capacity, value_states.shape[-1]), half)
         self.is_initialized = True
+
+    def _room(self, like: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        return (torch.zeros if self.zeroed else torch.empty)(shape, dtype=dtype, device=like.device)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
+        if self.column is not None:
+            self.keys.index_copy_(2, self.column, key_states.to(self.keys.dtype))
+            self.values.index_copy_(2, self.column, value_states.to(self.values.dtype))
+            return self.keys[:, :, : self.visible], self.values[:, :, : self.visible]
         end = self.length + key_states.shape[2]
         self.keys[:, :, self.length : end] = key_states
         self.values[:, :, self.length : end] = value_states
@@ -49,7 +66,8 @@ class PreallocatedLayer(CacheLayerMixin):
             return
         keys, values = self.keys, self.values
         shape = (len(rows), *keys.shape[1:])
-        self.keys, self.values = keys.new_empty(shape), values.new_empty((*shape[:-1], values.shape[-1]))
+        self.keys = self._room(keys, shape, keys.dtype)
+        self.values = self._room(values, (*shape[:-1], values.shape[-1]), values.dtype)
         self.keys[:, :, : self.length] = keys[rows, :, : self.length]
         self.values[:, :, : self.length] = values[rows, :, : self.length]
 
@@ -69,8 +87,18 @@ class PreallocatedLayer(CacheLayerMixin):
 class RolloutCache(Cache):
     """Hold a `PreallocatedLayer` for each layer that attends, and transformers' own state for the others."""
 
-    def __init__(self, config: PreTrainedConfig, capacity: int) -> None:
-        super().__init__(layers=[_layer(layer, capacity) for layer in DynamicCache(config=config).layers])
+    def __init__(self, config: PreTrainedConfig, capacity: int, zeroed: bool = False) -> None:
+        super().__init__(layers=[_layer(layer, capacity, zeroed) for layer in DynamicCache(config=config).layers])
+
+    def write_at(self, column: Tensor, visible: int) -> None:
+        """Let every layer write at `column` `[1]` and return its first `visible` keys."""
+        for layer in self.layers:
+            layer.column, layer.visible = column, visible
+
+    def grow(self) -> None:
+        """Count a column that was written."""
+        for layer in self.layers:
+            layer.length += 1
 
     def select(self, rows: Tensor) -> None:
         """Keep (or repeat) these rows of the batch in every layer."""
@@ -81,8 +109,9 @@ class RolloutCache(Cache):
                 layer.reorder_cache(rows)  # type: ignore[arg-type]
 
 
-def _layer(layer: Any, capacity: int) -> Any:
-    return PreallocatedLayer(capacity) if type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) else layer
+def _layer(layer: Any, capacity: int, zeroed: bool) -> Any:
+    attends = type(layer) in (DynamicLayer, DynamicSlidingWindowLayer)
+    return PreallocatedLayer(capacity, zeroed) if attends else layer
 
 
 def row_indices(keep: Tensor) -> Tensor:

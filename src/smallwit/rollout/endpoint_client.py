@@ -17,12 +17,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 import httpx2
 
 from smallwit.errors import UserError
-from smallwit.offline import VARIABLE, is_local_host
+from smallwit.offline import VARIABLE, is_local_host, is_this_machine
+from smallwit.rollout.endpoint_key import hidden, without_key
 
 T = TypeVar("T")
 MOST_BYTES = 64 << 20
@@ -30,8 +30,6 @@ MOST_BYTES = 64 << 20
 _BREAKS_AFTER = 8
 _SHOWN, _READ_FOR_IT = 300, 4096
 _GZIP = 31  # zlib's name for it
-_LONG_KEY = 16
-"""A shorter key (`EMPTY`, as many local servers have it) may be a word of an answer, so it is left in there."""
 _log = logging.getLogger(__name__)
 
 
@@ -177,7 +175,7 @@ class Client:
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=endpoint.concurrency)
         timeout = httpx2.Timeout(endpoint.read, connect=endpoint.connect, pool=None)
         for server in self.servers:
-            local = is_local_host(httpx2.URL(server.url).host)
+            local = is_this_machine(httpx2.URL(server.url).host)
             if key and server.url.startswith("http:") and not local:
                 _log.warning("%s: the key in %s goes there without encryption", server.url, endpoint.key_env)
             server.client = httpx2.AsyncClient(
@@ -207,7 +205,10 @@ class Client:
         Raises `RequestFailed` (`Refused`, `NotThere`) for this request, `EndpointError` when no server works any
         more, and `UserError` for a key that is not accepted.
         """
-        content = json.dumps(body, ensure_ascii=False).encode()
+        try:
+            content = json.dumps(body, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise Refused("the prompt holds half a character, which cannot be sent; mend its text") from error
         return await self._persist("POST", path, content, read)
 
     async def models(self) -> list[str]:
@@ -242,7 +243,7 @@ class Client:
                     ) from busy
                 server.rest(pause)
             except (Broken, httpx2.TransportError, httpx2.DecodingError, TimeoutError) as error:
-                reason = str(error) or type(error).__name__
+                reason = self._clean((str(error) or type(error).__name__).encode(errors="replace"))
                 self.traffic[server.host].failed += 1
                 _log.info("%s: an attempt failed: %s", server.url, reason)
                 if server.failed(reason, endpoint.cooldown) and server.trips == 1:
@@ -298,7 +299,7 @@ class Client:
         status = response.status_code
         if status == 200:
             try:
-                reply = json.loads(self._without_key(body))
+                reply = json.loads(without_key(body, self.endpoint.key()))
             except (ValueError, RecursionError) as error:
                 kind = self._clean(response.headers.get("content-type", "no type").encode())
                 raise Broken(f"a reply of {kind} that is not JSON: {self._clean(body)}") from error
@@ -338,22 +339,8 @@ class Client:
 
     def _clean(self, body: bytes) -> str:
         """One short line, without the key: some servers repeat it."""
-        text = body.decode(errors="replace")
-        for form in self._forms_of_key():
-            text = text.replace(form, "(the key)")  # before anything is cut, lest a part of it be left
+        text = hidden(body, self.endpoint.key())  # before anything is cut, lest a part of it be left
         return " ".join(text[:_READ_FOR_IT].split())[:_SHOWN] or "nothing"
-
-    def _without_key(self, body: bytes) -> bytes:
-        """A reply as it may be kept: without the key, should the server have put it there."""
-        for form in self._forms_of_key():
-            if len(form) >= _LONG_KEY:
-                body = body.replace(form.encode(), b"(the key)")
-        return body
-
-    def _forms_of_key(self) -> list[str]:
-        """The key as it is, as in JSON and as in a URL."""
-        key = self.endpoint.key()
-        return list(dict.fromkeys([key, json.dumps(key)[1:-1], quote(key, safe="")])) if key else []
 
 
 async def _body(response: httpx2.Response, traffic: Traffic) -> bytes:

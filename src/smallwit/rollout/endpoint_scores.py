@@ -9,6 +9,7 @@ that begins a text, at each place the log-probs of the next token (its issue 198
 
 import math
 import re
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from smallwit.artifacts import content_key
 from smallwit.errors import UserError
 from smallwit.journal import Journal
-from smallwit.rollout.endpoint_client import Broken, Client, Endpoint, NotThere, Refused
+from smallwit.rollout.endpoint_client import Broken, Client, Endpoint, EndpointError, NotThere, Refused
 from smallwit.rollout.endpoint_dialect import COMPLETIONS, read_answer
 from smallwit.rollout.endpoint_pool import results
 
@@ -31,6 +32,9 @@ _ALIKE = ("1 + 2 = 3 + 4", "1 + 2 = 9 + 4")
 """Texts that begin alike and then differ in one token."""
 _ROUNDING = 0.01
 """A log-prob may be as far above 0: servers compute in half precision."""
+_MOST_REFUSED, _OF_REPLIES = 5, 100
+"""So many of the last replies may be refused for their log-probs: a server that fails more often is not to be asked
+until it happens to give numbers."""
 _TOKEN_ID = re.compile(r"token_id:(\d+)")
 
 
@@ -49,6 +53,7 @@ class EndpointScorer:
         self.endpoint, self.tokenizer, self.k = endpoint, tokenizer, k
         self.client = Client(endpoint)
         self.read = 0
+        self._refused: deque[bool] = deque(maxlen=_OF_REPLIES)
         self._form: dict[str, Any] = {}
         self._as_text = False
         self._shift = 0
@@ -144,19 +149,39 @@ class EndpointScorer:
         def read(reply: dict[str, Any]) -> list[dict[int, float]]:
             choice = read_answer(reply, chat=False).choice
             try:
-                if "prompt_logprobs" in self._form:
-                    rows = self._by_id(tokens, choice.get("prompt_logprobs"))[start:]
-                else:
-                    rows = self._by_text(tokens, choice.get("logprobs"), start)
-            except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-                raise Broken(f"log-probs in a form that makes no sense ({type(error).__name__}: {error})") from error
-            for row in rows:
-                _check_sum(row)
+                rows = self._read(choice, tokens, start)
+            except Broken as why:
+                self._refuse(why)
+                raise
+            self._refused.append(False)
             return rows
 
         rows = await self.client.post(COMPLETIONS, body, read)
         self.read += len(tokens)
         return rows
+
+    def _read(self, choice: dict[str, Any], tokens: Sequence[int], start: int) -> list[dict[int, float]]:
+        """Raises `Broken` for log-probs that cannot be any."""
+        try:
+            if "prompt_logprobs" in self._form:
+                rows = self._by_id(tokens, choice.get("prompt_logprobs"))[start:]
+            else:
+                rows = self._by_text(tokens, choice.get("logprobs"), start)
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise Broken(f"log-probs in a form that makes no sense ({type(error).__name__}: {error})") from error
+        for row in rows:
+            _check_sum(row)
+        return rows
+
+    def _refuse(self, why: Broken) -> None:
+        """Count a reply that is asked for again. Raises `EndpointError` when there are too many of them."""
+        self._refused.append(True)
+        if sum(self._refused) > _MOST_REFUSED:
+            raise EndpointError(
+                f"endpoint {self.endpoint.urls[0]}#{self.endpoint.model}: {sum(self._refused)} of its last "
+                f"{len(self._refused)} replies were refused, the last for {str(why)[:200]}; serve the model in "
+                "bfloat16 or float32, or learn from its answers (an answers stage and cross_entropy)"
+            ) from why
 
     async def _ask(self, tokens: Sequence[int], start: int) -> Scored:
         rows = await self._rows(tokens, start)
@@ -220,7 +245,7 @@ class EndpointScorer:
         """The id of a token that was given as text. Raises `UserError` for a text that several tokens have, or none."""
         match = _TOKEN_ID.fullmatch(text)
         if match is not None:
-            return int(match[1])
+            return self._known(int(match[1]))
         if not self._places:
             for number in range(len(self.tokenizer)):
                 # -1: several tokens have this text.
@@ -242,12 +267,16 @@ class EndpointScorer:
             )
         return number
 
-    def _same(self, number: int, text: Any) -> None:
-        """Raises `UserError` when a token has another text there than here; a part of a character has none."""
+    def _known(self, number: int) -> int:
+        """Raises `UserError` for the id of a token that is not here."""
         if number >= len(self.tokenizer):
             raise self._other(f"it has a token {number}")
+        return number
+
+    def _same(self, number: int, text: Any) -> None:
+        """Raises `UserError` when a token has another text there than here; a part of a character has none."""
         if number not in self._texts:
-            self._texts[number] = str(self.tokenizer.decode([number]))
+            self._texts[number] = str(self.tokenizer.decode([self._known(number)]))
         ours = self._texts[number]
         if text == "" and number in self.tokenizer.all_special_ids:  # llama-cpp-python gives these no text
             return

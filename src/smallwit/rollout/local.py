@@ -15,15 +15,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from smallwit.errors import UserError
-from smallwit.models.attention import RowLayout, require_attention, row_layout
+from smallwit.models.attention import RowLayout, StaticLayout, require_attention, row_layout
 from smallwit.models.build import is_stateful
 from smallwit.models.head import output_head
 from smallwit.rollout.cache import RolloutCache, row_indices
 from smallwit.rollout.choice import choose, tokens_seen, uniforms
+from smallwit.rollout.decode import Decoder, EagerDecoder, GraphedDecoder, can_be_graphed, cuda_graph
 from smallwit.rollout.engine import Completion, Sampling, Watch
 
-SHRINK_BELOW = 0.75
-"""Rows move to a smaller batch once the share of live ones falls below this: moving costs a pass over the cache."""
 SHARED_AT_LEAST = 32
 """Tokens that all prompts of a batch must begin with to be worth a forward pass of their own."""
 _UNWATCHED = Watch()
@@ -51,6 +50,7 @@ class LocalEngine:
         self.pad = pad
         self.batch = batch
         self.stateful = is_stateful(model)
+        self.graphed = can_be_graphed(model)
 
     @torch.no_grad()
     def generate(
@@ -80,9 +80,11 @@ class LocalEngine:
                 completions[rows[row]] = completion
                 watch.done(rows[row], completion)
 
-            self._generate_batch(
-                [list(prompts[i]) for i in rows], sampling, draws, replace(watch, limits=limits, done=done)
-            )
+            # Autocast forgets the weights that it has cast where the outermost block ends: here, not at every token.
+            with torch.autocast(self.model.device.type, enabled=False):
+                self._generate_batch(
+                    [list(prompts[i]) for i in rows], sampling, draws, replace(watch, limits=limits, done=done)
+                )
         self.model.train(training)
         return [completions[i] for i in range(len(prompts))]
 
@@ -98,7 +100,7 @@ class LocalEngine:
         distinct = {tuple(prompt): row for row, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
         width = max(map(len, distinct))
         written = _Written(len(prompts), sampling, watch, device)
-        cache = RolloutCache(self.model.config, width + written.longest)
+        cache = RolloutCache(self.model.config, width + written.longest, zeroed=self.graphed)
         head = _Head(self.model, self.vocabulary)
         states = self._prefill(list(distinct), cache)
         copies = torch.tensor([distinct[tuple(prompt)] for prompt in prompts], device=device)
@@ -109,15 +111,13 @@ class LocalEngine:
         if sampling.repetition_penalty != 1.0:
             seen = tokens_seen(*_right_padded(list(distinct), self.pad, device), self.vocabulary)[copies]
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
-        padding = width - min(map(len, distinct))
-        positions = _key_positions(lengths, width, written.longest) if padding else None
-        layout = RowLayout(key_positions=positions, padding=padding)
+        decoder = self._decoder(cache, _key_positions(lengths, width, written.longest), width - min(map(len, distinct)))
 
         live = torch.arange(len(prompts), device=device)
         for step in range(written.longest):
             uniform = None if draws is None else draws[live.cpu(), step]
             chosen, log_probs = choose(logits, sampling, uniform, seen)
-            _require_finite(states, logits.gather(1, chosen[:, None]))
+            written.check(states, logits.gather(1, chosen[:, None]))
             written.add(live, step, chosen, log_probs)
             alive = ~written.closed[live]
             remaining = int(alive.sum())
@@ -125,13 +125,20 @@ class LocalEngine:
                 break
             if seen is not None:
                 seen.scatter_(1, chosen[:, None], True)
-            if remaining < SHRINK_BELOW * len(live):
+            if remaining < decoder.shrink_below * len(live):
                 rows = row_indices(alive)
                 cache.select(rows)
-                live, chosen, lengths, layout = live[rows], chosen[rows], lengths[rows], layout.select(rows)
+                live, chosen, lengths, decoder = live[rows], chosen[rows], lengths[rows], decoder.select(rows)
                 seen = None if seen is None else seen[rows]
-            states = self._forward(chosen[:, None], (lengths + step)[:, None], cache, layout)[:, -1]
+            states = decoder(chosen, lengths + step)
             logits = head.logits(states)
+
+    def _decoder(self, cache: RolloutCache, key_positions: Tensor, padding: int) -> Decoder:
+        """Return what decodes rows whose keys are at these positions `[B, capacity]`, with so much padding at most."""
+        if self.graphed:
+            return GraphedDecoder(self._forward, cache, key_positions, cuda_graph)
+        layout = RowLayout(key_positions=key_positions if padding else None, padding=padding)
+        return EagerDecoder(self._forward, cache, layout)
 
     def _prefill(self, prompts: list[tuple[int, ...]], cache: RolloutCache) -> Tensor:
         """Return the hidden states `[B, H]` of each prompt's last token."""
@@ -148,7 +155,7 @@ class LocalEngine:
         return states[torch.arange(len(prompts), device=device), last]
 
     def _forward(
-        self, tokens: Tensor, positions: Tensor, cache: RolloutCache, layout: RowLayout = _ONE_A_ROW
+        self, tokens: Tensor, positions: Tensor, cache: RolloutCache, layout: RowLayout | StaticLayout = _ONE_A_ROW
     ) -> Tensor:
         """Return the hidden states `[B, T, H]` of `tokens` `[B, T]`."""
         model: torch.nn.Module = self.model.get_decoder()
@@ -158,16 +165,6 @@ class LocalEngine:
                 input_ids=tokens, position_ids=positions, past_key_values=cache, use_cache=True
             ).last_hidden_state
         return states
-
-
-def _require_finite(states: Tensor, chosen: Tensor) -> None:
-    """Raises `UserError` where the last hidden states, or the logits of the chosen tokens, are not finite: what such a
-    model says is the first or last token of its vocabulary, which would be measured as a wrong answer."""
-    if not bool(states.isfinite().all() & chosen.isfinite().all()):
-        raise UserError(
-            "the model computes numbers that are not finite: its weights are damaged, or too large for its dtype; "
-            "load it again, or in float32"
-        )
 
 
 class _Head:
@@ -198,6 +195,11 @@ class _Written:
         self.tokens = torch.zeros(count, self.longest, dtype=torch.long, device=device)
         self.log_probs = torch.zeros(count, self.longest if sampling.log_probs else 0, device=device)
         self.closed = torch.zeros(count, dtype=torch.bool, device=device)
+        self.finite = torch.ones((), dtype=torch.bool, device=device)
+
+    def check(self, states: Tensor, chosen: Tensor) -> None:
+        """Remember whether last hidden states, and logits of chosen tokens, are finite; asked when a row ends."""
+        self.finite &= states.isfinite().all() & chosen.isfinite().all()
 
     def add(self, live: Tensor, step: int, chosen: Tensor, log_probs: Tensor | None) -> None:
         """Write token number `step` of the rows `live`, and close those that end with it."""
@@ -217,6 +219,12 @@ class _Written:
 
     def _close(self, rows: Tensor, length: int, *, truncated: bool) -> None:
         self.closed[rows] = True
+        # What a model of NaN says is the first or last token of its vocabulary: it would be measured as a wrong answer.
+        if len(rows) and not self.finite:
+            raise UserError(
+                "the model computes numbers that are not finite: its weights are damaged, or too large for its dtype; "
+                "load it again, or in float32"
+            )
         for row in rows.tolist():
             tokens, log_probs = self.tokens[row, :length].tolist(), self.log_probs[row, :length].tolist()
             self.watch.done(row, Completion(tokens, log_probs, truncated))

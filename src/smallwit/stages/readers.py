@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from smallwit.contacts import REQUESTS_FILE, HostLog
+from smallwit.errors import UserError
 from smallwit.journal import Journal
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.fit import vocabulary_of
@@ -23,7 +24,7 @@ from smallwit.stages.job import Job
 from smallwit.training.batch import Example, TokenBatch, micro_batches
 from smallwit.training.endpoint_teacher import EndpointTeacher
 from smallwit.training.forward import forward_hidden
-from smallwit.training.teacher_store import pack
+from smallwit.training.teacher_store import NoNumbers, pack
 
 Note = Callable[[int, int], None]
 """Called between two passes or replies with the examples and completion tokens read so far; may end the reading."""
@@ -67,17 +68,23 @@ class LocalReader:
             note(len(order), sum(map(len, records)))
             batch = TokenBatch.of(group, self.chat.pad, self.model.device)
             order += batch.examples
-            records.append(pack(self._top_k(batch)))
+            try:
+                records.append(pack(self._top_k(batch)))
+            except NoNumbers as error:
+                raise UserError(
+                    f"stage {self.stage.name}: teacher {self.stage.model} gives {error}, so nothing is stored of it; "
+                    "mend its weights, or compute in float32 (dtype: float32)"
+                ) from error
         return order, np.concatenate(records)
 
     @torch.no_grad()
     def _top_k(self, batch: TokenBatch) -> TopK:
         with torch.autocast(self.model.device.type, self.autocast, enabled=self.autocast is not None):
             hidden = forward_hidden(self.model, batch)
-            head = output_head(self.model)
-            weight = head.weight.to(hidden.dtype)
-            teacher = TeacherHead(hidden, weight, self.vocabulary, softcap=head.softcap)
-            return teacher.top_k(self.stage.k, self.stage.temperature, chunk_elements=CHUNK_ELEMENTS)
+        # The head is not under autocast, as with a live teacher.
+        head = output_head(self.model)
+        teacher = TeacherHead(hidden, head.weight.to(hidden.dtype), self.vocabulary, softcap=head.softcap)
+        return teacher.top_k(self.stage.k, self.stage.temperature, chunk_elements=CHUNK_ELEMENTS)
 
     def flops(self, examples: Sequence[Example]) -> float:
         return sum(self.cost.forward([len(example.tokens)], example.targets) for example in examples)

@@ -19,6 +19,7 @@ from types import FrameType
 
 from smallwit import contacts
 from smallwit.artifacts import disk_trouble
+from smallwit.device import speed_up_products
 from smallwit.errors import UserError
 from smallwit.stages.job import Failed, Info, Job, LeftAlone, Reporter, Stopped
 from smallwit.visible import guard_log
@@ -93,6 +94,7 @@ def _run(job: Job, reporter: Reporter, rank: int, meeting: socket.socket | int |
 
     torch.set_num_threads(max(1, job.threads // job.processes))
     torch.set_flush_denormal(True)
+    speed_up_products(job.device, job.dtype)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     together = joined(rank, job.processes, meeting, job.device) if meeting is not None else nullcontext()

@@ -25,6 +25,7 @@ from smallwit.tasks.base import Problem, Task
 from smallwit.tasks.loading import load_task, task_bytes
 from smallwit.tasks.reward_function import reward_bytes, reward_function
 from smallwit.tasks.user_task import UserTask
+from smallwit.visible import say
 
 SECONDS = 30.0
 """Wall time for one call of the user's code. Loading the task and reading its problems may take what it takes."""
@@ -101,7 +102,7 @@ def _listen(process: "subprocess.Popen[bytes]", name: str) -> None:
                 continue
             case None if not doing:
                 # It may be a download. Nobody should wonder what it is that takes so long.
-                print(f"smallwit: task {name}: its problems are still being read", file=sys.stderr)
+                say(f"smallwit: task {name}: its problems are still being read", sys.stderr)
             case None:
                 what = f"{doing} gave nothing within {SECONDS:g} seconds"
                 raise UserError(f"task {name}: {what}; find out where it hangs")

@@ -42,6 +42,8 @@ class EndpointTeacher:
         ]
         ids = np.concatenate([ids for ids, _ in parts])
         log_probs = np.concatenate([log_probs for _, log_probs in parts])
+        # As far as servers round, together they may be a little more than one.
+        log_probs = log_probs - np.log(np.maximum(np.exp(log_probs).sum(1, keepdims=True), 1.0))
         rest = np.log(np.maximum(1.0 - np.exp(log_probs).sum(1), np.finfo(np.float32).tiny))
         top = TopK(
             torch.from_numpy(ids).to(device),

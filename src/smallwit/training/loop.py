@@ -262,12 +262,24 @@ class Trainer:
         tally.flops += self.cost.train(batch.lengths, len(batch.labels))
         with torch.no_grad():
             losses = [float(part + state) for part, state in zip(parts(values, batch), states, strict=True)]
+            self._check_teachers(objectives, losses, heads)
             rest = iter(values[len(views) :])
             numbers = [
                 objective.metrics(value.detach(), list(islice(rest, len(more))), batch)
                 for objective, value, more in zip(objectives, values[: len(views)], watched, strict=True)
             ]
         return losses, numbers
+
+    def _check_teachers(
+        self, objectives: Sequence[Objective], losses: Sequence[float], heads: Mapping[str, TeacherDistribution]
+    ) -> None:
+        """Raise `TrainingStopped` where it is a teacher's fault that a loss is not finite."""
+        for objective, loss in zip(objectives, losses, strict=True):
+            if objective.teacher and not math.isfinite(loss) and heads[objective.teacher].holds_nan():
+                raise TrainingStopped(
+                    f"step {self.progress.step}: teacher {objective.teacher} gives log-probs that are no numbers "
+                    "(NaN), so nothing is learned from it; mend its weights, or compute in float32 (dtype: float32)"
+                )
 
     @torch.no_grad()
     def _teacher_head(self, name: str, batch: TokenBatch, tally: Tally) -> TeacherDistribution:

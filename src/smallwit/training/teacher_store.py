@@ -31,6 +31,10 @@ MOST_TOKENS = 1 << 20
 _INDEX = np.dtype([("key", "S16"), ("tokens", "<u4")])
 
 
+class NoNumbers(ValueError):
+    """A teacher's log-probs are NaN."""
+
+
 @dataclass(frozen=True)
 class StoreBinding:
     """What a store is of. `vocabulary` real tokens; `tokenizer` is the hash of its tokens and ids."""
@@ -59,7 +63,12 @@ def _record(k: int, vocabulary: int) -> np.dtype[np.void]:
 
 
 def pack(top: TopK) -> NDArray[np.void]:
-    """The records `[N]` of N tokens. Log-probs are rounded to 1/2048 nat and bounded by -32 nats."""
+    """The records `[N]` of N tokens. Log-probs are rounded to 1/2048 nat and bounded by -32 nats.
+
+    Raises `NoNumbers` for log-probs that are none: a record has no room for NaN, and would say that it is certain.
+    """
+    if top.holds_nan():
+        raise NoNumbers("log-probs that are no numbers (NaN)")
     ids = top.ids.cpu().numpy().astype(np.uint32)
     records = np.zeros(len(ids), _record(ids.shape[1], top.vocabulary))
     records["low"] = ids & 0xFFFF
