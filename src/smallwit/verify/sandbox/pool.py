@@ -60,6 +60,7 @@ class Server:
                 )
             except OSError as error:
                 self.control.close()
+                self.drop_scratch()
                 raise ServerLostError(f"the {kind} server does not start: {error}") from error
         try:
             hello = json.loads(receive_frame(self.control, 4096, time.monotonic() + _START_SECONDS))
@@ -101,11 +102,16 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        if self.scratch:
-            if not remove_folder(self.scratch):
-                _LOG.warning("%s: cannot be removed; a program left something there", self.scratch)
-            os.close(self.scratch_lock)
-            self.scratch = ""
+        self.drop_scratch()
+
+    def drop_scratch(self) -> None:
+        """Remove the folder for programs, where there is one."""
+        if not self.scratch:
+            return
+        if not remove_folder(self.scratch):
+            _LOG.warning("%s: cannot be removed; a program left something there", self.scratch)
+        os.close(self.scratch_lock)
+        self.scratch = ""
 
     def hang_up(self) -> None:
         """Close the socket: the server then ends by itself. A thread that is waiting on it wakes up."""
