@@ -161,10 +161,61 @@ DOORS = {name: _call(number, number, arguments) for name, (number, arguments) in
     "kernel's settings": _door("open('/proc/sys/kernel/hostname').read() or os.listdir('/sys')"),
 }  # fmt: skip
 
+# What holds memory that no limit of the process counts, what the host sees, and what tells of the host.
+_PAIR = "ours, theirs = socket.socketpair()"
+_PIPES = "one, two = os.pipe(), os.pipe()"
+DOORS |= {
+    "pages in pipes": _door(
+        f"call({_number(278, 75)}, os.pipe()[1], struct.pack('QQ', ctypes.addressof(page), 1), 1, 0) == 1",
+        "page = ctypes.create_string_buffer(8)",
+    ),
+    "pages from pipe to pipe": _door(
+        f"os.write(one[1], b'x') and call({_number(275, 76)}, one[0], 0, two[1], 0, 1, 0) == 1", _PIPES
+    ),
+    "pages in two pipes": _door(
+        f"os.write(one[1], b'x') and call({_number(276, 77)}, one[0], two[1], 1, 0) == 1", _PIPES
+    ),
+    "pages of a file in a pipe": _door("os.sendfile(os.pipe()[1], os.open(os.__file__, 0), 0, 1) == 1"),
+    "large pipe": _door("fcntl.fcntl(os.pipe()[1], 1031, 1 << 17) >= 1 << 17"),
+    "pipe by name": _door("os.mkfifo(f'pipe{a}') is None"),
+    "large buffer of a socket": _door("ours.setsockopt(1, 7, 1 << 17) is None", _PAIR),
+    "descriptors under way": _door("ours.sendmsg([b'x'], [(1, 1, struct.pack('i', os.pipe()[0]))]) == 1", _PAIR),
+    "memory as a file": _door("os.memfd_create('x') > 0"),
+    "thread with descriptors of its own": _reaches(56, 220, "0x10100, 0, 0, 0, 0"),
+    "huge pages of the machine": _door(
+        "libc.mmap(None, ctypes.c_size_t(1 << 21), 3, 0x40022, -1, 0) != -1 or ctypes.get_errno() != errno.EPERM"
+    ),
+    "addresses of the host": _door(
+        "fcntl.ioctl(3, 0x8912, struct.pack('iP', 256, ctypes.addressof(found))) and any(found.raw)",
+        "found = ctypes.create_string_buffer(256)",
+    ),
+    "lock on a file of the host": _door("fcntl.flock(os.open(os.__file__, 0), fcntl.LOCK_SH | fcntl.LOCK_NB) is None"),
+    "lock on a part of a file of the host": _door(
+        "fcntl.lockf(os.open(os.__file__, 0), fcntl.LOCK_SH | fcntl.LOCK_NB) is None"
+    ),
+    "locks without a bound": _door("fcntl.lockf(open('x', 'w'), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 9) is None"),
+    "what the host has read lately": _door(
+        f"call({_number(327, 286)}, os.open(os.__file__, 0), struct.pack('QQ', ctypes.addressof(page), 8), 1, 0, 0, 8)"
+        " == 8",
+        "page = ctypes.create_string_buffer(8)\nopen(os.__file__).read()",
+    ),
+    "pages of the host's files counted": _call(
+        451, 451, "os.open(os.__file__, 0), bytes(16), ctypes.create_string_buffer(64), 0"
+    ),
+    "cores to a program of the host": _door(
+        "libc.prctl(3, 0, 0, 0, 0) == 1 or libc.prctl(4, 1, 0, 0, 0) == 0 or resource.getrlimit(4)[0] != 1",
+        "import resource",
+    ),
+}  # fmt: skip
+
 # Of these it is seen that they go through where nothing holds them; they do no harm there.
 HARMLESS = (
     "kernel's asynchronous files", "inotify on the host", "abstract socket", "netlink", "pair of datagram sockets",
     "datagram without a socket call", "affinity", "own file executed", "modes of the host's files",
     "owner of the host's files", "times of the host's files", "attributes of the host's files", "host's files read",
     "host's files cut", "files of the parent by proc", "personality",
+    "pages in pipes", "pages from pipe to pipe", "pages in two pipes", "pages of a file in a pipe", "large pipe",
+    "pipe by name", "large buffer of a socket", "descriptors under way", "memory as a file",
+    "lock on a file of the host", "lock on a part of a file of the host", "locks without a bound",
+    "what the host has read lately", "cores to a program of the host",
 )  # fmt: skip

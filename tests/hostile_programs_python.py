@@ -229,6 +229,13 @@ LEFTOVERS = {
                 if byte != 47: open(bytes([byte]) * 200, "w").close()
             return 0
     """,
+    "disk filled and the right sum": """
+        import os, time
+        def f(a, b):
+            for number in range(4): os.posix_fallocate(os.open(str(number), os.O_CREAT | os.O_RDWR), 0, 15 << 20)
+            time.sleep(0.5)
+            return a + b
+    """,
 }
 
 # These run until a limit ends them.

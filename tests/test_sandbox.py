@@ -96,17 +96,60 @@ def test_candidate_sees_no_host() -> None:
     assert judge_code([CodeJob("", "f", textwrap.dedent(source), cases=[((), expected)])])[0].score == 1.0
 
 
+def available() -> int:
+    """Bytes that the machine has left, whoever holds the others."""
+    return psutil.virtual_memory().available
+
+
+def test_no_program_takes_more_of_the_machine_than_its_limit() -> None:
+    """Seen on the machine: pages in pipes are in no process's memory."""
+    if isolation_level() != "seccomp" or available() < 6 << 30:
+        pytest.skip("this machine has no filter of system calls, or too little memory to see it")
+    source = """
+    import ctypes, fcntl, mmap, os, struct, time
+    number = 75 if os.uname().machine == "aarch64" else 278
+    call, size, pipes = ctypes.CDLL(None).syscall, 1 << 21, []
+    for _ in range(16):
+        pipes.append(os.pipe())
+        for _ in range(64):  # a page of 2 MiB for a byte of each
+            pages = mmap.mmap(-1, 2 * size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            pages.madvise(mmap.MADV_HUGEPAGE)
+            start = -(-ctypes.addressof(ctypes.c_char.from_buffer(pages)) // size) * size
+            ctypes.memset(start, 1, 1)
+            fcntl.fcntl(pipes[-1][1], 1031, 1 << 18)
+            if call(number, pipes[-1][1], struct.pack("QQ", start, 1), ctypes.c_long(1), 0) != 1: raise OSError
+            del pages
+    time.sleep(1)
+    """
+    before, least = available(), [available()]
+    job = CodeJob("", "f", textwrap.dedent(source) + "def f(a, b): return 0\n", cases=CASES)
+    judging = threading.Thread(target=judge_code, args=([job],), kwargs={"cpu_seconds": 10.0, "workers": 1})
+    judging.start()
+    while judging.is_alive():
+        least.append(available())
+        judging.join(0.05)
+    assert before - min(least) < 3 << 29  # the limit of 1 GiB, and what else happens on the machine
+
+
 def test_program_has_the_standard_library_threads_and_a_folder() -> None:
     source = """
-    import concurrent.futures, decimal, hashlib, statistics, zlib
+    import asyncio, concurrent.futures, decimal, hashlib, mmap, os, pathlib, shutil, signal, sqlite3, statistics, zlib
+    async def later(x): await asyncio.sleep(0.001); return x
+    def others(x):
+        shutil.copy2("file", "copy"); shutil.copyfile("copy", "again")
+        os.preadv(os.open("again", 0), [bytearray(4)], 0)
+        signal.signal(signal.SIGALRM, lambda *a: None); signal.setitimer(signal.ITIMER_REAL, 1)
+        assert mmap.mmap(-1, 4096) and open("again").isatty() is False and list(pathlib.Path().glob("*"))
+        return [asyncio.run(later(x)), sqlite3.connect(":memory:").execute("select 1").fetchone()[0]]
     def f(x):
         with open("file", "w") as file: file.write("text")
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            return [open("file").read(), *pool.map(lambda y: y + x, [1, 2]), hashlib.md5(b"a").hexdigest()[:4]]
+            mapped = pool.map(lambda y: y + x, [1, 2])
+            return [open("file").read(), others(x), *mapped, hashlib.md5(b"a").hexdigest()[:4]]
     """
     if isolation_level() == "rlimits":
         pytest.skip("this machine offers no namespaces: no threads without them")
-    job = CodeJob("", "f", textwrap.dedent(source), cases=[((1,), ["text", 2, 3, "0cc1"])])
+    job = CodeJob("", "f", textwrap.dedent(source), cases=[((1,), ["text", [1, 1], 2, 3, "0cc1"])])
     assert judge_code([job])[0].reason == "correct"
 
 

@@ -3,6 +3,7 @@
 import math
 import random
 from collections import Counter, namedtuple
+from http import HTTPStatus
 
 import pytest
 
@@ -37,6 +38,9 @@ def test_canonical_bytes_are_equal_for_equal_values_of_equal_types() -> None:
     point = namedtuple("point", "x y")
     assert same(point(1, 2), (1, 2))
     assert same(Counter("aab"), {"a": 2, "b": 1})
+    word = type("word", (str,), {"__str__": lambda self: "lie"})
+    share = type("share", (float,), {"__float__": lambda self: 0.5})
+    assert same([HTTPStatus.OK, word("x"), share(1.5), True, None] * 20, [200, "x", 1.5, True, None] * 20)
     for a, b in ((1, True), (1, 1.0), ([1], (1,)), ({1}, frozenset({1})), ("a", b"a"), ([1] * 40, [True] * 40)):
         assert not same(a, b)
 

@@ -42,7 +42,7 @@ _ANSWER_BYTES = 8 * MAX_CHARACTERS
 _TESTER_SECONDS = 10.0  # CPU time of the tests themselves, beside the program's
 _KILLED = (signal.SIGKILL, signal.SIGXCPU, signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT)
 _CONSENT = f"{consent.OPTION}, or {consent.VARIABLE}=1 in the environment"
-_NUMPY = re.compile(r"^\s*(?:import|from)\s+numpy\b", re.MULTILINE)
+_NUMPY = re.compile(r"\bnumpy\b")  # in whatever form of import
 
 
 @dataclass(frozen=True)
@@ -253,7 +253,7 @@ def _run_tests(worker: Worker, order: _Order) -> _Run:
     candidate, tester = worker.server("candidate"), worker.server("tester")
     deadline = time.monotonic() + 2 * order.cpu_seconds + 2
     sources = (order.job.setup, *([order.job.tests] if isinstance(order.job.tests, str) else order.job.tests))
-    numpy = any(_NUMPY.search(source) for source in sources)
+    numpy = any(_NUMPY.search(source) for source in (order.job.prompt, *sources))
     ours, theirs = socket.socketpair()
     link, far_link = socket.socketpair()
     with ours:

@@ -24,6 +24,8 @@ _TYPES = (bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, s
 # Long rows of these are sent type by type, which is many times as fast as item by item. Exact types: a bool is no int.
 _LONG = 32
 _COLUMNS: dict[type, int] = {int: 0, float: 1, str: 2, type(None): 3, bool: 4}
+# What makes the plain value of a subclass's. Methods of the plain types: a subclass may lie in its overrides.
+_PLAIN: dict[type, Callable[[Any], Any]] = {int: int.__int__, float: float.__float__, str: str.__str__}
 
 _COUNT = struct.Struct("<I")
 _DOUBLE = struct.Struct("<d")
@@ -116,10 +118,15 @@ class _Encoder:
 
     def columns(self, items: list[Any]) -> bytes | None:
         """A long row of numbers and texts: the tags, then each type's values at once. `None` for any other row."""
+        if not _COLUMNS.keys() >= set(map(type, items)):
+            plain = _plain_row(items)
+            if plain is None:
+                return None
+            items = plain
+        tags = bytes(map(_COLUMNS.__getitem__, map(type, items)))
         try:
-            tags = bytes(map(_COLUMNS.__getitem__, map(type, items)))
             integers = array("q", [item for item in items if type(item) is int])
-        except (KeyError, OverflowError):
+        except OverflowError:
             return None
         doubles = [item for item in items if type(item) is float]
         if self.canonical:
@@ -145,6 +152,17 @@ class _Encoder:
         if number is None:
             raise NotPlainError(f"a {type(value).__name__} is not plain data")
         return b"R" + _COUNT.pack(number)
+
+
+def _plain_row(items: list[Any]) -> list[Any] | None:
+    """The plain values under a row's members (IntEnum, subclasses of str), `None` if one of them has none."""
+    plain: list[Any] = []
+    for item in items:
+        kind = next((kind for kind in _PLAIN if issubclass(type(item), kind)), None)
+        if kind is None and item is not None:
+            return None
+        plain.append(item if kind is None or type(item) in _COLUMNS else _PLAIN[kind](item))
+    return plain
 
 
 def encode(

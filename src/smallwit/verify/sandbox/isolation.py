@@ -6,9 +6,9 @@
   size, descriptors and processes, killed with its process group. All there is on macOS.
 - `namespaces`: its own pid, mount, ipc and user namespace, and the network, with no interface up, of a server that
   runs one candidate at a time. Its root holds the standard library and the system's shared libraries, read-only, and
-  an empty /tmp of its own; there is no /proc. When it ends the kernel kills all that it has started.
-- `landlock`: besides, Landlock allows no write but in /tmp, no TCP and no signal to the outside.
-- `seccomp`: besides, a filter refuses new processes, sockets, namespaces and the kernel's rarer calls.
+  an empty folder of its own, /tmp; there is no /proc. When it ends the kernel kills all that it has started.
+- `landlock`: besides, Landlock allows no write but in that folder, no TCP and no signal to the outside.
+- `seccomp`: besides, a filter lets through only the system calls that a function of plain data needs.
 
 Landlock and seccomp are used without namespaces too, where the machine has only those (with no change to the modes,
 owners and times of files, as the host's are in sight); the level then stays `rlimits`.
@@ -30,7 +30,10 @@ LEVELS = ("rlimits", "namespaces", "landlock", "seccomp")
 NOBODY = 65534
 MEGABYTE = 1 << 20
 FILE_BYTES = 16 * MEGABYTE
-TEMPORARY = f"size={FILE_BYTES},nr_inodes=1024,mode=1777"
+FILES = 1024
+TEMPORARY = f"size={FILE_BYTES},nr_inodes={FILES},mode=1777"
+# The candidate's own folder, which covers what lies below it: the second where a Python or its packages are in /tmp.
+_OWN_FOLDERS = ("/tmp", "/smallwit-own")
 _LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 
@@ -46,6 +49,7 @@ class Isolation:
     way: str
     packages: str
     pid_namespace: int = -1
+    own_folder: str = _OWN_FOLDERS[0]
     own_user: bool = True
     landlock: int = 0
     filter: bytes | None = None
@@ -96,7 +100,7 @@ def enter(way: str, packages: str) -> Isolation:
     if way == "user":
         _map_ids(user, group)
     processes = os.open("/proc", os.O_PATH | os.O_DIRECTORY)
-    _make_root(packages)
+    isolation.own_folder = _make_root(packages)
     child = os.fork()
     if child:
         os.close(0)
@@ -114,8 +118,11 @@ def _map_ids(user: int, group: int) -> None:
             file.write(text)
 
 
-def _make_root(packages: str) -> None:
-    """A root of tmpfs with what a Python needs, read-only. It is built over /proc, which is always there."""
+def _make_root(packages: str) -> str:
+    """A root of tmpfs with what a Python needs, read-only. It is built over /proc, which is always there.
+
+    Returns the place in it for a folder of the candidate's own.
+    """
     linux.mount("none", "/", None, linux.MS_REC | linux.MS_PRIVATE)
     new = "/proc"
     linux.mount("tmpfs", new, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "size=1m,mode=755")
@@ -135,11 +142,12 @@ def _make_root(packages: str) -> None:
         linux.bind_read_only(path, target)
         done.append(path)
     _hide_packages(new, packages)
-    # It is there already when smallwit itself lies below /tmp.
-    os.makedirs(new + "/tmp", exist_ok=True)
+    own = next(folder for folder in _OWN_FOLDERS if not any(f"{path}/".startswith(f"{folder}/") for path in done))
+    os.mkdir(new + own)
     linux.pivot_to(new)
     read_only = linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY
     linux.mount("none", "/", None, read_only | linux.MS_NOSUID | linux.MS_NODEV)
+    return own
 
 
 def _python_paths() -> list[str]:
@@ -164,7 +172,7 @@ def _names(folder: str) -> list[str]:
 
 
 def confine(isolation: Isolation, cpu_seconds: int, memory: int, scratch: str) -> None:
-    """Put this child behind every layer; there is no way back. Its folder becomes /tmp or `scratch`.
+    """Put this child behind every layer; there is no way back. Its folder is one of its own, or `scratch`.
 
     Raises `LayerError` naming the layer that failed.
     """
@@ -175,7 +183,10 @@ def confine(isolation: Isolation, cpu_seconds: int, memory: int, scratch: str) -
         _layer("user", linux.unshare, linux.CLONE_NEWUSER)
     _layer("rlimits", _limit, isolation, cpu_seconds, memory)
     if sys.platform == "linux":
+        if not isolation.namespaces:  # with them the kernel ends it; and a change of user forgets this
+            _layer("parent", linux.die_with_parent, 9)
         _layer("capabilities", linux.drop_capabilities)
+        _layer("dumps", linux.forbid_dumps)
     if isolation.landlock:
         _layer("landlock", linux.restrict_files, isolation.landlock, _file_rules(isolation, scratch))
     if isolation.filter:
@@ -192,8 +203,9 @@ def _layer(name: str, function: Callable[..., None], *arguments: Any) -> None:
 def _own_namespaces(isolation: Isolation, scratch: str) -> None:
     if isolation.namespaces:
         linux.unshare(linux.CLONE_NEWNS | linux.CLONE_NEWIPC)
-        linux.mount("tmpfs", "/tmp", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC, TEMPORARY)
-        os.chdir("/tmp")
+        flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
+        linux.mount("tmpfs", isolation.own_folder, "tmpfs", flags, TEMPORARY)
+        os.chdir(isolation.own_folder)
     else:
         os.setsid()
         os.chdir(scratch)
@@ -218,7 +230,8 @@ def _limit(isolation: Isolation, cpu_seconds: int, memory: int) -> None:
         (resource.RLIMIT_FSIZE, FILE_BYTES),
         (resource.RLIMIT_NOFILE, 64),
         (resource.RLIMIT_NPROC, processes),
-        (resource.RLIMIT_CORE, 0),
+        # At 0 the kernel still hands a core to a program of the host, if its pattern says so; at 1 it does not.
+        (resource.RLIMIT_CORE, 1),
     ]
     if sys.platform == "linux":  # macOS refuses a limit on the address space
         limits += [(resource.RLIMIT_AS, memory), (resource.RLIMIT_MSGQUEUE, 0), (resource.RLIMIT_MEMLOCK, 0)]
@@ -231,7 +244,7 @@ def _limit(isolation: Isolation, cpu_seconds: int, memory: int) -> None:
 def _file_rules(isolation: Isolation, scratch: str) -> list[tuple[str, int]]:
     rules = [("/dev/null", linux.WRITE_FILE)]
     if isolation.namespaces:
-        return [*rules, ("/", linux.READ), ("/tmp", linux.WRITE_TREE)]
+        return [*rules, ("/", linux.READ), (isolation.own_folder, linux.WRITE_TREE)]
     readable = (*_LIBRARIES, *_DEVICES, *_python_paths(), isolation.packages)
     rules += [(path, linux.READ) for path in readable if path and os.access(path, os.R_OK)]
     return [*rules, (scratch, linux.WRITE_TREE)]

@@ -12,14 +12,13 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from smallwit.verify.sandbox.codec import receive_frame
-from smallwit.verify.sandbox.leftovers import remove_contents
+from smallwit.verify.sandbox.leftovers import new_folder, remove_folder
 from smallwit.verify.sandbox.server import REQUEST, START, STATUS, STOP
 
 _LOG = logging.getLogger(__name__)
@@ -45,9 +44,7 @@ class Server:
 
     def __init__(self, kind: str, way: str) -> None:
         packages = _numpy_folder() if kind == "tester" else ""
-        self.scratch = tempfile.mkdtemp(prefix="smallwit-") if way == "none" else ""
-        if self.scratch:
-            os.chmod(self.scratch, 0o711)
+        self.scratch, self.scratch_lock = new_folder() if way == "none" else ("", -1)
         self.control, theirs = socket.socketpair()
         script = str(Path(__file__).with_name("start.py"))
         with theirs:
@@ -63,6 +60,7 @@ class Server:
                 )
             except OSError as error:
                 self.control.close()
+                self.drop_scratch()
                 raise ServerLostError(f"the {kind} server does not start: {error}") from error
         try:
             hello = json.loads(receive_frame(self.control, 4096, time.monotonic() + _START_SECONDS))
@@ -104,12 +102,16 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        if self.scratch:
-            remove_contents(self.scratch)
-            try:
-                os.rmdir(self.scratch)
-            except OSError as error:
-                _LOG.warning("%s: cannot be removed (%s); a program left something there", self.scratch, error.strerror)
+        self.drop_scratch()
+
+    def drop_scratch(self) -> None:
+        """Remove the folder for programs, where there is one."""
+        if not self.scratch:
+            return
+        if not remove_folder(self.scratch):
+            _LOG.warning("%s: cannot be removed; a program left something there", self.scratch)
+        os.close(self.scratch_lock)
+        self.scratch = ""
 
     def hang_up(self) -> None:
         """Close the socket: the server then ends by itself. A thread that is waiting on it wakes up."""
@@ -120,6 +122,8 @@ class Server:
     def forget(self) -> None:
         """In a forked child: let go of a server that belongs to the parent."""
         self.control.close()
+        if self.scratch:
+            os.close(self.scratch_lock)
         self.process.returncode = 0  # not ours to wait for
 
 

@@ -19,8 +19,8 @@ from typing import NoReturn
 
 from . import candidate, tester
 from .codec import send_frame
-from .isolation import Isolation, LayerError, confine, enter
-from .leftovers import remove_contents
+from .isolation import FILE_BYTES, FILES, Isolation, LayerError, confine, enter
+from .leftovers import holds_more, remove_contents, remove_folder
 from .linux import CLONE_NEWPID, enter_pid_namespace, unshare
 
 START, STOP = b"S", b"E"
@@ -28,6 +28,9 @@ REQUEST = struct.Struct("<c?xxI")  # what, numpy wanted, CPU seconds of the chil
 STATUS = struct.Struct("<id")  # exit status as os.waitpid gives it, CPU seconds used
 MEMORY = {"candidate": 1 << 30, "tester": 4 << 30}
 _REHEARSE = {"candidate": candidate.rehearse, "tester": tester.rehearse}
+_PROBE_SECONDS = 10
+_DONE = "done"
+_WATCH_SECONDS = 0.05
 # Modules that programs like: loading them once here is cheaper than in every child.
 _WARM = (
     "bisect cmath collections copy dataclasses datetime enum functools heapq itertools json math operator random re "
@@ -38,6 +41,9 @@ _WARM_WITHOUT_NAMESPACES = (
     "array ast base64 calendar contextlib csv decimal difflib fractions hashlib inspect io numbers pprint queue "
     "statistics threading types unicodedata urllib.parse uuid zlib"
 )
+_NUMPY = ("numpy",)
+# What numpy loads when it is first asked for, where the child may not be able to read it.
+_NUMPY_WITHOUT_NAMESPACES = ("numpy", "numpy.fft", "numpy.ma", "numpy.polynomial", "numpy.random", "numpy.testing")
 
 
 class _Server:
@@ -46,16 +52,14 @@ class _Server:
         self.isolation = isolation
         self.scratch = scratch
         self.control = control
-        self.forked = False
         self.child = 0
+        self.child_folder = ""
 
     def fork(self) -> int:
         """A child that is the first of its pid namespace, where there are namespaces."""
         if self.isolation.namespaces:
-            if self.forked:
-                enter_pid_namespace(self.isolation.pid_namespace)
+            enter_pid_namespace(self.isolation.pid_namespace)
             unshare(CLONE_NEWPID)
-            self.forked = True
         return os.fork()
 
     def folder(self) -> str:
@@ -70,26 +74,39 @@ class _Server:
         return folder
 
     def probe(self) -> str | None:
-        """Try the isolation on a child. The name of the layer that the machine refuses, `None` when all hold."""
+        """Run a program of our own to its end in a child. What the machine refuses, a layer's name before the colon;
+        `None` when all hold."""
         read, write = os.pipe()
         folder = self.folder()
-        child = self.fork()
+        try:
+            child = self.fork()
+        except OSError as error:
+            return f"namespaces: {error}"
         if not child:
+            said = "program: it does not come to its end"
             try:
-                confine(self.isolation, 1, MEMORY[self.kind], folder)
+                confine(self.isolation, _PROBE_SECONDS, MEMORY[self.kind], folder)
+                _REHEARSE[self.kind]()
+                said = _DONE
             except LayerError as error:
-                os.write(write, f"{error.args[0]}: {error.args[1]}".encode())
+                said = f"{error.args[0]}: {error.args[1]}"
             finally:
+                os.write(write, said.encode())
                 os._exit(0)
         os.close(write)
         with open(read, "rb") as file:
-            refused = file.read().decode()
+            said = file.read().decode()
         os.waitpid(child, 0)
-        return refused or None
+        return None if said == _DONE else said or "program: it is killed"
 
     def serve(self) -> None:
         while True:
-            message, descriptors = _receive(self.control)
+            self.control.settimeout(_WATCH_SECONDS if self.child and self.child_folder else None)
+            try:
+                message, descriptors = _receive(self.control)
+            except TimeoutError:
+                self.watch()
+                continue
             if len(message) < REQUEST.size:
                 break
             what, numpy, cpu_seconds = REQUEST.unpack(message)
@@ -103,11 +120,22 @@ class _Server:
 
     def start(self, descriptors: list[int], numpy: bool, cpu_seconds: int) -> None:
         if numpy and "numpy" not in sys.modules:
-            importlib.import_module("numpy")
-        folder = self.folder()
+            for name in _NUMPY if self.isolation.namespaces else _NUMPY_WITHOUT_NAMESPACES:
+                importlib.import_module(name)
+        self.child_folder = self.folder()
         self.child = self.fork()
         if not self.child:
-            self.become(descriptors, cpu_seconds, folder)
+            self.become(descriptors, cpu_seconds, self.child_folder)
+
+    def watch(self) -> None:
+        """Kill the child if it has written more than it may: no limit of the kernel counts a folder of the host."""
+        if holds_more(self.child_folder, FILE_BYTES, FILES):
+            self.kill(self.child)
+
+    def kill(self, child: int) -> None:
+        if not self.isolation.namespaces:
+            _kill_group(child)
+        os.kill(child, signal.SIGKILL)
 
     def become(self, descriptors: list[int], cpu_seconds: int, folder: str) -> NoReturn:
         """The child's whole life."""
@@ -128,9 +156,7 @@ class _Server:
         if not self.child:
             return 0, 0.0
         child, self.child = self.child, 0
-        if not self.isolation.namespaces:
-            _kill_group(child)
-        os.kill(child, signal.SIGKILL)
+        self.kill(child)
         _, status, usage = os.wait4(child, 0)
         return status, usage.ru_utime + usage.ru_stime
 
@@ -192,3 +218,5 @@ def main(arguments: list[str]) -> None:
     gc.freeze()
     send_frame(control, json.dumps({"level": isolation.level()}).encode())
     server.serve()
+    if scratch:  # also when who started us was killed
+        remove_folder(scratch)
