@@ -2,19 +2,16 @@
 
 import io
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 import pipeline_recipes as micro
+from interruption import kill_children, meanwhile
 from recipe_samples import refusal
 from smallwit import pipeline
 from smallwit.artifacts import read_manifest
@@ -219,10 +216,6 @@ class TestValidate:
         assert capsys.readouterr().out == "rows.jsonl: 3,000 rows, all good\n"
 
 
-def _command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "smallwit", *words]
-
-
 @pytest.mark.slow
 class TestBuild:
     def test_a_dataset_is_built_described_and_looked_at(
@@ -255,21 +248,14 @@ class TestBuild:
     def test_a_build_killed_anywhere_and_run_again_gives_the_same_dataset(self, recipe: Path) -> None:
         lines = [{"prompt": f"Row {n % 5_000}: {n % 5_000} and {n % 7}?"} for n in range(8_000)]
         Path("rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        subprocess.run(_command("data", "build", str(recipe), "--run-dir", "whole"), check=True, env=environment)
+        whole = built(recipe, "whole")
+        work = Path("killed/stages/00-mix/data/build")
         for rows in (1, 2_000):
-            process = subprocess.Popen(
-                _command("data", "build", str(recipe), "--run-dir", "killed"), env=environment, start_new_session=True
-            )
-            work = Path("killed/stages/00-mix/data/build")
-            while _written(work) < rows and process.poll() is None:
-                time.sleep(0.005)
-            assert process.poll() is None, "the build ended before it could be killed"
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            at = partial(lambda rows: _written(work) >= rows, rows)
+            with meanwhile(kill_children, at), pytest.raises(pipeline.StageFailed, match="its process was killed"):
+                built(recipe, "killed")
             assert not list(Path("killed/store").glob("[!.]*"))
-        subprocess.run(_command("data", "build", str(recipe), "--run-dir", "killed"), check=True, env=environment)
-        whole, killed = (next(Path(name).glob("stages/*-mix/artifact")) for name in ("whole", "killed"))
+        killed = built(recipe, "killed")
         assert identity_of(killed) == identity_of(whole)
         assert (killed / "steps.json").read_text() == (whole / "steps.json").read_text()
 
@@ -304,21 +290,18 @@ stages:
         assert ran.manifest("sft")["tokens"] > 0
 
     def test_an_edited_file_is_a_new_dataset_and_the_same_file_the_same(self, recipe: Path) -> None:
-        def built() -> Path:
-            made = pipeline.construct(
-                load_recipe(recipe),
-                base=Path(),
-                run_dir=Path("run"),
-                data_dir=None,
-                console=Console(file=io.StringIO()),
-            )
-            return made[0][1]
-
-        first = built()
-        assert built() == first
+        first = built(recipe, "run")
+        assert built(recipe, "run") == first
         with Path("rows.jsonl").open("a") as file:
             file.write('{"prompt": "One more, please?"}\n')
-        assert built() != first
+        assert built(recipe, "run") != first
+
+
+def built(recipe: Path, run_dir: str) -> Path:
+    """The folder of the dataset that a recipe builds."""
+    console = Console(file=io.StringIO())
+    made = pipeline.construct(load_recipe(recipe), base=Path(), run_dir=Path(run_dir), data_dir=None, console=console)
+    return made[0][1]
 
 
 def _written(folder: Path) -> int:

@@ -13,8 +13,8 @@ from report_run import make_run, read
 from smallwit.recipe.file import load_recipe
 from smallwit.recipe.schema import Selection
 from smallwit.report import format as fmt
-from smallwit.report import print_summary, write_report
-from smallwit.report.html import _tiles
+from smallwit.report.html import _tiles, write_report
+from smallwit.report.table import print_summary
 from smallwit.results import summarise, validation_score
 
 RECIPE = """\

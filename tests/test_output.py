@@ -15,8 +15,8 @@ from rich.console import Console
 from report_run import make_run, read
 from smallwit.evaluation.scores import scores
 from smallwit.progress import RunProgress
-from smallwit.report import print_summary
 from smallwit.report.scores_table import print_scores
+from smallwit.report.table import print_summary
 from smallwit.signs import HANDLER, spelled
 from test_scores import sampled
 

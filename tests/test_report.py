@@ -15,7 +15,7 @@ from report_run import SIGNATURE, SKILL, TASKS, Page, change, make_run, read, sa
 from smallwit.errors import UserError
 from smallwit.evaluation.statistics import ratio_interval
 from smallwit.report import format as fmt
-from smallwit.report import write_report
+from smallwit.report.html import write_report
 from smallwit.report.samples import choose, script_json
 from smallwit.visible import visible_data
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from report_run import SIGNATURE, TASKS, make_run, read
 from smallwit.report import format as fmt
-from smallwit.report import print_summary
+from smallwit.report.table import print_summary
 
 
 def summary(results: dict[str, Any], width: int, **options: Any) -> str:

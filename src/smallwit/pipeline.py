@@ -148,7 +148,8 @@ def _at_work(
     folder = RunFolder(_resolved(run_dir))
     try:
         with folder.occupy(), terminable():
-            device = resolve_device(recipe.device)
+            # To look for a GPU takes the import of torch.
+            device = resolve_device(recipe.device) if recipe.models else "cpu"
             dtype = resolve_dtype(device, recipe.dtype)
             threads = _threads(recipe, base, device)
             plan = make_plan(recipe, base=base, data_dir=data_dir, device=device, dtype=dtype, threads=threads)

@@ -92,13 +92,16 @@ class RolloutCache(Cache):
 
     def write_at(self, column: Tensor, visible: int) -> None:
         """Let every layer write at `column` `[1]` and return its first `visible` keys."""
-        for layer in self.layers:
+        for layer in self._preallocated():
             layer.column, layer.visible = column, visible
 
     def grow(self) -> None:
         """Count a column that was written."""
-        for layer in self.layers:
+        for layer in self._preallocated():
             layer.length += 1
+
+    def _preallocated(self) -> list[PreallocatedLayer]:
+        return [layer for layer in self.layers if isinstance(layer, PreallocatedLayer)]
 
     def select(self, rows: Tensor) -> None:
         """Keep (or repeat) these rows of the batch in every layer."""
