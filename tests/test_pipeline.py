@@ -283,7 +283,7 @@ class TestRunFolder:
     def test_a_ledger_that_is_none_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "run").mkdir()
         (tmp_path / "run" / "ledger.json").write_text("{")
-        with pytest.raises(UserError, match=r"ledger.json: is not a ledger; delete it"):
+        with pytest.raises(UserError, match=r"ledger.json: is not a ledger, or was changed .*; delete it"):
             micro.run(micro.write(tmp_path, SHORT), tmp_path / "run")
 
 
