@@ -1,6 +1,7 @@
 """A signal or a full disk ends a run in good order, and the next one goes on."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -36,6 +37,19 @@ def recipe(tmp_path: Path) -> Path:
 
 class TestSignals:
     """Ctrl-C and SIGTERM: what is under way is saved first."""
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+    def test_the_first_fork_server_of_a_process_is_deaf_to_ctrl_c(self) -> None:
+        """While it imports the heavy libraries it would end with a traceback."""
+        script = (
+            "from multiprocessing import forkserver\n"
+            "from smallwit.processes import fork_server\n"
+            "fork_server()\n"
+            "print(open(f'/proc/{forkserver._forkserver._forkserver_pid}/status').read())"
+        )
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        (blocked,) = re.findall(r"^SigBlk:\s*(\w+)$", done.stdout, re.MULTILINE)
+        assert int(blocked, 16) >> (signal.SIGINT - 1) & 1
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_a_signal_saves_ends_with_130_and_a_rerun_goes_on(

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing import forkserver, get_context
+from multiprocessing import forkserver, get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -220,6 +220,8 @@ def _deaf() -> Iterator[None]:
     Ctrl-C reaches every process of the terminal. Whether the others stop is for this one to say, so they are started
     deaf to it, and their own children with them: a verifier that it ends would fail in the middle of a step.
     """
+    # Started by the fork server's start, this one would leave the signal unblocked.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
