@@ -220,6 +220,18 @@ class TestForms:
         assert rows == [{"a": "2", "image": "x"}]
         assert "column 'image' holds bytes that are no text" in bad[0].reason
 
+    def test_a_column_s_name_breaks_no_line_of_a_message(self, tmp_path: Path) -> None:
+        pyarrow.parquet.write_table(pyarrow.table({"a\nb": [b"\xff", b"x"]}), tmp_path / "rows.parquet")
+        (bad,) = read_rows(tmp_path / "rows.parquet")[1]
+        assert bad.reason.startswith(r"column 'a\nb' holds bytes")
+
+    def test_a_shard_s_name_that_no_file_can_have_is_not_there(self, tmp_path: Path) -> None:
+        datasets.Dataset.from_list([{"text": "one"}]).save_to_disk(tmp_path / "saved")
+        state = json.loads((tmp_path / "saved" / "state.json").read_text())
+        (tmp_path / "saved" / "state.json").write_text(json.dumps(state | {"_data_files": [{"filename": "9" * 5000}]}))
+        with pytest.raises(UserError, match="is not there; copy the whole folder"):
+            read_rows(tmp_path / "saved")
+
     def test_a_folder_of_save_to_disk_is_read(self, tmp_path: Path) -> None:
         saved = datasets.Dataset.from_list([{"text": "one", "n": 1}, {"text": None, "n": 2}])
         saved.save_to_disk(tmp_path / "saved", num_shards=2)

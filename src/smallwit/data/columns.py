@@ -68,9 +68,9 @@ def _ours(theirs: Row, source: MappedRows, columnar: bool) -> Row | str:
         if theirs.get(column) is not None:
             row[name] = theirs[column]
         elif name in named and column not in theirs:
-            return f"column '{column}' is missing; the row has {columns_of(theirs)}"
+            return f"column {column!r} is missing; the row has {columns_of(theirs)}"
         elif column in theirs and name in _NEEDED and (name in named or (name == "answer" and not columnar)):
-            return f"column '{column}' is null; give the row {_CALLED[name]}, or leave it out of the file"
+            return f"column {column!r} is null; give the row {_CALLED[name]}, or leave it out of the file"
     if not {"prompt", "messages"} & row.keys():
         what = "a row has a prompt, or messages; this has neither prompt nor messages"
         return f"{what} (it has {columns_of(theirs)}); name the column in the source: columns: {{prompt: NAME}}"
@@ -80,7 +80,7 @@ def _ours(theirs: Row, source: MappedRows, columnar: bool) -> Row | str:
         if name in row:
             row[name], reason = reader(row[name])
             if reason is not None:
-                return f"column '{named.get(name, name)}' {reason}"
+                return f"column {named.get(name, name)!r} {reason}"
     return row
 
 
@@ -142,7 +142,7 @@ def shape_trouble(row: Row) -> str | None:
         return "prompt and completion must both be text, or both conversations"
     for name in ("id", "task", "origin", "license"):
         if name in row and not isinstance(row[name], str):
-            return f"column '{name}' must be text"
+            return f"column {name!r} must be text"
     return None
 
 

@@ -15,7 +15,7 @@ Turn = dict[str, Any]
 def turns_trouble(column: str, turns: Any) -> str | None:
     """Why the value of a column is no list of turns that a chat template takes, or `None`."""
     if not isinstance(turns, list) or not turns:
-        what = "messages must be" if column == "messages" else f"column '{column}' must be text or"
+        what = "messages must be" if column == "messages" else f"column {column!r} must be text or"
         return f"{what} a list of turns"
     for number, turn in enumerate(turns, 1):
         trouble = _turn_trouble(turn)

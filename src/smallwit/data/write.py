@@ -126,7 +126,7 @@ class _ParquetFile:
             unknown = {name for row in self.held for name in row} - set(self.schema.names)
             if unknown:
                 raise UserError(
-                    f"column '{min(unknown)}' begins after the first {_GROUP_ROWS} rows; write format: jsonl"
+                    f"column {min(unknown)!r} begins after the first {_GROUP_ROWS} rows; write format: jsonl"
                 )
             fresh = [name for name in _turn_fields(self.held) if name not in self.turn_fields]
             if fresh:

@@ -58,8 +58,9 @@ def _shards(folder: Path) -> list[Path]:
         named = [part["filename"] for part in json.loads((folder / STATE).read_text(encoding="utf-8"))["_data_files"]]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{folder}: its {STATE} is none of `save_to_disk` ({short(error)}); save it again") from error
+    there = {path.name for path in folder.iterdir() if path.is_file()}
     for name in named:
-        if not isinstance(name, str) or Path(name).name != name or not (folder / name).is_file():
+        if not isinstance(name, str) or name not in there:
             raise UserError(f"{folder}: its file {name!r:.80} is not there; copy the whole folder")
     return [folder / name for name in named]
 
@@ -89,9 +90,9 @@ def _rows_of(path: Path, batch: Any) -> Iterator[tuple[Any, str | None]]:
             try:
                 row[name] = as_json(row[name])
             except UnicodeDecodeError:
-                reason = f"column '{name}' holds bytes that are no text; leave the column out of the file"
+                reason = f"column {name!r} holds bytes that are no text; leave the column out of the file"
             except TypeError as error:
-                reason = f"column '{name}' {error}; leave the column out of the file"
+                reason = f"column {name!r} {error}; leave the column out of the file"
         yield row, reason
 
 

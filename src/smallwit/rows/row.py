@@ -30,9 +30,9 @@ def unusable(row: Any, columns: Mapping[str, type] | None) -> str | None:
         return f"a row must be an object with named columns, this is {kind_of(row)}"
     for name, kind in (columns or {}).items():
         if name not in row:
-            return f"column '{name}' is missing; the row has {columns_of(row)}"
+            return f"column {name!r} is missing; the row has {columns_of(row)}"
         if not isinstance(row[name], kind) or (kind is int and isinstance(row[name], bool)):
-            return f"column '{name}' must be {_KINDS[kind]}, this is {kind_of(row[name])}"
+            return f"column {name!r} must be {_KINDS[kind]}, this is {kind_of(row[name])}"
     return None
 
 
