@@ -21,7 +21,7 @@ help:
 	@echo 'make test         run all tests (12 minutes on 2 cores)'
 	@echo 'make test-fast    run the tests that take no time'
 	@echo 'make lint         check style and types'
-	@echo 'make bench-training   smallwit and TRL on the same work: speed and memory (about 15 minutes on 2 cores)'
+	@echo 'make bench-training   smallwit and TRL on the same work: speed and memory (15 to 35 minutes on 2 cores)'
 	@echo 'make bench-grading   the graders against their bars (about a minute on 2 cores)'
 	@echo 'make bench-gold-changes   published gold answers against themselves and with one character changed (a minute)'
 	@echo 'make bench-eval   smallwit and lm-evaluation-harness on the same prompts (about 2 minutes on 2 cores)'
