@@ -111,7 +111,9 @@ class LocalEngine:
         if sampling.repetition_penalty != 1.0:
             seen = tokens_seen(*_right_padded(list(distinct), self.pad, device), self.vocabulary)[copies]
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
-        decoder = self._decoder(cache, _key_positions(lengths, width, written.longest), width - min(map(len, distinct)))
+        padding = width - min(map(len, distinct))
+        positions = _key_positions(lengths, width, written.longest) if padding or self.graphed else None
+        decoder = self._decoder(cache, positions, padding)
 
         live = torch.arange(len(prompts), device=device)
         for step in range(written.longest):
@@ -133,12 +135,12 @@ class LocalEngine:
             states = decoder(chosen, lengths + step)
             logits = head.logits(states)
 
-    def _decoder(self, cache: RolloutCache, key_positions: Tensor, padding: int) -> Decoder:
+    def _decoder(self, cache: RolloutCache, key_positions: Tensor | None, padding: int) -> Decoder:
         """Return what decodes rows whose keys are at these positions `[B, capacity]`, with so much padding at most."""
         if self.graphed:
+            assert key_positions is not None
             return GraphedDecoder(self._forward, cache, key_positions, cuda_graph)
-        layout = RowLayout(key_positions=key_positions if padding else None, padding=padding)
-        return EagerDecoder(self._forward, cache, layout)
+        return EagerDecoder(self._forward, cache, RowLayout(key_positions=key_positions, padding=padding))
 
     def _prefill(self, prompts: list[tuple[int, ...]], cache: RolloutCache) -> Tensor:
         """Return the hidden states `[B, H]` of each prompt's last token."""
