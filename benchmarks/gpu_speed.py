@@ -18,12 +18,12 @@ import torch
 from transformers import PreTrainedModel
 
 from smallwit.device import cores, speed_up_products
+from smallwit.inference.engine import Sampling
+from smallwit.inference.local import LocalEngine
 from smallwit.models.build import SHAPES, new_model
 from smallwit.models.tokenizer_training import train_tokenizer
 from smallwit.objectives.advantages import group_advantages
 from smallwit.recipe.schema import Optimizer
-from smallwit.rollout.engine import Sampling
-from smallwit.rollout.local import LocalEngine
 from smallwit.training.batch import Example
 from smallwit.training.loop import Budget, Trainer
 from smallwit.training.objectives import CrossEntropyObjective, Objective, PolicyObjective

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scores import Model, better, cells, pooled, print_table
-from smallwit import pipeline
+from smallwit.pipeline import runs as pipeline
 from smallwit.recipe.file import check_recipe, read_recipe
 from smallwit.recipe.schema import Recipe, TrainStage
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import Result, compare, report
 from scores import better, cells, pooled, print_table, teraflops
-from smallwit import pipeline
+from smallwit.pipeline import runs as pipeline
 from smallwit.recipe.file import load_recipe
 from smallwit.recipe.schema import Recipe
 

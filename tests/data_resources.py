@@ -8,11 +8,11 @@ from pydantic import TypeAdapter
 
 from scripted_teacher import ScriptedTeacher
 from smallwit.data.build import make_step
-from smallwit.data.model import Model
 from smallwit.data.step import Context, Resources
-from smallwit.journal import Journal
+from smallwit.inference.model import Model
 from smallwit.recipe.data import DataStepSpec
 from smallwit.rows import Row
+from smallwit.storage.journal import Journal
 from smallwit.tasks.base import Task
 from smallwit.tasks.functions import Functions
 from smallwit.tasks.wordmath import WordMath

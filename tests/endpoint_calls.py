@@ -5,11 +5,11 @@ from dataclasses import replace
 from endpoint_server import (
     FaultServer,
 )
-from smallwit.rollout.endpoint import (
+from smallwit.inference.endpoint import (
     EndpointGenerator,
 )
-from smallwit.rollout.endpoint_client import Endpoint
-from smallwit.rollout.generator import Decoding, Prompt, Reply
+from smallwit.inference.endpoint_client import Endpoint
+from smallwit.inference.generator import Decoding, Prompt, Reply
 
 GREEDY = Decoding(temperature=0.0, max_new_tokens=16)
 

@@ -8,21 +8,21 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
+from smallwit.inference.local import LocalEngine
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.flops import Cost
 from smallwit.models.tokenizer_training import train_tokenizer
 from smallwit.recipe.objectives import ObjectiveSpec
 from smallwit.recipe.schema import Demonstrations, Optimizer, Rollouts, Source
-from smallwit.rollout.local import LocalEngine
 from smallwit.stages.teachers import read_by_teachers
 from smallwit.tasks.wordmath import WordMath
-from smallwit.training.annotators import ForwardPass, annotators_of
+from smallwit.training.cross_tokenizer import ReadingTeacher
+from smallwit.training.distributed import World
 from smallwit.training.loop import Budget, Teacher, Trainer
 from smallwit.training.objectives import bind
 from smallwit.training.problem_stream import ProblemStream, TaskProblems
-from smallwit.training.reading import ReadingTeacher
+from smallwit.training.rollout_postprocessors import ForwardPass, annotators_of
 from smallwit.training.sources import DemonstrationSource, RolloutSource
-from smallwit.training.world import World
 from tiny import tiny_model, tokenizer
 
 DEMOS = {"kind": "demonstrations", "batch": 7}

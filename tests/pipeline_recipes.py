@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from smallwit import pipeline
+from smallwit.pipeline import runs as pipeline
 from smallwit.recipe.file import check_recipe, read_recipe
 from smallwit.recipe.schema import Recipe
 

@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from smallwit.artifacts import write_sealed
 from smallwit.evaluation.statistics import mean_interval, paired_comparison
+from smallwit.storage.artifacts import write_sealed
 
 TASKS = ("wordmath", "algebra", "functions")
 SKILL = {"teacher": 0.94, "base": 0.01, "sft": 0.42, "kd": 0.8, "rl": 0.9, "sft-equal-compute": 0.52}

@@ -4,7 +4,7 @@ import random
 import shutil
 from pathlib import Path
 
-from smallwit.artifacts import publish
+from smallwit.storage.artifacts import publish
 
 KINDS = ("flipped", "cut", "appended")
 

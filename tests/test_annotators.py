@@ -12,9 +12,9 @@ from transformers import PreTrainedModel
 
 from smallwit.objectives.advantages import generalised_advantages
 from smallwit.recipe.objectives import ObjectiveSpec
-from smallwit.training.annotators import CriticAdvantages, ForwardPass, LabelLogProbs
 from smallwit.training.batch import Example
 from smallwit.training.objectives import PPOObjective, bind
+from smallwit.training.rollout_postprocessors import CriticAdvantages, ForwardPass, LabelLogProbs
 from test_policy_gradient import SOURCE, bound, log_probs_of
 from test_training import VOCABULARY, Prepared, make_trainer, rollouts
 from tiny import tiny_model

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 import pipeline_recipes as micro
+from smallwit.inference.local_generator import LocalGenerator
+from smallwit.pipeline.job import Job, Reporter, Stopped
 from smallwit.recipe.file import read_recipe
-from smallwit.rollout.local_generator import LocalGenerator
 from smallwit.stages import answers, tokenizer
-from smallwit.stages.job import Job, Reporter, Stopped
 
 RECIPE = (
     micro.HEAD

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from scripted_teacher import ScriptedTeacher
-from smallwit.data.asking import Asker, Call, Limits
-from smallwit.data.model import Model, most_prompt_tokens
-from smallwit.journal import Journal
+from smallwit.inference.client import Asker, Call, Limits
+from smallwit.inference.generator import Decoding, Prompt
+from smallwit.inference.model import Model, most_prompt_tokens
 from smallwit.recipe.generation import Price
-from smallwit.rollout.generator import Decoding, Prompt
+from smallwit.storage.journal import Journal
 
 DRAW = Decoding(temperature=1.0, max_new_tokens=10)
 

@@ -19,10 +19,10 @@ from own_task import OWN, save_models
 from smallwit.cli import main
 from smallwit.errors import UserError
 from smallwit.evaluation.model_reference import Settings, open_model
+from smallwit.inference.endpoint import EndpointGenerator
+from smallwit.inference.endpoint_client import Endpoint, EndpointError
+from smallwit.inference.generator import Decoding, Prompt
 from smallwit.recipe.file import check_recipe, read_recipe
-from smallwit.rollout.endpoint import EndpointGenerator
-from smallwit.rollout.endpoint_client import Endpoint, EndpointError
-from smallwit.rollout.generator import Decoding, Prompt
 from smallwit.tasks import load_task
 from smallwit.tasks.base import Problem
 from smallwit.tasks.reward_function import reward_function

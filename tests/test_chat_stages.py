@@ -10,13 +10,13 @@ from transformers import PreTrainedTokenizerFast
 import chat_templates as families
 import pipeline_recipes as micro
 from smallwit.errors import UserError
-from smallwit.evaluate import Request, Settings, evaluate
+from smallwit.evaluation.evaluate import Request, Settings, evaluate
 from smallwit.evaluation.model_reference import open_model
 from smallwit.evaluation.suite import Choice
 from smallwit.models.build import new_model, save_model
 from smallwit.models.chat import ChatTokenizer
-from smallwit.pipeline import StageFailed
-from smallwit.plan import make_plan
+from smallwit.pipeline.plan import make_plan
+from smallwit.pipeline.runs import StageFailed
 from smallwit.recipe.file import read_recipe
 
 HEAD = """\

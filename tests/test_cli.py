@@ -222,7 +222,7 @@ class TestDoctor:
         import socket
         import time
 
-        from smallwit.hub import state
+        from smallwit.network.hub import state
 
         for name in ("HF_HUB_OFFLINE", "SMALLWIT_OFFLINE"):
             monkeypatch.delenv(name, raising=False)

@@ -4,18 +4,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-from smallwit.contacts import HostLog, added, contacted
+from smallwit.network.hosts import HostLog, added, contacted
 
 LOOK_UP = """
 import socket
 from contextlib import suppress
-from smallwit import contacts
-contacts.watch()
-contacts.watch()
+from smallwit.network import hosts
+hosts.watch()
+hosts.watch()
 for host in ("nobody.invalid", b"nobody.invalid", "localhost", "127.0.0.1", None):
     with suppress(OSError):
         socket.getaddrinfo(host, 80)
-print(contacts.lookups())
+print(hosts.lookups())
 """
 
 

@@ -12,11 +12,11 @@ import pipeline_recipes as micro
 from conversation_templates import FAMILIES, chat_tokenizer, with_template
 from endpoint_server import FaultServer, serving
 from model_server import serving_model
-from smallwit.artifacts import read_manifest
 from smallwit.cli import main
 from smallwit.data.dataset import read_problems
 from smallwit.models.build import new_model, save_model
 from smallwit.models.chat import ChatTokenizer
+from smallwit.storage.artifacts import read_manifest
 from smallwit.training.demonstrations import demonstration_examples
 from smallwit.training.teacher_store import StoredTeacher
 

@@ -13,13 +13,13 @@ from rich.console import Console
 import pipeline_recipes as micro
 from interruption import kill_children, meanwhile
 from recipe_samples import refusal
-from smallwit import pipeline
-from smallwit.artifacts import read_manifest
 from smallwit.cli import main
 from smallwit.data.build import identity_of
 from smallwit.data.dataset import read_dataset
 from smallwit.errors import UserError
+from smallwit.pipeline import runs as pipeline
 from smallwit.recipe.file import check_recipe, dump_recipe, load_recipe, read_recipe
+from smallwit.storage.artifacts import read_manifest
 
 RECIPE = """\
 name: mine

@@ -15,8 +15,8 @@ from smallwit.data.columns import mapped, shape_trouble
 from smallwit.data.dataset import read_dataset, read_problems
 from smallwit.data.step import problem_of, texts
 from smallwit.errors import UserError
+from smallwit.inference.generator import Decoding, Prompt, Reply
 from smallwit.recipe.data import FileRows
-from smallwit.rollout.generator import Decoding, Prompt, Reply
 from smallwit.rows import BadRow, Row
 
 SYSTEM = {"role": "system", "content": "Answer in French."}

@@ -4,10 +4,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, PreTrainedModel, Qwen2Config
 
+from smallwit.inference import decode, local
+from smallwit.inference.engine import Completion, Sampling
+from smallwit.inference.local import LocalEngine
 from smallwit.models.attention import ATTENTION
-from smallwit.rollout import decode, local
-from smallwit.rollout.engine import Completion, Sampling
-from smallwit.rollout.local import LocalEngine
 from tiny import random_tokens
 
 SHAPE = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}

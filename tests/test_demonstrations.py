@@ -13,10 +13,10 @@ import torch
 
 from conversation_templates import chat_tokenizer
 from smallwit.errors import UserError
+from smallwit.inference.engine import Completion
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.flops import Cost
 from smallwit.recipe.schema import Rollouts
-from smallwit.rollout.engine import Completion
 from smallwit.stages.demonstrations import posed_problems
 from smallwit.tasks.base import Problem
 from smallwit.tasks.wordmath import WordMath

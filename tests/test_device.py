@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from smallwit.device import resolve_dtype
-from smallwit.stages import worker
+from smallwit.pipeline import worker
 
 RESIDENT_AFTER_FREEING = """
 import sys

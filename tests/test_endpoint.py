@@ -27,13 +27,13 @@ from endpoint_server import (
     without_choices,
 )
 from recipe_samples import refusal
-from smallwit.rollout.endpoint import (
+from smallwit.inference.endpoint import (
     EndpointGenerator,
     RepliesMissing,
     endpoint_generator,
 )
-from smallwit.rollout.endpoint_client import EndpointError
-from smallwit.rollout.generator import Decoding, Prompt, Reply
+from smallwit.inference.endpoint_client import EndpointError
+from smallwit.inference.generator import Decoding, Prompt, Reply
 
 
 class TestReplies:
@@ -294,8 +294,8 @@ class TestJournal:
     def test_a_kill_loses_at_most_what_was_under_way(self, tmp_path: Path) -> None:
         path = tmp_path / "j.jsonl"
         code = (
-            "import sys\nfrom smallwit.rollout.endpoint import *\n"
-            "from smallwit.rollout.endpoint_client import Endpoint\nfrom pathlib import Path\n"
+            "import sys\nfrom smallwit.inference.endpoint import *\n"
+            "from smallwit.inference.endpoint_client import Endpoint\nfrom pathlib import Path\n"
             "g = EndpointGenerator(Endpoint((sys.argv[1],), 'tiny', concurrency=4), journal=Path(sys.argv[2]))\n"
             "prompts = [Prompt(messages=({'role': 'user', 'content': str(i)},)) for i in range(60)]\n"
             "g.reply(prompts, Decoding(0.0, 16), range(60))\n"

@@ -13,10 +13,10 @@ from endpoint_server import FaultServer, serving, text
 from model_server import ALL_FORMS, serving_model
 from smallwit.evaluation.endpoint_model import open_endpoint
 from smallwit.evaluation.model_reference import Settings
-from smallwit.rollout.endpoint import EndpointGenerator, RepliesMissing
-from smallwit.rollout.endpoint_client import Endpoint, RequestFailed
-from smallwit.rollout.endpoint_scores import EndpointScorer
-from smallwit.rollout.generator import Decoding, Prompt, Reply
+from smallwit.inference.endpoint import EndpointGenerator, RepliesMissing
+from smallwit.inference.endpoint_client import Endpoint, RequestFailed
+from smallwit.inference.endpoint_scores import EndpointScorer
+from smallwit.inference.generator import Decoding, Prompt, Reply
 
 CALL = {"id": "1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
 USAGE = {"prompt_tokens": 3, "completion_tokens": 5}

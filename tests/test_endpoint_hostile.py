@@ -16,11 +16,11 @@ from endpoint_calls import asks, chat, endpoint, said_by
 from endpoint_server import Fault, FaultServer, Handler, serving, status, text
 from recipe_samples import refusal
 from smallwit.errors import UserError
-from smallwit.rollout.endpoint import EndpointGenerator, RepliesMissing
-from smallwit.rollout.endpoint_client import Broken, EndpointError
-from smallwit.rollout.endpoint_dialect import read_answer
-from smallwit.rollout.endpoint_key import without_key
-from smallwit.rollout.endpoint_scores import _check_sum
+from smallwit.inference.endpoint import EndpointGenerator, RepliesMissing
+from smallwit.inference.endpoint_client import Broken, EndpointError
+from smallwit.inference.endpoint_dialect import read_answer
+from smallwit.inference.endpoint_key import without_key
+from smallwit.inference.endpoint_scores import _check_sum
 
 KEY = "sk-0123456789/abc+def"
 PATIENT = {"attempts": 1, "read": 20.0, "total": 20.0}

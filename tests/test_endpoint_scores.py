@@ -13,12 +13,12 @@ from transformers import PreTrainedTokenizerFast
 import tiny
 from model_server import ALL_FORMS, serving_model
 from recipe_samples import refusal
-from smallwit.journal import Journal
+from smallwit.inference.endpoint import EndpointGenerator
+from smallwit.inference.endpoint_client import Endpoint, EndpointError
+from smallwit.inference.endpoint_scores import EndpointScorer
+from smallwit.inference.generator import Decoding, Prompt
 from smallwit.models.tokenizer_training import train_tokenizer
-from smallwit.rollout.endpoint import EndpointGenerator
-from smallwit.rollout.endpoint_client import Endpoint, EndpointError
-from smallwit.rollout.endpoint_scores import EndpointScorer
-from smallwit.rollout.generator import Decoding, Prompt
+from smallwit.storage.journal import Journal
 from smallwit.training.batch import Example
 from smallwit.training.endpoint_teacher import EndpointTeacher
 

@@ -21,12 +21,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 import tiny
 from recipe_samples import refusal
 from smallwit.errors import UserError
+from smallwit.inference.endpoint import EndpointGenerator
+from smallwit.inference.endpoint_client import Endpoint
+from smallwit.inference.endpoint_scores import EndpointScorer
+from smallwit.inference.generator import Decoding, Prompt
 from smallwit.models.build import save_model
 from smallwit.models.chat import ChatTokenizer
-from smallwit.rollout.endpoint import EndpointGenerator
-from smallwit.rollout.endpoint_client import Endpoint
-from smallwit.rollout.endpoint_scores import EndpointScorer
-from smallwit.rollout.generator import Decoding, Prompt
 
 pytestmark = pytest.mark.slow
 SECONDS = 120.0

@@ -15,14 +15,14 @@ from endpoint_server import (
 )
 from recipe_samples import refusal
 from smallwit.errors import UserError
-from smallwit.rollout.endpoint import (
+from smallwit.inference.endpoint import (
     EndpointGenerator,
     accounts,
     endpoint_generator,
     parse_endpoint,
 )
-from smallwit.rollout.endpoint_client import EndpointError
-from smallwit.rollout.generator import Decoding, Prompt
+from smallwit.inference.endpoint_client import EndpointError
+from smallwit.inference.generator import Decoding, Prompt
 
 
 class TestCounting:

@@ -16,9 +16,9 @@ import tiny
 from endpoint_server import FaultServer, serving, status
 from model_server import ModelServer, serving_model
 from recipe_samples import refusal
-from smallwit import pipeline
 from smallwit.models.build import save_model
 from smallwit.models.chat import ChatTokenizer
+from smallwit.pipeline import runs as pipeline
 from smallwit.recipe.file import check_recipe, read_recipe
 from smallwit.training.teacher_store import StoredTeacher
 

@@ -15,14 +15,14 @@ from rich.console import Console
 from own_task import OWN, save_models
 from smallwit.cli import main
 from smallwit.errors import UserError
-from smallwit.evaluate import EvaluationFailed, Measured, Request, evaluate, evaluate_responses
+from smallwit.evaluation.evaluate import EvaluationFailed, Measured, Request, evaluate, evaluate_responses
 from smallwit.evaluation.model_reference import Settings, open_model
 from smallwit.evaluation.named import HOUSE
 from smallwit.evaluation.runner import collect, samples_of
 from smallwit.evaluation.sample_file import SampleFile
 from smallwit.evaluation.suite import Choice, problems_of
-from smallwit.rollout.generator import Decoding
-from smallwit.rollout.local_generator import LocalGenerator
+from smallwit.inference.generator import Decoding
+from smallwit.inference.local_generator import LocalGenerator
 from smallwit.tasks import load_task
 from tampering import publish_again
 from tiny import tokenizer
@@ -141,7 +141,7 @@ def recording(method: Callable[[SampleFile, dict[str, Any]], None], added: list[
 def test_a_finished_evaluation_needs_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     first = measured()
     monkeypatch.setattr(
-        "smallwit.families.load_supported_model", lambda *_, **__: pytest.fail("the weights were loaded")
+        "smallwit.models.families.load_supported_model", lambda *_, **__: pytest.fail("the weights were loaded")
     )
     assert measured().scores == first.scores
 
@@ -202,7 +202,7 @@ def test_without_a_folder_each_protocol_gets_its_own() -> None:
 
 
 def test_a_folder_in_use_is_refused() -> None:
-    from smallwit.locks import occupied
+    from smallwit.storage.locks import occupied
 
     with occupied(Path("out"), "out"), pytest.raises(UserError, match="another smallwit is at work there"):
         measured()

@@ -15,10 +15,10 @@ from huggingface_hub import constants
 
 from own_task import OWN
 from recipe_samples import refusal
-from smallwit import hub
 from smallwit.cli import main
 from smallwit.evaluation.model_reference import Settings, open_model
 from smallwit.models.tokenizer import load_tokenizer
+from smallwit.network import hub
 from smallwit.tasks import load_task
 
 RECIPE = """\

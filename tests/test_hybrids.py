@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from recipe_samples import refusal
-from smallwit.budget import declared_flops
 from smallwit.models.build import save_model
 from smallwit.models.chat import ChatTokenizer
-from smallwit.plan import make_plan
+from smallwit.pipeline.costs import declared_flops
+from smallwit.pipeline.plan import make_plan
+from smallwit.pipeline.run_folder import RunFolder
 from smallwit.recipe.file import check_recipe, load_recipe
 from smallwit.recipe.schema import TrainStage
-from smallwit.run_folder import RunFolder
 from tiny import tiny_model, tokenizer
 
 RECIPES = Path(__file__).parent.parent / "recipes"

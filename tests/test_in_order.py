@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from smallwit.verify.in_order import AHEAD, Memory, Work, in_order
+from smallwit.verify.ordered_map import AHEAD, Memory, Work, in_order
 
 
 def remembering() -> Memory[int]:

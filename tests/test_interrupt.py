@@ -43,7 +43,7 @@ class TestSignals:
         """While it imports the heavy libraries it would end with a traceback."""
         script = (
             "from multiprocessing import forkserver\n"
-            "from smallwit.processes import fork_server\n"
+            "from smallwit.pipeline.processes import fork_server\n"
             "fork_server()\n"
             "print(open(f'/proc/{forkserver._forkserver._forkserver_pid}/status').read())"
         )
@@ -125,7 +125,7 @@ class TestDisk:
         monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
-        monkeypatch.setattr("smallwit.run_folder.FREE_BYTES", 0)
+        monkeypatch.setattr("smallwit.pipeline.run_folder.FREE_BYTES", 0)
         run_dir = small_disk / "run"
 
         def fill() -> None:
@@ -152,7 +152,7 @@ class TestDisk:
     def test_a_disk_that_has_become_read_only_is_refused(
         self, recipe: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        monkeypatch.setattr("smallwit.run_folder.FREE_BYTES", 0)
+        monkeypatch.setattr("smallwit.pipeline.run_folder.FREE_BYTES", 0)
         (small_disk / "run" / "store").mkdir(parents=True)
         subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
         assert main(["run", str(recipe), "--run-dir", str(small_disk / "run")]) == 2

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from smallwit.errors import UserError
-from smallwit.journal import Journal
+from smallwit.storage.journal import Journal
 
 
 def test_what_was_added_is_found_by_the_next_process(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from itertools import combinations
 
 import pytest
 
-from smallwit.data.keep import distance, kept, word_runs
+from smallwit.data.response_selection import distance, kept, word_runs
 from smallwit.recipe.generation import Keep
 
 ANSWERS = [

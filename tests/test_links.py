@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from smallwit.artifacts import METRICS, point
 from smallwit.errors import UserError
 from smallwit.evaluation.sample_file import SampleFile
-from smallwit.journal import Journal
-from smallwit.locks import occupied
-from smallwit.run_folder import RunFolder
+from smallwit.pipeline.run_folder import RunFolder
+from smallwit.storage.artifacts import METRICS, point
+from smallwit.storage.journal import Journal
+from smallwit.storage.locks import occupied
 
 
 def _lock(path: Path) -> None:

@@ -7,12 +7,12 @@ import torch
 from transformers import PreTrainedModel
 
 from smallwit.errors import UserError
+from smallwit.inference.engine import Sampling
+from smallwit.inference.generator import Decoding, Message, Prompt, Reply
+from smallwit.inference.local import LocalEngine
+from smallwit.inference.local_generator import LocalGenerator, Overflow
+from smallwit.inference.sampling import choose
 from smallwit.models.chat import ChatTokenizer
-from smallwit.rollout.choice import choose
-from smallwit.rollout.engine import Sampling
-from smallwit.rollout.generator import Decoding, Message, Prompt, Reply
-from smallwit.rollout.local import LocalEngine
-from smallwit.rollout.local_generator import LocalGenerator, Overflow
 from smallwit.tasks.wordmath import WordMath
 from tiny import own_attention, tiny_model, tokenizer
 

@@ -10,12 +10,12 @@ import pytest
 from rich.console import Console
 
 from report_run import make_run, read
+from smallwit.pipeline.results import summarise, validation_score
 from smallwit.recipe.file import load_recipe
 from smallwit.recipe.schema import Selection
 from smallwit.report import format as fmt
 from smallwit.report.html import _tiles, write_report
 from smallwit.report.table import print_summary
-from smallwit.results import summarise, validation_score
 
 RECIPE = """\
 name: fall

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import smallwit
-from smallwit import processes
-from smallwit.artifacts import publish
+from smallwit.pipeline import processes
+from smallwit.storage.artifacts import publish
 from smallwit.training.checkpoint import Checkpoints
 from smallwit.training.teacher_store import StoreBinding, StoredTeacher, write_binding
 

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from smallwit.offline import is_local_host
+from smallwit.network.offline import is_local_host
 
 # Addresses set aside for documentation (RFC 5737, RFC 3849): nobody answers there, and nothing may even be sent.
 ELSEWHERE = "192.0.2.1"
@@ -77,7 +77,7 @@ def test_this_machine_itself_can_be_reached() -> None:
 
 def test_children_are_offline_too() -> None:
     """The variable reaches them, and importing the module is enough."""
-    child = "import smallwit.offline, socket; socket.create_connection(('192.0.2.1', 443), timeout=5)"
+    child = "import smallwit.network.offline, socket; socket.create_connection(('192.0.2.1', 443), timeout=5)"
     code = (
         f"import subprocess, sys\n{ENABLE}\n"
         f"print(subprocess.run([sys.executable, '-c', {child!r}], capture_output=True, text=True).stderr)"
@@ -89,7 +89,7 @@ def test_without_the_variable_nothing_is_refused() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()
         action = f"socket.create_connection({address!r}, timeout=5); socket.getaddrinfo('{ELSEWHERE}', 80)"
-        assert attempt(action, before="import smallwit.offline") == "done"
+        assert attempt(action, before="import smallwit.network.offline") == "done"
 
 
 def test_the_hugging_face_libraries_are_told() -> None:

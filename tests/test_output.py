@@ -13,11 +13,11 @@ import pytest
 from rich.console import Console
 
 from report_run import make_run, read
+from smallwit.console.progress import RunProgress
+from smallwit.console.symbols import HANDLER, spelled
 from smallwit.evaluation.scores import scores
-from smallwit.progress import RunProgress
-from smallwit.report.scores_table import print_scores
+from smallwit.evaluation.scores_table import print_scores
 from smallwit.report.table import print_summary
-from smallwit.signs import HANDLER, spelled
 from test_scores import sampled
 
 ENCODINGS = ("utf-8", "ascii", "latin-1", "cp1252")

@@ -11,14 +11,14 @@ from rich.console import Console
 
 import pipeline_recipes as micro
 import tiny
-from smallwit import pipeline
-from smallwit.artifacts import read_manifest
 from smallwit.errors import UserError
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.handover import save_tokenizer
+from smallwit.pipeline import runs as pipeline
 from smallwit.recipe.file import check_recipe, read_recipe
 from smallwit.recipe.schema import Demonstrations, Rollouts
 from smallwit.stages.lengths import check_lengths
+from smallwit.storage.artifacts import read_manifest
 from smallwit.tasks.base import Problem, Task
 from smallwit.tasks.user_task import UserTask
 from smallwit.training.problem_stream import TaskProblems

@@ -11,7 +11,7 @@ import torch
 
 from parallel_cases import CASES, make_trainer, take_steps
 from smallwit.training.checkpoint import Checkpoints
-from smallwit.training.world import ALONE, PeerLost, World
+from smallwit.training.distributed import ALONE, PeerLost, World
 from tiny import relative_error, same_bits
 from together import Elsewhere, together
 

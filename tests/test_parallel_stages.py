@@ -14,10 +14,10 @@ from pipeline_recipes import HEAD, Ran
 from recipe_samples import refusal
 from smallwit.cli import main
 from smallwit.errors import UserError
-from smallwit.pipeline import StageFailed
+from smallwit.pipeline.runs import StageFailed
+from smallwit.pipeline.smoke import smoke_recipe
 from smallwit.recipe.check_models import lacking_devices
 from smallwit.recipe.schema import TrainStage
-from smallwit.smoke import smoke_recipe
 
 STEPS = 12
 STAGE = interruption.STAGE + "    processes: 2\n"

@@ -16,12 +16,12 @@ from rich.console import Console
 
 import pipeline_recipes as micro
 from pipeline_recipes import MEASURED, RECIPE, SHORT, STAGES, TASK, Ran, evaluations
-from smallwit import progress
-from smallwit.budget import paid_stages
 from smallwit.cli import main
+from smallwit.console import progress
 from smallwit.errors import UserError
-from smallwit.pipeline import StageFailed
-from smallwit.run_folder import RunFolder
+from smallwit.pipeline.costs import paid_stages
+from smallwit.pipeline.run_folder import RunFolder
+from smallwit.pipeline.runs import StageFailed
 
 
 @pytest.mark.slow
@@ -276,7 +276,7 @@ class TestRunFolder:
     def test_a_folder_without_room_is_refused(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        monkeypatch.setattr("smallwit.run_folder.FREE_BYTES", 10**18)
+        monkeypatch.setattr("smallwit.pipeline.run_folder.FREE_BYTES", 10**18)
         assert main(["run", str(micro.write(tmp_path, SHORT)), "--run-dir", str(tmp_path / "run")]) == 2
         assert "MB are free there; free some space" in capsys.readouterr().err
 

@@ -13,7 +13,7 @@ from smallwit.evaluation.named import HOUSE
 from smallwit.evaluation.protocol import Asker, Protocol, data_checksum, differences
 from smallwit.evaluation.protocols import named_protocol, protocols
 from smallwit.evaluation.suite import Choice, make_suite, problems_of
-from smallwit.rollout.generator import Decoding
+from smallwit.inference.generator import Decoding
 from smallwit.tasks import load_task
 
 

@@ -10,7 +10,7 @@ import pipeline_recipes as micro
 from pipeline_recipes import HEAD, Ran
 from recipe_samples import refusal
 from smallwit.objectives.algorithms import ALGORITHMS
-from smallwit.plan import make_plan
+from smallwit.pipeline.plan import make_plan
 from smallwit.recipe.file import load_recipe
 
 PAY = "def brevity(problem, response, verdict):\n    return verdict.strict - 0.01 * len(response)\n"

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from report_run import SIGNATURE, SKILL, TASKS, Page, change, make_run, read, sample, write_lines
+from smallwit.console.sanitize import visible_data
 from smallwit.errors import UserError
 from smallwit.evaluation.statistics import ratio_interval
 from smallwit.report import format as fmt
 from smallwit.report.html import write_report
 from smallwit.report.samples import choose, script_json
-from smallwit.visible import visible_data
 
 HOSTILE = [
     "</script><script>document.title='broken out'</script>",

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from smallwit.tasks.base import Problem, Task
-from smallwit.training.resting import Pair, Resting
+from smallwit.training.prompt_cooldown import Pair, Resting
 
 
 class Numbers:

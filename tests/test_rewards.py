@@ -10,8 +10,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from recipe_samples import refusal
+from smallwit.inference.engine import Completion
 from smallwit.recipe.rewards import RewardPart
-from smallwit.rollout.engine import Completion
 from smallwit.tasks import Problem, Task
 from smallwit.tasks.reward_function import reward_bytes, reward_function
 from smallwit.training.rewards import Grader, overlong_penalty

@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from smallwit.errors import UserError
-from smallwit.rollout.engine import Completion, Sampling
-from smallwit.rollout.local import LocalEngine
+from smallwit.inference.engine import Completion, Sampling
+from smallwit.inference.local import LocalEngine
 from tiny import own_attention, random_tokens, tiny_model
 
 ROWS, PAD = 64, 0

@@ -15,7 +15,7 @@ from scipy import stats
 
 from smallwit.evaluation.canonical import canonical_answer
 from smallwit.evaluation.scores import majority_at_k, pass_at_k, problem_means, scores
-from smallwit.report.scores_table import print_scores
+from smallwit.evaluation.scores_table import print_scores
 
 Row = dict[str, Any]
 

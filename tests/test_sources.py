@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from smallwit.errors import UserError
+from smallwit.inference.engine import Completion, Sampling
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.flops import Cost
 from smallwit.objectives.algorithms import Estimator
 from smallwit.recipe.schema import Rollouts
-from smallwit.rollout.engine import Completion, Sampling
 from smallwit.tasks.algebra import Algebra
 from smallwit.tasks.base import Problem, Task
 from smallwit.tasks.wordmath import WordMath

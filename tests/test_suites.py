@@ -14,7 +14,7 @@ from smallwit.evaluation.graders import GRADERS, load_grader
 from smallwit.evaluation.named import HOUSE
 from smallwit.evaluation.protocols import named_protocol, protocols
 from smallwit.evaluation.replicas import MINERVA_SHOTS, _text_key
-from smallwit.rollout.generator import Prompt
+from smallwit.inference.generator import Prompt
 from smallwit.tasks import check_gold, load_task
 from smallwit.tasks.base import Problem, Task
 from smallwit.verify import Verdict

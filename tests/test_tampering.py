@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from report_run import change, make_run
-from smallwit.artifacts import BrokenArtifact, content_key, publish, read_manifest
-from smallwit.contacts import HostLog
 from smallwit.data.dataset import read_dataset
 from smallwit.errors import UserError
 from smallwit.evaluation.folder import admit
 from smallwit.evaluation.sample_file import SampleFile
-from smallwit.journal import Journal
-from smallwit.ledger import Ledger
+from smallwit.network.hosts import HostLog
+from smallwit.pipeline.ledger import Ledger
 from smallwit.report.load import load_run
+from smallwit.storage.artifacts import BrokenArtifact, content_key, publish, read_manifest
+from smallwit.storage.journal import Journal
 from smallwit.training.checkpoint import Checkpoints
 from tampering import KINDS, damaged
 

@@ -12,14 +12,14 @@ from transformers import PreTrainedModel
 import pipeline_recipes as micro
 from pipeline_recipes import HEAD, Ran
 from recipe_samples import RECIPE, line_of, refusal
-from smallwit.artifacts import read_manifest
 from smallwit.cli import main
 from smallwit.models.handover import save_tokenizer
 from smallwit.models.head import output_head
+from smallwit.pipeline.job import Job, Reporter, Stopped
 from smallwit.recipe.file import check_recipe, read_recipe
-from smallwit.stages import readers, teach
+from smallwit.stages import teach
 from smallwit.stages.inputs import model_of
-from smallwit.stages.job import Job, Reporter, Stopped
+from smallwit.storage.artifacts import read_manifest
 from smallwit.training.teacher_store import StoredTeacher
 from tiny import tokenizer
 
@@ -197,7 +197,7 @@ class TestStopping:
                 output_head(model).weight[3] = 3e38  # finite, and its logits are not
             return model
 
-        monkeypatch.setattr(readers, "model_of", broken)
+        monkeypatch.setattr(teacher_scorers, "model_of", broken)
         said = refusal(lambda: self.run(job))
         assert said.startswith("stage taught: teacher large gives log-probs that are no numbers")
         assert not list(job.work.glob("shards/*/*.npy"))

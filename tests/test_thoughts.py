@@ -13,15 +13,15 @@ from endpoint_calls import chat as asked
 from endpoint_server import FaultServer, serving
 from smallwit.data.agreement import agree_on_gold
 from smallwit.errors import UserError
+from smallwit.evaluation.grade import grade
 from smallwit.evaluation.graders import load_grader
 from smallwit.evaluation.runner import graded, measure
-from smallwit.grade import grade
+from smallwit.inference.endpoint import EndpointGenerator
+from smallwit.inference.engine import Completion, Sampling, Watch
+from smallwit.inference.generator import Decoding, Prompt, Reply
+from smallwit.inference.local_generator import LocalGenerator
 from smallwit.models.chat import ChatTokenizer
 from smallwit.recipe.rewards import ResponseReward
-from smallwit.rollout.endpoint import EndpointGenerator
-from smallwit.rollout.engine import Completion, Sampling, Watch
-from smallwit.rollout.generator import Decoding, Prompt, Reply
-from smallwit.rollout.local_generator import LocalGenerator
 from smallwit.tasks import load_task
 from smallwit.tasks.base import Problem
 from smallwit.thoughts import answer_part, is_unfinished

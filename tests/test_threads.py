@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 import pipeline_recipes as micro
-from smallwit.plan import make_plan
+from smallwit.pipeline.plan import make_plan
+from smallwit.pipeline.threads import PARAMETERS_A_THREAD, fits, threads_by_model
 from smallwit.recipe.file import read_recipe
 from smallwit.recipe.schema import Recipe
-from smallwit.threads import PARAMETERS_A_THREAD, fits, threads_by_model
 
 # The shape of Qwen2.5-0.5B; its table counts with the tokenizer's rows.
 HALF_A_BILLION = "{hidden: 896, layers: 24, heads: 14, kv_heads: 2, intermediate: 4864, max_length: 64}"

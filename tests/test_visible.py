@@ -13,17 +13,17 @@ from rich.table import Table
 
 from report_run import change, make_run
 from smallwit.cli import main
+from smallwit.console.progress import RunProgress
+from smallwit.console.sanitize import visible, visible_data
+from smallwit.console.terminal import Terminal
 from smallwit.data.card import card
 from smallwit.data.inspect import Inspection
 from smallwit.data.step import Account
-from smallwit.progress import RunProgress
+from smallwit.inference.endpoint_client import EndpointError
 from smallwit.recipe.yaml import read_yaml, write_yaml
 from smallwit.report.dataset import write_dataset_page
 from smallwit.report.html import write_report
 from smallwit.report.table import print_summary
-from smallwit.rollout.endpoint_client import EndpointError
-from smallwit.terminal import Terminal
-from smallwit.visible import visible, visible_data
 
 ATTACKS = {
     "colours": "\x1b[31m",

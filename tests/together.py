@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from smallwit.processes import fork_server
-from smallwit.training.world import World, joined
+from smallwit.pipeline.processes import fork_server
+from smallwit.training.distributed import World, joined
 
 
 class Elsewhere(Exception):

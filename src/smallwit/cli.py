@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from smallwit import __version__, commands
+from smallwit.console.sanitize import guard_log, say
+from smallwit.console.symbols import spell_output
 from smallwit.errors import UserError
-from smallwit.given import path_of
-from smallwit.nearest import hint
-from smallwit.signs import spell_output
-from smallwit.visible import guard_log, say
+from smallwit.storage.paths import path_of
+from smallwit.suggestions import hint
 
 # The words that may follow each other, for a message when one is mistyped.
 COMMANDS: dict[str, dict[str, dict[str, Any]]] = {

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from smallwit.console.sanitize import say
 from smallwit.errors import UserError
-from smallwit.given import path_of
-from smallwit.visible import say
+from smallwit.storage.paths import path_of
 
 
 def data_dir_of(given: Path | None) -> Path | None:
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     run_dir = arguments.run_dir or Path("runs") / (f"{recipe.name}-smoke" if arguments.smoke else recipe.name)
 
-    from smallwit import pipeline
+    from smallwit.pipeline import runs as pipeline
 
     return _said(lambda: pipeline.run(recipe, base=base, run_dir=run_dir, data_dir=data_dir, smoke=arguments.smoke))
 
@@ -51,7 +51,7 @@ def teach(arguments: argparse.Namespace) -> int:
     check_recipe(recipe, base, data_dir, lines=lines)
     run_dir = arguments.run_dir or Path("runs") / recipe.name
 
-    from smallwit import pipeline
+    from smallwit.pipeline import runs as pipeline
 
     def stored() -> None:
         for store in pipeline.teach(recipe, base=base, run_dir=run_dir, data_dir=data_dir):
@@ -73,7 +73,7 @@ def eval(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the graders' processes are forked
     from transformers.utils import logging
 
-    from smallwit.evaluate import EvaluationFailed, Request, Settings, evaluate, evaluate_responses
+    from smallwit.evaluation.evaluate import EvaluationFailed, Request, Settings, evaluate, evaluate_responses
     from smallwit.evaluation.suite import Choice
 
     logging.disable_progress_bar()
@@ -115,8 +115,8 @@ def data_build(arguments: argparse.Namespace) -> int:
     if arguments.push is not None and sum(stage.kind == "construct" for stage in recipe.stages) != 1:
         raise UserError("--push uploads one dataset, and the recipe does not build exactly one; build it alone")
 
-    from smallwit import pipeline
     from smallwit.data.push import push, require_hub
+    from smallwit.pipeline import runs as pipeline
 
     if arguments.push is not None:
         require_hub(arguments.push)
@@ -134,7 +134,7 @@ def data_build(arguments: argparse.Namespace) -> int:
 
 def data_inspect(arguments: argparse.Namespace) -> int:
     """Show what a dataset holds. Nobody is asked for the benchmarks that are looked for, unless the user says so."""
-    from smallwit import hub, offline
+    from smallwit.network import hub, offline
 
     if arguments.offline:
         if arguments.download:
@@ -185,7 +185,7 @@ def data_validate(arguments: argparse.Namespace) -> int:
 
 def _said(work: Callable[[], object]) -> int:
     """Do what a command is for; when a stage fails, say why."""
-    from smallwit.pipeline import StageFailed
+    from smallwit.pipeline.runs import StageFailed
 
     try:
         work()
@@ -200,11 +200,11 @@ def _begin(arguments: argparse.Namespace) -> None:
     """What holds for a command and for all the processes that it starts."""
     _consent(arguments)
     # Before anything else: the Hugging Face libraries read their settings once, when they are imported.
-    from smallwit import contacts, offline
+    from smallwit.network import hosts, offline
 
     if arguments.offline:
         offline.enable()
-    contacts.watch()
+    hosts.watch()
 
 
 def _consent(arguments: argparse.Namespace) -> None:
@@ -232,7 +232,7 @@ def model_new(arguments: argparse.Namespace) -> int:
 
 def grade(arguments: argparse.Namespace) -> int:
     """Grade a file of responses."""
-    from smallwit.grade import grade
+    from smallwit.evaluation.grade import grade
 
     if arguments.kind == "code":
         _consent(arguments)
@@ -246,9 +246,9 @@ def report(arguments: argparse.Namespace) -> int:
         raise UserError(f"{arguments.run_dir}: holds no results.json; name the folder of a run that has ended")
     import json
 
+    from smallwit.console.terminal import Terminal
     from smallwit.report.html import write_report
     from smallwit.report.table import print_summary
-    from smallwit.terminal import Terminal
 
     write_report(arguments.run_dir)
     print_summary(json.loads(results.read_text(encoding="utf-8")), arguments.run_dir / "report.html", Terminal())
@@ -257,8 +257,8 @@ def report(arguments: argparse.Namespace) -> int:
 
 def compare(arguments: argparse.Namespace) -> int:
     """Compare two evaluations."""
-    from smallwit.compare import compare
-    from smallwit.terminal import Terminal
+    from smallwit.console.terminal import Terminal
+    from smallwit.evaluation.compare import compare
 
     compare(
         arguments.a,

@@ -9,13 +9,14 @@ import psutil
 import torch
 from rich.table import Table
 
-from smallwit import __version__, hub
+from smallwit import __version__
+from smallwit.console.sanitize import say
+from smallwit.console.terminal import Terminal
 from smallwit.device import cores, resolve_device, resolve_dtype
-from smallwit.terminal import Terminal
+from smallwit.network import hub
 from smallwit.verify.code import isolation_level
 from smallwit.verify.consent import LEAST_ISOLATION, OPTION
 from smallwit.verify.sandbox.isolation import LEVELS
-from smallwit.visible import say
 
 HUB_SECONDS = 3.0
 

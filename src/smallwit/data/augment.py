@@ -4,15 +4,15 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from smallwit.data.asking import Asker, Call, asker_of, chunks
 from smallwit.data.difficulty import tokens_of
-from smallwit.data.drafts import Draft, draft_of, draft_seed, way_name, writing_prompt
 from smallwit.data.generate import sample_seed
-from smallwit.data.keep import kept
+from smallwit.data.proposals import Draft, draft_of, draft_seed, way_name, writing_prompt
 from smallwit.data.reading_replies import Unusable
+from smallwit.data.response_selection import kept
 from smallwit.data.step import Context, problem_of
+from smallwit.inference.client import Asker, Call, asker_of, chunks
+from smallwit.inference.generator import Decoding
 from smallwit.recipe.augment import Augment, Rewrite, WaySpec
-from smallwit.rollout.generator import Decoding
 from smallwit.rows import Row
 from smallwit.tasks.base import Problem
 

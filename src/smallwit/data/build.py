@@ -10,16 +10,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from smallwit.artifacts import content_key, file_hash, folder_hash
 from smallwit.data.dataset import shards_of
 from smallwit.data.gather import files_of
 from smallwit.data.step import Account, Context, Resources, Step, screened
 from smallwit.data.suites import test_problems
 from smallwit.errors import UserError
-from smallwit.given import path_of
-from smallwit.journal import Journal
 from smallwit.recipe.data import DataStepSpec, Decontaminate, FileRows, Gather
 from smallwit.rows import Row
+from smallwit.storage.artifacts import content_key, file_hash, folder_hash
+from smallwit.storage.journal import Journal
+from smallwit.storage.paths import path_of
 from smallwit.tasks.base import Task
 
 STEPS: Mapping[str, str] = {

@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
+from smallwit.console.sanitize import visible
 from smallwit.data.dataset import shards_of
 from smallwit.data.step import Account
-from smallwit.visible import visible
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 

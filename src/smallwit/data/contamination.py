@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from smallwit.data.grams import Hashes, RunHasher, words_of
+from smallwit.data.ngrams import Hashes, RunHasher, words_of
 from smallwit.data.normalise import text_hash
 from smallwit.tasks.base import Problem
 from smallwit.verify.extract import boxed

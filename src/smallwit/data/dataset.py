@@ -4,12 +4,12 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from smallwit.artifacts import MANIFEST, BrokenArtifact, read_manifest
 from smallwit.data.columns import plain, shape_trouble
 from smallwit.data.step import problem_of
 from smallwit.data.turns import normal_tools, normal_turn
 from smallwit.errors import UserError
 from smallwit.rows import BadRow, Row, numbered_rows
+from smallwit.storage.artifacts import MANIFEST, BrokenArtifact, read_manifest
 from smallwit.tasks.base import SPLITS, Problem
 
 _SHARD = re.compile(rf"({'|'.join(SPLITS)})-(\d+)-of-(\d+)\.(jsonl|parquet)")

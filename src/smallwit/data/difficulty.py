@@ -5,13 +5,13 @@ import tempfile
 from collections.abc import Iterator
 
 from smallwit.data.agreement import agree_on_gold
-from smallwit.data.asking import Call, asker_of, chunks
 from smallwit.data.generate import prompt_of, sample_seed
 from smallwit.data.step import Context, problem_of
 from smallwit.data.verify import golden, problem_groups
-from smallwit.jsonl import json_line
+from smallwit.inference.client import Call, asker_of, chunks
 from smallwit.recipe.generation import Difficulty, Template
 from smallwit.rows import Row
+from smallwit.storage.jsonl import json_line
 
 _ASKED = Template(user="{problem}")
 

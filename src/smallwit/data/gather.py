@@ -8,16 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from smallwit import hub
 from smallwit.data.columns import left_behind, mapped
 from smallwit.data.dataset import read_dataset
 from smallwit.data.normalise import text_hash
 from smallwit.data.step import Context, Pace
 from smallwit.data.turns import asked_and_answered
 from smallwit.errors import UserError
-from smallwit.given import path_of
+from smallwit.network import hub
 from smallwit.recipe.data import FileRows, Gather, HubRows, RowSourceSpec, StageRows, TaskRows
 from smallwit.rows import BadRow, Row, as_json, is_columnar, is_dataset_folder, numbered_rows
+from smallwit.storage.paths import path_of
 
 _BAD_SHARE = 0.001
 _SHOWN = 20

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from smallwit.data.asking import Call, asker_of, chunks
 from smallwit.data.step import Context, answered, problem_of
 from smallwit.errors import UserError
+from smallwit.inference.client import Call, asker_of, chunks
+from smallwit.inference.generator import Message, Prompt
 from smallwit.recipe.generation import Generate, Template
-from smallwit.rollout.generator import Message, Prompt
 from smallwit.rows import Row
 from smallwit.seeds import stable_seed
 

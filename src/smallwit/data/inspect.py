@@ -13,16 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Column, Table
 
+from smallwit.console.terminal import Terminal
 from smallwit.data.build import make_step
 from smallwit.data.dataset import read_dataset
 from smallwit.data.step import Context, Resources, texts
 from smallwit.data.suites import benchmarks
 from smallwit.data.turns import readable
 from smallwit.errors import UserError
-from smallwit.given import path_of
 from smallwit.recipe.data import DataStepSpec, Decontaminate, Deduplicate
 from smallwit.rows import Row
-from smallwit.terminal import Terminal
+from smallwit.storage.paths import path_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from smallwit import hub
-from smallwit.artifacts import MANIFEST
 from smallwit.data.dataset import shards_of
 from smallwit.errors import UserError
+from smallwit.network import hub
+from smallwit.storage.artifacts import MANIFEST
 
 
 def push(folder: Path, repository: str) -> None:

@@ -8,13 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
-from smallwit.data.model import Model
 from smallwit.data.personal import Finding, findings
 from smallwit.data.turns import asked_and_answered, tools_text, turn_text
 from smallwit.errors import UserError
-from smallwit.journal import Journal
-from smallwit.jsonl import json_line
+from smallwit.inference.model import Model
 from smallwit.rows import Row
+from smallwit.storage.journal import Journal
+from smallwit.storage.jsonl import json_line
 from smallwit.tasks.base import Problem, Task
 
 if TYPE_CHECKING:

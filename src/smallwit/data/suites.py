@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from smallwit.errors import UserError
-from smallwit.nearest import hint
+from smallwit.suggestions import hint
 from smallwit.tasks import load_task
 from smallwit.tasks.base import Problem, Task
 from smallwit.tasks.dataset import DatasetTask

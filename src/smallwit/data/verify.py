@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from smallwit.data.asking import chunks
-from smallwit.data.keep import kept
+from smallwit.data.response_selection import kept
 from smallwit.data.step import Context, problem_of
 from smallwit.data.turns import asked_and_answered
 from smallwit.errors import UserError
+from smallwit.inference.client import chunks
 from smallwit.recipe.generation import Verify
 from smallwit.rows import Row
 from smallwit.tasks.base import Problem

@@ -9,9 +9,9 @@ from smallwit.data.normalise import squeezed, text_hash
 from smallwit.data.step import Context, texts
 from smallwit.data.turns import TEXT_FIELDS
 from smallwit.errors import UserError
-from smallwit.jsonl import json_line
 from smallwit.recipe.data import ROW_COLUMNS, Write
 from smallwit.rows import Row
+from smallwit.storage.jsonl import json_line
 
 _GROUP_ROWS = 2048
 _PARTS = 1_000_000

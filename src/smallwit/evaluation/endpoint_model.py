@@ -4,8 +4,8 @@ import re
 
 from smallwit.evaluation.model_reference import OpenModel, Settings
 from smallwit.evaluation.protocol import Asker
-from smallwit.rollout.endpoint import endpoint_generator, parse_endpoint
-from smallwit.rollout.generator import Generator, Overflow
+from smallwit.inference.endpoint import endpoint_generator, parse_endpoint
+from smallwit.inference.generator import Generator, Overflow
 
 
 def open_endpoint(reference: str, settings: Settings) -> OpenModel:

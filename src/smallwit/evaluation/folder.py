@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from smallwit.artifacts import read_json, write_atomically
 from smallwit.errors import UserError
 from smallwit.evaluation.protocol import Protocol, differences
+from smallwit.storage.artifacts import read_json, write_atomically
 
 SCHEMA = 1
 _OF_MODEL = ("identity", "reference")

@@ -12,12 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smallwit.artifacts import BrokenArtifact, folder_hash, read_manifest
 from smallwit.errors import UserError
 from smallwit.evaluation.protocol import Asker
-from smallwit.given import path_of
-from smallwit.nearest import hint
-from smallwit.rollout.generator import Generator, Overflow, Prompt
+from smallwit.inference.generator import Generator, Overflow, Prompt
+from smallwit.storage.artifacts import BrokenArtifact, folder_hash, read_manifest
+from smallwit.storage.paths import path_of
+from smallwit.suggestions import hint
 
 if TYPE_CHECKING:
     from smallwit.models.chat import ControlTokenRule
@@ -128,8 +128,8 @@ def _first_model(recipe: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _of_hub(reference: str, settings: Settings) -> OpenModel:
-    from smallwit.hub import model_files
     from smallwit.models.folder import MODEL_FILES
+    from smallwit.network.hub import model_files
 
     remedy = "check the name and the connection, or download it elsewhere and name its folder in place of the hub id"
     folder = model_files(reference, None, MODEL_FILES, what="model", remedy=remedy)
@@ -155,8 +155,8 @@ def _local(
         raise UserError(f"model {reference}: {error}") from error
     from smallwit.device import resolve_device, resolve_dtype
     from smallwit.evaluation.local_asker import local_asker
+    from smallwit.inference.local_generator import encode
     from smallwit.models.chat import ChatTokenizer
-    from smallwit.rollout.local_generator import encode
 
     device = resolve_device(settings.device)
     dtype = resolve_dtype(device, settings.dtype)
@@ -168,11 +168,11 @@ def _local(
         raise UserError(f"model {reference}: {error}") from error
 
     def load(overflow: Overflow) -> Generator:
-        from smallwit.families import load_supported_model
+        from smallwit.inference.local import LocalEngine
+        from smallwit.inference.local_generator import LocalGenerator
         from smallwit.models.build import DTYPES
+        from smallwit.models.families import load_supported_model
         from smallwit.models.fit import vocabulary_of
-        from smallwit.rollout.local import LocalEngine
-        from smallwit.rollout.local_generator import LocalGenerator
 
         model = load_supported_model(folder, dtype=dtype, device=device)
         vocabulary = vocabulary_of(chat, model, reference)

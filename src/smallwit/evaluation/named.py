@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from smallwit.errors import UserError
-from smallwit.rollout.generator import Decoding, Message, Overflow, Prompt
+from smallwit.inference.generator import Decoding, Message, Overflow, Prompt
 from smallwit.tasks.base import Problem, Task
 
 Composer = Callable[[Problem], Prompt]

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
-from smallwit.artifacts import content_key
-from smallwit.rollout.generator import Decoding, Prompt
+from smallwit.inference.generator import Decoding, Prompt
+from smallwit.storage.artifacts import content_key
 from smallwit.tasks.base import Problem
 
 LIBRARIES = (

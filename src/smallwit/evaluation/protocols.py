@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from smallwit.errors import UserError
 from smallwit.evaluation.named import HOUSE, NamedProtocol
 from smallwit.evaluation.replicas import REPLICAS
-from smallwit.nearest import hint
+from smallwit.suggestions import hint
 
 
 def protocols() -> Mapping[str, NamedProtocol]:

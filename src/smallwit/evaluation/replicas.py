@@ -11,7 +11,7 @@ from itertools import islice
 
 from smallwit.errors import UserError
 from smallwit.evaluation.named import Composer, NamedProtocol, user_message
-from smallwit.rollout.generator import Decoding, Prompt
+from smallwit.inference.generator import Decoding, Prompt
 from smallwit.rows import Row
 from smallwit.tasks.base import Problem, Task
 from smallwit.tasks.boxed import INSTRUCTION, question_of

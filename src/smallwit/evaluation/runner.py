@@ -14,7 +14,7 @@ from typing import Any
 
 from smallwit.evaluation.graders import Grader, load_grader
 from smallwit.evaluation.named import HOUSE
-from smallwit.rollout.generator import Decoding, Generator, Prompt, Reply
+from smallwit.inference.generator import Decoding, Generator, Prompt, Reply
 from smallwit.tasks.base import Problem, Task
 from smallwit.thoughts import answer_part, is_unfinished
 from smallwit.verify import Verdict

@@ -8,10 +8,10 @@ from collections import Counter
 from pathlib import Path
 from types import TracebackType
 
-from smallwit.artifacts import open_own, write_atomically
 from smallwit.errors import UserError
 from smallwit.evaluation.runner import Key, Row
-from smallwit.jsonl import json_line
+from smallwit.storage.artifacts import open_own, write_atomically
+from smallwit.storage.jsonl import json_line
 
 _log = logging.getLogger(__name__)
 

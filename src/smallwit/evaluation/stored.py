@@ -9,9 +9,9 @@ from typing import Any
 from smallwit.errors import UserError
 from smallwit.evaluation.protocol import differences
 from smallwit.evaluation.scores import Row
-from smallwit.given import path_of
-from smallwit.nearest import hint
 from smallwit.rows import read_rows
+from smallwit.storage.paths import path_of
+from smallwit.suggestions import hint
 
 PROTOCOL = "protocol.json"
 # What a protocol says of the choice of problems, and of the model itself: the rest has to be the same.

@@ -20,7 +20,7 @@ from smallwit.evaluation.protocol import (
 )
 from smallwit.evaluation.runner import Row, Sample, collect, graded, require_verdicts, samples_of, unverified
 from smallwit.evaluation.sample_file import SampleFile
-from smallwit.rollout.generator import Decoding, Generator, Prompt
+from smallwit.inference.generator import Decoding, Generator, Prompt
 from smallwit.tasks.base import Problem, Task
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from smallwit.errors import UserError
-from smallwit.given import json_object
 from smallwit.models.tokenizer import tokenizer_folder
+from smallwit.storage.paths import json_object
 from smallwit.thoughts import CLOSING, OPENING
 
 MARK = "\0answer\0"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from smallwit.errors import UserError
-from smallwit.given import json_object, path_of
+from smallwit.storage.paths import json_object, path_of
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -12,13 +12,13 @@ import transformers
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from smallwit import hub
 from smallwit.errors import UserError
-from smallwit.given import path_of
 from smallwit.models.attention import ATTENTION
 from smallwit.models.build import DTYPES
 from smallwit.models.folder import MODEL_FILES, own_code, read_config, require_shapes, weight_shapes
 from smallwit.models.gated import save_gate_memory
+from smallwit.network import hub
+from smallwit.storage.paths import path_of
 
 HUB_REMEDY = "check the name and the connection, or download it elsewhere and name its folder (folder: in a recipe)"
 _COUNTS = ("num_hidden_layers", "n_layer", "num_layers")

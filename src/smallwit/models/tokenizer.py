@@ -4,9 +4,9 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from smallwit import hub
 from smallwit.errors import UserError
-from smallwit.given import json_object, path_of
+from smallwit.network import hub
+from smallwit.storage.paths import json_object, path_of
 
 TOKENIZER_FILES = (
     "tokenizer.json",

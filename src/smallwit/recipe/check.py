@@ -5,9 +5,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
-from smallwit.budget import declared_cost, paid_stages
 from smallwit.errors import UserError
-from smallwit.nearest import hint
+from smallwit.pipeline.costs import declared_cost, paid_stages
 from smallwit.recipe import endpoints
 from smallwit.recipe.check_data import check_construct_stage
 from smallwit.recipe.check_models import check_machine, check_model, check_tokenizer
@@ -27,6 +26,7 @@ from smallwit.recipe.schema import (
     TrainStage,
 )
 from smallwit.recipe.yaml import Lines
+from smallwit.suggestions import hint
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
 

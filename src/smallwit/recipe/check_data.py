@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Protocol
 
 from smallwit.errors import UserError
-from smallwit.nearest import hint
 from smallwit.recipe.data import Decontaminate, FileRows, Gather, RowSourceSpec, StageRows, TaskRows
 from smallwit.recipe.schema import ConstructStage, Recipe
 from smallwit.recipe.yaml import Lines
+from smallwit.suggestions import hint
 
 Place = tuple[str | int, ...]
 

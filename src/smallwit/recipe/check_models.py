@@ -6,10 +6,10 @@ from pathlib import Path
 
 from smallwit.device import devices_of, resolve_device
 from smallwit.errors import UserError
-from smallwit.given import path_of
 from smallwit.recipe.check_data import Check
 from smallwit.recipe.model import ModelSpec
 from smallwit.recipe.schema import ConstructStage, TrainStage
+from smallwit.storage.paths import path_of
 
 
 def check_machine(check: Check) -> None:
@@ -77,8 +77,8 @@ def check_tokenizer(check: Check, index: int, stage: ConstructStage, ask_hub: bo
 
 def _loadable(origin: str | Path, model: ModelSpec) -> None:
     # Imported here: the shared nouns stand below the models, and these libraries take seconds.
-    from smallwit.families import require_family
     from smallwit.models.chat import ChatTokenizer
+    from smallwit.models.families import require_family
     from smallwit.models.fit import fitting
     from smallwit.models.loading import load_config, require_weights
 

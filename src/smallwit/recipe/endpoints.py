@@ -1,7 +1,7 @@
 """What a recipe may ask of models behind endpoints: each function says what is wrong, and with which key, or `None`."""
 
-from smallwit.budget import teachers_of
 from smallwit.errors import UserError
+from smallwit.pipeline.costs import teachers_of
 from smallwit.recipe.objectives import ULD, Distillation
 from smallwit.recipe.schema import AnswersStage, ConstructStage, ModelSpec, Recipe, Stage, TeachStage, TrainStage
 
@@ -11,7 +11,7 @@ Complaint = tuple[str, str] | None
 def unusable(name: str, model: ModelSpec) -> Complaint:
     """URLs must be ones that can be, and that `--offline` allows."""
     # Imported here: it brings the HTTP client along.
-    from smallwit.rollout.endpoint_client import Endpoint
+    from smallwit.inference.endpoint_client import Endpoint
 
     try:
         Endpoint(model.urls, model.model or "", model.key_env).key()

@@ -16,11 +16,11 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from smallwit.errors import UserError
-from smallwit.nearest import hint, nearest
 from smallwit.recipe.check import check_recipe
 from smallwit.recipe.objectives import Section
 from smallwit.recipe.schema import Recipe
 from smallwit.recipe.yaml import Lines, Place, read_yaml, write_yaml
+from smallwit.suggestions import hint, nearest
 
 __all__ = ["check_recipe", "dump_recipe", "load_recipe", "read_recipe"]
 

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
+from smallwit.inference.generator import Decoding, Message, Prompt
 from smallwit.recipe.objectives import Section
 from smallwit.recipe.step import DataStep
-from smallwit.rollout.generator import Decoding, Message, Prompt
 
 # ---- prompts
 

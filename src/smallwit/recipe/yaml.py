@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
+from smallwit.console.sanitize import visible
 from smallwit.errors import UserError
-from smallwit.visible import visible
 
 MAX_CHARACTERS, MAX_NODES, MAX_DEPTH = 1_000_000, 20_000, 50
 """What a text may hold: values and keys are counted as often as *aliases repeat them."""

@@ -16,8 +16,8 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from smallwit.console.sanitize import visible
 from smallwit.report.format import BASELINE, TEACHER, display_order, labels
-from smallwit.visible import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from smallwit.artifacts import write_atomically
 from smallwit.data.inspect import QUANTILES, Inspection
 from smallwit.data.step import texts
 from smallwit.data.turns import asked_and_answered, readable
@@ -13,6 +12,7 @@ from smallwit.report.charts import histogram
 from smallwit.report.format import human_count
 from smallwit.report.pages import environment
 from smallwit.rows import Row
+from smallwit.storage.artifacts import write_atomically
 
 _HERE = Path(__file__).parent
 

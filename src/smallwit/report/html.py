@@ -8,13 +8,13 @@ from typing import Any
 
 from markupsafe import Markup
 
-from smallwit.artifacts import write_atomically
 from smallwit.evaluation.statistics import Interval, ratio_interval
 from smallwit.report import format as fmt
 from smallwit.report.charts import Chart, metric_charts, score_chart
 from smallwit.report.load import Row, Run, load_run
 from smallwit.report.pages import environment
 from smallwit.report.samples import browser
+from smallwit.storage.artifacts import write_atomically
 
 _HERE = Path(__file__).parent
 

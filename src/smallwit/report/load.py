@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from smallwit.artifacts import content_key, read_json, read_sealed
 from smallwit.errors import UserError
+from smallwit.storage.artifacts import content_key, read_json, read_sealed
 
 Row = dict[str, Any]
 

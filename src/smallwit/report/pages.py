@@ -5,7 +5,7 @@ from typing import Any
 
 import jinja2
 
-from smallwit.visible import visible
+from smallwit.console.sanitize import visible
 
 _HERE = Path(__file__).parent
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from smallwit.console.sanitize import visible_data
 from smallwit.report.load import Row
-from smallwit.visible import visible_data
 
 PER_CELL = 60  # samples of one model on one task
 _BUDGET = 1_200_000  # bytes of all samples together, so that the page stays under 2 MB with its drawings

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from smallwit.console.symbols import spelled
 from smallwit.report.format import (
     BASELINE,
     TEACHER,
@@ -30,7 +31,6 @@ from smallwit.report.format import (
     teacher_of,
 )
 from smallwit.report.whole import least_width, print_whole
-from smallwit.signs import spelled
 
 
 def render_table(

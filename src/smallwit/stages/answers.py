@@ -6,21 +6,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from smallwit.artifacts import publish
-from smallwit.data.asking import Asker, Call, Limits
-from smallwit.data.model import Model
 from smallwit.errors import UserError
 from smallwit.evaluation.graders import load_grader
 from smallwit.evaluation.named import HOUSE
 from smallwit.evaluation.runner import graded, require_verdicts
-from smallwit.journal import Journal
-from smallwit.jsonl import json_line
+from smallwit.inference.client import Asker, Call, Limits
+from smallwit.inference.generator import Decoding, Reply
+from smallwit.inference.model import Model
+from smallwit.pipeline.job import Info, Job, Reporter, Stopped
 from smallwit.recipe.schema import AnswersStage
-from smallwit.rollout.generator import Decoding, Reply
 from smallwit.seeds import stable_seed
-from smallwit.stages.asked import asked_model
+from smallwit.stages.inference_models import asked_model
 from smallwit.stages.inputs import tasks_of
-from smallwit.stages.job import Info, Job, Reporter, Stopped
+from smallwit.storage.artifacts import publish
+from smallwit.storage.journal import Journal
+from smallwit.storage.jsonl import json_line
 from smallwit.tasks.base import Problem, Task
 from smallwit.training.problem_stream import TaskProblems
 from smallwit.verify import Verdict

@@ -7,16 +7,16 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from smallwit.artifacts import publish
 from smallwit.data.build import build, identity_of, origin_of_tokenizer, signature_of
 from smallwit.data.card import card
 from smallwit.data.step import Progress, Resources, VerifierFailed
 from smallwit.errors import UserError
 from smallwit.models.tokenizer import load_tokenizer
+from smallwit.pipeline.job import Failed, Info, Job, Reporter, Stopped
 from smallwit.recipe.schema import ConstructStage
-from smallwit.stages.asked import asked_model
+from smallwit.stages.inference_models import asked_model
 from smallwit.stages.inputs import chat_of, tasks_of
-from smallwit.stages.job import Failed, Info, Job, Reporter, Stopped
+from smallwit.storage.artifacts import publish
 
 
 def run(job: Job, reporter: Reporter) -> Info:

@@ -5,15 +5,15 @@ import time
 from functools import partial
 from pathlib import Path
 
-from smallwit.artifacts import publish
 from smallwit.evaluation.folder import admit
 from smallwit.evaluation.local_asker import local_asker
 from smallwit.evaluation.named import HOUSE
 from smallwit.evaluation.suite import Choice, make_suite, measure_suite, problems_of
+from smallwit.inference.local_generator import encode
+from smallwit.pipeline.job import Info, Job, Reporter, Stopped
 from smallwit.recipe.schema import TrainStage
-from smallwit.rollout.local_generator import encode
 from smallwit.stages.inputs import chat_of, generator_of, model_of, tasks_of
-from smallwit.stages.job import Info, Job, Reporter, Stopped
+from smallwit.storage.artifacts import publish
 from smallwit.tasks import task_bytes
 
 

@@ -7,18 +7,18 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from smallwit.artifacts import content_key
 from smallwit.errors import UserError
-from smallwit.families import load_supported_model
+from smallwit.inference.endpoint_client import Endpoint
+from smallwit.inference.local import LocalEngine
+from smallwit.inference.local_generator import LocalGenerator
 from smallwit.models.build import DTYPES, new_model
 from smallwit.models.chat import ChatTokenizer
+from smallwit.models.families import load_supported_model
 from smallwit.models.fit import vocabulary_of
 from smallwit.models.tokenizer import load_tokenizer
+from smallwit.pipeline.job import Job
 from smallwit.recipe.schema import ModelSpec
-from smallwit.rollout.endpoint_client import Endpoint
-from smallwit.rollout.local import LocalEngine
-from smallwit.rollout.local_generator import LocalGenerator
-from smallwit.stages.job import Job
+from smallwit.storage.artifacts import content_key
 from smallwit.tasks import load_task
 from smallwit.tasks.base import Task
 

@@ -4,25 +4,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from smallwit.artifacts import content_key
-from smallwit.contacts import REQUESTS_FILE, HostLog, added
 from smallwit.errors import UserError
+from smallwit.inference.endpoint_client import Client
+from smallwit.inference.endpoint_scores import EndpointScorer
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.fit import vocabulary_of
 from smallwit.models.flops import Cost
+from smallwit.network.hosts import REQUESTS_FILE, HostLog, added
+from smallwit.pipeline.job import Job, Reporter
 from smallwit.recipe.schema import TeachStage
-from smallwit.rollout.endpoint_client import Client
-from smallwit.rollout.endpoint_scores import EndpointScorer
 from smallwit.stages.inputs import chat_of, endpoint_of, model_of
-from smallwit.stages.job import Job, Reporter
-from smallwit.training.annotators import ForwardPass
+from smallwit.storage.artifacts import content_key
+from smallwit.training.cross_tokenizer import ReadingTeacher, ReadSource
+from smallwit.training.distributed import World
 from smallwit.training.endpoint_teacher import EndpointTeacher
 from smallwit.training.loop import KnownTeacher, Teacher
 from smallwit.training.objectives import DivergenceObjective, Objective, PolicyObjective, UniversalObjective
-from smallwit.training.reading import ReadingTeacher, ReadSource
+from smallwit.training.rollout_postprocessors import ForwardPass
 from smallwit.training.sources import Source
 from smallwit.training.teacher_store import StoredTeacher
-from smallwit.training.world import World
 
 
 def teachers_of(

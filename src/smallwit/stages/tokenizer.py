@@ -4,11 +4,11 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 
-from smallwit.artifacts import publish
 from smallwit.models.handover import save_tokenizer
 from smallwit.models.tokenizer_training import train_tokenizer
+from smallwit.pipeline.job import Info, Job, Reporter
 from smallwit.stages.inputs import tasks_of
-from smallwit.stages.job import Info, Job, Reporter
+from smallwit.storage.artifacts import publish
 from smallwit.training.problem_stream import as_sequence
 
 

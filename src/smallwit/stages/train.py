@@ -16,32 +16,32 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from smallwit.artifacts import METRICS, point, publish, write_atomically
 from smallwit.errors import UserError
 from smallwit.evaluation.runner import mean_score, measure, require_verdicts
+from smallwit.inference.generator import Decoding
 from smallwit.models.build import disable_dropout, is_stateful, save_model
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.fit import vocabulary_of
 from smallwit.models.flops import Cost
+from smallwit.pipeline.job import Info, Job, Reporter, Stopped
 from smallwit.recipe.schema import Demonstrations, Rollouts, Source, Text, TrainStage
-from smallwit.rollout.generator import Decoding
 from smallwit.seeds import stable_seed
 from smallwit.stages.demonstrations import check_conversations, posed_problems, worked_solutions
 from smallwit.stages.inputs import autocast_of, chat_of, engine_of, generator_of, model_of, tasks_of
-from smallwit.stages.job import Info, Job, Reporter, Stopped
 from smallwit.stages.lengths import check_lengths
 from smallwit.stages.overlap import say_overlap
 from smallwit.stages.teachers import read_by_teachers, references_of, teachers_of
+from smallwit.storage.artifacts import METRICS, point, publish, write_atomically
 from smallwit.training import sources
-from smallwit.training.annotators import ForwardPass, annotators_of
 from smallwit.training.checkpoint import Checkpoints
+from smallwit.training.distributed import World
 from smallwit.training.forward import give_back_freed
 from smallwit.training.loop import Budget, Trainer
 from smallwit.training.lora import add_adapters, merge_adapters
 from smallwit.training.objectives import Objective, bind
 from smallwit.training.problem_stream import ProblemStream, as_sequence
+from smallwit.training.rollout_postprocessors import ForwardPass, annotators_of
 from smallwit.training.sources import DemonstrationSource, RolloutSource, TextSource
-from smallwit.training.world import World
 
 DOCUMENTS = 50_000
 """Plain documents that a text source reads from each task; the stream repeats after them."""

@@ -12,8 +12,8 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from smallwit import hub
 from smallwit.errors import UserError
+from smallwit.network import hub
 from smallwit.rows import Row, read_rows
 from smallwit.tasks.base import SPLITS, Problem, Task
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from smallwit.errors import UserError
-from smallwit.nearest import hint
+from smallwit.suggestions import hint
 from smallwit.tasks.base import Task
 from smallwit.tasks.user_file import user_class, user_file
 from smallwit.tasks.user_task import make_task, make_user_task

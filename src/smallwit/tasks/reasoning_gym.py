@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from smallwit.errors import UserError
-from smallwit.nearest import hint
+from smallwit.suggestions import hint
 from smallwit.tasks.base import SPLITS, Problem, Task
 from smallwit.tasks.procedural import PATIENCE, split_of
 from smallwit.verify import Verdict

@@ -20,12 +20,12 @@ from typing import Any
 
 import yaml
 
+from smallwit.console.sanitize import say
 from smallwit.errors import UserError
 from smallwit.tasks.base import Problem, Task
 from smallwit.tasks.loading import load_task, task_bytes
 from smallwit.tasks.reward_function import reward_bytes, reward_function
 from smallwit.tasks.user_task import UserTask
-from smallwit.visible import say
 
 SECONDS = 30.0
 """Wall time for one call of the user's code. Loading the task and reading its problems may take what it takes."""
@@ -135,7 +135,7 @@ def _lines(process: "subprocess.Popen[bytes]") -> Iterator[Any]:
 
 def main() -> int:
     """Try what stdin names, and say on stdout how it goes, a list of JSON a line."""
-    from smallwit import offline  # noqa: F401  importing it puts the guard of --offline in place
+    from smallwit.network import offline  # noqa: F401  importing it puts the guard of --offline in place
 
     # What the user's code prints is not for the one who listens.
     with os.fdopen(os.dup(1), "w") as out, open(os.devnull, "w") as nowhere:

@@ -10,8 +10,8 @@ from types import ModuleType
 from typing import Any
 
 from smallwit.errors import UserError
-from smallwit.given import path_of
-from smallwit.nearest import hint
+from smallwit.storage.paths import path_of
+from smallwit.suggestions import hint
 
 
 def user_file(reference: str, base: Path | None, *, what: str = "task", name: str = "ClassName") -> tuple[Path, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast, overload
 
 from smallwit.errors import UserError
-from smallwit.nearest import hint
+from smallwit.suggestions import hint
 from smallwit.tasks.base import Problem, Task
 from smallwit.tasks.user_file import guarded
 from smallwit.verify import Verdict

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from smallwit.artifacts import BrokenArtifact, publish, read_manifest, remove_leftovers
+from smallwit.storage.artifacts import BrokenArtifact, publish, read_manifest, remove_leftovers
 
 KEPT = 2
 _LOG = "log.jsonl"

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from smallwit.journal import Journal
+from smallwit.inference.endpoint_scores import EndpointScorer
 from smallwit.objectives.teacher import TopK
-from smallwit.rollout.endpoint_scores import EndpointScorer
+from smallwit.storage.journal import Journal
 from smallwit.training.batch import Example
 
 

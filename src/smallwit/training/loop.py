@@ -21,12 +21,12 @@ from smallwit.recipe.schema import Optimizer
 from smallwit.training.average import WeightAverage
 from smallwit.training.batch import Example, TokenBatch, micro_batches
 from smallwit.training.checkpoint import Checkpoints
+from smallwit.training.distributed import ALONE, World
 from smallwit.training.forward import forward_hidden
 from smallwit.training.metrics import Tally, labels, merged_objectives, merged_sources
 from smallwit.training.objectives import Objective
 from smallwit.training.optimizer import make_optimizers, rate_share
 from smallwit.training.sources import Remembering, Source, StepBatch
-from smallwit.training.world import ALONE, World
 
 NOT_FINITE_IN_A_ROW = 5
 UNVERIFIED_SHARE = 0.01

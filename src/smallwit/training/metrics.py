@@ -8,9 +8,9 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from smallwit.training.distributed import World
 from smallwit.training.objectives import Objective
 from smallwit.training.step_batch import StepBatch
-from smallwit.training.world import World
 
 
 class TokenMeans:

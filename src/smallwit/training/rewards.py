@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from smallwit.inference.engine import Completion
 from smallwit.recipe.rewards import FunctionReward, Overlong, ResponseReward, RewardPart
-from smallwit.rollout.engine import Completion
 from smallwit.tasks.base import Problem, Task
 from smallwit.tasks.reward_function import reward_function
 from smallwit.verify import Verdict

@@ -10,23 +10,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from smallwit.inference.engine import Completion, Engine, Sampling
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.conversation import LossOn
 from smallwit.models.flops import Cost
 from smallwit.objectives.advantages import GROUP_ESTIMATORS, has_signal
 from smallwit.objectives.algorithms import Estimator
 from smallwit.recipe.schema import Rollouts
-from smallwit.rollout.engine import Completion, Engine, Sampling
 from smallwit.seeds import stable_seed
 from smallwit.tasks.base import Problem, Task
-from smallwit.training.annotators import Annotator
 from smallwit.training.batch import Example
 from smallwit.training.demonstrations import encode_demonstrations, encode_problems, fitting, prompt_of
+from smallwit.training.distributed import ALONE, World
 from smallwit.training.problem_stream import ProblemStream, Shuffled
-from smallwit.training.resting import Resting
+from smallwit.training.prompt_cooldown import Resting
 from smallwit.training.rewards import Grader
+from smallwit.training.rollout_postprocessors import Annotator
 from smallwit.training.step_batch import StepBatch
-from smallwit.training.world import ALONE, World
 
 REMEMBERED_TOKENS = 1_000_000
 """Tokens of encoded demonstrations that a source keeps (some 40 MB): small datasets are encoded in one epoch only."""

@@ -26,7 +26,7 @@ from typing import Any
 from smallwit.device import cores
 from smallwit.errors import UserError
 from smallwit.verify import consent
-from smallwit.verify.in_order import Memory, Work, in_order
+from smallwit.verify.ordered_map import Memory, Work, in_order
 from smallwit.verify.sandbox.candidate import LIMIT, READY, REQUEST_BYTES, VALUE
 from smallwit.verify.sandbox.codec import CodecError, TooLargeError, decode, encode, receive_frame, send_frame
 from smallwit.verify.sandbox.extract import MAX_CHARACTERS

@@ -20,10 +20,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from smallwit.artifacts import write_atomically
 from smallwit.errors import UserError
-from smallwit.jsonl import json_line
 from smallwit.rows import BadRow, Row, scan_rows
+from smallwit.storage.artifacts import write_atomically
+from smallwit.storage.jsonl import json_line
 from smallwit.thoughts import answer_part
 from smallwit.verify import code, consent, math
 from smallwit.verify.sandbox.isolation import LEVELS

@@ -26,13 +26,13 @@ from smallwit.device import cores
 from smallwit.errors import UserError
 from smallwit.verify import math_pool
 from smallwit.verify.extract import Extraction, boxed, extract
-from smallwit.verify.in_order import Memory, Work, in_order
 from smallwit.verify.math_compare import equal
 from smallwit.verify.math_limits import MAX_CHARACTERS, over_limit
 from smallwit.verify.math_pool import CPU_SECONDS
 from smallwit.verify.math_structure import Node, identity, parse
 from smallwit.verify.math_text import key, spell
 from smallwit.verify.numbers import read_number
+from smallwit.verify.ordered_map import Memory, Work, in_order
 from smallwit.verify.verdict import Verdict
 
 _PAIRS_A_WORKER = 32

@@ -1,0 +1,1 @@
+"""Output for people: terminal, progress bars, sanitised text."""

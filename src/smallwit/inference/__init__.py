@@ -1,0 +1,1 @@
+"""Ask models for completions: engines, servers, replies and what they cost."""

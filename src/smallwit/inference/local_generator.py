@@ -1,0 +1,140 @@
+"""Text in, text out, on the local engine."""
+
+from collections.abc import Callable, Sequence
+
+from smallwit.errors import UserError
+from smallwit.inference.engine import Completion, Sampling, Watch
+from smallwit.inference.generator import Decoding, Overflow, Prompt, Reply, first_stop
+from smallwit.inference.local import LocalEngine
+from smallwit.models.chat import ChatTokenizer
+
+_MARGIN = 4
+"""Tokens before the longest stop string that are decoded with it: some tokenizers drop a space at the very start."""
+
+
+def encode(chat: ChatTokenizer, prompts: Sequence[Prompt]) -> list[list[int]]:
+    """Return the token ids of each prompt, as a model is given them, whatever their length.
+
+    Raises `UserError` for a conversation where there is no chat template, or that the template does not write whole.
+    """
+    talks = {i: prompt for i, prompt in enumerate(prompts) if prompt.text is None}
+    plain = {i: prompt.text + prompt.prefix for i, prompt in enumerate(prompts) if prompt.text is not None}
+    asked = list(talks.values())
+    conversations = chat.encode_messages(
+        [prompt.messages for prompt in asked], [prompt.prefix for prompt in asked], [prompt.tools for prompt in asked]
+    )
+    encoded = dict(zip(talks, conversations, strict=True))
+    encoded |= dict(zip(plain, chat.encode_texts(list(plain.values())), strict=True))
+    return [encoded[index] for index in range(len(prompts))]
+
+
+class LocalGenerator:
+    """A `Generator` on a `LocalEngine`, with the model's `chat` tokenizer.
+
+    A conversation goes through the chat template; without one, a single user message is the bare text, and anything
+    else is refused. Bare text gets BOS if the tokenizer puts it. A reply ends, truncated, where the model's context
+    does. A stop string within a thought stops nothing. `Reply.tokens` counts every token that was generated, those of
+    the end too.
+    """
+
+    def __init__(
+        self,
+        engine: LocalEngine,
+        chat: ChatTokenizer,
+        *,
+        overflow: Overflow = "refuse",
+    ) -> None:
+        self.engine = engine
+        self.chat = chat
+        self.overflow = overflow
+        self.context: int | None = getattr(engine.model.config, "max_position_embeddings", None)
+
+    def reply(
+        self,
+        prompts: Sequence[Prompt],
+        decoding: Decoding,
+        seeds: Sequence[int],
+        on_reply: Callable[[int, Reply], None] = lambda index, reply: None,
+    ) -> list[Reply]:
+        """See `Generator.reply`. Raises `UserError` for a prompt that the model cannot be given."""
+        encoded = self.encode(prompts, decoding)
+        replies: dict[int, Reply] = {}
+        ends, marks = self._stops(decoding.stop)
+
+        def done(index: int, completion: Completion) -> None:
+            replies[index] = self._reply(completion, ends, marks, encoded[index])
+            on_reply(index, replies[index])
+
+        sampling = Sampling(
+            decoding.temperature,
+            decoding.max_new_tokens,
+            ends,
+            top_p=decoding.top_p,
+            top_k=decoding.top_k,
+            repetition_penalty=decoding.repetition_penalty,
+            log_probs=False,
+        )
+        limits = None if self.context is None else [self.context - len(tokens) for tokens in encoded]
+        watch = Watch(limits=limits, done=done)
+        if marks:
+            # A token holds at least one byte.
+            window = max(len(mark.encode()) for mark in marks) + _MARGIN
+            # A prompt may have opened the thought. Prompts end alike, so one that has stands for all of a batch.
+            openings = self.chat.decode_replies(encoded, [[] for _ in encoded])
+            prompt = next((ids for ids, opening in zip(encoded, openings, strict=True) if opening), encoded[0])
+
+            def holds(rows: list[list[int]]) -> list[bool]:
+                return self._holds(rows, marks, window, prompt)
+
+            # Only a reply from its first token on tells whether it is within a thought.
+            watch = Watch(limits, decoding.max_new_tokens, holds, done)
+        self.engine.generate(encoded, sampling, seeds if decoding.temperature > 0 else None, watch)
+        return [replies[index] for index in range(len(prompts))]
+
+    def encode(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[list[int]]:
+        """Token ids of each prompt, as the model will see them. Raises `UserError` for one that it cannot be given."""
+        return [self._fitting(tokens, decoding) for tokens in encode(self.chat, prompts)]
+
+    def _fitting(self, tokens: list[int], decoding: Decoding) -> list[int]:
+        if not tokens:
+            raise UserError("a prompt has no tokens; a model cannot begin from nothing")
+        if self.context is None:
+            return tokens
+        if self.overflow == "cut":
+            return tokens[-max(1, self.context - decoding.max_new_tokens) :]
+        if len(tokens) < self.context:
+            return tokens
+        raise UserError(
+            f"a prompt of {len(tokens)} tokens does not fit into the model's context of {self.context}; "
+            "give fewer shots, shorter problems, or a protocol that cuts prompts"
+        )
+
+    def _stops(self, stop: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """The token ids and the strings that end a reply: a special token is none of its text, but may be named."""
+        added = self.chat.tokenizer.added_tokens_decoder
+        special = {str(token): index for index, token in added.items() if token.special}
+        named = (special[mark] for mark in stop if mark in special)
+        return tuple(dict.fromkeys([*self.chat.ends.all, *named])), tuple(mark for mark in stop if mark not in special)
+
+    def _holds(self, rows: list[list[int]], marks: tuple[str, ...], window: int, prompt: list[int]) -> list[bool]:
+        """Whether a stop string stands behind the thought of each reply that is being written to such a prompt."""
+        if not rows:  # transformers takes an empty batch for an empty row, and gives one text
+            return []
+        tails = [row[-window:] for row in rows]
+        texts = self.chat.tokenizer.batch_decode(tails, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        found = [any(mark in text for mark in marks) for text in texts]
+        suspects = [index for index, there in enumerate(found) if there]
+        whole = self.chat.decode_replies([prompt] * len(suspects), [rows[index] for index in suspects])
+        for index, text in zip(suspects, whole, strict=True):
+            found[index] = first_stop(text, marks) is not None
+        return found
+
+    def _reply(self, completion: Completion, ends: tuple[int, ...], marks: tuple[str, ...], prompt: list[int]) -> Reply:
+        tokens = completion.tokens
+        if tokens and tokens[-1] in ends and tokens[-1] not in self.chat.ends.all:
+            tokens = tokens[:-1]
+        (text,) = self.chat.decode_replies([prompt], [tokens])
+        cut = first_stop(text, marks)
+        if cut is not None:
+            return Reply(text[:cut], len(completion.tokens), len(prompt), False)
+        return Reply(text, len(completion.tokens), len(prompt), completion.truncated)

@@ -1,0 +1,1 @@
+"""Connections to other machines: the hub, the log of hosts, --offline."""

@@ -1,0 +1,123 @@
+"""The Hugging Face hub: asked once whether it answers, and left alone for the rest of the run where it does not.
+
+The hub's own libraries try for minutes. So one request with a time limit comes before their first one; where it is
+not answered they are told to use only what is on the disk, in this process and in the children that it starts.
+"""
+
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from smallwit.errors import UserError
+from smallwit.network import offline
+
+SECONDS = 5.0
+"""How long the hub has for the one request."""
+_VARIABLE = "HF_HUB_OFFLINE"
+
+
+def state(seconds: float = SECONDS) -> str:
+    """Whether the hub answers within `seconds`, in words; the request is one HEAD, sent nowhere when offline."""
+    if offline.is_offline():
+        return "offline, as the environment asks"
+    trouble = _trouble(seconds)
+    return f"{_url()} reachable" if trouble is None else trouble
+
+
+@cache
+def unreachable() -> str | None:
+    """Why the hub cannot be used, or `None`. It is asked at the first call, and not again by this process.
+
+    Where it does not answer its libraries read only their caches from then on.
+    """
+    if offline.is_offline():
+        return "offline, as the environment asks"
+    trouble = _trouble(SECONDS)
+    if trouble is not None:
+        leave_alone()
+    return trouble
+
+
+def model_files(origin: str | Path, revision: str | None, patterns: Sequence[str], *, what: str, remedy: str) -> Path:
+    """Return the folder `origin`, or the snapshot of the hub repository of that name with the files of `patterns`.
+
+    `what` says in messages what is looked for, `remedy` how to name a folder in its place. Raises `UserError` where
+    there is neither.
+    """
+    if Path(origin).is_dir():
+        return Path(origin)
+    # Imported here: it takes a while, and folders need none of it.
+    import httpx2
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    trouble = unreachable()
+    try:
+        found = snapshot_download(
+            str(origin), revision=revision, allow_patterns=[*patterns], local_files_only=trouble is not None
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, httpx2.HTTPError, OSError, ValueError) as error:
+        raise UserError(
+            f"{what} {origin}: is no folder here, and the Hugging Face hub does not give it "
+            f"({reason(error, trouble)}); {remedy}"
+        ) from error
+    return Path(found)
+
+
+def reason(error: BaseException, trouble: str | None = None) -> str:
+    """Why something of the hub cannot be had, shortened: that it is out of reach (`trouble`), its cache, its answer."""
+    if trouble is not None:
+        return f"{trouble}, and it is not in the cache"
+    if type(error) in (PermissionError, NotADirectoryError, FileExistsError) or getattr(error, "errno", None) == 30:
+        from huggingface_hub import constants
+
+        return f"its cache {constants.HF_HUB_CACHE} cannot be written; set HF_HOME to a folder that can"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:160] if lines else type(error).__name__
+
+
+def _url() -> str:
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+
+
+def _trouble(seconds: float) -> str | None:
+    answer: list[str | None] = []
+    # In a thread that is left behind: the time limit of a socket does not cover looking up the name.
+    asker = threading.Thread(target=lambda: answer.append(_ask(seconds)), daemon=True)
+    asker.start()
+    asker.join(seconds)
+    return answer[0] if answer else f"{_url()} not reachable (no answer in {seconds:.0f} s)"
+
+
+def _ask(seconds: float) -> str | None:
+    import httpx2
+
+    url = _url()
+    try:
+        # By the library that the hub's own use, so that both go through the same proxy.
+        status = httpx2.head(url, timeout=seconds).status_code
+    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError, ImportError) as error:
+        through = " through the proxy of the environment" if _proxied(url) else ""
+        return f"{url} not reachable{through} ({' '.join(str(error).split())[:120] or type(error).__name__})"
+    return f"{url} not usable (HTTP status {status})" if status >= 500 or status == 407 else None
+
+
+def _proxied(url: str) -> bool:
+    """Whether the environment names a proxy for this address."""
+    parts, proxies = urlsplit(url), getproxies()
+    return any(name in proxies for name in (parts.scheme, "all")) and not proxy_bypass(parts.hostname or "")
+
+
+def leave_alone() -> None:
+    """Let the hub's libraries read only what is on the disk, from now on and in the children of this process."""
+    from huggingface_hub import constants
+
+    os.environ[_VARIABLE] = "1"
+    constants.HF_HUB_OFFLINE = True
+    if "datasets.config" in sys.modules:  # it has copied the setting when it was imported
+        sys.modules["datasets.config"].HF_HUB_OFFLINE = True  # type: ignore[attr-defined]

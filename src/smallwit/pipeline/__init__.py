@@ -1,0 +1,1 @@
+"""Run a recipe as a graph of stages: plan, keys, scheduler, processes, run folder, ledger."""

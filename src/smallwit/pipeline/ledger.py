@@ -1,0 +1,77 @@
+"""What a run cost, stage by stage, and the wall time of the attempts that made it."""
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from smallwit.errors import UserError
+from smallwit.network.hosts import LOOKUPS_FILE, HostLog, contacted, lookups
+from smallwit.storage.artifacts import content_key, read_sealed, write_sealed
+
+WRITE_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The cost of one stage when it was first computed. FLOPs count 2 for a multiply-add; memory is in 1e9 bytes."""
+
+    name: str
+    kind: str
+    flops: float
+    cumulative_flops: float
+    seconds: float
+    peak_memory_gb: float
+    tokens: int
+    teacher_tokens: int
+    steps: int
+    cached: bool
+
+
+class Ledger:
+    """`ledger.json` of a run: the stages' costs, what each sent to which host, each attempt's wall time and memory."""
+
+    def __init__(self, path: Path) -> None:
+        """`path` is in the run's folder. Raises `UserError` when the file is there and is no ledger, or was changed."""
+        self.path = path
+        self.lookups = HostLog(path.parent / LOOKUPS_FILE, lookups)
+        self.attempts: list[dict[str, Any]] = []
+        if path.is_file():
+            try:
+                self.attempts = read_sealed(path)["attempts"]
+            except (ValueError, KeyError) as error:
+                what = "is not a ledger, or was changed since it was written"
+                raise UserError(f"{path}: {what}; delete it, only the times in it are lost") from error
+        contacted(path.parent)
+        self.started = self.written = time.monotonic()
+        self.attempt: dict[str, Any] = {"seconds": 0.0, "peak_memory_gb": 0.0, "computed": []}
+
+    def begin(self, key: str) -> None:
+        """The present attempt works on the node with this key."""
+        self.attempt["computed"].append(key)
+
+    def note(self, peak_memory_gb: float) -> None:
+        """So far the present attempt has taken this much memory, and the time since it began."""
+        self.attempt["seconds"] = time.monotonic() - self.started
+        self.attempt["peak_memory_gb"] = max(self.attempt["peak_memory_gb"], peak_memory_gb)
+
+    def tick(self, peak_memory_gb: float, entries: list[Entry]) -> None:
+        """Called often: writes now and then, so that an attempt that is killed is not forgotten."""
+        if time.monotonic() - self.written >= WRITE_SECONDS:
+            self.note(peak_memory_gb)
+            self.write(entries)
+
+    def totals(self, keys: set[str]) -> tuple[float, float]:
+        """Wall seconds and peak memory of the attempts that worked on any of `keys`: a cached rerun shrinks neither."""
+        counted = [a for a in [*self.attempts, self.attempt] if keys & set(a["computed"])]
+        return sum(a["seconds"] for a in counted), max((a["peak_memory_gb"] for a in counted), default=0.0)
+
+    def write(self, entries: list[Entry], results: dict[str, Any] | None = None) -> None:
+        """Write the file in one step; with `results`, it tells whether results.json is still what it was."""
+        attempts = [*self.attempts, *([self.attempt] if self.attempt["computed"] else [])]
+        stages = [asdict(entry) for entry in entries]
+        self.lookups.write()
+        hosts = contacted(self.path.parent)
+        data = {"schema": 1, "stages": stages, "hosts": hosts, "attempts": attempts}
+        write_sealed(self.path, data | ({"results": content_key(results)} if results is not None else {}))
+        self.written = time.monotonic()

@@ -1,0 +1,115 @@
+"""The process in which one stage runs, or one of several that train a model together.
+
+It dies with its parent, and speaks to it through one pipe: ("progress", share, text) and ("say", text), then
+("done", info), ("stopped",), ("failed", kind, text) or ("lost", text) when it has lost the others. Of several the first
+speaks for all, and the others tell only why they cannot go on. This module is light, because the parent imports it too;
+what a stage needs is in the module of its kind, which the fork server that the pipeline starts has imported already.
+"""
+
+import importlib
+import os
+import signal
+import socket
+import sys
+import threading
+import traceback
+from contextlib import nullcontext
+from multiprocessing.connection import Connection
+from types import FrameType
+
+from smallwit.console.sanitize import guard_log
+from smallwit.device import speed_up_products
+from smallwit.errors import UserError
+from smallwit.network import hosts
+from smallwit.pipeline.job import Failed, Info, Job, LeftAlone, Reporter, Stopped
+from smallwit.storage.artifacts import disk_trouble
+
+MODULES = {
+    kind: f"smallwit.stages.{kind}" for kind in ("tokenizer", "train", "answers", "teach", "construct", "evaluate")
+}
+
+
+def main(
+    job: Job, pipe: Connection, lifeline: Connection, rank: int = 0, meeting: socket.socket | int | None = None
+) -> None:
+    """Run one job and report through `pipe`. `lifeline` closes when the parent dies, and then so does this process.
+
+    Of several processes that run it this is the one with `rank`; `meeting` is where they meet (see `world.joined`).
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    guard_log()
+    stopping = threading.Event()
+    first = rank == 0
+
+    def on_term(signum: int, frame: FrameType | None) -> None:
+        stopping.set()
+
+    signal.signal(signal.SIGTERM, on_term)
+    threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
+    hosts.watch()
+    looked_up = hosts.HostLog(job.work / hosts.LOOKUPS_FILE, hosts.lookups)
+
+    def on_progress(share: float, text: str) -> None:
+        if first:
+            looked_up.tick()
+            pipe.send(("progress", share, text))
+
+    reporter = Reporter(
+        progress=on_progress,
+        say=lambda text: pipe.send(("say", text)) if first else None,
+        stopping=stopping.is_set,
+    )
+    try:
+        try:
+            info = _run(job, reporter, rank, meeting)
+        finally:
+            if first:
+                looked_up.write()
+        if first:
+            pipe.send(("done", info))
+    except Stopped:
+        pipe.send(("stopped",))
+    except UserError as error:
+        pipe.send(("failed", "UserError", str(error)))
+    except Failed as error:
+        pipe.send(("failed", "Failed", str(error)))
+    except LeftAlone as error:
+        pipe.send(("lost", str(error)))
+    except Exception as error:  # noqa: BLE001  the parent shows it, whatever it is
+        trouble = disk_trouble(error)
+        remedy = "free some space and run the same command again: what was saved is whole"
+        pipe.send(("failed", "error", traceback.format_exc() if trouble is None else f"{trouble}; {remedy}"))
+        sys.exit(1)
+
+
+def _run(job: Job, reporter: Reporter, rank: int, meeting: socket.socket | int | None) -> Info:
+    import torch
+    from transformers.utils import logging
+
+    from smallwit.evaluation.runner import GraderFailed
+    from smallwit.inference.endpoint_client import EndpointError
+    from smallwit.network import offline  # noqa: F401  importing it puts the guard of --offline in place
+    from smallwit.training.distributed import PeerLost, joined
+    from smallwit.training.loop import TrainingStopped
+
+    torch.set_num_threads(max(1, job.threads // job.processes))
+    torch.set_flush_denormal(True)
+    speed_up_products(job.device, job.dtype)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    together = joined(rank, job.processes, meeting, job.device) if meeting is not None else nullcontext()
+    try:
+        with together:
+            info: Info = importlib.import_module(MODULES[job.kind]).run(job, reporter)
+    except (TrainingStopped, EndpointError, GraderFailed) as error:
+        raise Failed(str(error)) from error
+    except PeerLost as error:
+        raise LeftAlone(str(error)) from error
+    return info
+
+
+def _die_with_parent(lifeline: Connection) -> None:
+    try:
+        lifeline.recv()
+    except EOFError:
+        os._exit(1)

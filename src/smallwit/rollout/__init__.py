@@ -1,1 +1,0 @@
-"""Rollout engines: where a model's own completions come from."""

@@ -1,0 +1,1 @@
+"""Files that outlive a process: artifacts, append-only logs, locks, JSON Lines."""
