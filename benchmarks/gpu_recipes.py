@@ -75,7 +75,7 @@ RECIPE = (
     steps: 10
     lora: {rank: 4, alpha: 8}
   - name: stored
-    kind: teach
+    kind: teacher_logprobs
     model: teacher
     k: 16
   - name: kd-stored

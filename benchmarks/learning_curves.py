@@ -120,7 +120,7 @@ def recipe(rows: Mapping[str, Sequence[Curve]]) -> Recipe:
                     "micro_tokens": 4096,
                     "optimizer": {"kind": "muon", "lr": 5.0e-3, "matrix_lr": 1.0e-2},
                 },
-                {"name": "store", "kind": "teach", "model": "teacher", "limit": DEMONSTRATIONS["limit"]},
+                {"name": "store", "kind": "teacher_logprobs", "model": "teacher", "limit": DEMONSTRATIONS["limit"]},
                 *(still(start).stage for start in STARTS),
                 *stages,
             ],

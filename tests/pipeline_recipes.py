@@ -90,7 +90,7 @@ stages:
     objectives: [{kind: grpo, source: own}]
     steps: 2
   - name: answers
-    kind: answers
+    kind: rejection_sampling
     model: teacher
     problems: 6
     max_new_tokens: 8

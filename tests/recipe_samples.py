@@ -28,7 +28,7 @@ stages:
     optimizer:
       lr: 1e-3
   - name: collect
-    kind: answers
+    kind: rejection_sampling
     model: teacher
     problems: 100
   - name: sft

@@ -1,4 +1,4 @@
-"""The answers stage: what is finished is not done again, and a stage that was broken off ends as if it had not been."""
+"""The rejection_sampling stage does nothing twice, and ends the same when it was broken off."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,14 +10,14 @@ import pipeline_recipes as micro
 from smallwit.inference.local_generator import LocalGenerator
 from smallwit.pipeline.job import Job, Reporter, Stopped
 from smallwit.recipe.file import read_recipe
-from smallwit.stages import answers, tokenizer
+from smallwit.stages import rejection_sampling, tokenizer
 
 RECIPE = (
     micro.HEAD
     + """\
 stages:
   - name: answers
-    kind: answers
+    kind: rejection_sampling
     model: large
     problems: 30
     samples: 2
@@ -33,7 +33,19 @@ ALL = 60
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
     recipe, _ = read_recipe(micro.write(tmp_path, RECIPE))
-    job = Job("answers", "answers", "key", recipe, tmp_path, None, "cpu", "float32", 1, tmp_path / "a", tmp_path / "w")
+    job = Job(
+        "rejection_sampling",
+        "answers",
+        "key",
+        recipe,
+        tmp_path,
+        None,
+        "cpu",
+        "float32",
+        1,
+        tmp_path / "a",
+        tmp_path / "w",
+    )
     words = replace(job, kind="tokenizer", name="tokenizer", folder=tmp_path / "tokenizer")
     tokenizer.run(words, reporter())
     return replace(job, inputs={"tokenizer": str(words.folder)})
@@ -58,47 +70,47 @@ def reporter(stopping: Callable[[], bool] = lambda: False) -> Reporter:
 
 
 def made(job: Job) -> bytes:
-    return (job.folder / answers.ANSWERS_FILE).read_bytes()
+    return (job.folder / rejection_sampling.ANSWERS_FILE).read_bytes()
 
 
 def test_finished_batches_are_not_asked_for_again(job: Job, asked: list[int]) -> None:
     with pytest.raises(Stopped):
-        answers.run(job, reporter(lambda: len(asked) == 3))
+        rejection_sampling.run(job, reporter(lambda: len(asked) == 3))
     done = sum(asked[:2])
     asked.clear()
-    answers.run(job, reporter())
+    rejection_sampling.run(job, reporter())
     assert sum(asked) == ALL - done
 
 
 def test_a_stage_that_was_broken_off_ends_with_the_same_rows(job: Job, asked: list[int]) -> None:
     whole = replace(job, folder=job.base / "whole", work=job.base / "other")
-    answers.run(whole, reporter())
+    rejection_sampling.run(whole, reporter())
     asked.clear()
     for breaks in (2, 1):
         with pytest.raises(Stopped):
-            answers.run(job, reporter(lambda breaks=breaks: len(asked) == breaks))  # type: ignore[misc]
+            rejection_sampling.run(job, reporter(lambda breaks=breaks: len(asked) == breaks))  # type: ignore[misc]
         asked.clear()
-    answers.run(job, reporter())
+    rejection_sampling.run(job, reporter())
     assert made(job) == made(whole)
 
 
 def test_replies_of_another_setting_are_not_taken(job: Job, asked: list[int]) -> None:
     with pytest.raises(Stopped):
-        answers.run(job, reporter(lambda: len(asked) == 3))
+        rejection_sampling.run(job, reporter(lambda: len(asked) == 3))
     asked.clear()
-    answers.run(replace(job, key="another"), reporter())
+    rejection_sampling.run(replace(job, key="another"), reporter())
     assert sum(asked) == ALL
 
 
 def test_nothing_is_left_of_the_work(job: Job) -> None:
-    answers.run(job, reporter())
+    rejection_sampling.run(job, reporter())
     assert list(job.work.iterdir()) == []
 
 
 def test_a_budget_in_flops_is_kept_to_the_call(job: Job) -> None:
-    whole = answers.run(job, reporter())
+    whole = rejection_sampling.run(job, reporter())
     stage = job.recipe.stages[0].model_copy(update={"flops": whole["flops"] / 2})
     recipe = job.recipe.model_copy(update={"stages": [stage]})
-    half = answers.run(replace(job, recipe=recipe, folder=job.base / "half"), reporter())
+    half = rejection_sampling.run(replace(job, recipe=recipe, folder=job.base / "half"), reporter())
     assert 0.4 * whole["flops"] < half["flops"] <= whole["flops"] / 2
     assert 0 < half["asked"] < ALL

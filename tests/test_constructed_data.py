@@ -27,7 +27,7 @@ stages:
     steps: 300
     optimizer: {lr: 1.0e-2}
   - name: data
-    kind: construct
+    kind: dataset
     steps:
       - {kind: gather, sources: [{kind: task, task: sums, origin: tests, license: MIT}]}
       - {kind: generate, teachers: [teacher], draw: {samples: 3, temperature: 1.0, max_new_tokens: 16}, batch: 30}
@@ -94,7 +94,7 @@ tasks: {sums: {class: sums.py:Sums}}
 models: {far: {endpoint: URL, model: tiny, concurrency: 4}}
 stages:
   - name: data
-    kind: construct
+    kind: dataset
     steps:
       - {kind: gather, sources: [{kind: task, task: sums, origin: tests, license: MIT}]}
       - {kind: generate, teachers: [far], draw: {samples: 2, max_new_tokens: 16}, batch: 64}

@@ -45,7 +45,7 @@ tasks: {sums: {class: sums.py:Sums}}
 models: {m: {folder: m}, far: {endpoint: URL, model: tiny}}
 stages:
   - name: data
-    kind: construct
+    kind: dataset
     steps:
       - {kind: gather, sources: [{kind: file, path: rows.jsonl, origin: mine, license: CC0}]}
       GENERATE
@@ -163,7 +163,7 @@ device: cpu
 tasks: {talks: {class: talks.py:Talks}}
 models: {m: {folder: m}, far: {endpoint: URL, model: tiny}}
 stages:
-  - {name: answers, kind: answers, model: far, problems: 4, max_new_tokens: 8, keep: all}
+  - {name: answers, kind: rejection_sampling, model: far, problems: 4, max_new_tokens: 8, keep: all}
   - name: sft
     kind: train
     from: m
@@ -206,8 +206,8 @@ def test_problems_of_a_task_may_be_conversations_in_every_stage(tmp_path: Path) 
 STORED = (
     RECIPE[: RECIPE.index("  - name: sft")].replace("far: {endpoint: URL", "far: {endpoint: URL, tokenizer: m")
     + """\
-  - {name: near, kind: teach, model: m, from: data, k: 9, loss_on: all}
-  - {name: told, kind: teach, model: far, from: data, k: 9, loss_on: all}
+  - {name: near, kind: teacher_logprobs, model: m, from: data, k: 9, loss_on: all}
+  - {name: told, kind: teacher_logprobs, model: far, from: data, k: 9, loss_on: all}
   - name: kd
     kind: train
     from: m

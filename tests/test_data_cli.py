@@ -26,7 +26,7 @@ name: mine
 device: cpu
 stages:
   - name: mix
-    kind: construct
+    kind: dataset
     steps:
       - kind: gather
         sources: [{kind: file, path: rows.jsonl, origin: me, license: MIT}]
@@ -111,7 +111,7 @@ device: cpu
 models: {mine: {folder: model}}
 stages:
   - name: mix
-    kind: construct
+    kind: dataset
     steps:
       - {kind: gather, sources: [{kind: file, path: rows.jsonl, origin: me, license: MIT}]}
       - {kind: decontaminate, against: []}
@@ -267,7 +267,7 @@ class TestBuild:
         stages = """\
 stages:
   - name: mix
-    kind: construct
+    kind: dataset
     steps:
       - {kind: gather, sources: [{kind: task, task: sums, limit: 30, origin: here, license: CC0-1.0}]}
       - {kind: decontaminate, against: [sums]}

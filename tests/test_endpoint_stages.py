@@ -41,9 +41,10 @@ STORED = (
     HEAD
     + """\
 stages:
-  - {name: answers, kind: answers, model: far, problems: 20, max_new_tokens: 8, temperature: 1.0, samples: 2, keep: all}
-  - {name: taught, kind: teach, model: far, from: answers, k: 12}
-  - {name: taught-near, kind: teach, model: near, from: answers, k: 12}
+  - {name: answers, kind: rejection_sampling, model: far, problems: 20, max_new_tokens: 8, temperature: 1.0,
+     samples: 2, keep: all}
+  - {name: taught, kind: teacher_logprobs, model: far, from: answers, k: 12}
+  - {name: taught-near, kind: teacher_logprobs, model: near, from: answers, k: 12}
   - name: kd
     kind: train
     from: small
@@ -59,7 +60,7 @@ ANSWERS = (
     HEAD.replace(", tokenizer: large", "")
     + """\
 stages:
-  - {name: answers, kind: answers, model: far, problems: 30, max_new_tokens: 8, keep: all}
+  - {name: answers, kind: rejection_sampling, model: far, problems: 30, max_new_tokens: 8, keep: all}
   - name: sft
     kind: train
     from: small
@@ -70,7 +71,7 @@ stages:
 )
 
 
-TAUGHT = "{name: taught, kind: teach, model: far, from: answers, k: 12}"
+TAUGHT = "{name: taught, kind: teacher_logprobs, model: far, from: answers, k: 12}"
 LEARN = "{kind: forward_kl, source: answered, teacher: taught}"
 OTHER = """\
   - name: other

@@ -29,7 +29,7 @@ name: built
 tasks: {functions: {steps: 2}}
 stages:
   - name: rows
-    kind: construct
+    kind: dataset
     steps:
       - {kind: gather, sources: [{kind: task, task: functions, limit: 4}]}
       - %s

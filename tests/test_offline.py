@@ -27,7 +27,7 @@ def interpreter(code: str) -> str:
 
 
 REFUSED = ("OfflineError", "ConnectError")
-ENABLE = "from smallwit import offline; offline.enable()"
+ENABLE = "from smallwit.network import offline; offline.enable()"
 
 
 def attempt(action: str, before: str = ENABLE, show: str = "type(error).__name__") -> str:
@@ -93,9 +93,7 @@ def test_without_the_variable_nothing_is_refused() -> None:
 
 
 def test_the_hugging_face_libraries_are_told() -> None:
-    code = (
-        "from smallwit import offline; offline.enable()\nimport huggingface_hub.constants as c; print(c.HF_HUB_OFFLINE)"
-    )
+    code = f"{ENABLE}\nimport huggingface_hub.constants as c; print(c.HF_HUB_OFFLINE)"
     assert interpreter(code) == "True"
 
 

@@ -118,7 +118,7 @@ STAGE = """\
 """
 DATA = """\
   - name: mix
-    kind: construct
+    kind: dataset
     steps:
       - {kind: gather, sources: [{kind: file, path: rows.jsonl, origin: me, license: MIT}]}
       - {kind: decontaminate, against: []}

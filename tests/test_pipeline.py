@@ -205,7 +205,7 @@ class TestFailure:
         text = SHORT + (
             "  - name: slow\n    kind: train\n    from: small\n    sources: {demos: {kind: demonstrations, batch: 4}}\n"
             "    objectives: [{kind: cross_entropy, source: demos}]\n    steps: 1000000\n"
-            "  - name: wrong\n    kind: answers\n    model: sft\n    problems: 2\n    max_new_tokens: 4\n"
+            "  - name: wrong\n    kind: rejection_sampling\n    model: sft\n    problems: 2\n    max_new_tokens: 4\n"
         )
         all_or_nothing = TASK.replace("else 0.5 *", "else 0.0 *")
         started = time.monotonic()

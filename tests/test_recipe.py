@@ -164,8 +164,12 @@ class TestKeysAndTypes:
             ("name: walk", "name: walk\ndevice: gpu", "device must be one of auto, cpu, cuda, mps; got the text 'gpu'"),
             ("{vocabulary: 300}", "300", "tokenizer must be a section with keys; got the number 300"),
             ("hidden: 32, ", "", "models.small.new needs a key 'hidden'"),
-            ("kind: answers", "kind: anwsers", "unknown kind 'anwsers' in stages[1]; did you mean 'answers'?"),
-            ("kind: answers\n    ", "", "stages[1] needs a key 'kind', one of train, answers"),
+            (
+                "kind: rejection_sampling",
+                "kind: anwsers",
+                "unknown kind 'anwsers' in stages[1]; did you mean 'answers'?",
+            ),
+            ("kind: rejection_sampling\n    ", "", "stages[1] needs a key 'kind', one of train, answers"),
             ("flops: 1e12", "flops: 1e12\n    steps: 3", "stages[2]: give exactly one of steps, flops"),
             ("small: {new:", "small: {hub: x, new:", "models.small: a model needs exactly one of new, folder, hub"),
             (REVERSE, "kind: jsd, beta: 1", "stages[3].objectives[1].beta: lies between 0 and 1, got 1; at the ends"),
@@ -200,7 +204,7 @@ class TestKeysAndTypes:
         assert said.split(": ", 1)[1].startswith(message)
 
     def test_a_mistyped_kind_key_is_recognised(self, refused_recipe: Callable[..., str]) -> None:
-        assert refused_recipe("kind: answers", "knd: answers").endswith("; is 'knd' a slip of it?")
+        assert refused_recipe("kind: rejection_sampling", "knd: answers").endswith("; is 'knd' a slip of it?")
 
 
 class TestOverrides:

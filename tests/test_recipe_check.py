@@ -18,7 +18,7 @@ class TestCheck:
             ("from: sft", "from: sfft", "from 'sfft' is no model and no earlier stage; did you mean 'sft'?"),
             ("from: sft", "from: baseline", "from 'baseline' comes after 'rl', which needs it; put it before"),
             ("from: sft", "from: rl", "from 'rl' is this stage itself"),
-            ("from: sft", "from: collect", "from 'collect' is an answers stage, which makes no model"),
+            ("from: sft", "from: collect", "from 'collect' is a rejection_sampling stage, which makes no model"),
             ("model: teacher", "model: sft", "model 'sft' comes after 'collect', which needs it; put it before"),
             ("teacher: teacher", "teacher: baseline", "teacher 'baseline' comes after 'rl'"),
             ("teacher: teacher", "teacher: techer", "teacher 'techer' is no model and no earlier stage; did you mean"),
@@ -198,7 +198,7 @@ class TestData:
                 "{kind: demonstrations, batch: 2}",
                 "cross_entropy",
                 "",
-                "r.yaml:11: task own has no worked solutions to learn from; collect some by an answers stage",
+                "r.yaml:11: task own has no worked solutions to learn from; collect some by a rejection_sampling stage",
             ),
             ("{kind: text, batch: 2}", "cross_entropy", "", "r.yaml:11: task own has no documents"),
             (

@@ -17,7 +17,7 @@ from smallwit.models.handover import save_tokenizer
 from smallwit.models.head import output_head
 from smallwit.pipeline.job import Job, Reporter, Stopped
 from smallwit.recipe.file import check_recipe, read_recipe
-from smallwit.stages import teach
+from smallwit.stages import teacher_logprobs, teacher_scorers
 from smallwit.stages.inputs import model_of
 from smallwit.storage.artifacts import read_manifest
 from smallwit.training.teacher_store import StoredTeacher
@@ -27,8 +27,8 @@ STORED = (
     HEAD
     + """\
 stages:
-  - {name: answers, kind: answers, model: large, problems: 6, max_new_tokens: 8, keep: all}
-  - {name: taught, kind: teach, model: large, from: answers, k: 20, temperature: 2.0}
+  - {name: answers, kind: rejection_sampling, model: large, problems: 6, max_new_tokens: 8, keep: all}
+  - {name: taught, kind: teacher_logprobs, model: large, from: answers, k: 20, temperature: 2.0}
   - name: kd
     kind: train
     from: small
@@ -80,7 +80,7 @@ class TestCommand:
 
     def test_a_recipe_that_stores_nothing_is_refused(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["teach", str(micro.write(tmp_path, micro.SHORT)), "--run-dir", str(tmp_path / "run")]) == 2
-        assert "recipe micro: has no teach stage" in capsys.readouterr().err
+        assert "recipe micro: has no teacher_logprobs stage" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -115,22 +115,24 @@ class TestPipeline:
         """The teacher reads no more than 20 tokens of an example, the student all of them."""
         large = HEAD[HEAD.index("  large:") : HEAD.index("  small:")]
         short = large.replace("large:", "short:").replace("max_length: 64", "max_length: 20")
-        recipe = STORED.replace(large, large + short).replace("kind: teach, model: large", "kind: teach, model: short")
+        recipe = STORED.replace(large, large + short).replace(
+            "kind: teacher_logprobs, model: large", "kind: teacher_logprobs, model: short"
+        )
         path = micro.write(tmp_path, recipe.replace(", from: answers", ""))
         said = refusal(lambda: micro.run(path, tmp_path / "run"))
-        assert said.startswith("stage kd: the store of teach stage 'taught' does not have an example of")
+        assert said.startswith("stage kd: the store of teacher_logprobs stage 'taught' does not have an example of")
 
 
 class TestStopping:
     @pytest.fixture
     def job(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
-        """A teach stage of several shards on a model with random weights."""
-        monkeypatch.setattr(teach, "SHARD_TOKENS", 100)
+        """A teacher_logprobs stage of several shards on a model with random weights."""
+        monkeypatch.setattr(teacher_logprobs, "SHARD_TOKENS", 100)
         (tmp_path / "tokenizer").mkdir()
         save_tokenizer(tokenizer(), tmp_path / "tokenizer")
         path = micro.write(tmp_path, STORED.replace("from: answers, k", "k"))
         return Job(
-            kind="teach",
+            kind="teacher_logprobs",
             name="taught",
             key="key",
             recipe=read_recipe(path)[0],
@@ -153,7 +155,7 @@ class TestStopping:
             return shards is not None and len(list(job.work.glob("shards/*/shard_*.npy"))) >= shards
 
         reporter = Reporter(lambda share, _: None, said.append, enough)
-        teach.run(job, reporter)
+        teacher_logprobs.run(job, reporter)
         return said
 
     def contents(self, folder: Path) -> dict[str, bytes]:
@@ -212,7 +214,7 @@ class TestStopping:
 
 # The samples' recipe with a store of what `collect` collected, and a stage that learns from it.
 TAUGHT = RECIPE.replace(
-    "  - name: sft\n", "  - {name: taught, kind: teach, model: teacher, from: collect}\n  - name: sft\n"
+    "  - name: sft\n", "  - {name: taught, kind: teacher_logprobs, model: teacher, from: collect}\n  - name: sft\n"
 ).replace(
     """      - {kind: cross_entropy, source: worked}
     flops: 1e12""",
@@ -220,7 +222,7 @@ TAUGHT = RECIPE.replace(
     flops: 1e12""",
 )
 WORKED = "worked: {kind: demonstrations, batch: 8, from: collect}"
-STORE = "{name: taught, kind: teach, model: teacher, from: collect}"
+STORE = "{name: taught, kind: teacher_logprobs, model: teacher, from: collect}"
 LEARN = "{kind: forward_kl, source: worked, teacher: taught}"
 
 
@@ -266,8 +268,18 @@ class TestRefusals:
                 "kind: reverse_kl",
                 "source 'own' is rollouts; name the model",
             ),
-            ("from: sft", "from: taught", "from: sft", "from 'taught' is a teach stage, which makes no model"),
-            ("kind: teach, model: teacher", "kind: teach, model: tacher", STORE, "did you mean 'teacher'?"),
+            (
+                "from: sft",
+                "from: taught",
+                "from: sft",
+                "from 'taught' is a teacher_logprobs stage, which makes no model",
+            ),
+            (
+                "kind: teacher_logprobs, model: teacher",
+                "kind: teacher_logprobs, model: tacher",
+                STORE,
+                "did you mean 'teacher'?",
+            ),
             ("equal_compute: rl", "flops: 1", "", ""),
         ],
     )

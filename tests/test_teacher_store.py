@@ -127,7 +127,9 @@ class TestStore:
             "prompt": Example(tokens, 1),
             "shorter": Example([*tokens, 1][:-2], 1),
         }[change]
-        with pytest.raises(UserError, match="store of teach stage 'taught' does not have an example") as refused:
+        with pytest.raises(
+            UserError, match="store of teacher_logprobs stage 'taught' does not have an example"
+        ) as refused:
             store.distribution([examples[1], other], CPU)
         assert "\n" not in str(refused.value)
 

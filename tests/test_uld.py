@@ -308,7 +308,7 @@ stages:
         said = refusal(lambda: micro.run(path, tmp_path / "run"))
         assert said.startswith("stage kd: teacher stranger has another tokenizer than the student; use the objective")
         assert "uld" in said
-        assert "answers stage" in said
+        assert "rejection_sampling stage" in said
 
     def test_uld_to_a_teacher_with_the_same_tokenizer_is_refused(self, tmp_path: Path) -> None:
         path = self.write(tmp_path, self.RECIPE.replace("teacher: stranger", "teacher: large"))
@@ -327,7 +327,7 @@ stages:
             ("source: demos, teacher", "source: demos, top_k: 3, teacher", "top_k: uld compares all probabilities"),
             (
                 "  - name: kd",
-                "  - {name: taught, kind: teach, model: stranger}\n  - name: kd",
+                "  - {name: taught, kind: teacher_logprobs, model: stranger}\n  - name: kd",
                 "uld needs the teacher itself, not its store; name a model",
             ),
         ],

@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--smoke", action="store_true", help="two steps of every stage, to see that it all fits")
     run.set_defaults(command=commands.run, options=_options(run))
 
-    about = "Run a recipe's teach stages, and what they need, and stop."
+    about = "Run a recipe's teacher_logprobs stages, and what they need, and stop."
     teach = verbs.add_parser("teach", help="store what a recipe's teachers know", description=about)
     _add_recipe_arguments(teach)
     teach.set_defaults(command=commands.teach, options=_options(teach))
@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
 
     data = verbs.add_parser("data", help="build datasets and look at them", description="Build datasets.")
     verbs_of_data = data.add_subparsers(metavar="COMMAND", required=True)
-    about = "Run a recipe's construct stages, and what they need, and stop."
+    about = "Run a recipe's dataset stages, and what they need, and stop."
     build = verbs_of_data.add_parser("build", help="build a recipe's datasets", description=about)
     _add_recipe_arguments(build)
     build.add_argument(

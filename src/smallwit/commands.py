@@ -112,7 +112,7 @@ def data_build(arguments: argparse.Namespace) -> int:
     recipe, lines = read_recipe(arguments.recipe, arguments.set)
     check_recipe(recipe, base, data_dir, lines=lines)
     run_dir = arguments.run_dir or Path("runs") / recipe.name
-    if arguments.push is not None and sum(stage.kind == "construct" for stage in recipe.stages) != 1:
+    if arguments.push is not None and sum(stage.kind == "dataset" for stage in recipe.stages) != 1:
         raise UserError("--push uploads one dataset, and the recipe does not build exactly one; build it alone")
 
     from smallwit.data.push import push, require_hub

@@ -38,7 +38,7 @@ def read_dataset(
             raise UserError(f"{error}; build the dataset again, or copy the whole folder again") from error
     paths = shards_of(folder, split)
     if not paths:
-        raise UserError(f"{folder}: holds no {split or 'dataset'} files; name a folder that a construct stage has made")
+        raise UserError(f"{folder}: holds no {split or 'dataset'} files; name a folder that a dataset stage has made")
     for number, path in enumerate(paths):
 
         def far_in_all(share: float, number: int = number) -> None:
@@ -51,7 +51,7 @@ def read_dataset(
             there.setdefault("id", f"{path.name}:{line}")
             trouble = shape_trouble(there)
             if trouble is not None:
-                raise UserError(f"{path}:{line}: {trouble}; name a folder that a construct stage has made")
+                raise UserError(f"{path}:{line}: {trouble}; name a folder that a dataset stage has made")
             yield plain(there) if isinstance(there.get("prompt"), list) else _normal(there)
 
 

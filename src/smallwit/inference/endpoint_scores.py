@@ -119,7 +119,7 @@ class EndpointScorer:
         where, why = f"endpoint {self.endpoint.urls[0]}#{self.endpoint.model}", "; ".join(dict.fromkeys(reasons))
         raise UserError(
             f"{where}: cannot give the {self.k} likeliest tokens of a given text ({why}); serve it by vLLM "
-            f"(--max-logprobs {self.k}), or learn from its answers (an answers stage and cross_entropy)"
+            f"(--max-logprobs {self.k}), or learn from its answers (a rejection_sampling stage and cross_entropy)"
         )
 
     async def _align(self) -> None:
@@ -180,7 +180,7 @@ class EndpointScorer:
             raise EndpointError(
                 f"endpoint {self.endpoint.urls[0]}#{self.endpoint.model}: {sum(self._refused)} of its last "
                 f"{len(self._refused)} replies were refused, the last for {str(why)[:200]}; serve the model in "
-                "bfloat16 or float32, or learn from its answers (an answers stage and cross_entropy)"
+                "bfloat16 or float32, or learn from its answers (a rejection_sampling stage and cross_entropy)"
             ) from why
 
     async def _ask(self, tokens: Sequence[int], start: int) -> Scored:
@@ -286,7 +286,7 @@ class EndpointScorer:
     def _other(self, what: str) -> UserError:
         return UserError(
             f"endpoint {self.endpoint.urls[0]}#{self.endpoint.model}: has another tokenizer than {self._named()} "
-            f"({what}); name its own, or learn from its answers (an answers stage and cross_entropy)"
+            f"({what}); name its own, or learn from its answers (a rejection_sampling stage and cross_entropy)"
         )
 
     def _named(self) -> str:

@@ -3,13 +3,13 @@
 from smallwit.errors import UserError
 from smallwit.recipe.objectives import Distillation
 from smallwit.recipe.schema import (
-    AnswersStage,
-    ConstructStage,
+    DatasetStage,
     Demonstrations,
     Recipe,
+    RejectionSamplingStage,
     Rollouts,
     Stage,
-    TeachStage,
+    TeacherLogprobsStage,
     TrainStage,
 )
 
@@ -28,9 +28,9 @@ def declared_flops(recipe: Recipe, name: str) -> float | None:
 
 def declared_cost(stage: Stage) -> float | None:
     """The FLOPs that a stage itself may spend, if the recipe says so. A dataset that no model helps with costs none."""
-    if isinstance(stage, TrainStage | AnswersStage):
+    if isinstance(stage, TrainStage | RejectionSamplingStage):
         return stage.flops
-    return 0.0 if isinstance(stage, ConstructStage) and not stage.models else None
+    return 0.0 if isinstance(stage, DatasetStage) and not stage.models else None
 
 
 def remaining_flops(stage: TrainStage, target: float, spent: float) -> float:
@@ -57,21 +57,21 @@ def paid_stages(recipe: Recipe, name: str) -> list[str]:
             continue
         paid.append(stage.name)
         if isinstance(stage, TrainStage):
-            stores = [name for name in teachers_of(stage) if isinstance(stages.get(name), TeachStage)]
+            stores = [name for name in teachers_of(stage) if isinstance(stages.get(name), TeacherLogprobsStage)]
             waiting += [stage.from_, *answers_of(stage), *stores]
-        elif isinstance(stage, TeachStage) and stage.from_ is not None:
+        elif isinstance(stage, TeacherLogprobsStage) and stage.from_ is not None:
             waiting.append(stage.from_)
-        elif isinstance(stage, ConstructStage):
+        elif isinstance(stage, DatasetStage):
             waiting += stage.reads
     return paid
 
 
 def answers_of(stage: TrainStage) -> list[str]:
-    """The answers and construct stages that a stage learns from."""
+    """The rejection_sampling and dataset stages that a stage learns from."""
     sources = [source for source in stage.sources.values() if isinstance(source, Demonstrations | Rollouts)]
     return [source.from_ for source in sources if source.from_ is not None]
 
 
 def teachers_of(stage: TrainStage) -> list[str]:
-    """The models, train stages and teach stages that a stage's objectives compare with."""
+    """The models, train stages and teacher_logprobs stages that a stage's objectives compare with."""
     return [o.teacher for o in stage.objectives if isinstance(o, Distillation)]

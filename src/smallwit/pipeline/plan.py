@@ -13,7 +13,7 @@ from smallwit.errors import UserError
 from smallwit.pipeline.costs import answers_of, declared_flops, remaining_flops, teachers_of
 from smallwit.recipe.objectives import PolicyGradient
 from smallwit.recipe.rewards import FunctionReward
-from smallwit.recipe.schema import ConstructStage, ModelSpec, Recipe, Rollouts, Stage, TeachStage, TrainStage
+from smallwit.recipe.schema import DatasetStage, ModelSpec, Recipe, Rollouts, Stage, TeacherLogprobsStage, TrainStage
 from smallwit.storage.artifacts import content_key, file_hash, folder_hash
 from smallwit.tasks import load_task, task_bytes
 from smallwit.tasks.reward_function import reward_bytes
@@ -157,7 +157,7 @@ def make_plan(
         needs = [name for name in inputs if name in plan.nodes] + tokens(inputs)
         read = tasks(_tasks_read(stage, recipe))
         config = [stage.model_dump(mode="json", exclude={"checkpoint_seconds"}), read, *_rewards(stage, base)]
-        if isinstance(stage, ConstructStage):
+        if isinstance(stage, DatasetStage):
             loaded = {name: load_task(name, options, data_dir, base) for name, options in recipe.tasks.items()}
             config.append([content_of(stage.steps, loaded, base, data_dir), _tokenizer_identity(stage, recipe, base)])
         if isinstance(stage, TrainStage) and stage.validation is not None:
@@ -196,7 +196,7 @@ def _threads(
 
 def _tasks_read(stage: Stage, recipe: Recipe) -> list[str]:
     """Names of the tasks whose problems a stage works on."""
-    if isinstance(stage, ConstructStage):
+    if isinstance(stage, DatasetStage):
         return sorted(recipe.tasks)
     readers = list(stage.sources.values()) if isinstance(stage, TrainStage) else [stage]
     return sorted({name for reader in readers for name in reader.tasks or recipe.tasks})
@@ -216,10 +216,10 @@ def _inputs(stage: Stage, recipe: Recipe) -> list[str]:
         penalties = [o.reference for o in stage.objectives if isinstance(o, PolicyGradient)]
         references = [reference.model for reference in penalties if reference is not None]
         return list(dict.fromkeys([stage.from_, *teachers_of(stage), *references, *answers_of(stage)]))
-    if isinstance(stage, ConstructStage):
+    if isinstance(stage, DatasetStage):
         counting = [stage.tokenizer] if stage.tokenizer in recipe.models else []
         return list(dict.fromkeys([*stage.models, *stage.reads, *counting]))
-    answers = [stage.from_] if isinstance(stage, TeachStage) and stage.from_ is not None else []
+    answers = [stage.from_] if isinstance(stage, TeacherLogprobsStage) and stage.from_ is not None else []
     return [stage.model, *answers]
 
 
@@ -230,7 +230,7 @@ def _task_identity(name: str, options: dict[str, Any], data_dir: Path | None, ba
     return [own, fingerprint() if fingerprint is not None else None]
 
 
-def _tokenizer_identity(stage: ConstructStage, recipe: Recipe, base: Path) -> str | None:
+def _tokenizer_identity(stage: DatasetStage, recipe: Recipe, base: Path) -> str | None:
     """The content of a tokenizer's folder that is no model of the recipe's."""
     if stage.tokenizer is None or stage.tokenizer in recipe.models:
         return None

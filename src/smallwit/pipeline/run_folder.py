@@ -103,10 +103,10 @@ class RunFolder:
         if node.kind == "train":
             point(work / METRICS, artifact / METRICS)
             self._drop_checkpoints(work / "checkpoints", node.key)
-        if node.kind == "teach":
+        if node.kind == "teacher_logprobs":
             # They are in the artifact: a process killed just after publishing it leaves them.
             shutil.rmtree(work / "shards", ignore_errors=True)
-        if node.kind == "answers":
+        if node.kind == "rejection_sampling":
             (work / f"calls-{node.key}.jsonl").unlink(missing_ok=True)
 
     def _drop_checkpoints(self, folder: Path, key: str) -> None:

@@ -61,7 +61,7 @@ def run(
     Raises `UserError` for what the user can mend, `StageFailed` when a stage fails or the disk is full, and
     `KeyboardInterrupt` when stopped, by SIGTERM too: what is published by then stays, and a rerun goes on from there.
     """
-    if all(stage.kind == "construct" for stage in recipe.stages):
+    if all(stage.kind == "dataset" for stage in recipe.stages):
         raise UserError(f"recipe {recipe.name}: there is nothing to measure; use smallwit data build")
     console = console or Terminal()
     recipe = smoke_recipe(recipe) if smoke else recipe
@@ -87,7 +87,7 @@ def _print_unmeasured(conductor: "Conductor", console: Console) -> None:
 
 @dataclass(frozen=True)
 class Store:
-    """What a teach stage has stored: its place, and the completion tokens and bytes that it holds."""
+    """What a teacher_logprobs stage has stored: its place, and the completion tokens and bytes that it holds."""
 
     stage: str
     folder: Path
@@ -98,12 +98,12 @@ class Store:
 def teach(
     recipe: Recipe, *, base: Path, run_dir: Path, data_dir: Path | None, console: Console | None = None
 ) -> list[Store]:
-    """Compute what is missing of a recipe's teach stages and of what they need, and nothing else.
+    """Compute what is missing of a recipe's teacher_logprobs stages and of what they need, and nothing else.
 
-    Raises as `run` does, and `UserError` for a recipe without a teach stage.
+    Raises as `run` does, and `UserError` for a recipe without a teacher_logprobs stage.
     """
     stores = []
-    for name, folder, manifest in _stages_alone(recipe, "teach", base, run_dir, data_dir, console):
+    for name, folder, manifest in _stages_alone(recipe, "teacher_logprobs", base, run_dir, data_dir, console):
         size = sum(file["bytes"] for file in manifest["files"].values())
         stores.append(Store(name, folder, manifest["tokens"], size))
     return stores
@@ -114,9 +114,9 @@ def construct(
 ) -> list[tuple[str, Path]]:
     """Build what is missing of a recipe's datasets and of what they need, and nothing else; their names and folders.
 
-    Raises as `run` does, and `UserError` for a recipe without a construct stage.
+    Raises as `run` does, and `UserError` for a recipe without a dataset stage.
     """
-    made = _stages_alone(recipe, "construct", base, run_dir, data_dir, console)
+    made = _stages_alone(recipe, "dataset", base, run_dir, data_dir, console)
     return [(name, folder) for name, folder, _ in made]
 
 
@@ -314,7 +314,10 @@ class Conductor:
     def _entries(self) -> list[Entry]:
         entries = []
         for node in self.plan.nodes.values():
-            if node.kind not in ("train", "answers", "teach", "construct") or node.name not in self.manifests:
+            if (
+                node.kind not in ("train", "rejection_sampling", "teacher_logprobs", "dataset")
+                or node.name not in self.manifests
+            ):
                 continue
             manifest = self.manifests[node.name]
             entries.append(

@@ -14,20 +14,20 @@ GROUP = 4
 def smoke_recipe(recipe: Recipe) -> Recipe:
     """The same stages, models and objectives with two optimizer steps each on two examples.
 
-    Demonstrations are the first two of each task, so that a teach stage reads the same. Rollouts are rewarded for
-    length and every answer is kept, because a model with random weights gets nothing right: nor are answers verified
-    when a dataset is built, and problems of any difficulty pass.
+    Demonstrations are the first two of each task, so that a teacher_logprobs stage reads the same. A model with
+    random weights gets nothing right. Rollouts are therefore rewarded for length, every answer is kept, no answer of a
+    dataset is verified, and problems of any difficulty pass.
     """
     data: dict[str, Any] = recipe.model_dump(mode="json", by_alias=True)
     data["name"] = f"{recipe.name}-smoke"[:100]
     for stage in data["stages"]:
-        if stage["kind"] == "answers":
+        if stage["kind"] == "rejection_sampling":
             stage |= {"problems": PROBLEMS, "samples": 1, "max_new_tokens": NEW_TOKENS, "keep": "all"}
             continue
-        if stage["kind"] == "construct":
+        if stage["kind"] == "dataset":
             stage["steps"] = [_small_step(step) for step in stage["steps"] if step["kind"] != "verify"]
             continue
-        if stage["kind"] == "teach":
+        if stage["kind"] == "teacher_logprobs":
             stage["limit"] = PROBLEMS
             continue
         stage |= {"steps": STEPS, "flops": None, "equal_compute": None}

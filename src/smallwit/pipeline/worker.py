@@ -25,7 +25,8 @@ from smallwit.pipeline.job import Failed, Info, Job, LeftAlone, Reporter, Stoppe
 from smallwit.storage.artifacts import disk_trouble
 
 MODULES = {
-    kind: f"smallwit.stages.{kind}" for kind in ("tokenizer", "train", "answers", "teach", "construct", "evaluate")
+    kind: f"smallwit.stages.{kind}"
+    for kind in ("tokenizer", "train", "rejection_sampling", "teacher_logprobs", "dataset", "evaluate")
 }
 
 

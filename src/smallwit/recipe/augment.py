@@ -1,4 +1,4 @@
-"""The step `augment` of a `construct` stage: new problems and new solutions out of those that are there."""
+"""The step `augment` of a `dataset` stage: new problems and new solutions out of those that are there."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -16,7 +16,7 @@ from smallwit.recipe.generation import (
     Template,
     TemplateSpec,
 )
-from smallwit.recipe.objectives import Section
+from smallwit.recipe.section import Section
 
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 """The house protocol's instruction on the answer's form."""

@@ -15,14 +15,14 @@ from smallwit.recipe.model import NewModel
 from smallwit.recipe.objectives import ULD, Distillation, PolicyGradient
 from smallwit.recipe.rewards import FunctionReward
 from smallwit.recipe.schema import (
-    AnswersStage,
-    ConstructStage,
+    DatasetStage,
     Demonstrations,
     ModelSpec,
     Recipe,
+    RejectionSamplingStage,
     Rollouts,
     StageBase,
-    TeachStage,
+    TeacherLogprobsStage,
     TrainStage,
 )
 from smallwit.recipe.yaml import Lines
@@ -56,13 +56,13 @@ class _Check:
         for index, stage in enumerate(self.recipe.stages):
             if isinstance(stage, TrainStage):
                 self.train_stage(index, stage)
-            elif isinstance(stage, ConstructStage):
+            elif isinstance(stage, DatasetStage):
                 check_construct_stage(self, index, stage)
             else:
                 self.model_before("model", stage.model, "stages", index, "model", weights=False)
                 self.task_names(stage.tasks, "stages", index, "tasks")
                 self.complain(endpoints.beyond(stage, self.recipe), "stages", index)
-            if isinstance(stage, TeachStage) and stage.from_ is not None:
+            if isinstance(stage, TeacherLogprobsStage) and stage.from_ is not None:
                 self.rows_before("demonstrations from", stage.from_, "stages", index, "from")
         for index, stage in enumerate(self.recipe.stages):
             if isinstance(stage, TrainStage) and stage.equal_compute is not None:
@@ -73,7 +73,7 @@ class _Check:
         for name, model in self.recipe.models.items():
             check_model(self, name, model, ask_hub=read_data)
         for index, stage in enumerate(self.recipe.stages):
-            if isinstance(stage, ConstructStage):
+            if isinstance(stage, DatasetStage):
                 check_tokenizer(self, index, stage, ask_hub=read_data)
         check_tasks(self, data_dir, read_data)
 
@@ -124,7 +124,7 @@ class _Check:
             known = [*self.recipe.models, *self.train_stages(self.recipe.stages[:index])]
             raise self.refuse(f"{role} '{name}' is no model and no earlier stage; {hint(name, known)}", *place)
         if not isinstance(stage, TrainStage):
-            article = "an" if stage.kind == "answers" else "a"
+            article = "a"
             what = (
                 f"{role} '{name}' is {article} {stage.kind} stage, which makes no model; name a model or a train stage"
             )
@@ -202,7 +202,7 @@ class _Check:
         """A teacher is a model, or a store whose every part fits the objective."""
         store = self.stages.get(objective.teacher)
         text = stage.sources[objective.source].kind == "text"
-        if isinstance(objective, ULD) and (text or isinstance(store, TeachStage)):
+        if isinstance(objective, ULD) and (text or isinstance(store, TeacherLogprobsStage)):
             what = "uld needs prompts and completions" if text else "uld needs the teacher itself, not its store"
             remedy = "read demonstrations or rollouts" if text else "name a model"
             raise self.refuse(f"{what}; {remedy}", *place, "source" if text else "teacher")
@@ -214,13 +214,13 @@ class _Check:
         ):
             what = f"uld compares one completion an example, and source '{objective.source}' has loss_on: all"
             raise self.refuse(f"{what}; use loss_on: last", *place, "source")
-        if not isinstance(store, TeachStage):
+        if not isinstance(store, TeacherLogprobsStage):
             self.model_before("teacher", objective.teacher, *place, "teacher", weights=False)
             self.complain(endpoints.teacher(objective, stage, self.recipe), *place)
             return
         self.before("teacher", store.name, *place, "teacher")
         name, source = objective.source, stage.sources[objective.source]
-        stored = f"the store of teach stage '{store.name}'"
+        stored = f"the store of teacher_logprobs stage '{store.name}'"
         if not isinstance(source, Demonstrations):
             what = f"{stored} knows the demonstrations it was made of, and source '{name}' is {source.kind}"
             raise self.refuse(f"{what}; name the model '{store.model}' as teacher", *place, "teacher")
@@ -247,12 +247,14 @@ class _Check:
             raise self.refuse(f"{what}; make limit there as large", *place, "teacher")
 
     def rows_before(self, role: str, name: str, *place: str | int) -> None:
-        """`name` must be an answers or construct stage that comes before the stage at `place`."""
+        """`name` must be a rejection_sampling or dataset stage that comes before the stage at `place`."""
         stage = self.stages.get(name)
-        if not isinstance(stage, AnswersStage | ConstructStage):
-            known = [other.name for other in self.recipe.stages if isinstance(other, AnswersStage | ConstructStage)]
+        if not isinstance(stage, RejectionSamplingStage | DatasetStage):
+            known = [
+                other.name for other in self.recipe.stages if isinstance(other, RejectionSamplingStage | DatasetStage)
+            ]
             what = f"is a {stage.kind} stage, which makes no rows" if stage else "is no stage"
-            advice = hint(name, known, "answers and construct stages")
+            advice = hint(name, known, "rejection_sampling and dataset stages")
             raise self.refuse(f"{role} '{name}': it {what}; {advice}", *place)
         self.before(role, name, *place)
 

@@ -1,4 +1,4 @@
-"""What a construct stage says of the other parts of its recipe, checked before anything runs."""
+"""What a dataset stage says of the other parts of its recipe, checked before anything runs."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Protocol
 
 from smallwit.errors import UserError
 from smallwit.recipe.data import Decontaminate, FileRows, Gather, RowSourceSpec, StageRows, TaskRows
-from smallwit.recipe.schema import ConstructStage, Recipe
+from smallwit.recipe.schema import DatasetStage, Recipe
 from smallwit.recipe.yaml import Lines
 from smallwit.suggestions import hint
 
@@ -27,7 +27,7 @@ class Check(Protocol):
     def rows_before(self, role: str, name: str, *place: str | int) -> None: ...
 
 
-def check_construct_stage(check: Check, index: int, stage: ConstructStage) -> None:
+def check_construct_stage(check: Check, index: int, stage: DatasetStage) -> None:
     """Raises `UserError` for models, stages, tasks, suites and files that the steps name and that are not there."""
     for number, step in enumerate(stage.steps):
         place = ("stages", index, "steps", number)
@@ -40,7 +40,7 @@ def check_construct_stage(check: Check, index: int, stage: ConstructStage) -> No
                 _source(check, source, (*place, "sources", count))
 
 
-def rows_of_tasks(stage: ConstructStage) -> Iterator[tuple[TaskRows, Place]]:
+def rows_of_tasks(stage: DatasetStage) -> Iterator[tuple[TaskRows, Place]]:
     """The sources that read a task's problems, and where in the stage they stand."""
     for number, step in enumerate(stage.steps):
         for count, source in enumerate(step.sources if isinstance(step, Gather) else ()):
@@ -48,7 +48,7 @@ def rows_of_tasks(stage: ConstructStage) -> Iterator[tuple[TaskRows, Place]]:
                 yield source, ("steps", number, "sources", count)
 
 
-def judged_tasks(stage: ConstructStage, everything: Sequence[str]) -> list[str]:
+def judged_tasks(stage: DatasetStage, everything: Sequence[str]) -> list[str]:
     """The tasks that the rows of a stage may be of: those that its sources name, or all of them where another stage
     made the rows."""
     sources = [source for step in stage.steps if isinstance(step, Gather) for source in step.sources]

@@ -8,7 +8,7 @@ from smallwit.device import devices_of, resolve_device
 from smallwit.errors import UserError
 from smallwit.recipe.check_data import Check
 from smallwit.recipe.model import ModelSpec
-from smallwit.recipe.schema import ConstructStage, TrainStage
+from smallwit.recipe.schema import DatasetStage, TrainStage
 from smallwit.storage.paths import path_of
 
 
@@ -64,8 +64,8 @@ def check_model(check: Check, name: str, model: ModelSpec, ask_hub: bool) -> Non
         raise check.refuse(f"models.{name}: {error}", *place, key) from error
 
 
-def check_tokenizer(check: Check, index: int, stage: ConstructStage, ask_hub: bool) -> None:
-    """Raises `UserError` for a tokenizer of a construct stage that cannot be loaded."""
+def check_tokenizer(check: Check, index: int, stage: DatasetStage, ask_hub: bool) -> None:
+    """Raises `UserError` for a tokenizer of a dataset stage that cannot be loaded."""
     known = {*check.recipe.models, *(other.name for other in check.recipe.stages)}
     if stage.tokenizer is None or stage.tokenizer in known:
         return

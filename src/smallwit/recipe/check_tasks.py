@@ -9,12 +9,12 @@ from smallwit.errors import UserError
 from smallwit.recipe.check_data import Check, judged_tasks, rows_of_tasks
 from smallwit.recipe.rewards import FunctionReward
 from smallwit.recipe.schema import (
-    AnswersStage,
-    ConstructStage,
+    DatasetStage,
     Demonstrations,
     Recipe,
+    RejectionSamplingStage,
     Rollouts,
-    TeachStage,
+    TeacherLogprobsStage,
     TrainStage,
 )
 
@@ -81,9 +81,9 @@ def _judged(recipe: Recipe) -> Iterator[tuple[str, tuple[str | int, ...]]]:
                 for name in (rows.tasks or everything) if isinstance(rows, Rollouts) else ():
                     yield name, (*place, "sources", source)
             names = (stage.validation.tasks or measured) if stage.validation is not None else ()
-        elif isinstance(stage, AnswersStage):
+        elif isinstance(stage, RejectionSamplingStage):
             names = stage.tasks or everything
-        elif isinstance(stage, ConstructStage) and any(step.judges for step in stage.steps):
+        elif isinstance(stage, DatasetStage) and any(step.judges for step in stage.steps):
             names = judged_tasks(stage, everything)
         for name in names:
             yield name, place
@@ -132,15 +132,15 @@ def _needs(recipe: Recipe) -> Iterator[tuple[str, str, int, tuple[str | int, ...
     everything = list(recipe.tasks)
     for index, stage in enumerate(recipe.stages):
         place: tuple[str | int, ...] = ("stages", index)
-        if isinstance(stage, AnswersStage):
+        if isinstance(stage, RejectionSamplingStage):
             for task in stage.tasks or everything:
                 yield "train", task, stage.skip, place
             continue
-        if isinstance(stage, TeachStage):
+        if isinstance(stage, TeacherLogprobsStage):
             for task in () if stage.from_ is not None else stage.tasks or everything:
                 yield "solutions", task, 0, place
             continue
-        if isinstance(stage, ConstructStage):
+        if isinstance(stage, DatasetStage):
             for rows, where in rows_of_tasks(stage):
                 yield rows.split, rows.task, 0, (*place, *where)
             continue
@@ -177,5 +177,5 @@ def _has_problems(check: Check, task: "Task", what: str, skip: int, place: tuple
         behind = f" behind the first {skip}" if skip else ""
         raise check.refuse(f"task {task.name} has no {split} problems{behind}; ask for a task that has", *place)
     if what == "solutions" and all(problem.solution is None for problem in first):
-        remedy = "collect some by an answers stage, or leave the task out"
+        remedy = "collect some by a rejection_sampling stage, or leave the task out"
         raise check.refuse(f"task {task.name} has no worked solutions to learn from; {remedy}", *place)

@@ -1,4 +1,4 @@
-"""The steps of a `construct` stage, one entry each: how a dataset is built."""
+"""The steps of a `dataset` stage, one entry each: how a dataset is built."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal, get_args
@@ -7,7 +7,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from smallwit.recipe.augment import Augment
 from smallwit.recipe.generation import Difficulty, Generate, Verify
-from smallwit.recipe.objectives import Section
+from smallwit.recipe.section import Section
 from smallwit.recipe.step import DataStep
 
 Column = Literal["id", "prompt", "completion", "messages", "tools", "answer", "task", "origin", "license"]
@@ -78,7 +78,7 @@ class HubRows(MappedRows):
 
 
 class StageRows(RowSource):
-    """Rows that an earlier `answers` or `construct` stage has made."""
+    """Rows that an earlier `rejection_sampling` or `dataset` stage has made."""
 
     kind: Literal["stage"]
     from_: str = Field(alias="from")

@@ -3,7 +3,15 @@
 from smallwit.errors import UserError
 from smallwit.pipeline.costs import teachers_of
 from smallwit.recipe.objectives import ULD, Distillation
-from smallwit.recipe.schema import AnswersStage, ConstructStage, ModelSpec, Recipe, Stage, TeachStage, TrainStage
+from smallwit.recipe.schema import (
+    DatasetStage,
+    ModelSpec,
+    Recipe,
+    RejectionSamplingStage,
+    Stage,
+    TeacherLogprobsStage,
+    TrainStage,
+)
 
 Complaint = tuple[str, str] | None
 
@@ -24,7 +32,7 @@ def without_weights(role: str, name: str, recipe: Recipe) -> str | None:
     """A role that needs a model's weights is none for an endpoint."""
     if not _behind(recipe, name):
         return None
-    remedy = "store what it knows of texts (a teach stage), or learn from its answers (an answers stage)"
+    remedy = "store its log-probs (a teacher_logprobs stage), or learn from its answers (a rejection_sampling stage)"
     return f"{role} '{name}' is behind an endpoint, its weights are not here; {remedy}"
 
 
@@ -34,7 +42,10 @@ def teacher(objective: Distillation, stage: TrainStage, recipe: Recipe) -> Compl
         return None
     name, first = f"teacher '{objective.teacher}' is behind an endpoint", f"models.{objective.teacher}.tokenizer"
     if isinstance(objective, ULD):
-        return f"{name}, and uld needs all its probabilities; learn from its answers (an answers stage)", "teacher"
+        return (
+            f"{name}, and uld needs all its probabilities; learn from its answers (a rejection_sampling stage)",
+            "teacher",
+        )
     if recipe.models[objective.teacher].tokenizer is None:
         return f"{name}, and its tokenizer is needed here; give {first}", "teacher"
     if objective.temperature != 1.0:
@@ -47,17 +58,17 @@ def teacher(objective: Distillation, stage: TrainStage, recipe: Recipe) -> Compl
     return None
 
 
-def beyond(stage: AnswersStage | TeachStage, recipe: Recipe) -> Complaint:
+def beyond(stage: RejectionSamplingStage | TeacherLogprobsStage, recipe: Recipe) -> Complaint:
     """What a stage asks of an endpoint must be something that endpoints can do."""
     if not _behind(recipe, stage.model):
         return None
-    if isinstance(stage, AnswersStage):
+    if isinstance(stage, RejectionSamplingStage):
         if stage.flops is None:
             return None
         what = f"'{stage.model}' is behind an endpoint, and what its answers cost in FLOPs is not known"
         return f"{what}; leave flops out, problems and samples bound the stage", "flops"
     if recipe.models[stage.model].tokenizer is None:
-        what = f"'{stage.model}' is behind an endpoint, and a teach stage needs its tokenizer here"
+        what = f"'{stage.model}' is behind an endpoint, and a teacher_logprobs stage needs its tokenizer here"
         return f"{what}; give models.{stage.model}.tokenizer", "model"
     if stage.temperature != 1.0:
         what = f"an endpoint gives log-probs at temperature 1, not at {stage.temperature:g}"
@@ -87,7 +98,7 @@ def _asked(stage: Stage) -> list[str]:
     """The models, besides the one that it trains, that a stage asks."""
     if isinstance(stage, TrainStage):
         return teachers_of(stage)
-    return stage.models if isinstance(stage, ConstructStage) else [stage.model]
+    return stage.models if isinstance(stage, DatasetStage) else [stage.model]
 
 
 def _behind(recipe: Recipe, name: str) -> bool:

@@ -17,8 +17,8 @@ from pydantic_core import ErrorDetails
 
 from smallwit.errors import UserError
 from smallwit.recipe.check import check_recipe
-from smallwit.recipe.objectives import Section
 from smallwit.recipe.schema import Recipe
+from smallwit.recipe.section import Section, kinds_of, tags_of
 from smallwit.recipe.yaml import Lines, Place, read_yaml, write_yaml
 from smallwit.suggestions import hint, nearest
 
@@ -35,6 +35,10 @@ _EXPECTED = {
     "dict_type": "a section with keys",
     "model_type": "a section with keys",
 }
+
+
+RENAMED = {"answers": "rejection_sampling", "construct": "dataset", "teach": "teacher_logprobs"}
+"""Kinds and keys of earlier versions, and what they are called now."""
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -183,6 +187,8 @@ def _options(annotation: Any) -> tuple[Any, ...]:
         return _options(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
         return tuple(option for argument in get_args(annotation) for option in _options(argument))
+    if isinstance(annotation, type) and issubclass(annotation, Section) and annotation.kinds_in:
+        return (annotation,) if tags_of(annotation) else tuple(kinds_of(annotation))
     return () if annotation in (None, NoneType) else (annotation,)
 
 
@@ -201,14 +207,15 @@ def _message(
     context = error.get("ctx", {})
     match error["type"]:
         case "extra_forbidden" if section is not None:
-            return f"{where}: unknown key '{place[-1]}' in {parent}; {_key_hint(str(place[-1]), section)}"
+            advice = _renamed(place[-1]) or _key_hint(str(place[-1]), section)
+            return f"{where}: unknown key '{place[-1]}' in {parent}; {advice}"
         case "missing" if isinstance(place[-1], str):
             return f"{where}: {parent} needs a key '{place[-1]}'{_slip(place[-1], error['input'])}"
         case "union_tag_not_found":
             slip = _slip("kind", error["input"])
             return f"{where}: {name} needs a key 'kind', one of {', '.join(_tags(kinds))}{slip}"
         case "union_tag_invalid":
-            advice = hint(str(context["tag"]), _tags(kinds))
+            advice = _renamed(context["tag"]) or hint(str(context["tag"]), _tags(kinds))
             return f"{lines.at(*place, 'kind')}: unknown kind '{context['tag']}' in {name}; {advice}"
         case "literal_error":
             choices = [str(choice) for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
@@ -233,6 +240,12 @@ def _message(
             return f"{where}: {name} {error['msg'].replace('Input should', 'must')}; got {came}"
 
 
+def _renamed(word: object) -> str | None:
+    """Return what a word of an earlier version is called now."""
+    new = RENAMED.get(str(word))
+    return None if new is None else f"it is called '{new}' now"
+
+
 def _key_hint(key: str, section: type[Section]) -> str:
     """What `key` may have meant in `section`: a key one section further down, or one nearly so called."""
     for name, field in section.model_fields.items():
@@ -249,7 +262,7 @@ def _slip(key: str, given: Any) -> str:
 
 
 def _tags(kinds: tuple[Any, ...]) -> list[str]:
-    return [str(tag) for member in _sections(kinds) for tag in get_args(member.model_fields["kind"].annotation)]
+    return [tag for member in _sections(kinds) for tag in tags_of(member)]
 
 
 def _name(place: Place) -> str:

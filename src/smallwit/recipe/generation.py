@@ -1,4 +1,4 @@
-"""Steps of a `construct` stage that ask a model: generate, verify, augment, difficulty."""
+"""Steps of a `dataset` stage that ask a model: generate, verify, augment, difficulty."""
 
 from collections.abc import Mapping, Sequence
 from string import Formatter
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from smallwit.inference.generator import Decoding, Message, Prompt
-from smallwit.recipe.objectives import Section
+from smallwit.recipe.section import Section
 from smallwit.recipe.step import DataStep
 
 # ---- prompts

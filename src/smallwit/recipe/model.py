@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from smallwit.recipe.objectives import Section
+from smallwit.recipe.section import Section
 
 RESERVED_TEMPLATE_KWARGS = frozenset(
     (
@@ -39,8 +39,8 @@ def check_template_kwargs(options: dict[str, Any]) -> dict[str, Any]:
 class ModelSpec(Section):
     """Where a model comes from: exactly one of `new`, `folder`, `hub`, `endpoint`.
 
-    A model behind an endpoint answers (`answers` stages) and reads (`teach` stages); its weights are not here. What a
-    stage makes of a model keeps its `chat_template_kwargs` and `control_tokens`.
+    A model behind an endpoint can be used by `rejection_sampling` and `teacher_logprobs` stages; its weights are not
+    here. A model that a stage makes keeps the `chat_template_kwargs` and `control_tokens` of the model it began as.
     """
 
     new: NewModel | None = None

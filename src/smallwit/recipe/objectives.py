@@ -3,8 +3,6 @@
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     PositiveFloat,
@@ -15,12 +13,7 @@ from pydantic import (
 )
 
 from smallwit.objectives.algorithms import ALGORITHMS, Algorithm
-
-
-class Section(BaseModel):
-    """A part of the recipe; unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+from smallwit.recipe.section import Section
 
 
 class WeightSchedule(Section):
@@ -62,7 +55,9 @@ class CrossEntropy(Objective):
 class Distillation(Objective):
     """A divergence between the student's and a teacher's next-token distributions."""
 
-    teacher: str = Field(description="a model of the recipe, an earlier train stage, or a teach stage's store")
+    teacher: str = Field(
+        description="a model of the recipe, an earlier train stage, or a teacher_logprobs stage's store"
+    )
     temperature: PositiveFloat = 1.0
     top_k: PositiveInt | None = Field(
         default=None, description="compare on the teacher's likeliest tokens and one bucket for all others"

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
 
-from smallwit.recipe.objectives import Section
+from smallwit.recipe.section import Section
 
 
 class ResponseReward(Section):

@@ -7,8 +7,9 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_v
 
 from smallwit.recipe.data import DataStepSpec, whole_construction
 from smallwit.recipe.model import ModelSpec
-from smallwit.recipe.objectives import ObjectiveSpec, PolicyGradient, Section
+from smallwit.recipe.objectives import ObjectiveSpec, PolicyGradient
 from smallwit.recipe.rewards import FunctionReward, Overlong, ResponseReward, Reward
+from smallwit.recipe.section import Section
 
 
 class TokenizerSpec(Section):
@@ -26,7 +27,9 @@ class WorkedSolutions(Section):
     """Problems with solutions: of the tasks' training splits, or the rows that an earlier stage made."""
 
     tasks: list[str] | None = None
-    from_: str | None = Field(default=None, alias="from", description="name of an `answers` or `construct` stage")
+    from_: str | None = Field(
+        default=None, alias="from", description="name of an `rejection_sampling` or `dataset` stage"
+    )
     limit: PositiveInt | None = Field(default=None, description="problems of each task, from the start of the split")
     loss_on: Literal["last", "all"] = Field(
         default="last", description="assistant turns of a conversation that are trained: the last, or all of them"
@@ -57,7 +60,7 @@ class Rollouts(Section):
 
     kind: Literal["rollouts"]
     tasks: list[str] | None = Field(default=None, description=TURNS)
-    from_: str | None = Field(default=None, alias="from", description="name of a `construct` stage, for its problems")
+    from_: str | None = Field(default=None, alias="from", description="name of a `dataset` stage, for its problems")
     prompts: PositiveInt
     group: PositiveInt = 1
     temperature: PositiveFloat = 1.0
@@ -236,10 +239,10 @@ def _one_estimator(objectives: list[ObjectiveSpec]) -> None:
                 raise ValueError(f"source '{objective.source}' has two ppo objectives; one critic is enough")
 
 
-class AnswersStage(StageBase):
+class RejectionSamplingStage(StageBase):
     """Let a model answer training problems and keep the answers that the verifier accepts."""
 
-    kind: Literal["answers"]
+    kind: Literal["rejection_sampling"]
     model: str = Field(description="a model of the recipe, or an earlier stage")
     tasks: list[str] | None = None
     problems: PositiveInt = Field(description="of each task, at most")
@@ -252,20 +255,20 @@ class AnswersStage(StageBase):
     keep: Literal["correct", "all"] = "correct"
 
 
-class TeachStage(StageBase, WorkedSolutions):
+class TeacherLogprobsStage(StageBase, WorkedSolutions):
     """Let a teacher read worked solutions once and store its likeliest tokens: a teacher for train stages."""
 
-    kind: Literal["teach"]
+    kind: Literal["teacher_logprobs"]
     model: str = Field(description="a model of the recipe, or an earlier stage")
     k: PositiveInt = Field(default=64, description="likeliest tokens that are kept at each completion token")
     temperature: PositiveFloat = 1.0
     micro_tokens: PositiveInt = Field(default=16384, description="padded tokens of one forward pass")
 
 
-class ConstructStage(StageBase):
+class DatasetStage(StageBase):
     """Build a dataset by steps, for sources of train stages (`from`) or for its own sake (`smallwit data build`)."""
 
-    kind: Literal["construct"]
+    kind: Literal["dataset"]
     steps: list[DataStepSpec]
     tokenizer: str | None = Field(
         default=None, description="what counts tokens: a model of the recipe, or else a folder or hub id"
@@ -280,7 +283,7 @@ class ConstructStage(StageBase):
         return whole_construction(steps)
 
     @model_validator(mode="after")
-    def _consistent(self) -> "ConstructStage":
+    def _consistent(self) -> "DatasetStage":
         if self.tokenizer is None and any(step.counts_tokens for step in self.steps):
             raise ValueError("a step counts tokens; give the stage a tokenizer (a model of the recipe, or a folder)")
         return self
@@ -296,7 +299,9 @@ class ConstructStage(StageBase):
         return list(dict.fromkeys(name for step in self.steps for name in step.stages))
 
 
-Stage = Annotated[TrainStage | AnswersStage | TeachStage | ConstructStage, Field(discriminator="kind")]
+Stage = Annotated[
+    TrainStage | RejectionSamplingStage | TeacherLogprobsStage | DatasetStage, Field(discriminator="kind")
+]
 
 
 class Evaluation(Section):
@@ -353,7 +358,7 @@ class Recipe(Section):
     def _something_to_train(self) -> "Recipe":
         """A recipe that does nothing but build datasets can do without models; one that learns from their rows alone,
         and measures nothing, without tasks."""
-        if not self.models and not all(isinstance(stage, ConstructStage) for stage in self.stages):
+        if not self.models and not all(isinstance(stage, DatasetStage) for stage in self.stages):
             raise ValueError("needs a key 'models' with at least one entry: it has a stage that trains or asks a model")
         reader = None if self.tasks else next(self._readers_of_tasks(), None)
         if reader is not None:
@@ -367,11 +372,13 @@ class Recipe(Section):
                 for name, source in stage.sources.items():
                     if not isinstance(source, Demonstrations) or source.from_ is None:
                         what = f"source '{name}' of stage '{stage.name}' reads their problems"
-                        rows = " (rows of your own come from a construct stage: from: STAGE)"
+                        rows = " (rows of your own come from a dataset stage: from: STAGE)"
                         yield what + (rows if isinstance(source, Demonstrations) else "")
                 if stage.validation is not None:
                     yield f"stage '{stage.name}' is validated on them"
-            elif isinstance(stage, AnswersStage) or (isinstance(stage, TeachStage) and stage.from_ is None):
+            elif isinstance(stage, RejectionSamplingStage) or (
+                isinstance(stage, TeacherLogprobsStage) and stage.from_ is None
+            ):
                 yield f"stage '{stage.name}' reads their problems"
         if self.tokenizer is not None:
             yield "the tokenizer is trained on their text (or start from a model that has one)"

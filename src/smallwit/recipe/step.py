@@ -1,8 +1,8 @@
-"""What every step of a `construct` stage has."""
+"""What every step of a `dataset` stage has."""
 
 from collections.abc import Sequence
 
-from smallwit.recipe.objectives import Section
+from smallwit.recipe.section import Section
 
 
 class DataStep(Section):

@@ -39,7 +39,7 @@ def worked_solutions(job: Job, spec: WorkedSolutions, tasks: Sequence[Task]) -> 
 
 
 def posed_problems(job: Job, spec: Rollouts, tasks: Sequence[Task]) -> list[TaskProblems]:
-    """The problems that rollouts answer: of the tasks' training splits, or of a construct stage's rows that have a task
+    """The problems that rollouts answer: of the tasks' training splits, or of a dataset stage's rows that have a task
     to verify them. A problem that several rows answer is asked once. Raises `UserError` when there is none."""
     if spec.from_ is None:
         return [TaskProblems.of(task, "train", skip=spec.skip) for task in tasks]

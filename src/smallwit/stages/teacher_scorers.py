@@ -1,4 +1,4 @@
-"""The teachers of a teach stage: models that are here, and models behind endpoints."""
+"""The teachers of a teacher_logprobs stage: models that are here, and models behind endpoints."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -18,7 +18,7 @@ from smallwit.network.hosts import REQUESTS_FILE, HostLog
 from smallwit.objectives.head import CHUNK_ELEMENTS
 from smallwit.objectives.teacher import TeacherHead, TopK
 from smallwit.pipeline.job import Job
-from smallwit.recipe.schema import TeachStage
+from smallwit.recipe.schema import TeacherLogprobsStage
 from smallwit.stages.inputs import autocast_of, calls_file, chat_of, endpoint_of, model_of
 from smallwit.storage.journal import Journal
 from smallwit.training.batch import Example, TokenBatch, micro_batches
@@ -53,7 +53,7 @@ class Reader(Protocol):
 class LocalReader:
     """A model that is here: forward passes of at most `micro_tokens` padded tokens."""
 
-    def __init__(self, job: Job, stage: TeachStage) -> None:
+    def __init__(self, job: Job, stage: TeacherLogprobsStage) -> None:
         self.stage, self.autocast = stage, autocast_of(job)
         self.chat = chat_of(job, stage.model)
         self.model: PreTrainedModel = model_of(job, stage.model).eval()
@@ -100,7 +100,7 @@ class EndpointReader:
     endpoint's machine computes is not known here: no FLOPs are counted.
     """
 
-    def __init__(self, job: Job, stage: TeachStage) -> None:
+    def __init__(self, job: Job, stage: TeacherLogprobsStage) -> None:
         self.chat, self.longest = chat_of(job, stage.model), _ANY_LENGTH
         endpoint = endpoint_of(job, stage.model)
         self.journal = Journal(calls_file(job, endpoint))

@@ -1,4 +1,4 @@
-"""The teachers that a stage's objectives name: models that are there, or the stores of teach stages."""
+"""The teachers that a stage's objectives name: models that are there, or the stores of teacher_logprobs stages."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +12,7 @@ from smallwit.models.fit import vocabulary_of
 from smallwit.models.flops import Cost
 from smallwit.network.hosts import REQUESTS_FILE, HostLog, added
 from smallwit.pipeline.job import Job, Reporter
-from smallwit.recipe.schema import TeachStage
+from smallwit.recipe.schema import TeacherLogprobsStage
 from smallwit.stages.inputs import chat_of, endpoint_of, model_of
 from smallwit.storage.artifacts import content_key
 from smallwit.training.cross_tokenizer import ReadingTeacher, ReadSource
@@ -29,7 +29,7 @@ def teachers_of(
     job: Job, objectives: Sequence[Objective], student: ChatTokenizer, reporter: Reporter
 ) -> dict[str, Teacher | KnownTeacher]:
     """Each teacher by its name. Raises `UserError` for one whose tokenizer or end does not suit its objectives."""
-    stores = {stage.name for stage in job.recipe.stages if isinstance(stage, TeachStage)}
+    stores = {stage.name for stage in job.recipe.stages if isinstance(stage, TeacherLogprobsStage)}
     teachers: dict[str, Teacher | KnownTeacher] = {}
     clients: dict[str, Client] = {}
     hosts = HostLog(job.work / REQUESTS_FILE, lambda: added(client.counts() for client in clients.values()))
@@ -96,7 +96,7 @@ def read_by_teachers(
 def _stored(job: Job, name: str, student: ChatTokenizer) -> StoredTeacher:
     store = StoredTeacher(Path(job.inputs[name]), name)
     if store.binding.tokenizer != content_key(student.tokenizer.get_vocab()):
-        raise _other_tokenizer(job, f"{store.binding.teacher}, which teach stage '{name}' stored,")
+        raise _other_tokenizer(job, f"{store.binding.teacher}, which teacher_logprobs stage '{name}' stored,")
     return store
 
 
@@ -136,12 +136,12 @@ def _check_ends(job: Job, what: str, other: ChatTokenizer, student: ChatTokenize
         raise UserError(
             f"stage {job.name}: {what} ends an answer with {end}, which does not end the student's ({own}); give the "
             "student the same chat template, list the token in its generation_config.json (eos_token_id), or learn "
-            "from the teacher's answers (an answers stage and cross_entropy)"
+            "from the teacher's answers (a rejection_sampling stage and cross_entropy)"
         )
 
 
 def _other_tokenizer(job: Job, teacher: str) -> UserError:
     return UserError(
         f"stage {job.name}: teacher {teacher} has another tokenizer than the student; use the objective uld with the "
-        "model as teacher, or learn from its answers (an answers stage and cross_entropy)"
+        "model as teacher, or learn from its answers (a rejection_sampling stage and cross_entropy)"
     )

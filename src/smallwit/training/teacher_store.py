@@ -134,8 +134,9 @@ class StoredTeacher:
             place = self.places.get(example_key(example))
             if place is None:
                 raise UserError(
-                    f"the store of teach stage '{self.name}' does not have an example of {len(example.tokens)} tokens "
-                    "that is to be learned from: its text, tokenizer or length limit differs from what was taught; "
+                    f"the store of teacher_logprobs stage '{self.name}' does not have an example of "
+                    f"{len(example.tokens)} tokens of this source: "
+                    "its text, tokenizer or length limit differs from what was stored; "
                     "let both stages read the same demonstrations, or name the model as teacher"
                 )
             number, start, end = place

@@ -12,7 +12,7 @@ from smallwit.errors import UserError
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.conversation import LossOn
 from smallwit.pipeline.job import Info, Job, Reporter, Stopped
-from smallwit.recipe.schema import TeachStage
+from smallwit.recipe.schema import TeacherLogprobsStage
 from smallwit.stages.demonstrations import check_conversations, worked_solutions
 from smallwit.stages.inputs import tasks_of
 from smallwit.stages.teacher_scorers import EndpointReader, LocalReader, Reader
@@ -31,7 +31,7 @@ _COUNTED = ("flops", "seconds", "tokens", "teacher_tokens", "examples")
 def run(job: Job, reporter: Reporter) -> Info:
     """Publish the store. Raises `UserError` when there is nothing to read."""
     stage = next(s for s in job.recipe.stages if s.name == job.name)
-    assert isinstance(stage, TeachStage)
+    assert isinstance(stage, TeacherLogprobsStage)
     behind = stage.model in job.recipe.models and job.recipe.models[stage.model].endpoint is not None
     reader: Reader = EndpointReader(job, stage) if behind else LocalReader(job, stage)
     chat = reader.chat
@@ -85,7 +85,7 @@ def run(job: Job, reporter: Reporter) -> Info:
 class _Reading:
     """A teacher at its work: of `problems` it has `passed` so many, in shards of `tokens` completion tokens."""
 
-    stage: TeachStage
+    stage: TeacherLogprobsStage
     reader: Reader
     reporter: Reporter
     problems: int

@@ -14,7 +14,7 @@ from smallwit.inference.client import Asker, Call, Limits
 from smallwit.inference.generator import Decoding, Reply
 from smallwit.inference.model import Model
 from smallwit.pipeline.job import Info, Job, Reporter, Stopped
-from smallwit.recipe.schema import AnswersStage
+from smallwit.recipe.schema import RejectionSamplingStage
 from smallwit.seeds import stable_seed
 from smallwit.stages.inference_models import asked_model
 from smallwit.stages.inputs import tasks_of
@@ -43,7 +43,7 @@ def run(job: Job, reporter: Reporter) -> Info:
     """
     started = time.monotonic()
     stage = next(s for s in job.recipe.stages if s.name == job.name)
-    assert isinstance(stage, AnswersStage)
+    assert isinstance(stage, RejectionSamplingStage)
     wanted = list(_in_turns(stage, tasks_of(job, stage.tasks)))
     kept: dict[tuple[str, str, str], dict[str, object]] = {}
     verdicts: list[dict[str, float | None]] = []
@@ -86,7 +86,7 @@ def run(job: Job, reporter: Reporter) -> Info:
     return info
 
 
-def _asker(stage: AnswersStage, model: Model, journal: Journal, reporter: Reporter) -> Asker:
+def _asker(stage: RejectionSamplingStage, model: Model, journal: Journal, reporter: Reporter) -> Asker:
     def stop() -> None:
         if reporter.stopping():
             raise Stopped
@@ -97,7 +97,7 @@ def _asker(stage: AnswersStage, model: Model, journal: Journal, reporter: Report
     )
 
 
-def _call(job: Job, stage: AnswersStage, wanted: _Wanted) -> Call:
+def _call(job: Job, stage: RejectionSamplingStage, wanted: _Wanted) -> Call:
     seed = stable_seed(job.recipe.seed, stage.name, wanted.task.name, wanted.problem.id, wanted.sample)
     return Call(stage.model, wanted.problem.as_prompt(), Decoding(stage.temperature, stage.max_new_tokens), seed)
 
@@ -111,7 +111,7 @@ def _judged(answered: Sequence[tuple[_Wanted, Reply]]) -> Iterator[tuple[_Wanted
         yield from ((each, reply, verdict) for (each, reply), verdict in zip(rows, verdicts, strict=True))
 
 
-def _in_turns(stage: AnswersStage, tasks: Sequence[Task]) -> Iterator[_Wanted]:
+def _in_turns(stage: RejectionSamplingStage, tasks: Sequence[Task]) -> Iterator[_Wanted]:
     """The work, a batch of each task in turn, so that a budget is spent on all alike."""
     chosen = [TaskProblems.of(task, "train", skip=stage.skip, limit=stage.problems) for task in tasks]
     for sample in range(stage.samples):
@@ -121,7 +121,7 @@ def _in_turns(stage: AnswersStage, tasks: Sequence[Task]) -> Iterator[_Wanted]:
                     yield _Wanted(problems.task, problems[index], sample)
 
 
-def _row(wanted: _Wanted, reply: Reply, stage: AnswersStage) -> dict[str, object]:
+def _row(wanted: _Wanted, reply: Reply, stage: RejectionSamplingStage) -> dict[str, object]:
     problem = wanted.problem
     row: dict[str, object] = {"prompt": problem.prompt, "completion": reply.text}
     if problem.messages:

@@ -13,7 +13,7 @@ from smallwit.data.step import Progress, Resources, VerifierFailed
 from smallwit.errors import UserError
 from smallwit.models.tokenizer import load_tokenizer
 from smallwit.pipeline.job import Failed, Info, Job, Reporter, Stopped
-from smallwit.recipe.schema import ConstructStage
+from smallwit.recipe.schema import DatasetStage
 from smallwit.stages.inference_models import asked_model
 from smallwit.stages.inputs import chat_of, tasks_of
 from smallwit.storage.artifacts import publish
@@ -23,7 +23,7 @@ def run(job: Job, reporter: Reporter) -> Info:
     """Publish the dataset. Raises `UserError` when no row is left, and for what the sources and steps refuse."""
     started = time.monotonic()
     stage = next(s for s in job.recipe.stages if s.name == job.name)
-    assert isinstance(stage, ConstructStage)
+    assert isinstance(stage, DatasetStage)
 
     def stop_if_asked() -> None:
         if reporter.stopping():
@@ -71,7 +71,7 @@ def run(job: Job, reporter: Reporter) -> Info:
     return info
 
 
-def _tokenizer(job: Job, stage: ConstructStage) -> PreTrainedTokenizerBase:
+def _tokenizer(job: Job, stage: DatasetStage) -> PreTrainedTokenizerBase:
     if stage.tokenizer is None:
         raise UserError(f"stage {stage.name}: a step counts tokens; give the stage a tokenizer")
     if stage.tokenizer in job.inputs or stage.tokenizer in job.recipe.models:
