@@ -20,9 +20,9 @@ from torch import Tensor
 from trl import GRPOTrainer, RLOOTrainer
 
 from smallwit.recipe.objectives import ObjectiveSpec
-from smallwit.recipe.schema import Rollouts
 from smallwit.training.batch import Example, TokenBatch
 from smallwit.training.objectives import bind
+from smallwit.training.settings import Rollouts
 
 LENGTHS, LONGEST = (7, 3, 11, 1, 5, 9, 2, 8), 12
 TOLERANCE = 1e-12

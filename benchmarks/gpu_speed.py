@@ -23,10 +23,10 @@ from smallwit.inference.local import LocalEngine
 from smallwit.models.build import SHAPES, new_model
 from smallwit.models.tokenizer_training import train_tokenizer
 from smallwit.objectives.advantages import group_advantages
-from smallwit.recipe.schema import Optimizer
 from smallwit.training.batch import Example
 from smallwit.training.loop import Budget, Trainer
 from smallwit.training.objectives import CrossEntropyObjective, Objective, PolicyObjective
+from smallwit.training.settings import Optimizer
 from smallwit.training.sources import Source, StepBatch
 
 Numbers = dict[str, Any]

@@ -9,11 +9,11 @@ import torch
 
 from smallwit.models.flops import Cost
 from smallwit.objectives.divergence import ForwardKL
-from smallwit.recipe.schema import Optimizer
 from smallwit.training.batch import Example, packed_rows
 from smallwit.training.forward import give_back_freed
 from smallwit.training.loop import Budget, Teacher, Trainer
 from smallwit.training.objectives import CrossEntropyObjective, DivergenceObjective, Objective, PolicyObjective
+from smallwit.training.settings import Optimizer
 from smallwit.training.sources import StepBatch
 from training_cases import CASES, DEVICE, Case, encoded, recorded_rollouts, rows_of, student, teacher, tokenizer_of
 

@@ -13,8 +13,7 @@ from smallwit.models.chat import ChatTokenizer
 from smallwit.models.flops import Cost
 from smallwit.models.tokenizer_training import train_tokenizer
 from smallwit.recipe.objectives import ObjectiveSpec
-from smallwit.recipe.schema import Demonstrations, Optimizer, Rollouts, Source
-from smallwit.stages.teachers import read_by_teachers
+from smallwit.stages.train.teachers import read_by_teachers
 from smallwit.tasks.wordmath import WordMath
 from smallwit.training.cross_tokenizer import ReadingTeacher
 from smallwit.training.distributed import World
@@ -22,6 +21,7 @@ from smallwit.training.loop import Budget, Teacher, Trainer
 from smallwit.training.objectives import bind
 from smallwit.training.problem_stream import ProblemStream, TaskProblems
 from smallwit.training.rollout_postprocessors import ForwardPass, annotators_of
+from smallwit.training.settings import Demonstrations, Optimizer, Rollouts, Source
 from smallwit.training.sources import DemonstrationSource, RolloutSource
 from tiny import tiny_model, tokenizer
 

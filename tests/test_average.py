@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from smallwit.recipe.schema import Optimizer
 from smallwit.training.average import WeightAverage
 from smallwit.training.checkpoint import Checkpoints
 from smallwit.training.loop import Trainer
 from smallwit.training.objectives import CrossEntropyObjective
+from smallwit.training.settings import Optimizer
 from test_training import Prepared, demonstrations, make_trainer
 from tiny import same_bits, tiny_model, weights
 

@@ -16,9 +16,8 @@ from smallwit.inference.local import LocalEngine
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.flops import Cost
 from smallwit.objectives.divergence import ForwardKL
-from smallwit.pipeline.job import Reporter
 from smallwit.recipe.objectives import ObjectiveSpec
-from smallwit.recipe.schema import LoRA, Optimizer, Rollouts
+from smallwit.stages.job import Reporter
 from smallwit.stages.train import _MetricsLog
 from smallwit.storage.artifacts import MANIFEST
 from smallwit.tasks.wordmath import WordMath
@@ -28,6 +27,7 @@ from smallwit.training.lora import add_adapters
 from smallwit.training.objectives import CrossEntropyObjective, DivergenceObjective, PolicyObjective, bind
 from smallwit.training.problem_stream import ProblemStream, TaskProblems
 from smallwit.training.rollout_postprocessors import ForwardPass, annotators_of
+from smallwit.training.settings import LoRA, Optimizer, Rollouts
 from smallwit.training.sources import DemonstrationSource, RolloutSource
 from tiny import same_bits, tiny_model, tokenizer, weights
 

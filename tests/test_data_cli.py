@@ -18,7 +18,8 @@ from smallwit.data.build import identity_of
 from smallwit.data.dataset import read_dataset
 from smallwit.errors import UserError
 from smallwit.pipeline import runs as pipeline
-from smallwit.recipe.file import check_recipe, dump_recipe, load_recipe, read_recipe
+from smallwit.pipeline.preflight import check_recipe
+from smallwit.recipe.file import dump_recipe, load_recipe, read_recipe
 from smallwit.storage.artifacts import read_manifest
 
 RECIPE = """\

@@ -10,7 +10,8 @@ from recipe_samples import RECIPE
 from smallwit import doctor
 from smallwit.cli import main
 from smallwit.errors import UserError
-from smallwit.recipe.file import check_recipe, read_recipe
+from smallwit.pipeline.preflight import check_recipe
+from smallwit.recipe.file import read_recipe
 from smallwit.tasks import load_task
 from smallwit.tasks.base import Problem
 from smallwit.verify import code, consent

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from smallwit.recipe.schema import LoRA, Optimizer
 from smallwit.training.loop import Trainer
 from smallwit.training.lora import add_adapters, merge_adapters
 from smallwit.training.rollout_postprocessors import ForwardPass, LabelLogProbs
+from smallwit.training.settings import LoRA, Optimizer
 from test_training import CrossEntropyObjective, Prepared, demonstrations, make_trainer, rollouts
 from tiny import same_bits, tiny_model, weights
 

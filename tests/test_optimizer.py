@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from smallwit.recipe.schema import Optimizer
 from smallwit.training.muon import Muon, orthogonalise
 from smallwit.training.optimizer import make_optimizers, rate_share
+from smallwit.training.settings import Optimizer
 from test_training import CrossEntropyObjective, Prepared, demonstrations, make_trainer
 from tiny import relative_error, tiny_model
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from smallwit.objectives.head import LogProb, token_statistics
-from smallwit.recipe.schema import Optimizer
 from smallwit.training.batch import Example, TokenBatch, micro_batches, packed_rows
 from smallwit.training.forward import forward_hidden
 from smallwit.training.loop import Budget, Trainer
 from smallwit.training.objectives import CrossEntropyObjective
+from smallwit.training.settings import Optimizer
 from smallwit.training.sources import StepBatch
 from tiny import random_tokens, relative_error, tiny_model
 

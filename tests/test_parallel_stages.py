@@ -16,8 +16,7 @@ from smallwit.cli import main
 from smallwit.errors import UserError
 from smallwit.pipeline.runs import StageFailed
 from smallwit.pipeline.smoke import smoke_recipe
-from smallwit.recipe.check_models import lacking_devices
-from smallwit.recipe.schema import TrainStage
+from smallwit.stages.train import TrainStage
 
 STEPS = 12
 STAGE = interruption.STAGE + "    processes: 2\n"
@@ -129,8 +128,8 @@ def test_more_processes_than_examples_are_refused(tmp_path: Path) -> None:
 def test_more_processes_than_devices_are_refused(tmp_path: Path) -> None:
     stages = {stage.name: stage for stage in micro.read(micro.write(tmp_path, RECIPE)).stages}
     assert isinstance(stages["sft"], TrainStage)
-    assert lacking_devices(stages["sft"], "cpu") is None
-    said = lacking_devices(stages["sft"], "mps")
+    assert stages["sft"].lacking_devices("cpu") is None
+    said = stages["sft"].lacking_devices("mps")
     assert said is not None
     assert said.startswith("stage sft: processes is 2, one mps device each, and this machine has 1; ")
 

@@ -21,12 +21,12 @@ from smallwit.objectives.policy_gradient import (
     truncated_importance,
 )
 from smallwit.recipe.objectives import ObjectiveSpec
-from smallwit.recipe.schema import Rollouts
 from smallwit.training.batch import Example, TokenBatch
 from smallwit.training.loop import Trainer
 from smallwit.training.objectives import Objective, PolicyObjective, PPOObjective, bind
 from smallwit.training.objectives.policy import OLD
 from smallwit.training.rollout_postprocessors import ForwardPass, annotators_of
+from smallwit.training.settings import Rollouts
 from test_training import PIECES, TEMPERATURE, VOCABULARY, WHOLE, Prepared, make_trainer, rollouts
 from tiny import relative_error, tiny_model
 

@@ -12,12 +12,12 @@ from smallwit.inference.engine import Completion, Sampling
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.flops import Cost
 from smallwit.objectives.algorithms import Estimator
-from smallwit.recipe.schema import Rollouts
 from smallwit.tasks.algebra import Algebra
 from smallwit.tasks.base import Problem, Task
 from smallwit.tasks.wordmath import WordMath
 from smallwit.training import sources
 from smallwit.training.problem_stream import ProblemStream, Shuffled, TaskProblems, as_sequence
+from smallwit.training.settings import Rollouts
 from smallwit.training.sources import DemonstrationSource, RolloutSource, TextSource, stable_seed
 from smallwit.verify import Verdict
 from tiny import question_of, tokenizer

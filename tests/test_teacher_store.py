@@ -17,7 +17,6 @@ from smallwit.models.flops import Cost
 from smallwit.models.head import output_head
 from smallwit.objectives.divergence import ForwardKL
 from smallwit.objectives.teacher import TeacherHead, TopK
-from smallwit.recipe.schema import Optimizer
 from smallwit.tasks.wordmath import WordMath
 from smallwit.training.batch import Example, TokenBatch
 from smallwit.training.demonstrations import demonstration_examples
@@ -25,6 +24,7 @@ from smallwit.training.loop import Budget, Teacher, Trainer, TrainingStopped
 from smallwit.training.objectives import CrossEntropyObjective, DivergenceObjective
 from smallwit.training.objectives.base import Objective
 from smallwit.training.problem_stream import ProblemStream, TaskProblems
+from smallwit.training.settings import Optimizer
 from smallwit.training.sources import DemonstrationSource
 from smallwit.training.step_batch import StepBatch
 from smallwit.training.teacher_store import (

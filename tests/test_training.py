@@ -15,11 +15,11 @@ from smallwit.models.flops import Cost
 from smallwit.objectives.advantages import group_advantages
 from smallwit.objectives.divergence import ForwardKL, ReverseKL
 from smallwit.recipe.objectives import WeightSchedule
-from smallwit.recipe.schema import Optimizer
 from smallwit.training.batch import Example, TokenBatch
 from smallwit.training.checkpoint import Checkpoints
 from smallwit.training.loop import Budget, Teacher, Trainer, TrainingStopped
 from smallwit.training.objectives import CrossEntropyObjective, DivergenceObjective, Objective, PolicyObjective
+from smallwit.training.settings import Optimizer
 from smallwit.training.sources import Source, StepBatch
 from tiny import random_tokens, relative_error, same_bits, tiny_model, weights
 

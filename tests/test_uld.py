@@ -22,11 +22,11 @@ from smallwit.models.tokenizer_training import train_tokenizer
 from smallwit.objectives.divergence import DivergenceView, TotalVariation
 from smallwit.objectives.head import token_statistics
 from smallwit.objectives.teacher import RankedTeacher, TeacherHead
-from smallwit.recipe.schema import Optimizer
 from smallwit.training.batch import Example
 from smallwit.training.cross_tokenizer import ReadingTeacher, ReadSource
 from smallwit.training.loop import Budget, Trainer
 from smallwit.training.objectives import UniversalObjective
+from smallwit.training.settings import Optimizer
 from smallwit.training.sources import StepBatch
 from tiny import relative_error, tiny_model, without
 

@@ -24,7 +24,8 @@ def data_dir_of(given: Path | None) -> Path | None:
 def run(arguments: argparse.Namespace) -> int:
     """Run a recipe, or go on with it."""
     _begin(arguments)
-    from smallwit.recipe.file import check_recipe, dump_recipe, read_recipe
+    from smallwit.pipeline.preflight import check_recipe
+    from smallwit.recipe.file import dump_recipe, read_recipe
 
     base = arguments.recipe.parent
     data_dir = data_dir_of(arguments.data_dir)
@@ -43,7 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
 def teach(arguments: argparse.Namespace) -> int:
     """Store what a recipe's teachers know."""
     _begin(arguments)
-    from smallwit.recipe.file import check_recipe, read_recipe
+    from smallwit.pipeline.preflight import check_recipe
+    from smallwit.recipe.file import read_recipe
 
     base = arguments.recipe.parent
     data_dir = data_dir_of(arguments.data_dir)
@@ -105,7 +107,8 @@ def eval(arguments: argparse.Namespace) -> int:
 def data_build(arguments: argparse.Namespace) -> int:
     """Build a recipe's datasets."""
     _begin(arguments)
-    from smallwit.recipe.file import check_recipe, read_recipe
+    from smallwit.pipeline.preflight import check_recipe
+    from smallwit.recipe.file import read_recipe
 
     base = arguments.recipe.parent
     data_dir = data_dir_of(arguments.data_dir)

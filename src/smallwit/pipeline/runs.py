@@ -14,10 +14,8 @@ from smallwit.console.progress import RunProgress
 from smallwit.console.terminal import Terminal
 from smallwit.device import cores, resolve_device, resolve_dtype
 from smallwit.errors import UserError
-from smallwit.pipeline.costs import declared_flops, paid_stages, remaining_flops
-from smallwit.pipeline.job import Job
 from smallwit.pipeline.ledger import Entry, Ledger
-from smallwit.pipeline.plan import Node, Plan, make_plan
+from smallwit.pipeline.plan import Node, Plan, make_plan, remaining_flops
 from smallwit.pipeline.processes import (
     FORK_SERVER_LOST,
     MemoryWatch,
@@ -30,16 +28,17 @@ from smallwit.pipeline.processes import (
     terminable,
     wait_for_news,
 )
-from smallwit.pipeline.results import summarise, validation_score
+from smallwit.pipeline.results import summarise
 from smallwit.pipeline.run_folder import RunFolder
 from smallwit.pipeline.smoke import smoke_recipe
 from smallwit.pipeline.threads import fits, threads_by_model
 from smallwit.recipe.file import dump_recipe
-from smallwit.recipe.schema import Recipe, TrainStage
+from smallwit.recipe.schema import Recipe
 from smallwit.report.format import human_seconds
 from smallwit.report.html import write_report
 from smallwit.report.table import print_summary
-from smallwit.storage.artifacts import METRICS, disk_trouble, read_manifest, write_atomically
+from smallwit.stages.job import Job
+from smallwit.storage.artifacts import disk_trouble, read_manifest, write_atomically
 from smallwit.storage.jsonl import finite
 
 
@@ -61,7 +60,7 @@ def run(
     Raises `UserError` for what the user can mend, `StageFailed` when a stage fails or the disk is full, and
     `KeyboardInterrupt` when stopped, by SIGTERM too: what is published by then stays, and a rerun goes on from there.
     """
-    if all(stage.kind == "dataset" for stage in recipe.stages):
+    if all(stage.standalone for stage in recipe.stages):
         raise UserError(f"recipe {recipe.name}: there is nothing to measure; use smallwit data build")
     console = console or Terminal()
     recipe = smoke_recipe(recipe) if smoke else recipe
@@ -80,7 +79,7 @@ def _print_unmeasured(conductor: "Conductor", console: Console) -> None:
     """Say where the models of a recipe without tasks are, and how to measure them."""
     console.print("nothing was measured: the recipe has no tasks; `smallwit eval FOLDER` measures a model")
     for node in conductor.plan.nodes.values():
-        if node.kind == "train":
+        if node.stage.makes == "model":
             place = conductor.folder.artifact(node)
             console.print(f"{node.name}: {place}", markup=False, highlight=False, soft_wrap=True)
 
@@ -238,8 +237,7 @@ class Conductor:
         if recipe.tokenizer is not None:
             inputs["tokenizer"] = self._origin("tokenizer")
         return Job(
-            kind=node.kind,
-            name=node.target,
+            stage=node.stage,
             key=node.key,
             recipe=recipe,
             base=self.base,
@@ -266,23 +264,20 @@ class Conductor:
         return spec.hub or ""
 
     def _budget(self, node: Node) -> float | None:
-        """A train stage's budget in FLOPs, if it has one."""
-        if node.kind != "train":
-            return None
-        stage = self.plan.stage(node.name)
-        assert isinstance(stage, TrainStage)
-        if stage.equal_compute is None:
-            return stage.flops
-        declared = declared_flops(self.plan.recipe, stage.equal_compute)
-        if declared is None:
-            return remaining_flops(stage, self.path_flops(stage.equal_compute), self.path_flops(stage.from_))
-        spent = declared_flops(self.plan.recipe, stage.from_)
-        return remaining_flops(stage, declared, self.path_flops(stage.from_) if spent is None else spent)
+        """Return the stage's budget in FLOPs, if it has one."""
+        stage, recipe = node.stage, self.plan.recipe
+        if stage.compute_target is None:
+            return stage.declared_flops
+        start = stage.starts_from or ""
+        target, spent = recipe.declared_flops(stage.compute_target), recipe.declared_flops(start)
+        if target is None:
+            return remaining_flops(stage, self.path_flops(stage.compute_target), self.path_flops(start))
+        return remaining_flops(stage, target, self.path_flops(start) if spent is None else spent)
 
     def path_flops(self, name: str) -> float:
         """Training FLOPs from random (or downloaded) weights to this stage, answers that it learned from included."""
-        paid = paid_stages(self.plan.recipe, name)
-        return sum(float(self.manifests[stage]["flops"]) for stage in paid if stage in self.manifests)
+        charged = [stage.name for stage in self.plan.recipe.charged_stages(name)]
+        return sum(float(self.manifests[stage]["flops"]) for stage in charged if stage in self.manifests)
 
     def _listen(self, running: Running, progress: RunProgress) -> bool:
         """Read what a process has to say; true when it has done its work."""
@@ -314,16 +309,13 @@ class Conductor:
     def _entries(self) -> list[Entry]:
         entries = []
         for node in self.plan.nodes.values():
-            if (
-                node.kind not in ("train", "rejection_sampling", "teacher_logprobs", "dataset")
-                or node.name not in self.manifests
-            ):
+            if not node.stage.counted or node.name not in self.manifests:
                 continue
             manifest = self.manifests[node.name]
             entries.append(
                 Entry(
                     name=node.name,
-                    kind=node.kind,
+                    kind=node.stage.kind,
                     flops=manifest["flops"],
                     cumulative_flops=self.path_flops(node.name),
                     seconds=manifest["seconds"],
@@ -360,10 +352,11 @@ class Conductor:
     def _validations(self) -> dict[str, float]:
         """The validation scores of the measured stages that have one."""
         found = {}
-        for stage in self.plan.recipe.stages:
-            if isinstance(stage, TrainStage) and stage.validation is not None and stage.name in self.plan.measured:
-                metrics = self.folder.artifact(self.plan.nodes[stage.name]) / METRICS
-                found[stage.name] = validation_score(metrics, stage.validation)
+        for name in self.plan.measured:
+            node = self.plan.nodes.get(name)
+            score = node.stage.validation_score(self.folder.artifact(node)) if node is not None else None
+            if score is not None:
+                found[name] = score
         return found
 
 

@@ -17,7 +17,6 @@ from smallwit.models.head import output_head
 from smallwit.objectives.head import chunked_loss, token_statistics
 from smallwit.objectives.memory import HeadMemory
 from smallwit.objectives.teacher import TeacherDistribution, TeacherHead
-from smallwit.recipe.schema import Optimizer
 from smallwit.training.average import WeightAverage
 from smallwit.training.batch import Example, TokenBatch, micro_batches
 from smallwit.training.checkpoint import Checkpoints
@@ -26,6 +25,7 @@ from smallwit.training.forward import forward_hidden
 from smallwit.training.metrics import Tally, labels, merged_objectives, merged_sources
 from smallwit.training.objectives import Objective
 from smallwit.training.optimizer import make_optimizers, rate_share
+from smallwit.training.settings import Optimizer
 from smallwit.training.sources import Remembering, Source, StepBatch
 
 NOT_FINITE_IN_A_ROW = 5

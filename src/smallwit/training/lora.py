@@ -6,7 +6,7 @@ import torch
 from transformers import PreTrainedModel
 
 from smallwit.errors import UserError
-from smallwit.recipe.schema import LoRA
+from smallwit.training.settings import LoRA
 
 
 def add_adapters(model: PreTrainedModel, spec: LoRA, *, seed: int) -> Any:

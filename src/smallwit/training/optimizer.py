@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedModel
 
-from smallwit.recipe.schema import Optimizer
 from smallwit.training.muon import Muon
+from smallwit.training.settings import Optimizer
 
 
 def make_optimizers(

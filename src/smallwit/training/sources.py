@@ -16,7 +16,6 @@ from smallwit.models.conversation import LossOn
 from smallwit.models.flops import Cost
 from smallwit.objectives.advantages import GROUP_ESTIMATORS, has_signal
 from smallwit.objectives.algorithms import Estimator
-from smallwit.recipe.schema import Rollouts
 from smallwit.seeds import stable_seed
 from smallwit.tasks.base import Problem, Task
 from smallwit.training.batch import Example
@@ -26,6 +25,7 @@ from smallwit.training.problem_stream import ProblemStream, Shuffled
 from smallwit.training.prompt_cooldown import Resting
 from smallwit.training.rewards import Grader
 from smallwit.training.rollout_postprocessors import Annotator
+from smallwit.training.settings import Rollouts
 from smallwit.training.step_batch import StepBatch
 
 REMEMBERED_TOKENS = 1_000_000

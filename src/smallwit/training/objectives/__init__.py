@@ -19,10 +19,10 @@ from smallwit.recipe.objectives import (
     PolicyGradient,
     WeightSchedule,
 )
-from smallwit.recipe.schema import Rollouts, Source
 from smallwit.training.objectives.base import CrossEntropyObjective, Objective
 from smallwit.training.objectives.distillation import DivergenceObjective, UniversalObjective
 from smallwit.training.objectives.policy import Critic, PolicyObjective, PPOObjective, ReferencePenalty
+from smallwit.training.settings import Rollouts, Source
 
 __all__ = [
     "CrossEntropyObjective",

@@ -10,8 +10,8 @@ from smallwit.inference.local_generator import LocalGenerator
 from smallwit.inference.model import Model
 from smallwit.models.flops import Cost
 from smallwit.network.hosts import REQUESTS_FILE, HostLog
-from smallwit.pipeline.job import Job
-from smallwit.stages.inputs import chat_of, endpoint_of, generator_of, model_of
+from smallwit.stages.common.inputs import chat_of, endpoint_of, generator_of, model_of
+from smallwit.stages.job import Job
 from smallwit.storage.artifacts import content_key, folder_hash
 
 

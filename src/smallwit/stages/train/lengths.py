@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 from smallwit.errors import UserError
 from smallwit.models.chat import ChatTokenizer
-from smallwit.recipe.schema import Rollouts, WorkedSolutions
 from smallwit.tasks.base import Problem, Task
 from smallwit.training.demonstrations import demonstration_examples, encode_problems
 from smallwit.training.problem_stream import TaskProblems
+from smallwit.training.settings import Rollouts, WorkedSolutions
 
 _AT_ONCE = 256
 _MADE = 1_000

@@ -8,11 +8,11 @@ from smallwit.data.dataset import read_problems
 from smallwit.errors import UserError
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.template_check import turn_shape
-from smallwit.pipeline.job import Job
-from smallwit.recipe.schema import Rollouts, WorkedSolutions
+from smallwit.stages.job import Job
 from smallwit.tasks.base import Problem, Task
 from smallwit.training.demonstrations import demonstration_examples, encode_problems
 from smallwit.training.problem_stream import TaskProblems
+from smallwit.training.settings import Rollouts, WorkedSolutions
 
 _ANY_LENGTH = 1 << 31
 

@@ -1,23 +1,23 @@
-"""What a stage is told, and what it may say while it works."""
+"""What the process of a stage is told, and what it may say while it works."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from smallwit.recipe.schema import Recipe, TrainStage
+from smallwit.recipe.schema import Recipe
+from smallwit.recipe.stage import Stage
 
 
 @dataclass(frozen=True)
 class Job:
-    """One node of a pipeline, with everything that its process, or each of its `processes`, needs to know.
+    """A stage with everything that its process, or each of its processes, needs to know.
 
     `inputs` maps the names of models, stages and `tokenizer` to folders (or hub ids). `folder` is where the artifact is
-    published, `work` the stage's own folder in the run.
+    published, `work` the stage's own folder in the run. `flops` is the budget of a stage that has one.
     """
 
-    kind: str
-    name: str
+    stage: Stage
     key: str
     recipe: Recipe
     base: Path
@@ -31,10 +31,9 @@ class Job:
     flops: float | None = None
 
     @property
-    def processes(self) -> int:
-        """How many processes run it together."""
-        counts = [s.processes for s in self.recipe.stages if isinstance(s, TrainStage) and s.name == self.name]
-        return counts[0] if counts and self.kind == "train" else 1
+    def name(self) -> str:
+        """The name of the stage."""
+        return self.stage.name
 
 
 class Stopped(Exception):
@@ -45,14 +44,14 @@ class Failed(Exception):
     """The stage cannot be finished. The message says why, and what to look at; a traceback would add nothing."""
 
 
-class LeftAlone(Exception):
-    """Another process of the same stage has ended or failed, so that this one cannot go on; that one says why."""
+class PeerFailed(Exception):
+    """Another process of the same stage has ended or failed, so this one cannot go on. That process says why."""
 
 
 @dataclass(frozen=True)
 class Reporter:
-    """`progress(share, text)` tells how far a stage is, `say(text)` what the user should know of it; `stopping()` tells
-    whether it was asked to stop."""
+    """Reports from a stage: `progress(share, text)` how far it is, `say(text)` what the user should know; `stopping()`
+    returns whether it was asked to stop."""
 
     progress: Callable[[float, str], None]
     say: Callable[[str], None]
@@ -60,3 +59,4 @@ class Reporter:
 
 
 Info = dict[str, Any]
+"""What a stage cost and made, for its manifest."""

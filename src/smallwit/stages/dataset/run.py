@@ -12,18 +12,16 @@ from smallwit.data.card import card
 from smallwit.data.step import Progress, Resources, VerifierFailed
 from smallwit.errors import UserError
 from smallwit.models.tokenizer import load_tokenizer
-from smallwit.pipeline.job import Failed, Info, Job, Reporter, Stopped
-from smallwit.recipe.schema import DatasetStage
-from smallwit.stages.inference_models import asked_model
-from smallwit.stages.inputs import chat_of, tasks_of
+from smallwit.stages.common.inference_models import asked_model
+from smallwit.stages.common.inputs import chat_of, tasks_of
+from smallwit.stages.dataset import DatasetStage
+from smallwit.stages.job import Failed, Info, Job, Reporter, Stopped
 from smallwit.storage.artifacts import publish
 
 
-def run(job: Job, reporter: Reporter) -> Info:
+def run(stage: DatasetStage, job: Job, reporter: Reporter) -> Info:
     """Publish the dataset. Raises `UserError` when no row is left, and for what the sources and steps refuse."""
     started = time.monotonic()
-    stage = next(s for s in job.recipe.stages if s.name == job.name)
-    assert isinstance(stage, DatasetStage)
 
     def stop_if_asked() -> None:
         if reporter.stopping():
@@ -36,7 +34,7 @@ def run(job: Job, reporter: Reporter) -> Info:
         seed=job.recipe.seed,
         load_tokenizer=lambda: _tokenizer(job, stage),
         model=lambda name, batch: asked_model(job, name, batch),
-        inputs={name: Path(job.inputs[name]) for name in stage.reads},
+        inputs={name: Path(job.inputs[name]) for name in stage.rows_from},
         progress=Progress(reporter.progress),
         say=reporter.say,
         stop_if_asked=stop_if_asked,

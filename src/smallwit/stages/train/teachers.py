@@ -11,9 +11,8 @@ from smallwit.models.chat import ChatTokenizer
 from smallwit.models.fit import vocabulary_of
 from smallwit.models.flops import Cost
 from smallwit.network.hosts import REQUESTS_FILE, HostLog, added
-from smallwit.pipeline.job import Job, Reporter
-from smallwit.recipe.schema import TeacherLogprobsStage
-from smallwit.stages.inputs import chat_of, endpoint_of, model_of
+from smallwit.stages.common.inputs import chat_of, endpoint_of, model_of
+from smallwit.stages.job import Job, Reporter
 from smallwit.storage.artifacts import content_key
 from smallwit.training.cross_tokenizer import ReadingTeacher, ReadSource
 from smallwit.training.distributed import World
@@ -29,7 +28,7 @@ def teachers_of(
     job: Job, objectives: Sequence[Objective], student: ChatTokenizer, reporter: Reporter
 ) -> dict[str, Teacher | KnownTeacher]:
     """Each teacher by its name. Raises `UserError` for one whose tokenizer or end does not suit its objectives."""
-    stores = {stage.name for stage in job.recipe.stages if isinstance(stage, TeacherLogprobsStage)}
+    stores = {stage.name for stage in job.recipe.stages if stage.makes == "logprobs"}
     teachers: dict[str, Teacher | KnownTeacher] = {}
     clients: dict[str, Client] = {}
     hosts = HostLog(job.work / REQUESTS_FILE, lambda: added(client.counts() for client in clients.values()))
@@ -37,7 +36,7 @@ def teachers_of(
         name = str(objective.teacher)
         if name in stores:
             teachers[name] = _stored(job, name, student)
-        elif name in job.recipe.models and job.recipe.models[name].endpoint is not None:
+        elif job.recipe.is_remote(name):
             _check_tokenizer(job, name, student, universal=False)
             assert isinstance(objective, DivergenceObjective)  # nothing else has a teacher
             assert objective.top_k is not None  # a recipe asks for it, the same for all objectives with this teacher

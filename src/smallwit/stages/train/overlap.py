@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 
 from smallwit.data.normalise import squeezed, squeezed_formula
-from smallwit.pipeline.job import Job
-from smallwit.stages.inputs import tasks_of
+from smallwit.stages.common.inputs import tasks_of
+from smallwit.stages.job import Job
 from smallwit.training.problem_stream import TaskProblems
 
 

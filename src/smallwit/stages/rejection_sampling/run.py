@@ -13,11 +13,11 @@ from smallwit.evaluation.runner import graded, require_verdicts
 from smallwit.inference.client import Asker, Call, Limits
 from smallwit.inference.generator import Decoding, Reply
 from smallwit.inference.model import Model
-from smallwit.pipeline.job import Info, Job, Reporter, Stopped
-from smallwit.recipe.schema import RejectionSamplingStage
 from smallwit.seeds import stable_seed
-from smallwit.stages.inference_models import asked_model
-from smallwit.stages.inputs import tasks_of
+from smallwit.stages.common.inference_models import asked_model
+from smallwit.stages.common.inputs import tasks_of
+from smallwit.stages.job import Info, Job, Reporter, Stopped
+from smallwit.stages.rejection_sampling import RejectionSamplingStage
 from smallwit.storage.artifacts import publish
 from smallwit.storage.journal import Journal
 from smallwit.storage.jsonl import json_line
@@ -35,15 +35,13 @@ class _Wanted(NamedTuple):
     sample: int
 
 
-def run(job: Job, reporter: Reporter) -> Info:
+def run(stage: RejectionSamplingStage, job: Job, reporter: Reporter) -> Info:
     """Publish the accepted answers as `prompt`, `completion` rows. Raises `UserError` when none is accepted.
 
     Replies are kept as they come, those of a model on this machine as whole batches: a stage that was broken off goes
     on behind them. What an endpoint refuses to answer is said, counted and left out.
     """
     started = time.monotonic()
-    stage = next(s for s in job.recipe.stages if s.name == job.name)
-    assert isinstance(stage, RejectionSamplingStage)
     wanted = list(_in_turns(stage, tasks_of(job, stage.tasks)))
     kept: dict[tuple[str, str, str], dict[str, object]] = {}
     verdicts: list[dict[str, float | None]] = []

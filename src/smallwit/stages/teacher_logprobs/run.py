@@ -11,11 +11,11 @@ from typing import Any
 from smallwit.errors import UserError
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.conversation import LossOn
-from smallwit.pipeline.job import Info, Job, Reporter, Stopped
-from smallwit.recipe.schema import TeacherLogprobsStage
-from smallwit.stages.demonstrations import check_conversations, worked_solutions
-from smallwit.stages.inputs import tasks_of
-from smallwit.stages.teacher_scorers import EndpointReader, LocalReader, Reader
+from smallwit.stages.common.demonstrations import check_conversations, worked_solutions
+from smallwit.stages.common.inputs import tasks_of
+from smallwit.stages.job import Info, Job, Reporter, Stopped
+from smallwit.stages.teacher_logprobs import TeacherLogprobsStage
+from smallwit.stages.teacher_logprobs.scorers import EndpointTeacherScorer, LocalTeacherScorer, TeacherScorer
 from smallwit.storage.artifacts import BrokenArtifact, content_key, publish, read_manifest, remove_leftovers
 from smallwit.training.batch import Example
 from smallwit.training.demonstrations import demonstration_examples
@@ -28,13 +28,11 @@ _ENCODED_AT_ONCE = 256
 _COUNTED = ("flops", "seconds", "tokens", "teacher_tokens", "examples")
 
 
-def run(job: Job, reporter: Reporter) -> Info:
+def run(stage: TeacherLogprobsStage, job: Job, reporter: Reporter) -> Info:
     """Publish the store. Raises `UserError` when there is nothing to read."""
-    stage = next(s for s in job.recipe.stages if s.name == job.name)
-    assert isinstance(stage, TeacherLogprobsStage)
-    behind = stage.model in job.recipe.models and job.recipe.models[stage.model].endpoint is not None
-    reader: Reader = EndpointReader(job, stage) if behind else LocalReader(job, stage)
-    chat = reader.chat
+    remote = job.recipe.is_remote(stage.model)
+    scorer: TeacherScorer = EndpointTeacherScorer(job, stage) if remote else LocalTeacherScorer(job, stage)
+    chat = scorer.chat
     tokenizer = chat.tokenizer
     if len(tokenizer) > MOST_TOKENS:
         raise UserError(
@@ -45,10 +43,10 @@ def run(job: Job, reporter: Reporter) -> Info:
     check_conversations(job, stage, problems, chat)
     work = job.work / "shards"
     _drop_others(work, job.key)
-    reading = _Reading(stage, reader, reporter, sum(each.size for each in problems))
+    reading = _ShardScoring(stage, scorer, reporter, sum(each.size for each in problems))
     shards: list[tuple[Path, dict[str, Any]]] = []
     counts: Counter[str] = Counter(cut=0, left_out=0)
-    for passed, examples in _shards(problems, chat, reader.longest, stage.loss_on, counts):
+    for passed, examples in _shards(problems, chat, scorer.longest, stage.loss_on, counts):
         folder = work / f"{job.key}-{len(shards):05d}"
         shards.append((folder, _whole(folder, reporter) or reading.shard(folder, len(shards), examples, passed)))
         reading.passed, reading.tokens = passed, reading.tokens + shards[-1][1]["tokens"]
@@ -57,7 +55,7 @@ def run(job: Job, reporter: Reporter) -> Info:
         raise UserError(f"stage {stage.name}: there is no worked solution that {stage.model} could read")
     if counts.total():
         reporter.say(
-            f"of the solutions longer than {stage.model}'s {reader.longest:,} tokens {counts['cut']:,} are cut and "
+            f"of the solutions longer than {stage.model}'s {scorer.longest:,} tokens {counts['cut']:,} are cut and "
             f"{counts['left_out']:,} left out"
         )
     info |= counts
@@ -77,16 +75,16 @@ def run(job: Job, reporter: Reporter) -> Info:
 
     publish(job.folder, write, {"key": job.key, "name": job.name} | info)
     shutil.rmtree(work)
-    reader.finish()
+    scorer.finish()
     return info
 
 
 @dataclass
-class _Reading:
+class _ShardScoring:
     """A teacher at its work: of `problems` it has `passed` so many, in shards of `tokens` completion tokens."""
 
     stage: TeacherLogprobsStage
-    reader: Reader
+    scorer: TeacherScorer
     reporter: Reporter
     problems: int
     passed: int = 0
@@ -102,9 +100,9 @@ class _Reading:
             share = (self.passed + (passed - self.passed) * read / len(examples)) / self.problems
             self.reporter.progress(share, f"{self.tokens + tokens:,} tokens read by {self.stage.model}")
 
-        order, records = self.reader.read(examples, note)
+        order, records = self.scorer.read(examples, note)
         about = {
-            "flops": self.reader.flops(order),
+            "flops": self.scorer.flops(order),
             "tokens": len(records),
             "teacher_tokens": sum(len(example.tokens) for example in order),
             "examples": len(order),

@@ -16,8 +16,8 @@ from smallwit.models.chat import ChatTokenizer
 from smallwit.models.families import load_supported_model
 from smallwit.models.fit import vocabulary_of
 from smallwit.models.tokenizer import load_tokenizer
-from smallwit.pipeline.job import Job
-from smallwit.recipe.schema import ModelSpec
+from smallwit.recipe.model import ModelSpec
+from smallwit.stages.job import Job
 from smallwit.storage.artifacts import content_key
 from smallwit.tasks import load_task
 from smallwit.tasks.base import Task

@@ -17,9 +17,9 @@ from smallwit.models.head import output_head
 from smallwit.network.hosts import REQUESTS_FILE, HostLog
 from smallwit.objectives.head import CHUNK_ELEMENTS
 from smallwit.objectives.teacher import TeacherHead, TopK
-from smallwit.pipeline.job import Job
-from smallwit.recipe.schema import TeacherLogprobsStage
-from smallwit.stages.inputs import autocast_of, calls_file, chat_of, endpoint_of, model_of
+from smallwit.stages.common.inputs import autocast_of, calls_file, chat_of, endpoint_of, model_of
+from smallwit.stages.job import Job
+from smallwit.stages.teacher_logprobs import TeacherLogprobsStage
 from smallwit.storage.journal import Journal
 from smallwit.training.batch import Example, TokenBatch, micro_batches
 from smallwit.training.endpoint_teacher import EndpointTeacher
@@ -31,7 +31,7 @@ Note = Callable[[int, int], None]
 _ANY_LENGTH = 1 << 31
 
 
-class Reader(Protocol):
+class TeacherScorer(Protocol):
     """A teacher that reads examples. Of at most `longest` tokens."""
 
     chat: ChatTokenizer
@@ -50,7 +50,7 @@ class Reader(Protocol):
         ...
 
 
-class LocalReader:
+class LocalTeacherScorer:
     """A model that is here: forward passes of at most `micro_tokens` padded tokens."""
 
     def __init__(self, job: Job, stage: TeacherLogprobsStage) -> None:
@@ -93,7 +93,7 @@ class LocalReader:
         """Nothing was kept."""
 
 
-class EndpointReader:
+class EndpointTeacherScorer:
     """A model behind an endpoint, which gives its likeliest tokens and their log-probs.
 
     Its replies are in a journal until `finish`, so that a stage that is killed asks for none of them again. What the

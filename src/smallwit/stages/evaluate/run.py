@@ -10,9 +10,8 @@ from smallwit.evaluation.local_asker import local_asker
 from smallwit.evaluation.named import HOUSE
 from smallwit.evaluation.suite import Choice, make_suite, measure_suite, problems_of
 from smallwit.inference.local_generator import encode
-from smallwit.pipeline.job import Info, Job, Reporter, Stopped
-from smallwit.recipe.schema import TrainStage
-from smallwit.stages.inputs import chat_of, generator_of, model_of, tasks_of
+from smallwit.stages.common.inputs import chat_of, generator_of, model_of, tasks_of
+from smallwit.stages.job import Info, Job, Reporter, Stopped
 from smallwit.storage.artifacts import publish
 from smallwit.tasks import task_bytes
 
@@ -25,9 +24,8 @@ def run(job: Job, reporter: Reporter) -> Info:
     started = time.monotonic()
     spec = job.recipe.evaluation
     # The weights as they were published: float32 ones are not cast to a half-width dtype of the run.
-    published = next(
-        (s.save_dtype for s in job.recipe.stages if s.name == job.name and isinstance(s, TrainStage)), None
-    )
+    measured = job.recipe.stage(job.name)
+    published = measured.published_dtype if measured is not None else None
     chat, model = chat_of(job, job.name), model_of(job, job.name, dtype=published or job.dtype)
     generator = generator_of(job, model, chat, spec.batch)
     asker = local_asker(chat, job.dtype)

@@ -23,14 +23,14 @@ from smallwit.models.build import disable_dropout, is_stateful, save_model
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.fit import vocabulary_of
 from smallwit.models.flops import Cost
-from smallwit.pipeline.job import Info, Job, Reporter, Stopped
-from smallwit.recipe.schema import Demonstrations, Rollouts, Source, Text, TrainStage
 from smallwit.seeds import stable_seed
-from smallwit.stages.demonstrations import check_conversations, posed_problems, worked_solutions
-from smallwit.stages.inputs import autocast_of, chat_of, engine_of, generator_of, model_of, tasks_of
-from smallwit.stages.lengths import check_lengths
-from smallwit.stages.overlap import say_overlap
-from smallwit.stages.teachers import read_by_teachers, references_of, teachers_of
+from smallwit.stages.common.demonstrations import check_conversations, posed_problems, worked_solutions
+from smallwit.stages.common.inputs import autocast_of, chat_of, engine_of, generator_of, model_of, tasks_of
+from smallwit.stages.job import Info, Job, Reporter, Stopped
+from smallwit.stages.train import TrainStage
+from smallwit.stages.train.lengths import check_lengths
+from smallwit.stages.train.overlap import say_overlap
+from smallwit.stages.train.teachers import read_by_teachers, references_of, teachers_of
 from smallwit.storage.artifacts import METRICS, point, publish, write_atomically
 from smallwit.training import sources
 from smallwit.training.checkpoint import Checkpoints
@@ -41,20 +41,19 @@ from smallwit.training.lora import add_adapters, merge_adapters
 from smallwit.training.objectives import Objective, bind
 from smallwit.training.problem_stream import ProblemStream, as_sequence
 from smallwit.training.rollout_postprocessors import ForwardPass, annotators_of
+from smallwit.training.settings import Demonstrations, Rollouts, Source, Text
 from smallwit.training.sources import DemonstrationSource, RolloutSource, TextSource
 
 DOCUMENTS = 50_000
 """Plain documents that a text source reads from each task; the stream repeats after them."""
 
 
-def run(job: Job, reporter: Reporter) -> Info:
+def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
     """Train, and publish the model. Of several processes that do so together each runs this, and the first publishes.
 
     Raises `UserError` when there is nothing to learn from.
     """
     world = World.current()
-    stage = next(s for s in job.recipe.stages if s.name == job.name)
-    assert isinstance(stage, TrainStage)
     chat = chat_of(job, stage.from_)
     # Full fine-tuning keeps float32 weights under autocast; frozen weights may be half as wide.
     model = model_of(job, stage.from_, dtype=job.dtype if stage.lora else "float32")
