@@ -18,7 +18,7 @@ from smallwit.models.flops import Cost
 from smallwit.objectives.divergence import ForwardKL
 from smallwit.recipe.objectives import ObjectiveSpec
 from smallwit.stages.job import Reporter
-from smallwit.stages.train import _MetricsLog
+from smallwit.stages.train.run import _MetricsLog
 from smallwit.storage.artifacts import MANIFEST
 from smallwit.tasks.wordmath import WordMath
 from smallwit.training.checkpoint import KEPT, Checkpoints

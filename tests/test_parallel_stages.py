@@ -14,7 +14,7 @@ from pipeline_recipes import HEAD, Ran
 from recipe_samples import refusal
 from smallwit.cli import main
 from smallwit.errors import UserError
-from smallwit.pipeline.runs import StageFailed
+from smallwit.pipeline.scheduler import StageFailed
 from smallwit.pipeline.smoke import smoke_recipe
 from smallwit.stages.train import TrainStage
 

@@ -20,7 +20,7 @@ from smallwit.cli import main
 from smallwit.console import progress
 from smallwit.errors import UserError
 from smallwit.pipeline.run_folder import RunFolder
-from smallwit.pipeline.runs import StageFailed
+from smallwit.pipeline.scheduler import StageFailed
 
 
 @pytest.mark.slow

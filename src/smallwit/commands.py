@@ -188,7 +188,7 @@ def data_validate(arguments: argparse.Namespace) -> int:
 
 def _said(work: Callable[[], object]) -> int:
     """Do what a command is for; when a stage fails, say why."""
-    from smallwit.pipeline.runs import StageFailed
+    from smallwit.pipeline.scheduler import StageFailed
 
     try:
         work()

@@ -69,15 +69,11 @@ def calls_file(job: Job, endpoint: Endpoint) -> Path:
     return job.work / f"calls-{content_key([endpoint.urls[0], endpoint.model])}.jsonl"
 
 
-def engine_of(job: Job, model: PreTrainedModel, chat: ChatTokenizer, batch: int) -> LocalEngine:
-    """The local engine on this model's weights."""
-    size = vocabulary_of(chat, model, job.name)
-    return LocalEngine(model, vocabulary=size, pad=chat.pad, batch=batch, autocast=autocast_of(job))
-
-
 def generator_of(job: Job, model: PreTrainedModel, chat: ChatTokenizer, batch: int) -> LocalGenerator:
-    """Text in, text out, by the local engine on this model's weights."""
-    return LocalGenerator(engine_of(job, model, chat, batch), chat)
+    """Return a generator, text in and text out, on this model's weights."""
+    size = vocabulary_of(chat, model, job.name)
+    engine = LocalEngine(model, vocabulary=size, pad=chat.pad, batch=batch, autocast=autocast_of(job))
+    return LocalGenerator(engine, chat)
 
 
 def autocast_of(job: Job) -> torch.dtype | None:

@@ -25,7 +25,7 @@ from smallwit.models.fit import vocabulary_of
 from smallwit.models.flops import Cost
 from smallwit.seeds import stable_seed
 from smallwit.stages.common.demonstrations import check_conversations, posed_problems, worked_solutions
-from smallwit.stages.common.inputs import autocast_of, chat_of, engine_of, generator_of, model_of, tasks_of
+from smallwit.stages.common.inputs import autocast_of, chat_of, generator_of, model_of, tasks_of
 from smallwit.stages.job import Info, Job, Reporter, Stopped
 from smallwit.stages.train import TrainStage
 from smallwit.stages.train.lengths import check_lengths
@@ -209,7 +209,13 @@ def _source(
         return DemonstrationSource(stream, chat, spec.batch, longest, spec.loss_on)
     assert isinstance(spec, Rollouts)
     estimators = [objective.estimator for objective in objectives if objective.estimator is not None]
-    engine = engine_of(job, model, chat, spec.prompts * spec.group)
+    engine = spec.engine.open(
+        model,
+        vocabulary=vocabulary_of(chat, model, job.name),
+        pad=chat.pad,
+        batch=spec.prompts * spec.group,
+        autocast=autocast_of(job),
+    )
     posed = posed_problems(job, spec, tasks)
     check_conversations(job, spec, posed, chat)
     check_lengths(name, spec, posed, chat, longest, say)
