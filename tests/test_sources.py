@@ -11,7 +11,7 @@ from smallwit.errors import UserError
 from smallwit.inference.engine import Completion, Sampling
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.flops import Cost
-from smallwit.objectives.algorithms import Estimator
+from smallwit.objectives.settings import Estimator
 from smallwit.recipe.schema import Rollouts
 from smallwit.tasks.algebra import Algebra
 from smallwit.tasks.base import Problem, Task

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from smallwit.objectives.algorithms import GroupEstimator
+from smallwit.objectives.settings import GroupEstimator
 
 EPSILON = 1e-4
 """Added to a standard deviation before it divides."""

@@ -8,9 +8,12 @@ http://joschu.net/blog/kl-approx.html):
     k3 = r - 1 - log r      unbiased, of low variance, never negative
 """
 
-from typing import Literal
+from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 KLEstimate = Literal["k1", "k2", "k3"]
 

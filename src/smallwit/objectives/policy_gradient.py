@@ -7,8 +7,8 @@ tokens. `old_log_probs` are those of the policy that sampled, at the sampling te
 import torch
 from torch import Tensor
 
-from smallwit.objectives.algorithms import Aggregation, ClipRule, RatioLevel
 from smallwit.objectives.kl_estimates import KLEstimate, kl_estimate
+from smallwit.objectives.policy import Aggregation, ClipRule, RatioLevel
 
 
 def importance_ratio(
@@ -88,13 +88,13 @@ def token_weights(sequence: Tensor, lengths: Tensor, aggregation: Aggregation) -
     return torch.ones_like(sequence, dtype=torch.float32)
 
 
-def normaliser(tokens: int, sequences: int, longest: int, aggregation: Aggregation) -> float:
-    """N_c of a step of so many `tokens` and `sequences`, the `longest` of which might have had `longest` tokens.
+def normaliser(tokens: int, sequences: int, max_new_tokens: int, aggregation: Aggregation) -> float:
+    """Return N_c of a step of so many `tokens` and `sequences`, of at most `max_new_tokens` tokens each.
 
     `sequences`: GRPO's mean of means (arXiv 2402.03300, eq. 3). `tokens`: DAPO's (arXiv 2503.14476, sec. 3.3).
     `constant`: Dr. GRPO's, which lets no completion's length change the weight of its tokens (arXiv 2503.20783).
     """
-    return float({"sequences": sequences, "tokens": tokens, "constant": sequences * longest}[aggregation])
+    return float({"sequences": sequences, "tokens": tokens, "constant": sequences * max_new_tokens}[aggregation])
 
 
 def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float) -> Tensor:

@@ -37,8 +37,8 @@ class TeacherDistribution(Protocol):
         """
         ...
 
-    def spread(self, gradient: Tensor, pair: Distributions, log_probs: Tensor, tokens: slice) -> Tensor:
-        """The derivative by all logits, shaped as `log_probs`, from that by the logits of the K outcomes `[n, K]`."""
+    def scatter_gradient(self, gradient: Tensor, pair: Distributions, log_probs: Tensor, tokens: slice) -> Tensor:
+        """Return the gradient by all logits, shaped as `log_probs`, from that by the K outcomes' logits `[n, K]`."""
         ...
 
     def holds_nan(self) -> bool:
@@ -91,7 +91,7 @@ class TeacherHead:
     def compare(self, log_probs: Tensor, tokens: slice, temperature: float) -> Distributions:
         return Distributions(_shared(log_probs, self.vocabulary), self.log_probs(tokens, temperature))
 
-    def spread(self, gradient: Tensor, pair: Distributions, log_probs: Tensor, tokens: slice) -> Tensor:
+    def scatter_gradient(self, gradient: Tensor, pair: Distributions, log_probs: Tensor, tokens: slice) -> Tensor:
         return _padded(gradient, log_probs.shape[1])
 
     @torch.no_grad()
@@ -159,7 +159,7 @@ class RankedTeacher:
         nobody = torch.full_like(rest, -torch.inf)
         return Distributions(torch.cat([shared, nobody], 1), torch.cat([log_q, rest], 1), has_tail=True)
 
-    def spread(self, gradient: Tensor, pair: Distributions, log_probs: Tensor, tokens: slice) -> Tensor:
+    def scatter_gradient(self, gradient: Tensor, pair: Distributions, log_probs: Tensor, tokens: slice) -> Tensor:
         return _padded(gradient[:, : self.vocabulary], log_probs.shape[1])
 
     def holds_nan(self) -> bool:
@@ -203,7 +203,7 @@ class TopK:
         log_q = torch.cat([self.log_probs[tokens], self.log_tail[tokens, None]], 1)
         return Distributions(log_p, log_q.to(log_p.dtype), has_tail=True)
 
-    def spread(self, gradient: Tensor, pair: Distributions, log_probs: Tensor, tokens: slice) -> Tensor:
+    def scatter_gradient(self, gradient: Tensor, pair: Distributions, log_probs: Tensor, tokens: slice) -> Tensor:
         p = _shared(log_probs, self.vocabulary).exp()
         in_tail = gradient[:, -1:] / pair.log_p[:, -1:].exp()
         spread = p.mul_(in_tail).scatter_(1, self.ids[tokens], gradient[:, :-1])

@@ -1,7 +1,6 @@
 """What a recipe says of the training FLOPs of its models: who pays for what, and what is left to spend."""
 
 from smallwit.errors import UserError
-from smallwit.recipe.objectives import Distillation
 from smallwit.recipe.schema import (
     DatasetStage,
     Demonstrations,
@@ -74,4 +73,4 @@ def answers_of(stage: TrainStage) -> list[str]:
 
 def teachers_of(stage: TrainStage) -> list[str]:
     """The models, train stages and teacher_logprobs stages that a stage's objectives compare with."""
-    return [o.teacher for o in stage.objectives if isinstance(o, Distillation)]
+    return [name for objective in stage.objectives for name in objective.teachers]

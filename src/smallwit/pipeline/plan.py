@@ -11,8 +11,6 @@ from typing import Any
 from smallwit.data.build import content_of, origin_of_tokenizer
 from smallwit.errors import UserError
 from smallwit.pipeline.costs import answers_of, declared_flops, remaining_flops, teachers_of
-from smallwit.recipe.objectives import PolicyGradient
-from smallwit.recipe.rewards import FunctionReward
 from smallwit.recipe.schema import DatasetStage, ModelSpec, Recipe, Rollouts, Stage, TeacherLogprobsStage, TrainStage
 from smallwit.storage.artifacts import content_key, file_hash, folder_hash
 from smallwit.tasks import load_task, task_bytes
@@ -206,15 +204,14 @@ def _rewards(stage: Stage, base: Path) -> list[str]:
     """The content of the user's own files that the stage's rewards are in."""
     sources = stage.sources.values() if isinstance(stage, TrainStage) else ()
     parts = [part for source in sources if isinstance(source, Rollouts) for part in source.reward]
-    files = [reward_bytes(part.function, base) for part in parts if isinstance(part, FunctionReward)]
+    files = [reward_bytes(part.user_function, base) for part in parts if part.user_function is not None]
     return [hashlib.sha256(content).hexdigest() for content in files]
 
 
 def _inputs(stage: Stage, recipe: Recipe) -> list[str]:
     """Names of the models and stages that a stage reads."""
     if isinstance(stage, TrainStage):
-        penalties = [o.reference for o in stage.objectives if isinstance(o, PolicyGradient)]
-        references = [reference.model for reference in penalties if reference is not None]
+        references = [name for objective in stage.objectives for name in objective.references]
         return list(dict.fromkeys([stage.from_, *teachers_of(stage), *references, *answers_of(stage)]))
     if isinstance(stage, DatasetStage):
         counting = [stage.tokenizer] if stage.tokenizer in recipe.models else []

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Literal
 
 from smallwit.errors import UserError
+from smallwit.objectives.distillation import Distillation
 from smallwit.pipeline.costs import declared_cost, paid_stages
 from smallwit.recipe import endpoints
 from smallwit.recipe.check_data import check_construct_stage
 from smallwit.recipe.check_models import check_machine, check_model, check_tokenizer
 from smallwit.recipe.check_tasks import check_tasks
 from smallwit.recipe.model import NewModel
-from smallwit.recipe.objectives import ULD, Distillation, PolicyGradient
-from smallwit.recipe.rewards import FunctionReward
 from smallwit.recipe.schema import (
     DatasetStage,
     Demonstrations,
@@ -180,11 +179,7 @@ class _Check:
         if stage.validation is not None:
             self.task_names(stage.validation.tasks, *place, "validation", "tasks")
         for number, objective in enumerate(stage.objectives):
-            if isinstance(objective, Distillation):
-                self.teacher(stage, objective, *place, "objectives", number)
-            if isinstance(objective, PolicyGradient) and objective.reference is not None:
-                where = (*place, "objectives", number, "reference", "model")
-                self.model_before("reference", objective.reference.model, *where)
+            objective.check(self, stage, *place, "objectives", number)
 
     def reward(self, source: Rollouts, *place: str | int) -> None:
         """The user's own reward functions must be there."""
@@ -192,9 +187,9 @@ class _Check:
         from smallwit.tasks.reward_function import reward_function
 
         for index, part in enumerate(source.reward):
-            if isinstance(part, FunctionReward):
+            if part.user_function is not None:
                 try:
-                    reward_function(part.function, self.base)
+                    reward_function(part.user_function, self.base)
                 except UserError as error:
                     raise self.refuse(str(error), *place, index, "function") from error
 
@@ -202,16 +197,12 @@ class _Check:
         """A teacher is a model, or a store whose every part fits the objective."""
         store = self.stages.get(objective.teacher)
         text = stage.sources[objective.source].kind == "text"
-        if isinstance(objective, ULD) and (text or isinstance(store, TeacherLogprobsStage)):
+        if objective.cross_tokenizer and (text or isinstance(store, TeacherLogprobsStage)):
             what = "uld needs prompts and completions" if text else "uld needs the teacher itself, not its store"
             remedy = "read demonstrations or rollouts" if text else "name a model"
             raise self.refuse(f"{what}; {remedy}", *place, "source" if text else "teacher")
         demonstrations = stage.sources[objective.source]
-        if (
-            isinstance(objective, ULD)
-            and isinstance(demonstrations, Demonstrations)
-            and demonstrations.loss_on == "all"
-        ):
+        if objective.cross_tokenizer and isinstance(demonstrations, Demonstrations) and demonstrations.loss_on == "all":
             what = f"uld compares one completion an example, and source '{objective.source}' has loss_on: all"
             raise self.refuse(f"{what}; use loss_on: last", *place, "source")
         if not isinstance(store, TeacherLogprobsStage):

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from smallwit.errors import UserError
 from smallwit.recipe.check_data import Check, judged_tasks, rows_of_tasks
-from smallwit.recipe.rewards import FunctionReward
 from smallwit.recipe.schema import (
     DatasetStage,
     Demonstrations,
@@ -120,7 +119,7 @@ def _reward_functions(recipe: Recipe) -> dict[str, list[str]]:
     for source in sources:
         if not isinstance(source, Rollouts):
             continue
-        functions = [part.function for part in source.reward if isinstance(part, FunctionReward)]
+        functions = [part.user_function for part in source.reward if part.user_function is not None]
         for name in source.tasks or recipe.tasks:
             found[name] += [function for function in functions if function not in found[name]]
     return found

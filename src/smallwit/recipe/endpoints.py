@@ -1,8 +1,8 @@
 """What a recipe may ask of models behind endpoints: each function says what is wrong, and with which key, or `None`."""
 
 from smallwit.errors import UserError
+from smallwit.objectives.distillation import Distillation
 from smallwit.pipeline.costs import teachers_of
-from smallwit.recipe.objectives import ULD, Distillation
 from smallwit.recipe.schema import (
     DatasetStage,
     ModelSpec,
@@ -41,7 +41,7 @@ def teacher(objective: Distillation, stage: TrainStage, recipe: Recipe) -> Compl
     if not _behind(recipe, objective.teacher):
         return None
     name, first = f"teacher '{objective.teacher}' is behind an endpoint", f"models.{objective.teacher}.tokenizer"
-    if isinstance(objective, ULD):
+    if objective.cross_tokenizer:
         return (
             f"{name}, and uld needs all its probabilities; learn from its answers (a rejection_sampling stage)",
             "teacher",

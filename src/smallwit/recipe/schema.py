@@ -5,11 +5,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from smallwit.objectives.settings import Objective, check_objectives, compares_groups
 from smallwit.recipe.data import DataStepSpec, whole_construction
 from smallwit.recipe.model import ModelSpec
-from smallwit.recipe.objectives import ObjectiveSpec, PolicyGradient
-from smallwit.recipe.rewards import FunctionReward, Overlong, ResponseReward, Reward
-from smallwit.recipe.section import Section
+from smallwit.recipe.section import ByKind, Section
+from smallwit.training.reward_part import Reward, check_reward
 
 
 class TokenizerSpec(Section):
@@ -66,32 +66,24 @@ class Rollouts(Section):
     temperature: PositiveFloat = 1.0
     max_new_tokens: PositiveInt = 256
     skip: int = Field(default=0, ge=0, description="problems at the start of each training split that are left out")
-    reward: Reward = Field(default=[ResponseReward(kind="strict")])
+    reward: Reward = Field(
+        default="strict",
+        validate_default=True,
+        description="what a completion earns: a part, or a weighted sum of parts",
+    )
     updates: PositiveInt = Field(default=1, description="optimizer steps that share a batch of rollouts, a part each")
     resample: int = Field(
         default=0, ge=0, description="rounds in which groups whose rewards are all equal are replaced by other prompts'"
     )
-
-    rest: int = Field(
-        default=0,
-        ge=0,
-        description="batches that a problem sits out after all of its completions earned alike",
+    cooldown: int = Field(
+        default=0, ge=0, description="batches that a problem sits out after all of its completions earned alike"
     )
 
     @model_validator(mode="after")
     def _consistent(self) -> "Rollouts":
-        names = [part.function if isinstance(part, FunctionReward) else part.kind for part in self.reward]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"the reward has {name} more than once; give it once, with the sum of the weights")
         if self.updates > self.prompts * self.group:
             raise ValueError(f"{self.prompts * self.group} rollouts cannot be shared by {self.updates} updates")
-        for part in self.reward:
-            if isinstance(part, Overlong) and part.cache > self.max_new_tokens:
-                limit = f"max_new_tokens is {self.max_new_tokens}"
-                raise ValueError(
-                    f"the reward overlong has a cache of {part.cache} tokens, and {limit}; make it smaller"
-                )
+        check_reward(self.reward, self.max_new_tokens)
         return self
 
 
@@ -152,7 +144,7 @@ class TrainStage(StageBase):
     kind: Literal["train"]
     from_: str = Field(alias="from", description="a model of the recipe, or an earlier stage")
     sources: dict[str, Source]
-    objectives: list[ObjectiveSpec] = Field(min_length=1)
+    objectives: list[Annotated[Objective, ByKind()]] = Field(min_length=1)
     steps: PositiveInt | None = None
     flops: PositiveFloat | None = Field(default=None, description="training FLOPs of this stage")
     equal_compute: str | None = Field(default=None, description="train until the path costs what that stage's costs")
@@ -177,19 +169,10 @@ class TrainStage(StageBase):
         budgets = [name for name in ("steps", "flops", "equal_compute") if getattr(self, name) is not None]
         if len(budgets) != 1:
             raise ValueError(f"give exactly one of steps, flops, equal_compute; got {', '.join(budgets) or 'none'}")
-        for objective in self.objectives:
-            source = self.sources.get(objective.source)
-            if source is None:
-                known = ", ".join(self.sources)
-                raise ValueError(f"objective {objective.kind} reads source '{objective.source}'; sources are: {known}")
-            if isinstance(objective, PolicyGradient):
-                _reinforces(objective, source)
-            if objective.kind == "cross_entropy" and isinstance(source, Rollouts):
-                raise ValueError("cross_entropy on the student's own rollouts teaches nothing; use demonstrations")
-        _one_estimator(self.objectives)
+        check_objectives(self.objectives, self.sources)
         for name, source in self.sources.items():
-            for key in ("resample", "rest"):
-                if isinstance(source, Rollouts) and getattr(source, key) and not _compares(self.objectives, name):
+            for key in ("resample", "cooldown"):
+                if isinstance(source, Rollouts) and getattr(source, key) and not compares_groups(self.objectives, name):
                     raise ValueError(
                         f"source '{name}' has {key}, and no objective there compares the completions of a problem; "
                         "leave it out"
@@ -206,37 +189,6 @@ class TrainStage(StageBase):
 def _examples(source: Source) -> int:
     """What a source gives for one optimizer step, at most."""
     return source.prompts * source.group // source.updates if isinstance(source, Rollouts) else source.batch
-
-
-def _reinforces(objective: PolicyGradient, source: Source) -> None:
-    """Refuse a policy gradient on anything but rollouts, and one that compares a group on a group of one."""
-    if not isinstance(source, Rollouts):
-        raise ValueError(f"{objective.kind} needs a source of rollouts; '{objective.source}' is {source.kind}")
-    if objective.algorithm.estimator != "gae" and source.group == 1:
-        raise ValueError(
-            f"{objective.kind} compares completions of one problem; give source '{objective.source}' a group > 1"
-        )
-
-
-def _compares(objectives: list[ObjectiveSpec], source: str) -> bool:
-    """Whether an objective on the source has advantages within groups."""
-    policies = [o for o in objectives if isinstance(o, PolicyGradient) and o.source == source]
-    return any(o.algorithm.estimator != "gae" for o in policies)
-
-
-def _one_estimator(objectives: list[ObjectiveSpec]) -> None:
-    """Refuse objectives that want different advantages of the same rollouts."""
-    first: dict[str, PolicyGradient] = {}
-    for objective in objectives:
-        if isinstance(objective, PolicyGradient):
-            other = first.setdefault(objective.source, objective)
-            if other.kind != objective.kind and other.algorithm.estimator != objective.algorithm.estimator:
-                raise ValueError(
-                    f"{other.kind} and {objective.kind} want different advantages of source '{objective.source}'; "
-                    "give each a source of its own"
-                )
-            if other.kind == objective.kind == "ppo" and other is not objective:
-                raise ValueError(f"source '{objective.source}' has two ppo objectives; one critic is enough")
 
 
 class RejectionSamplingStage(StageBase):

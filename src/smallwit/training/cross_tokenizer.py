@@ -17,17 +17,17 @@ from smallwit.models.chat import ChatTokenizer
 from smallwit.models.conversation import encode_prompt
 from smallwit.models.flops import Cost
 from smallwit.models.head import output_head
+from smallwit.objectives.batch import AlignedTokens, Example
 from smallwit.objectives.teacher import RankedTeacher, TeacherDistribution, TeacherHead
-from smallwit.training.batch import Example, Reading
-from smallwit.training.distributed import ALONE, World
-from smallwit.training.sources import Remembering, Source
+from smallwit.training.distributed import SINGLE_PROCESS, World
+from smallwit.training.sources import Stateful, TokenSource
 from smallwit.training.step_batch import StepBatch
 
 _NOTHING = "\0"
 """A text with which no answer begins."""
 
 
-class ReadingTeacher:
+class CrossTokenizerTeacher:
     """A frozen model and its chat tokenizer. The end of an answer is each model's own: they meet there too."""
 
     def __init__(
@@ -40,7 +40,7 @@ class ReadingTeacher:
         self.name, self.model, self.chat, self.student = name, model, chat, student
         self.cost = Cost.of(model)
 
-    def read(self, example: Example) -> Reading:
+    def align(self, example: Example) -> AlignedTokens:
         """Its own tokens of the example's text, and where in them each trained token of the student is met."""
         assert example.prompt is not None  # of the sources that a recipe allows uld on, each gives it
         ids = example.tokens[example.prompt_length :]
@@ -62,18 +62,18 @@ class ReadingTeacher:
             position = len(prompt) + met.get(length, -len(prompt)) - 1
             if position < len(tokens):
                 positions[place] = position
-        return Reading(tokens, positions)
+        return AlignedTokens(tokens, positions)
 
     def distribution(self, examples: Sequence[Example], device: torch.device) -> tuple[TeacherDistribution, float, int]:
         """Its distributions for the trained tokens of these examples, one example after the other, with the FLOPs and
         the tokens that reading took."""
-        readings = [example.readings[self.name] for example in examples]
-        lengths = [len(reading.tokens) for reading in readings]
+        aligned = [example.aligned[self.name] for example in examples]
+        lengths = [len(each.tokens) for each in aligned]
         width = max(lengths)
-        tokens = torch.tensor([r.tokens + [self.chat.pad] * (width - len(r.tokens)) for r in readings], device=device)
+        tokens = torch.tensor([r.tokens + [self.chat.pad] * (width - len(r.tokens)) for r in aligned], device=device)
         hidden = backbone(self.model)(input_ids=tokens, use_cache=False).last_hidden_state.flatten(0, 1)
         # Where the two do not meet any row will do: the objective gives it no weight.
-        rows = [row * width + max(position, 0) for row, r in enumerate(readings) for position in r.positions]
+        rows = [row * width + max(position, 0) for row, r in enumerate(aligned) for position in r.positions]
         head = output_head(self.model)
         states, weight = head.scaled(hidden[torch.tensor(rows, device=device)]), head.weight.to(hidden.dtype)
         teacher = TeacherHead(states, weight, min(len(self.chat.tokenizer), len(weight)), softcap=head.softcap)
@@ -96,28 +96,28 @@ def _first_at(texts: Sequence[str], whole: str) -> dict[int, int]:
 
 
 @dataclass(frozen=True)
-class ReadSource:
+class CrossTokenizerSource:
     """A source whose examples the `teachers` have read, by name; the processes of `world` share the reading."""
 
-    source: Source
-    teachers: Mapping[str, ReadingTeacher]
-    world: World = ALONE
+    source: TokenSource
+    teachers: Mapping[str, CrossTokenizerTeacher]
+    world: World = SINGLE_PROCESS
 
     def batch(self, step: int) -> StepBatch:
         made = self.source.batch(step)
-        return replace(made, examples=self.world.spread(self._read, made.examples))
+        return replace(made, examples=self.world.sharded_map(self._align, made.examples))
 
-    def _read(self, examples: Sequence[Example]) -> list[Example]:
+    def _align(self, examples: Sequence[Example]) -> list[Example]:
         return [
-            replace(example, readings={name: teacher.read(example) for name, teacher in self.teachers.items()})
+            replace(example, aligned={name: teacher.align(example) for name, teacher in self.teachers.items()})
             for example in examples
         ]
 
     def state(self) -> dict[str, Any]:
         """What the source itself must remember."""
-        return self.source.state() if isinstance(self.source, Remembering) else {}
+        return self.source.state() if isinstance(self.source, Stateful) else {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go back to what `state` gave."""
-        if isinstance(self.source, Remembering):
+        if isinstance(self.source, Stateful):
             self.source.restore(state)

@@ -8,8 +8,8 @@ from dataclasses import replace
 from smallwit.errors import UserError
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.conversation import Conversation, LossOn, encode_conversation, encode_prompt
+from smallwit.objectives.batch import Example
 from smallwit.tasks.base import Problem, Task
-from smallwit.training.batch import Example
 
 
 def prompt_of(problem: Problem) -> str | Conversation:

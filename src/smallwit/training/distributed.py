@@ -59,7 +59,7 @@ class World:
         """Whether this process speaks and writes for all."""
         return self.rank == 0
 
-    def everyones(self, value: Result) -> list[Result]:
+    def all_gather_object(self, value: Result) -> list[Result]:
         """The values of all processes, by rank. They are pickled: numpy's arrays are, without their base."""
         if self.size == 1:
             return [value]
@@ -68,10 +68,12 @@ class World:
             distributed.all_gather_object(values, value)
         return values
 
-    def spread(self, function: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item]) -> list[Result]:
+    def sharded_map(
+        self, function: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item]
+    ) -> list[Result]:
         """`function` of the items, a list as long, where each process works on a run of them."""
         start, end = (len(items) * rank // self.size for rank in (self.rank, self.rank + 1))
-        return list(chain.from_iterable(self.everyones(list(function(items[start:end])))))
+        return list(chain.from_iterable(self.all_gather_object(list(function(items[start:end])))))
 
     def share(self, items: Sequence[Item], sizes: Sequence[int]) -> list[Item]:
         """This process' part of the items, in their order, such that each has about the same sum of `sizes`."""
@@ -91,7 +93,7 @@ class World:
         afterwards."""
         if self.size == 1:
             return
-        somewhere = self.everyones([parameter.grad is not None for parameter in parameters])
+        somewhere = self.all_gather_object([parameter.grad is not None for parameter in parameters])
         found = [p for p, *there in zip(parameters, *somewhere, strict=True) if any(there)]
         for parameter in found:
             if parameter.grad is None:
@@ -108,17 +110,17 @@ class World:
             for tensor in tensors:
                 distributed.broadcast(tensor.detach(), src=0)
 
-    def after_first(self, function: Callable[[], Result]) -> Result:
+    def main_process_first(self, function: Callable[[], Result]) -> Result:
         """What `function` gives to this process; the first one calls it alone, and then all others do."""
         if self.first:
             result = function()
-            self.everyones(None)
+            self.all_gather_object(None)
             return result
-        self.everyones(None)
+        self.all_gather_object(None)
         return function()
 
 
-ALONE = World()
+SINGLE_PROCESS = World()
 
 
 @contextmanager

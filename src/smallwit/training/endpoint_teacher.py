@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from smallwit.inference.endpoint_scores import EndpointScorer
+from smallwit.objectives.batch import Example
 from smallwit.objectives.teacher import TopK
 from smallwit.storage.journal import Journal
-from smallwit.training.batch import Example
 
 
 class EndpointTeacher:

@@ -14,21 +14,21 @@ from transformers import PreTrainedModel
 
 from smallwit.models.flops import Cost
 from smallwit.models.head import output_head
+from smallwit.objectives.batch import Example, TokenBatch, micro_batches
 from smallwit.objectives.head import chunked_loss, token_statistics
+from smallwit.objectives.loss import LossTerm
 from smallwit.objectives.memory import HeadMemory
 from smallwit.objectives.teacher import TeacherDistribution, TeacherHead
 from smallwit.recipe.schema import Optimizer
 from smallwit.training.average import WeightAverage
-from smallwit.training.batch import Example, TokenBatch, micro_batches
 from smallwit.training.checkpoint import Checkpoints
-from smallwit.training.distributed import ALONE, World
+from smallwit.training.distributed import SINGLE_PROCESS, World
 from smallwit.training.forward import forward_hidden
 from smallwit.training.metrics import Tally, labels, merged_objectives, merged_sources
-from smallwit.training.objectives import Objective
 from smallwit.training.optimizer import make_optimizers, rate_share
-from smallwit.training.sources import Remembering, Source, StepBatch
+from smallwit.training.sources import Stateful, StepBatch, TokenSource
 
-NOT_FINITE_IN_A_ROW = 5
+MAX_NON_FINITE_STEPS = 5
 UNVERIFIED_SHARE = 0.01
 
 
@@ -37,7 +37,7 @@ class TrainingStopped(Exception):
 
 
 @dataclass
-class Progress:
+class TrainerState:
     """What training remembers beside tensors. Saved in every checkpoint."""
 
     step: int = 0
@@ -53,13 +53,13 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Budget:
+class TrainingBudget:
     """When a stage ends: after `steps`, or at the first step whose FLOPs reach `flops`."""
 
     steps: int | None = None
     flops: float | None = None
 
-    def share(self, progress: Progress) -> float:
+    def share(self, progress: TrainerState) -> float:
         """How much of the budget is spent, 0..1."""
         if self.steps is not None:
             return progress.step / self.steps
@@ -67,7 +67,7 @@ class Budget:
         return progress.flops / self.flops
 
 
-class KnownTeacher(Protocol):
+class PerExampleTeacher(Protocol):
     """A teacher that is asked by example: one with a store, or with a tokenizer of its own."""
 
     def distribution(self, examples: Sequence[Example], device: torch.device) -> tuple[TeacherDistribution, float, int]:
@@ -95,19 +95,19 @@ class Trainer:
     def __init__(
         self,
         model: PreTrainedModel,
-        sources: Mapping[str, Source],
-        objectives: Sequence[Objective],
+        sources: Mapping[str, TokenSource],
+        objectives: Sequence[LossTerm],
         *,
-        teachers: Mapping[str, Teacher | KnownTeacher],
+        teachers: Mapping[str, Teacher | PerExampleTeacher],
         optimizer: Optimizer,
-        budget: Budget,
+        budget: TrainingBudget,
         vocabulary: int,
         pad: int,
         micro_tokens: int,
         pack: int | None = None,
         seed: int,
         autocast: torch.dtype | None = None,
-        world: World = ALONE,
+        world: World = SINGLE_PROCESS,
     ) -> None:
         self.world = world
         self.model, self.sources, self.objectives, self.teachers = model, sources, objectives, teachers
@@ -121,7 +121,7 @@ class Trainer:
         world.copy_from_first(self.parameters)
         self.optimizers = make_optimizers(model, optimizer, beside)
         self.cost, self.memory = Cost.of(model), HeadMemory()
-        self.progress = Progress()
+        self.progress = TrainerState()
         self.best: dict[str, Tensor] | None = None
         self.average = WeightAverage(self.trained_tensors(), optimizer.ema) if optimizer.ema is not None else None
 
@@ -214,7 +214,7 @@ class Trainer:
         )
 
     def _micro_backward(
-        self, batch: TokenBatch, objectives: Sequence[Objective], normalisers: Sequence[float], tally: Tally
+        self, batch: TokenBatch, objectives: Sequence[LossTerm], normalisers: Sequence[float], tally: Tally
     ) -> tuple[list[float], list[Mapping[str, Tensor]]]:
         """Add the gradient of one micro-batch; returns each objective's loss and its numbers of each token."""
         device_type = self.model.device.type
@@ -222,9 +222,9 @@ class Trainer:
             hidden = forward_hidden(self.model, batch)
             names = {o.teacher for o in objectives if o.teacher}
             heads = {name: self._teacher_head(name, batch, tally) for name in names}
-        views = [o.view(batch, heads[o.teacher] if o.teacher else None) for o in objectives]
-        watched = [objective.watched(batch) for objective in objectives]
-        asked = [*views, *chain.from_iterable(watched)]
+        trained = [o.statistic(batch, heads[o.teacher] if o.teacher else None) for o in objectives]
+        logged = [objective.logged_statistics(batch) for objective in objectives]
+        statistics = [*trained, *chain.from_iterable(logged)]
         terms = list(zip(objectives, normalisers, strict=True))
 
         def parts(values: Sequence[Tensor], batch: TokenBatch) -> list[Tensor]:
@@ -245,7 +245,7 @@ class Trainer:
             loss, values = chunked_loss(
                 hidden,
                 head.weight,
-                asked,
+                statistics,
                 lambda values, tokens: weighted(parts(values, batch.part(tokens))),
                 prepare=prepare,
                 vocabulary=self.vocabulary,
@@ -254,7 +254,7 @@ class Trainer:
             )
         else:
             weight = head.weight[: self.vocabulary].to(hidden.dtype)
-            values = token_statistics(hidden, weight, asked, softcap=head.softcap, memory=self.memory)
+            values = token_statistics(hidden, weight, statistics, softcap=head.softcap, memory=self.memory)
             loss = weighted(parts(values, batch))
         states = [(o.token_weights(batch) * o.state_loss(hidden, batch)).sum() / normaliser for o, normaliser in terms]
         (loss + weighted(states)).backward()
@@ -263,15 +263,15 @@ class Trainer:
         with torch.no_grad():
             losses = [float(part + state) for part, state in zip(parts(values, batch), states, strict=True)]
             self._check_teachers(objectives, losses, heads)
-            rest = iter(values[len(views) :])
+            rest = iter(values[len(trained) :])
             numbers = [
                 objective.metrics(value.detach(), list(islice(rest, len(more))), batch)
-                for objective, value, more in zip(objectives, values[: len(views)], watched, strict=True)
+                for objective, value, more in zip(objectives, values[: len(trained)], logged, strict=True)
             ]
         return losses, numbers
 
     def _check_teachers(
-        self, objectives: Sequence[Objective], losses: Sequence[float], heads: Mapping[str, TeacherDistribution]
+        self, objectives: Sequence[LossTerm], losses: Sequence[float], heads: Mapping[str, TeacherDistribution]
     ) -> None:
         """Raise `TrainingStopped` where it is a teacher's fault that a loss is not finite."""
         for objective, loss in zip(objectives, losses, strict=True):
@@ -316,9 +316,9 @@ class Trainer:
         self.memory.keep(output_head(self.model).weight.grad)
         for parameter in self.parameters:
             parameter.grad = None
-        if progress.skipped_in_a_row >= NOT_FINITE_IN_A_ROW:
+        if progress.skipped_in_a_row >= MAX_NON_FINITE_STEPS:
             raise TrainingStopped(
-                f"step {progress.step}: the loss or its gradient was not finite {NOT_FINITE_IN_A_ROW} times in a row; "
+                f"step {progress.step}: the loss or its gradient was not finite {MAX_NON_FINITE_STEPS} times in a row; "
                 "the weights are those before the first of them; try a lower learning rate"
             )
         return norm
@@ -344,7 +344,7 @@ class Trainer:
             "optimizers": [one.state_dict() for one in self.optimizers],
             "best": self.best,
             "average": self.average.tensors if self.average is not None else None,
-            "sources": {name: s.state() for name, s in self.sources.items() if isinstance(s, Remembering)},
+            "sources": {name: s.state() for name, s in self.sources.items() if isinstance(s, Stateful)},
         }
         checkpoints.save(self.progress.step, tensors, asdict(self.progress))
 
@@ -354,8 +354,8 @@ class Trainer:
         Raises `TrainingStopped` when not all processes find the same one.
         """
         # The first clears away what is damaged, or of another stage, before the others look.
-        found = self.world.after_first(checkpoints.load)
-        steps = self.world.everyones(found and found[1]["step"])
+        found = self.world.main_process_first(checkpoints.load)
+        steps = self.world.all_gather_object(found and found[1]["step"])
         if len(set(steps)) > 1:
             raise TrainingStopped(
                 f"{checkpoints.folder}: the processes find checkpoints of different steps there ({steps}, by rank); "
@@ -371,9 +371,9 @@ class Trainer:
         if self.average is not None:
             self.average.restore(tensors["average"])
         for name, source in self.sources.items():
-            if isinstance(source, Remembering):
+            if isinstance(source, Stateful):
                 source.restore(tensors["sources"][name])
-        self.progress = Progress(**state)
+        self.progress = TrainerState(**state)
         return complaints
 
     def finish(self, keep_best: bool) -> None:

@@ -8,8 +8,8 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from smallwit.objectives.loss import LossTerm
 from smallwit.training.distributed import World
-from smallwit.training.objectives import Objective
 from smallwit.training.step_batch import StepBatch
 
 
@@ -62,7 +62,7 @@ class Tally:
         if world.size == 1:
             return self
         plain = replace(self, means=[each.plain() for each in self.means])
-        return reduce(Tally.__add__, world.everyones(plain))
+        return reduce(Tally.__add__, world.all_gather_object(plain))
 
     def __add__(self, other: "Tally") -> "Tally":
         return Tally(
@@ -84,7 +84,7 @@ def merged_sources(batches: Mapping[str, StepBatch]) -> dict[str, float]:
     }
 
 
-def merged_objectives(objectives: Sequence[Objective], means: Sequence[TokenMeans]) -> dict[str, float]:
+def merged_objectives(objectives: Sequence[LossTerm], means: Sequence[TokenMeans]) -> dict[str, float]:
     """The objectives' metrics under their own names where only one has them, else followed by the objective's label."""
     found = [each.means() for each in means]
     counts = Counter(key for numbers in found for key in numbers)
@@ -95,7 +95,7 @@ def merged_objectives(objectives: Sequence[Objective], means: Sequence[TokenMean
     }
 
 
-def labels(objectives: Sequence[Objective]) -> list[str]:
+def labels(objectives: Sequence[LossTerm]) -> list[str]:
     """KIND, followed by what tells objectives of one kind apart: the source and the teacher."""
     counts = Counter(objective.name for objective in objectives)
     return [

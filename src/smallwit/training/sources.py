@@ -15,32 +15,32 @@ from smallwit.models.chat import ChatTokenizer
 from smallwit.models.conversation import LossOn
 from smallwit.models.flops import Cost
 from smallwit.objectives.advantages import GROUP_ESTIMATORS, has_signal
-from smallwit.objectives.algorithms import Estimator
+from smallwit.objectives.batch import Example
+from smallwit.objectives.settings import Estimator
 from smallwit.recipe.schema import Rollouts
 from smallwit.seeds import stable_seed
 from smallwit.tasks.base import Problem, Task
-from smallwit.training.batch import Example
 from smallwit.training.demonstrations import encode_demonstrations, encode_problems, fitting, prompt_of
-from smallwit.training.distributed import ALONE, World
+from smallwit.training.distributed import SINGLE_PROCESS, World
+from smallwit.training.grader import Grader
 from smallwit.training.problem_stream import ProblemStream, Shuffled
-from smallwit.training.prompt_cooldown import Resting
-from smallwit.training.rewards import Grader
-from smallwit.training.rollout_postprocessors import Annotator
+from smallwit.training.prompt_cooldown import PromptCooldown
+from smallwit.training.rollout_postprocessors import RolloutPostprocessor
 from smallwit.training.step_batch import StepBatch
 
 REMEMBERED_TOKENS = 1_000_000
 """Tokens of encoded demonstrations that a source keeps (some 40 MB): small datasets are encoded in one epoch only."""
 
 
-class Source(Protocol):
-    """Anything that makes the batch of a step."""
+class TokenSource(Protocol):
+    """A source of the examples of each step."""
 
     def batch(self, step: int) -> StepBatch: ...
 
 
 @runtime_checkable
-class Remembering(Protocol):
-    """A source whose batches depend on more than seed, step and weights: that is in checkpoints."""
+class Stateful(Protocol):
+    """A source with a state of its own: its batches depend on more than seed, step and weights."""
 
     def state(self) -> dict[str, Any]: ...
 
@@ -104,11 +104,11 @@ class TextSource:
 class RolloutSource:
     """The student's own completions; graded, and given advantages by `estimator`, when an objective needs rewards.
 
-    `annotators` say more of them before the batch is split; `base` is the folder of the user's own reward files. A
-    batch serves `spec.updates` steps, a part each; until they are over it is a part of what training remembers. So is
-    which problems rest, if the recipe lets them.
+    `postprocessors` add columns before the batch is split; `base` is the folder of the user's own reward files. A batch
+    serves `spec.updates` steps, a part each. Checkpoints have the parts that are left, and the state of the prompt
+    cooldown.
 
-    The processes of `world` share the problems: each completes and grades some, and all have the whole batch then.
+    The processes of `world` share the problems: each completes and grades some, and then all have the whole batch.
     """
 
     def __init__(
@@ -121,18 +121,18 @@ class RolloutSource:
         *,
         seed: int,
         estimator: Estimator | None,
-        annotators: Sequence[Annotator] = (),
+        postprocessors: Sequence[RolloutPostprocessor] = (),
         base: Path | None = None,
-        world: World = ALONE,
+        world: World = SINGLE_PROCESS,
     ) -> None:
         self.world = world
         self.stream, self.chat, self.engine, self.spec, self.cost = stream, chat, engine, spec, cost
-        self.seed, self.estimator, self.annotators = seed, estimator, annotators
+        self.seed, self.estimator, self.postprocessors = seed, estimator, postprocessors
         self.sampling = Sampling(spec.temperature, spec.max_new_tokens, chat.ends.all)
         self.grader = Grader(spec.reward, spec.max_new_tokens, base)
         self.shared: list[Example] = []
         self.shared_number = -1
-        self.resting = Resting(spec.rest) if spec.rest else None
+        self.cooldown = PromptCooldown(spec.cooldown) if spec.cooldown else None
 
     def batch(self, step: int) -> StepBatch:
         """Raises `RuntimeError` for a step that goes on with rollouts which were neither made nor restored."""
@@ -148,15 +148,15 @@ class RolloutSource:
     def state(self) -> dict[str, Any]:
         """What goes into a checkpoint: the rollouts that later steps may still learn from."""
         shared = self.shared if self.spec.updates > 1 else []
-        resting = self.resting.state() if self.resting is not None else None
-        return {"number": self.shared_number, "shared": [asdict(example) for example in shared], "resting": resting}
+        cooldown = self.cooldown.state() if self.cooldown is not None else None
+        return {"number": self.shared_number, "shared": [asdict(example) for example in shared], "cooldown": cooldown}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint's `state`."""
         self.shared_number = state["number"]
         self.shared = [Example(**example) for example in state["shared"]]
-        if self.resting is not None:
-            self.resting.restore(state["resting"])
+        if self.cooldown is not None:
+            self.cooldown.restore(state["cooldown"])
 
     def _rollouts(self, step: int) -> StepBatch:
         spec = self.spec
@@ -168,9 +168,9 @@ class RolloutSource:
                 break
             drawn = drawn.and_also(self._draw(step, attempt, len(drawn.pairs), missing))
         metrics = drawn.metrics()
-        if self.resting is not None:
-            self.resting.note(drawn.pairs, drawn.rewards, step)
-            metrics["resting"] = float(len(self.resting.until))
+        if self.cooldown is not None:
+            self.cooldown.note(drawn.pairs, drawn.rewards, step)
+            metrics["cooldown"] = float(len(self.cooldown.until))
         flops = self._flops(drawn.prompts, drawn.completions)
         if spec.resample:
             metrics["dropped"] = float((~has_signal(drawn.rewards)).sum())
@@ -186,16 +186,16 @@ class RolloutSource:
             for prompt, problem, completion, advantage in rows
         ]
         batch = StepBatch(examples, metrics, flops)
-        for annotator in self.annotators:
-            said = annotator.annotate(batch.examples, drawn.rewards.flatten())
-            batch = StepBatch(said.examples, batch.metrics | said.metrics, batch.flops + said.flops)
+        for postprocessor in self.postprocessors:
+            added = postprocessor.process(batch.examples, drawn.rewards.flatten())
+            batch = StepBatch(added.examples, batch.metrics | added.metrics, batch.flops + added.flops)
         return batch
 
     def _draw(self, step: int, attempt: int, first: int, count: int) -> "_Drawn":
         """Groups of completions of `count` problems, from place `first` of the step's window of the stream on."""
         spec = self.spec
-        if self.resting is not None:
-            pairs = self.resting.take(self.stream, step, count)
+        if self.cooldown is not None:
+            pairs = self.cooldown.take(self.stream, step, count)
         else:
             start = step * spec.prompts * (1 + spec.resample) + first
             pairs = [self.stream[start + i] for i in range(count)]
@@ -205,7 +205,7 @@ class RolloutSource:
         def groups(rows: Sequence[int]) -> list[_Group]:
             return self._groups(step, [pairs[row] for row in rows], [prompts[row] for row in rows], samples)
 
-        drawn = self.world.spread(groups, range(count))
+        drawn = self.world.sharded_map(groups, range(count))
         return _Drawn(
             pairs,
             prompts,

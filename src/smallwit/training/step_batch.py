@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from smallwit.training.batch import Example
+from smallwit.objectives.batch import Example
 
 
 @dataclass

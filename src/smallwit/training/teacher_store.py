@@ -21,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 
 from smallwit.errors import UserError
+from smallwit.objectives.batch import Example
 from smallwit.objectives.teacher import TopK
-from smallwit.training.batch import Example
 
 STORE_FILE = "store.json"
 STEPS_PER_NAT = 2048

@@ -19,19 +19,19 @@ PASS_TOKENS = 512
 
 
 @dataclass(frozen=True)
-class Reading:
+class AlignedTokens:
     """An example in the tokens of a teacher with another tokenizer.
 
-    `positions` has, for each completion token of the example, the place in `tokens` where the teacher has read exactly
-    the text before it; -1 where it has none.
+    `positions` has an entry for each completion token of the example: the position in `tokens` where the teacher has
+    read exactly the same text before it, or -1.
     """
 
     tokens: list[int]
     positions: list[int]
 
     @property
-    def aligned(self) -> int:
-        """Completion tokens that are met."""
+    def count(self) -> int:
+        """Number of completion tokens that are aligned."""
         return sum(position >= 0 for position in self.positions)
 
 
@@ -41,9 +41,9 @@ class Example:
 
     `trained` names other spans `[start, end)` of trained tokens, in order: every assistant turn of a conversation.
 
-    A rollout also has the sampler's `log_probs` of its completion tokens, its `advantage`, and `columns`: what
-    annotators say of each trained token, by name. `prompt` is the prompt, a text or turns, for teachers with another
-    tokenizer, and `readings` what they made of the example, by name.
+    A rollout also has the sampler's `log_probs` of its completion tokens, its `advantage`, and `columns`: numbers for
+    each trained token, by name. `prompt` is the prompt, a text or turns, for teachers with another tokenizer, and
+    `aligned` has the example in their tokens, by the teacher's name.
     """
 
     tokens: list[int]
@@ -52,7 +52,7 @@ class Example:
     advantage: float = 0.0
     columns: Mapping[str, list[float]] = field(default_factory=dict)
     prompt: str | Conversation | None = None
-    readings: Mapping[str, Reading] = field(default_factory=dict)
+    aligned: Mapping[str, AlignedTokens] = field(default_factory=dict)
     trained: tuple[tuple[int, int], ...] | None = None
 
     @property
