@@ -47,7 +47,7 @@ def other_tokenizer() -> PreTrainedTokenizerFast:
 
 
 @cache
-def cross_tokenizer_teacher() -> CrossTokenizerTeacher:
+def other_teacher() -> CrossTokenizerTeacher:
     model = new_model(
         hidden=24,
         layers=1,
@@ -86,7 +86,7 @@ EXAMPLES = [
 class TestAlignment:
     def test_the_teacher_reads_the_same_text_in_its_own_tokens(self) -> None:
         for each in EXAMPLES:
-            aligned = cross_tokenizer_teacher().align(each)
+            aligned = other_teacher().align(each)
             assert isinstance(each.prompt, str)
             prompt = ChatTokenizer(other_tokenizer()).encode_prompts([each.prompt])[0]
             assert aligned.tokens[: len(prompt)] == prompt
@@ -97,7 +97,7 @@ class TestAlignment:
     def test_the_two_meet_only_where_both_have_read_the_same(self) -> None:
         met = missed = 0
         for each in EXAMPLES:
-            aligned = cross_tokenizer_teacher().align(each)
+            aligned = other_teacher().align(each)
             prompt = len(ChatTokenizer(other_tokenizer()).encode_prompts([str(each.prompt)])[0])
             assert len(aligned.positions) == each.targets
             for place, position in enumerate(aligned.positions):
@@ -119,7 +119,7 @@ class TestAlignment:
         asked: Conversation = {"messages": turns, "tools": ()}
         ids = encode_prompt(ChatTokenizer(tokenizer()), asked)
         answer = ChatTokenizer(tokenizer()).encode_completions(["3 + 4 = 7"])[0]
-        aligned = cross_tokenizer_teacher().align(Example(ids + answer, len(ids), prompt=asked))
+        aligned = other_teacher().align(Example(ids + answer, len(ids), prompt=asked))
         prompt = encode_prompt(ChatTokenizer(other_tokenizer()), asked)
         assert aligned.tokens[: len(prompt)] == prompt
         assert aligned.positions[0] == len(prompt) - 1
@@ -127,15 +127,13 @@ class TestAlignment:
 
     def test_the_first_token_and_the_end_are_always_met(self) -> None:
         for each in EXAMPLES:
-            aligned = cross_tokenizer_teacher().align(each)
+            aligned = other_teacher().align(each)
             prompt = len(ChatTokenizer(other_tokenizer()).encode_prompts([str(each.prompt)])[0])
             assert (aligned.positions[0], aligned.positions[-1]) == (prompt - 1, len(aligned.tokens) - 2)
 
     def test_a_student_s_turn_ends_by_its_template_and_the_teacher_s_by_its_own(self) -> None:
         student = ChatTokenizer(families.byte_level(("<eos>", "<|im_start|>", "<|im_end|>"), "<eos>", families.CHATML))
-        teacher = CrossTokenizerTeacher(
-            "teacher", cross_tokenizer_teacher().model, ChatTokenizer(other_tokenizer()), student
-        )
+        teacher = CrossTokenizerTeacher("teacher", other_teacher().model, ChatTokenizer(other_tokenizer()), student)
         (ids,), (answer,) = student.encode_prompts(["Ana?"]), student.encode_completions(["7"])
         aligned = teacher.align(Example(ids + answer, len(ids), prompt="Ana?"))
         assert aligned.tokens[-1] == other_tokenizer().eos_token_id
@@ -143,9 +141,7 @@ class TestAlignment:
 
     def test_the_empty_thought_of_the_teacher_s_template_is_read_past(self) -> None:
         thinking = ChatTokenizer(families.qwen3())
-        teacher = CrossTokenizerTeacher(
-            "teacher", cross_tokenizer_teacher().model, thinking, ChatTokenizer(tokenizer())
-        )
+        teacher = CrossTokenizerTeacher("teacher", other_teacher().model, thinking, ChatTokenizer(tokenizer()))
         each = example("Ana?", "7")
         aligned = teacher.align(each)
         assert str(thinking.tokenizer.decode(aligned.tokens)).endswith("</think>\n\n7<|im_end|>")
@@ -153,7 +149,7 @@ class TestAlignment:
 
     def test_an_answer_that_was_cut_off_has_no_end_for_the_teacher_either(self) -> None:
         cut = replace(EXAMPLES[0], tokens=EXAMPLES[0].tokens[:-2])
-        aligned = cross_tokenizer_teacher().align(cut)
+        aligned = other_teacher().align(cut)
         prompt = len(ChatTokenizer(other_tokenizer()).encode_prompts([str(cut.prompt)])[0])
         assert other_tokenizer().eos_token_id not in aligned.tokens[prompt:]
         assert len(aligned.positions) == cut.targets
@@ -162,7 +158,7 @@ class TestAlignment:
     def test_behind_a_character_that_the_teacher_cannot_spell_nothing_is_met(self) -> None:
         without_3 = without(other_tokenizer(), lambda text: "3" in text)
         teacher = CrossTokenizerTeacher(
-            "teacher", cross_tokenizer_teacher().model, ChatTokenizer(without_3), ChatTokenizer(tokenizer())
+            "teacher", other_teacher().model, ChatTokenizer(without_3), ChatTokenizer(tokenizer())
         )
         read = example("Ana?", "Tom has 3 eggs")
         positions = teacher.align(read).positions
@@ -173,7 +169,7 @@ class TestAlignment:
 
     def test_what_is_longer_than_the_teacher_s_context_is_not_met(self) -> None:
         long = example("Ana?", " ".join(["3 + 4 = 7"] * 30))
-        aligned = cross_tokenizer_teacher().align(long)
+        aligned = other_teacher().align(long)
         assert len(aligned.tokens) == 128
         assert max(aligned.positions) < 128
         assert aligned.positions[-1] == -1
@@ -223,7 +219,7 @@ class Prepared:
 
 
 def uld_trainer(micro_tokens: int) -> Trainer:
-    teacher = cross_tokenizer_teacher()
+    teacher = other_teacher()
     return Trainer(
         tiny_model(rows=len(tokenizer()), scale=2.0),
         {"s": CrossTokenizerSource(Prepared(), {"teacher": teacher})},
@@ -241,7 +237,7 @@ def uld_trainer(micro_tokens: int) -> Trainer:
 @torch.no_grad()
 def plain_uld(trainer: Trainer, examples: Sequence[Example]) -> float:
     """The mean over the tokens that are met, example by example on full logits."""
-    teacher, total, met = cross_tokenizer_teacher(), 0.0, 0
+    teacher, total, met = other_teacher(), 0.0, 0
     for each in examples:
         aligned = teacher.align(each)
         ours = trainer.model(input_ids=torch.tensor([each.tokens])).logits[0].double()
@@ -261,12 +257,10 @@ def test_the_loss_is_the_mean_over_the_tokens_that_are_met(micro_tokens: int) ->
     expected = plain_uld(trainer, EXAMPLES)
     metrics = trainer.step()
     assert metrics["loss"] == pytest.approx(expected, rel=1e-5)
-    aligned_examples = [cross_tokenizer_teacher().align(each) for each in EXAMPLES]
-    assert trainer.progress.teacher_tokens == sum(len(aligned.tokens) for aligned in aligned_examples)
+    every = [other_teacher().align(each) for each in EXAMPLES]
+    assert trainer.progress.teacher_tokens == sum(len(aligned.tokens) for aligned in every)
     student = trainer.cost.train([len(e.tokens) for e in EXAMPLES], sum(e.targets for e in EXAMPLES))
-    teacher = cross_tokenizer_teacher().cost.forward(
-        [len(r.tokens) for r in aligned_examples], sum(e.targets for e in EXAMPLES)
-    )
+    teacher = other_teacher().cost.forward([len(r.tokens) for r in every], sum(e.targets for e in EXAMPLES))
     assert metrics["flops"] == pytest.approx(student + teacher)
 
 
@@ -298,7 +292,7 @@ stages:
     def write(folder: Path, recipe: str) -> Path:
         (folder / "stranger").mkdir(parents=True)
         save_model(
-            cross_tokenizer_teacher().model,
+            other_teacher().model,
             ChatTokenizer(other_tokenizer()),
             folder / "stranger",
         )

@@ -3,7 +3,7 @@
 Names: N tokens, H hidden width, V vocabulary rows, n tokens of one chunk.
 
 A `TokenStatistic` is a number for each token that depends on its next-token distribution. The head projects a chunk of
-tokens, lets each statistic reduce `[n, V]` to `[n]`, and drops the chunk. A loss on the `[N]` vectors is plain autograd:
+tokens, lets each statistic reduce `[n, V]` to `[n]`, and drops the chunk. A loss on these vectors is plain autograd:
 
 - `chunked_loss`, for losses that are a sum over tokens: a chunk's loss and its gradient are taken while its logits
   are there, so the head is projected once.
