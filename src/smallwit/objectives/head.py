@@ -1,4 +1,4 @@
-"""The chunked language-model head: hidden states to per-token statistics, and no `[tokens, vocabulary]` tensor kept.
+"""The chunked language-model head: from hidden states to per-token statistics, without a `[tokens, vocabulary]` tensor.
 
 Names: N tokens, H hidden width, V vocabulary rows, n tokens of one chunk.
 
@@ -30,7 +30,7 @@ GPU_CHUNK_ELEMENTS = 1 << 27
 """The same on a GPU, 512 MiB in float32 and as much for each statistic: with smaller chunks it waits for launches."""
 
 BLOCK_ELEMENTS = 1 << 20
-"""Elements that the statistics work on at a time on a CPU: its caches hold them, and memory for them is used again."""
+"""Elements that the statistics process at a time on a CPU: they fit into its caches, and their memory is reused."""
 
 
 Pullback = Callable[[Tensor], Tensor]
@@ -98,7 +98,7 @@ def token_statistics(
     memory: HeadMemory | None = None,
     chunk_elements: int | None = None,
 ) -> tuple[Tensor, ...]:
-    """One `[N]` vector in float32 for each statistic, from hidden states `[N, H]` and the head `[V, H]`.
+    """Return a vector `[N]` in float32 for each statistic, from hidden states `[N, H]` and the head `[V, H]`.
 
     Differentiable in `hidden` and `weight`. `softcap` bounds logits at cap * tanh(logits / cap). At most
     `chunk_elements` logits exist for one statistic at a time, in `memory`; if absent, `CPU_CHUNK_ELEMENTS` or
@@ -121,7 +121,7 @@ def chunked_loss(
     memory: HeadMemory | None = None,
     chunk_elements: int | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The sum over blocks of tokens of `loss(values, tokens)`, and the statistics' values `[N]` without gradient.
+    """Return the sum over blocks of tokens of `loss(values, tokens)`, and the values `[N]` without gradient.
 
     `values` are those of the block, `[n]` each, `tokens` its slice of 0..N; the loss of a token must depend on that
     token's values alone. Only the first `vocabulary` rows of the head are projected. `prepare(tokens)` is called before
@@ -171,7 +171,7 @@ def _slices(start: int, stop: int, size: int) -> Iterator[slice]:
 
 
 class _Chunk:
-    """The logits of some tokens, which turn block by block into their gradient."""
+    """The logits of some tokens. Block by block their gradient overwrites them."""
 
     def __init__(self, hidden: Tensor, weight: Tensor, tokens: slice, layout: _Layout, memory: HeadMemory) -> None:
         count = tokens.stop - tokens.start
@@ -186,7 +186,7 @@ class _Chunk:
 
 
 class _Block:
-    """The log-probabilities of some tokens, at each temperature that a statistic asks for."""
+    """The log-probabilities of some tokens, at the temperature of each statistic."""
 
     def __init__(
         self, logits: Tensor, statistics: Sequence[TokenStatistic], tokens: slice, softcap: float | None
@@ -199,7 +199,7 @@ class _Block:
         }
 
     def evaluate(self) -> tuple[list[Tensor], list[Pullback]]:
-        """Each statistic's `[n]`, and how a gradient by it becomes one by the logits. Overwrites the logits."""
+        """Return the values `[n]` of each statistic, and their pullbacks. Overwrites the logits."""
         found = []
         for place, statistic in enumerate(self.statistics):
             log_probs = self.log_probs[statistic.temperature]
@@ -207,8 +207,8 @@ class _Block:
             found.append(statistic.evaluate(log_probs, self.tokens, out))
         return [value for value, _ in found], [pullback for _, pullback in found]
 
-    def become_gradient(self, pullbacks: Sequence[Pullback], upstream: Sequence[Tensor | None]) -> None:
-        """Put d(sum of upstream * value) / d(logits before the cap) in the place of the logits."""
+    def write_gradient(self, pullbacks: Sequence[Pullback], upstream: Sequence[Tensor | None]) -> None:
+        """Overwrite the logits with d(sum of upstream * value) / d(logits before the cap)."""
         # d(cap tanh(z / cap)) / dz, before the logits are overwritten.
         slope = None if self.softcap is None else (self.logits / self.softcap).square_().neg_().add_(1.0)
         total: Tensor | None = None
@@ -255,11 +255,11 @@ class _OnePass(torch.autograd.Function):
                 total += part.detach()
                 for kept, leaf in zip(values, leaves, strict=True):
                     kept.append(leaf.detach())
-                block.become_gradient(pullbacks, upstream)
+                block.write_gradient(pullbacks, upstream)
             torch.mm(chunk.logits, used, out=hidden_gradient[tokens])
             if weight_gradient is not None:
                 _add_product(weight_gradient[:vocabulary], chunk.logits.T, hidden[tokens])
-        # Not saved for backward: what that holds on to, autograd would have to copy.
+        # Not saved for backward: autograd would have to copy what is saved.
         ctx.gradients = hidden_gradient, weight_gradient  # type: ignore[attr-defined]
         joined = [torch.cat(kept) if kept else total.new_zeros(0) for kept in values]
         ctx.mark_non_differentiable(*joined)
@@ -316,7 +316,7 @@ class _Recomputed(torch.autograd.Function):
             chunk = _Chunk(hidden, weight, tokens, layout, memory)
             for block in chunk.blocks(ctx.statistics):  # type: ignore[attr-defined]
                 _, pullbacks = block.evaluate()
-                block.become_gradient(pullbacks, [None if one is None else one[block.tokens] for one in upstream])
+                block.write_gradient(pullbacks, [None if one is None else one[block.tokens] for one in upstream])
             torch.mm(chunk.logits, weight, out=hidden_gradient[tokens])
             if weight_gradient is not None:
                 _add_product(weight_gradient, chunk.logits.T, hidden[tokens])

@@ -1,8 +1,8 @@
-"""A teacher with another tokenizer reads the student's text in its own tokens; they meet where both are between tokens.
+"""Teachers with another tokenizer: distributions are compared at token boundaries that both tokenizations share.
 
-Prompts go through each model's own chat template. Of the completion's text, both tokenisations have read the same part
-at some of their tokens: the next-token distributions of these are compared, the others are left out. The first token of
-a completion is always among them, and so is its end, unless the teacher's tokenizer cannot spell the text.
+Prompts go through each model's own chat template. A token of the student is aligned if the teacher has a token before
+which it has read exactly the same part of the completion's text. Other tokens are left out. The first token of a
+completion is always aligned, and so is its end, unless the teacher's tokenizer cannot spell the text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,12 +23,12 @@ from smallwit.training.distributed import SINGLE_PROCESS, World
 from smallwit.training.sources import Stateful, TokenSource
 from smallwit.training.step_batch import StepBatch
 
-_NOTHING = "\0"
-"""A text with which no answer begins."""
+_NO_PREFIX = "\0"
+"""A text that no answer begins with."""
 
 
 class CrossTokenizerTeacher:
-    """A frozen model and its chat tokenizer. The end of an answer is each model's own: they meet there too."""
+    """A frozen teacher model with its own chat tokenizer. The ends of answers are aligned too."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class CrossTokenizerTeacher:
         self.cost = Cost.of(model)
 
     def align(self, example: Example) -> AlignedTokens:
-        """Its own tokens of the example's text, and where in them each trained token of the student is met."""
+        """Return the example in the teacher's tokens, and the position of each trained token of the student in them."""
         assert example.prompt is not None  # of the sources that a recipe allows uld on, each gives it
         ids = example.tokens[example.prompt_length :]
         asked = example.tokens[: example.prompt_length]
@@ -52,10 +52,10 @@ class CrossTokenizerTeacher:
         completion = self.chat.encode_completions([text])[0]
         tokens = (prompt + (completion if ended else completion[:-1]))[: self.model.config.max_position_embeddings]
         (whole,) = self.chat.decode_replies([prompt], [completion])
-        # What the teacher's template writes in front of an answer (an empty thought) is none of the student's text.
+        # What the teacher's template writes before an answer (an empty thought) is not in the student's text.
         opening = whole.removesuffix(text) if whole.endswith(text) else ""
         read = _texts_before(self.chat, prompt, completion)
-        met = _first_at([each[len(opening) :] if each.startswith(opening) else _NOTHING for each in read], text)
+        met = _first_at([each[len(opening) :] if each.startswith(opening) else _NO_PREFIX for each in read], text)
         ours = _first_at(before, text)
         positions = [-1] * len(ids)
         for length, place in ours.items():
@@ -65,14 +65,13 @@ class CrossTokenizerTeacher:
         return AlignedTokens(tokens, positions)
 
     def distribution(self, examples: Sequence[Example], device: torch.device) -> tuple[TeacherDistribution, float, int]:
-        """Its distributions for the trained tokens of these examples, one example after the other, with the FLOPs and
-        the tokens that reading took."""
+        """Return the distributions for the trained tokens, example by example; the teacher's FLOPs; its tokens."""
         aligned = [example.aligned[self.name] for example in examples]
         lengths = [len(each.tokens) for each in aligned]
         width = max(lengths)
         tokens = torch.tensor([r.tokens + [self.chat.pad] * (width - len(r.tokens)) for r in aligned], device=device)
         hidden = backbone(self.model)(input_ids=tokens, use_cache=False).last_hidden_state.flatten(0, 1)
-        # Where the two do not meet any row will do: the objective gives it no weight.
+        # A token that is not aligned takes any row: the loss gives it weight 0.
         rows = [row * width + max(position, 0) for row, r in enumerate(aligned) for position in r.positions]
         head = output_head(self.model)
         states, weight = head.scaled(hidden[torch.tensor(rows, device=device)]), head.weight.to(hidden.dtype)
@@ -81,13 +80,13 @@ class CrossTokenizerTeacher:
 
 
 def _texts_before(chat: ChatTokenizer, prompt: Sequence[int], ids: Sequence[int]) -> list[str]:
-    """The text of a reply to the prompt that has been read before each of its tokens."""
+    """Return, for each token of a reply, the text of the reply before it."""
     prefixes = [list(ids[:count]) for count in range(len(ids))]
     return chat.decode_replies([prompt] * len(prefixes), prefixes)
 
 
 def _first_at(texts: Sequence[str], whole: str) -> dict[int, int]:
-    """By the length of the text read, the first place where it begins the whole: never within a character."""
+    """Return the first position of each prefix of `whole` in `texts`, by the prefix' length."""
     places: dict[int, int] = {}
     for place, text in enumerate(texts):
         if whole.startswith(text):
@@ -97,7 +96,7 @@ def _first_at(texts: Sequence[str], whole: str) -> dict[int, int]:
 
 @dataclass(frozen=True)
 class CrossTokenizerSource:
-    """A source whose examples the `teachers` have read, by name; the processes of `world` share the reading."""
+    """A source whose examples are aligned for `teachers` (by name). The processes of `world` share the work."""
 
     source: TokenSource
     teachers: Mapping[str, CrossTokenizerTeacher]
@@ -114,10 +113,10 @@ class CrossTokenizerSource:
         ]
 
     def state(self) -> dict[str, Any]:
-        """What the source itself must remember."""
+        """Return the state of the wrapped source."""
         return self.source.state() if isinstance(self.source, Stateful) else {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go back to what `state` gave."""
+        """Restore the state of the wrapped source."""
         if isinstance(self.source, Stateful):
             self.source.restore(state)

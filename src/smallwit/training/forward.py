@@ -1,4 +1,4 @@
-"""The body of a model over a batch: tokens to the hidden states that predict the trained ones."""
+"""Forward pass of a model's body: from tokens to the hidden states that predict the trained tokens."""
 
 from typing import Any
 

@@ -71,7 +71,7 @@ class PerExampleTeacher(Protocol):
     """A teacher that is queried by example: a store, an endpoint, or a model with another tokenizer."""
 
     def distribution(self, examples: Sequence[Example], device: torch.device) -> tuple[TeacherDistribution, float, int]:
-        """Return the distributions for the trained tokens, example by example, with the FLOPs and tokens of the teacher."""
+        """Return the distributions for the trained tokens, example by example; the teacher's FLOPs; its tokens."""
         ...
 
 

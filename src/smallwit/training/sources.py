@@ -1,4 +1,4 @@
-"""Sources of tokens: each makes the examples of a step as a pure function of (seed, step) and the weights."""
+"""Sources of examples: the batch of a step is a pure function of seed, step and weights."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,8 +28,8 @@ from smallwit.training.prompt_cooldown import PromptCooldown
 from smallwit.training.rollout_postprocessors import RolloutPostprocessor
 from smallwit.training.step_batch import StepBatch
 
-REMEMBERED_TOKENS = 1_000_000
-"""Tokens of encoded demonstrations that a source keeps (some 40 MB): small datasets are encoded in one epoch only."""
+KEPT_TOKENS = 1_000_000
+"""Tokens of encoded demonstrations that a source keeps (about 40 MB): small datasets are encoded only once."""
 
 
 class TokenSource(Protocol):
@@ -50,8 +50,8 @@ class Stateful(Protocol):
 class DemonstrationSource:
     """Worked solutions, in a seeded order, with the loss on the last or on all assistant turns of conversations.
 
-    What is longer than `max_length` tokens is cut, and left out where nothing to learn remains: both are counted in the
-    metrics `cut` and `left_out`.
+    Examples of more than `max_length` tokens are cut, and left out if no trained token remains. The metrics `cut` and
+    `left_out` count them.
     """
 
     def __init__(
@@ -64,11 +64,11 @@ class DemonstrationSource:
     ) -> None:
         self.stream, self.chat, self.size, self.max_length = stream, chat, batch, max_length
         self.loss_on: LossOn = loss_on
-        self._remembered: dict[tuple[int, int], Example] = {}
-        self._room = REMEMBERED_TOKENS
+        self._encodings: dict[tuple[int, int], Example] = {}
+        self._room = KEPT_TOKENS
 
     def batch(self, step: int) -> StepBatch:
-        """Raises `UserError` for a problem without a worked solution."""
+        """Return the examples of a step. Raises `UserError` for a problem without a worked solution."""
         places = [self.stream.place(step * self.size + i) for i in range(self.size)]
         counts: Counter[str] = Counter()
         examples = fitting(self._encoded(places), self.max_length, counts)
@@ -76,19 +76,19 @@ class DemonstrationSource:
         return StepBatch(examples, {"length": length} | {name: float(count) for name, count in counts.items()})
 
     def _encoded(self, places: Sequence[tuple[int, int]]) -> list[Example]:
-        new = [place for place in dict.fromkeys(places) if place not in self._remembered]
+        new = [place for place in dict.fromkeys(places) if place not in self._encodings]
         made = encode_demonstrations([self.stream.at(place) for place in new], self.chat, self.loss_on)
         fresh = dict(zip(new, made, strict=True))
-        found = [fresh.get(place) or self._remembered[place] for place in places]
+        found = [fresh.get(place) or self._encodings[place] for place in places]
         for place, example in fresh.items():
             if len(example.tokens) <= self._room:
                 self._room -= len(example.tokens)
-                self._remembered[place] = example
+                self._encodings[place] = example
         return found
 
 
 class TextSource:
-    """Plain documents for pretraining, behind BOS if the tokenizer puts it, each closed by the end of text."""
+    """Plain documents for pretraining: each with BOS if the tokenizer adds it, and with the end-of-text token."""
 
     def __init__(self, documents: Sequence[str], chat: ChatTokenizer, batch: int, max_length: int, seed: int) -> None:
         self.documents, self.chat, self.size, self.max_length = documents, chat, batch, max_length
@@ -102,7 +102,7 @@ class TextSource:
 
 
 class RolloutSource:
-    """The student's own completions; graded, and given advantages by `estimator`, when an objective needs rewards.
+    """Completions by the student. With an `estimator` they are graded, and rewards become advantages.
 
     `postprocessors` add columns before the batch is split; `base` is the folder of the user's own reward files. A batch
     serves `spec.updates` steps, a part each. Checkpoints have the parts that are left, and the state of the prompt
@@ -135,24 +135,24 @@ class RolloutSource:
         self.cooldown = PromptCooldown(spec.cooldown) if spec.cooldown else None
 
     def batch(self, step: int) -> StepBatch:
-        """Raises `RuntimeError` for a step that goes on with rollouts which were neither made nor restored."""
+        """Return the examples of a step. Raises `RuntimeError` if its rollouts were neither made nor restored."""
         number, part = divmod(step, self.spec.updates)
         if part == 0:
             fresh = self._rollouts(number)
             self.shared, self.shared_number = fresh.examples, number
             return replace(fresh, examples=self.shared[:: self.spec.updates])
         if self.shared_number != number:
-            raise RuntimeError(f"step {step} goes on with rollouts of step {step - part}, which are not at hand")
+            raise RuntimeError(f"step {step} continues the rollouts of step {step - part}, which were not restored")
         return StepBatch(self.shared[part :: self.spec.updates])
 
     def state(self) -> dict[str, Any]:
-        """What goes into a checkpoint: the rollouts that later steps may still learn from."""
+        """Return what a checkpoint needs: rollouts that later steps will use, and the prompt cooldown."""
         shared = self.shared if self.spec.updates > 1 else []
         cooldown = self.cooldown.state() if self.cooldown is not None else None
         return {"number": self.shared_number, "shared": [asdict(example) for example in shared], "cooldown": cooldown}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint's `state`."""
+        """Continue from the `state` of a checkpoint."""
         self.shared_number = state["number"]
         self.shared = [Example(**example) for example in state["shared"]]
         if self.cooldown is not None:
@@ -161,12 +161,12 @@ class RolloutSource:
     def _rollouts(self, step: int) -> StepBatch:
         spec = self.spec
         drawn = self._draw(step, 0, 0, spec.prompts)
-        # Each step has a window of the stream to itself, so that its prompts do not depend on other steps' luck.
+        # Each step has its own window of the stream, so that its prompts do not depend on the rewards of other steps.
         for attempt in range(1, spec.resample + 1):
             missing = spec.prompts - int(has_signal(drawn.rewards).sum())
             if missing == 0:
                 break
-            drawn = drawn.and_also(self._draw(step, attempt, len(drawn.pairs), missing))
+            drawn = drawn.merged(self._draw(step, attempt, len(drawn.pairs), missing))
         metrics = drawn.metrics()
         if self.cooldown is not None:
             self.cooldown.note(drawn.pairs, drawn.rewards, step)
@@ -192,7 +192,7 @@ class RolloutSource:
         return batch
 
     def _draw(self, step: int, attempt: int, first: int, count: int) -> "_Drawn":
-        """Groups of completions of `count` problems, from place `first` of the step's window of the stream on."""
+        """Return groups of completions of `count` problems, from position `first` of the step's window."""
         spec = self.spec
         if self.cooldown is not None:
             pairs = self.cooldown.take(self.stream, step, count)
@@ -217,7 +217,7 @@ class RolloutSource:
     def _groups(
         self, step: int, pairs: Sequence[tuple[Task, Problem]], prompts: Sequence[list[int]], samples: Sequence[int]
     ) -> list["_Group"]:
-        """A group of completions of each problem, graded where an objective needs it."""
+        """Return a group of completions of each problem, graded if an objective needs rewards."""
         if not pairs:
             return []
         size = len(samples)
@@ -239,7 +239,7 @@ class RolloutSource:
         ]
 
     def _flops(self, prompts: Sequence[list[int]], completions: Sequence[Completion]) -> float:
-        """Each prompt is read once; each completion then costs what its tokens add."""
+        """Return the FLOPs of generation: a prompt counts once, a completion what its tokens add."""
         total = 0.0
         for row, prompt in enumerate(prompts):
             alone = self.cost.forward([len(prompt)], 1)
@@ -252,7 +252,7 @@ class RolloutSource:
 
 @dataclass(frozen=True)
 class _Group:
-    """The completions `[G]` of one problem, their rewards, NaN where not known, and the parts of these."""
+    """The completions `[G]` of one problem, their rewards (NaN where not known), and the parts of the rewards."""
 
     completions: list[Completion]
     rewards: list[float]
@@ -269,8 +269,8 @@ class _Drawn:
     rewards: Tensor
     parts: dict[str, Tensor]
 
-    def and_also(self, more: "_Drawn") -> "_Drawn":
-        """These groups and more."""
+    def merged(self, more: "_Drawn") -> "_Drawn":
+        """Return these groups followed by `more`."""
         return _Drawn(
             self.pairs + more.pairs,
             self.prompts + more.prompts,
@@ -280,7 +280,7 @@ class _Drawn:
         )
 
     def with_signal(self) -> "_Drawn":
-        """The groups that have two known rewards that differ."""
+        """Return the groups with two known rewards that differ."""
         keep = has_signal(self.rewards)
         rows = keep.nonzero().flatten().tolist()
         group = self.rewards.shape[1]
@@ -293,8 +293,7 @@ class _Drawn:
         )
 
     def metrics(self) -> dict[str, float]:
-        """Length and truncation; and where there are rewards, their mean, by task and by part too, the share of groups
-        without a signal, and that of unknown rewards."""
+        """Return the metrics of a step. With rewards: their means, and the shares without a signal and unknown."""
         metrics = {
             "length": float(np.mean([len(c.tokens) for c in self.completions])),
             "truncated": float(np.mean([c.truncated for c in self.completions])),

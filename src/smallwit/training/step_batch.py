@@ -1,4 +1,4 @@
-"""What a source gives for one optimizer step."""
+"""The batch of one optimizer step."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ from smallwit.objectives.batch import Example
 
 @dataclass
 class StepBatch:
-    """Examples, numbers for the log, and the FLOPs of making them."""
+    """Examples, metrics for the log, and the FLOPs of making the examples."""
 
     examples: list[Example]
     metrics: dict[str, float] = field(default_factory=dict)
