@@ -30,7 +30,7 @@ RECIPE = (
     )
     + STAGE.format(name="rl", start="kd", source=OWN, objective="kind: grpo, source: own", steps=STEPS)
 )
-ALONE = RECIPE.replace("    processes: 2\n", "")
+SINGLE_PROCESS = RECIPE.replace("    processes: 2\n", "")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def at_step(run_dir: Path, stage: str, step: int) -> Callable[[], bool]:
 
 @pytest.mark.slow
 def test_a_recipe_with_two_processes_comes_to_what_one_comes_to(whole: Ran, tmp_path: Path) -> None:
-    alone = micro.run(micro.write(tmp_path, ALONE), tmp_path / "run")
+    alone = micro.run(micro.write(tmp_path, SINGLE_PROCESS), tmp_path / "run")
     for stage in ("sft", "kd", "rl"):
         ours, theirs = whole.metrics(stage), alone.metrics(stage)
         assert [row["step"] for row in ours] == [row["step"] for row in theirs]

@@ -137,7 +137,7 @@ class TestKeysAndTypes:
             (
                 "{kind: grpo, source: own}",
                 "{kind: grpo, source: own, epsilon: 0.2}",
-                "unknown key 'epsilon' in stages[3].objectives[0]; valid keys: source, weight, kind, reference, "
+                "unknown key 'epsilon' in stages[3].objectives[0]; valid keys: kind, source, weight, reference, "
                 "importance_cap, clip",
             ),
         ],

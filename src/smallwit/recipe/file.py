@@ -37,7 +37,12 @@ _EXPECTED = {
 }
 
 
-RENAMED = {"answers": "rejection_sampling", "construct": "dataset", "teach": "teacher_logprobs"}
+RENAMED = {
+    "answers": "rejection_sampling",
+    "construct": "dataset",
+    "rest": "cooldown",
+    "teach": "teacher_logprobs",
+}
 """Kinds and keys of earlier versions, and what they are called now."""
 
 

@@ -7,9 +7,10 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from smallwit.inference.engine import EngineSettings
 from smallwit.inference.engines.local import LocalEngineSettings
-from smallwit.recipe.rewards import FunctionReward, Overlong, ResponseReward, Reward
 from smallwit.recipe.section import ByKind, Section
 from smallwit.recipe.stage import SMOKE_GROUP, SMOKE_PROBLEMS, SMOKE_STEPS, SMOKE_TOKENS
+from smallwit.training.reward_part import Reward, check_reward
+from smallwit.training.rewards.length import LengthReward
 
 _TURNS = "tasks whose problems are read in turn, all if absent; one that is named twice has two turns of each round"
 _TASKS = "tasks that are read; all of the recipe's if absent"
@@ -121,18 +122,17 @@ class Rollouts(SourceSettings):
     max_new_tokens: PositiveInt = Field(default=256, description="longest completion, in tokens")
     skip: int = Field(default=0, ge=0, description="problems at the start of each training split that are left out")
     reward: Reward = Field(
-        default=[ResponseReward(kind="strict")],
-        description="weighted sum of rewards; the name of a single one is short for a list of it",
+        default="strict",
+        validate_default=True,
+        description="what a completion earns: the name of a part, or a weighted sum of parts",
         examples=["strict"],
     )
     updates: PositiveInt = Field(default=1, description="optimizer steps that share a batch of rollouts, a part each")
     resample: int = Field(
         default=0, ge=0, description="rounds in which groups whose rewards are all equal are replaced by other prompts'"
     )
-    rest: int = Field(
-        default=0,
-        ge=0,
-        description="batches that a problem sits out after all of its completions earned alike",
+    cooldown: int = Field(
+        default=0, ge=0, description="batches that a problem sits out after all of its completions earned alike"
     )
     engine: Annotated[EngineSettings, ByKind()] = Field(
         default=LocalEngineSettings(), description="what samples the completions"
@@ -153,29 +153,20 @@ class Rollouts(SourceSettings):
     def reward_functions(self) -> Iterator[tuple[int, str]]:
         """Yield the user's functions that pay rollouts, each with its place in `reward`."""
         for index, part in enumerate(self.reward):
-            if isinstance(part, FunctionReward):
-                yield index, part.function
+            if part.user_function is not None:
+                yield index, part.user_function
 
     def smoke(self) -> Self:
         """Return the source with one short group, paid by length: random weights get nothing right."""
         small = {"prompts": 1, "group": SMOKE_GROUP, "max_new_tokens": SMOKE_TOKENS}
-        paid = {"reward": [ResponseReward(kind="length")], "updates": min(self.updates, SMOKE_STEPS)}
+        paid = {"reward": [LengthReward(kind="length")], "updates": min(self.updates, SMOKE_STEPS)}
         return self.model_copy(update=small | paid)
 
     @model_validator(mode="after")
     def _consistent(self) -> "Rollouts":
-        names = [part.function if isinstance(part, FunctionReward) else part.kind for part in self.reward]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"the reward has {name} more than once; give it once, with the sum of the weights")
         if self.updates > self.prompts * self.group:
             raise ValueError(f"{self.prompts * self.group} rollouts cannot be shared by {self.updates} updates")
-        for part in self.reward:
-            if isinstance(part, Overlong) and part.cache > self.max_new_tokens:
-                limit = f"max_new_tokens is {self.max_new_tokens}"
-                raise ValueError(
-                    f"the reward overlong has a cache of {part.cache} tokens, and {limit}; make it smaller"
-                )
+        check_reward(self.reward, self.max_new_tokens)
         return self
 
 

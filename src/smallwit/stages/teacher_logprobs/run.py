@@ -11,13 +11,13 @@ from typing import Any
 from smallwit.errors import UserError
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.conversation import LossOn
+from smallwit.objectives.batch import Example
 from smallwit.stages.common.demonstrations import check_conversations, worked_solutions
 from smallwit.stages.common.inputs import tasks_of
 from smallwit.stages.job import Info, Job, Reporter, Stopped
 from smallwit.stages.teacher_logprobs import TeacherLogprobsStage
 from smallwit.stages.teacher_logprobs.scorers import EndpointTeacherScorer, LocalTeacherScorer, TeacherScorer
 from smallwit.storage.artifacts import BrokenArtifact, content_key, publish, read_manifest, remove_leftovers
-from smallwit.training.batch import Example
 from smallwit.training.demonstrations import demonstration_examples
 from smallwit.training.problem_stream import TaskProblems
 from smallwit.training.teacher_store import MOST_TOKENS, StoreBinding, example_key, write_binding, write_shard

@@ -15,13 +15,13 @@ from smallwit.models.fit import vocabulary_of
 from smallwit.models.flops import Cost
 from smallwit.models.head import output_head
 from smallwit.network.hosts import REQUESTS_FILE, HostLog
+from smallwit.objectives.batch import Example, TokenBatch, micro_batches
 from smallwit.objectives.head import CHUNK_ELEMENTS
 from smallwit.objectives.teacher import TeacherHead, TopK
 from smallwit.stages.common.inputs import autocast_of, calls_file, chat_of, endpoint_of, model_of
 from smallwit.stages.job import Job
 from smallwit.stages.teacher_logprobs import TeacherLogprobsStage
 from smallwit.storage.journal import Journal
-from smallwit.training.batch import Example, TokenBatch, micro_batches
 from smallwit.training.endpoint_teacher import EndpointTeacher
 from smallwit.training.forward import forward_hidden
 from smallwit.training.teacher_store import NoNumbers, pack

@@ -6,12 +6,14 @@ import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from smallwit.device import devices_of, resolve_device
-from smallwit.recipe.objectives import ObjectiveSpec
+from smallwit.objectives.distillation import Distillation
+from smallwit.objectives.settings import Objective
+from smallwit.recipe.section import ByKind
 from smallwit.recipe.stage import SMOKE_PROBLEMS, SMOKE_STEPS, Place, Stage, TaskNeed
 from smallwit.stages.job import Info, Job, Reporter
 from smallwit.stages.train.checks import check_reward, check_sources, check_teacher
@@ -34,7 +36,7 @@ class TrainStage(Stage):
     kind: Literal["train"]
     from_: str = Field(alias="from", description="a model of the recipe, or an earlier stage that makes one")
     sources: dict[str, Source] = Field(description="where tokens come from, by name")
-    objectives: list[ObjectiveSpec] = Field(
+    objectives: list[Annotated[Objective, ByKind()]] = Field(
         min_length=1, description="losses on the sources' tokens; their sum is minimised"
     )
     steps: PositiveInt | None = Field(default=None, description="optimizer steps; give this, flops or equal_compute")
@@ -82,7 +84,7 @@ class TrainStage(Stage):
     @property
     def teachers(self) -> list[str]:
         """Names of the models and stages that the objectives compare with."""
-        return [o.teacher for o in self.objectives if getattr(o, "teacher", None) is not None]
+        return [name for objective in self.objectives for name in objective.teachers]
 
     @property
     def rows_from(self) -> list[str]:
@@ -90,7 +92,7 @@ class TrainStage(Stage):
         return [source.rows_from for source in self.sources.values() if source.rows_from is not None]
 
     def inputs(self, recipe: "Recipe") -> list[str]:
-        references = [r.model for o in self.objectives if (r := getattr(o, "reference", None)) is not None]
+        references = [name for objective in self.objectives for name in objective.references]
         return list(dict.fromkeys([self.from_, *self.teachers, *references, *self.rows_from]))
 
     def asked_models(self) -> list[str]:
@@ -178,11 +180,9 @@ class TrainStage(Stage):
             check.task_names(self.validation.tasks, *place, "validation", "tasks")
         for number, objective in enumerate(self.objectives):
             where = (*place, "objectives", number)
-            if getattr(objective, "teacher", None) is not None:
+            if isinstance(objective, Distillation):
                 check_teacher(check, self, objective, *where)
-            reference = getattr(objective, "reference", None)
-            if reference is not None:
-                check.model_before("reference", reference.model, *where, "reference", "model")
+            objective.check(check, *where)
 
     def check_machine(self, check: "Check", place: Place, ask_hub: bool) -> None:
         from importlib.util import find_spec

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from smallwit.errors import UserError
-from smallwit.recipe.objectives import ULD, Distillation, ObjectiveSpec, PolicyGradient
+from smallwit.objectives.distillation import Distillation
+from smallwit.objectives.settings import Objective, check_objectives, compares_groups
 from smallwit.stages.teacher_logprobs import TeacherLogprobsStage
 from smallwit.tasks.reward_function import reward_function
 from smallwit.training.settings import Demonstrations, Rollouts, Source, SourceSettings
@@ -15,21 +16,12 @@ if TYPE_CHECKING:
     from smallwit.stages.train import TrainStage
 
 
-def check_sources(sources: Mapping[str, Source], objectives: Sequence[ObjectiveSpec]) -> None:
+def check_sources(sources: Mapping[str, Source], objectives: Sequence[Objective]) -> None:
     """Check that each objective reads a source that suits it, and each source has one. Raises `ValueError`."""
-    for objective in objectives:
-        source = sources.get(objective.source)
-        if source is None:
-            known = ", ".join(sources)
-            raise ValueError(f"objective {objective.kind} reads source '{objective.source}'; sources are: {known}")
-        if isinstance(objective, PolicyGradient):
-            _reinforces(objective, source)
-        if objective.kind == "cross_entropy" and isinstance(source, Rollouts):
-            raise ValueError("cross_entropy on the student's own rollouts teaches nothing; use demonstrations")
-    _one_estimator(objectives)
+    check_objectives(objectives, sources)
     for name, source in sources.items():
-        for key in ("resample", "rest"):
-            if isinstance(source, Rollouts) and getattr(source, key) and not _compares(objectives, name):
+        for key in ("resample", "cooldown"):
+            if isinstance(source, Rollouts) and getattr(source, key) and not compares_groups(objectives, name):
                 raise ValueError(
                     f"source '{name}' has {key}, and no objective there compares the completions of a problem; "
                     "leave it out"
@@ -37,37 +29,6 @@ def check_sources(sources: Mapping[str, Source], objectives: Sequence[ObjectiveS
     unread = set(sources) - {objective.source for objective in objectives}
     if unread:
         raise ValueError(f"no objective reads source {', '.join(sorted(unread))}")
-
-
-def _reinforces(objective: PolicyGradient, source: Source) -> None:
-    """Refuse a policy gradient on anything but rollouts, and one that compares a group on a group of one."""
-    if not isinstance(source, Rollouts):
-        raise ValueError(f"{objective.kind} needs a source of rollouts; '{objective.source}' is {source.kind}")
-    if objective.algorithm.estimator != "gae" and source.group == 1:
-        raise ValueError(
-            f"{objective.kind} compares completions of one problem; give source '{objective.source}' a group > 1"
-        )
-
-
-def _compares(objectives: Sequence[ObjectiveSpec], source: str) -> bool:
-    """Whether an objective on the source has advantages within groups."""
-    policies = [o for o in objectives if isinstance(o, PolicyGradient) and o.source == source]
-    return any(o.algorithm.estimator != "gae" for o in policies)
-
-
-def _one_estimator(objectives: Sequence[ObjectiveSpec]) -> None:
-    """Refuse objectives that want different advantages of the same rollouts."""
-    first: dict[str, PolicyGradient] = {}
-    for objective in objectives:
-        if isinstance(objective, PolicyGradient):
-            other = first.setdefault(objective.source, objective)
-            if other.kind != objective.kind and other.algorithm.estimator != objective.algorithm.estimator:
-                raise ValueError(
-                    f"{other.kind} and {objective.kind} want different advantages of source '{objective.source}'; "
-                    "give each a source of its own"
-                )
-            if other.kind == objective.kind == "ppo" and other is not objective:
-                raise ValueError(f"source '{objective.source}' has two ppo objectives; one critic is enough")
 
 
 def check_reward(check: "Check", source: SourceSettings, *place: str | int) -> None:
@@ -84,11 +45,11 @@ def check_teacher(check: "Check", stage: "TrainStage", objective: Distillation, 
     store = check.stages.get(objective.teacher)
     source = stage.sources[objective.source]
     text = source.kind == "text"
-    if isinstance(objective, ULD) and (text or isinstance(store, TeacherLogprobsStage)):
+    if objective.cross_tokenizer and (text or isinstance(store, TeacherLogprobsStage)):
         what = "uld needs prompts and completions" if text else "uld needs the teacher itself, not its store"
         remedy = "read demonstrations or rollouts" if text else "name a model"
         raise check.refuse(f"{what}; {remedy}", *place, "source" if text else "teacher")
-    if isinstance(objective, ULD) and isinstance(source, Demonstrations) and source.loss_on == "all":
+    if objective.cross_tokenizer and isinstance(source, Demonstrations) and source.loss_on == "all":
         what = f"uld compares one completion an example, and source '{objective.source}' has loss_on: all"
         raise check.refuse(f"{what}; use loss_on: last", *place, "source")
     if isinstance(store, TeacherLogprobsStage):
@@ -139,7 +100,7 @@ def _remote_teacher(objective: Distillation, stage: "TrainStage", recipe: "Recip
     if not recipe.is_remote(objective.teacher):
         return None
     name, first = f"teacher '{objective.teacher}' is behind an endpoint", f"models.{objective.teacher}.tokenizer"
-    if isinstance(objective, ULD):
+    if objective.cross_tokenizer:
         what = f"{name}, and uld needs all its probabilities"
         return f"{what}; learn from its answers (a rejection_sampling stage)", "teacher"
     if recipe.models[objective.teacher].tokenizer is None:

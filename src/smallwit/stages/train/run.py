@@ -23,6 +23,7 @@ from smallwit.models.build import disable_dropout, is_stateful, save_model
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.fit import vocabulary_of
 from smallwit.models.flops import Cost
+from smallwit.objectives.loss import LossTerm
 from smallwit.seeds import stable_seed
 from smallwit.stages.common.demonstrations import check_conversations, posed_problems, worked_solutions
 from smallwit.stages.common.inputs import autocast_of, chat_of, generator_of, model_of, tasks_of
@@ -36,11 +37,10 @@ from smallwit.training import sources
 from smallwit.training.checkpoint import Checkpoints
 from smallwit.training.distributed import World
 from smallwit.training.forward import give_back_freed
-from smallwit.training.loop import Budget, Trainer
+from smallwit.training.loop import Trainer, TrainingBudget
 from smallwit.training.lora import add_adapters, merge_adapters
-from smallwit.training.objectives import Objective, bind
 from smallwit.training.problem_stream import ProblemStream, as_sequence
-from smallwit.training.rollout_postprocessors import ForwardPass, annotators_of
+from smallwit.training.rollout_postprocessors import ForwardPass, postprocessors_of
 from smallwit.training.settings import Demonstrations, Rollouts, Source, Text
 from smallwit.training.sources import DemonstrationSource, RolloutSource, TextSource
 
@@ -69,7 +69,7 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
             "state that would run from one into the next; leave pack out"
         )
     model.train()
-    objectives = [bind(spec, stage.sources[spec.source], model.config.hidden_size) for spec in stage.objectives]
+    objectives = [spec.build(stage.sources[spec.source], model.config.hidden_size) for spec in stage.objectives]
     vocabulary = vocabulary_of(chat, model, stage.from_)
     student = ForwardPass(model, chat.pad, vocabulary, stage.micro_tokens, autocast_of(job), world=world)
     teachers = teachers_of(job, objectives, chat, reporter)
@@ -88,7 +88,7 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
         objectives,
         teachers=teachers,
         optimizer=stage.optimizer,
-        budget=Budget(steps=stage.steps, flops=job.flops),
+        budget=TrainingBudget(steps=stage.steps, flops=job.flops),
         vocabulary=vocabulary,
         pad=chat.pad,
         micro_tokens=stage.micro_tokens,
@@ -163,7 +163,7 @@ def _info(trainer: Trainer, left_out: int) -> Info:
         raise UserError(f"the stage trained on no token; {why}")
     # Linux gives kilobytes, macOS bytes.
     unit = 1024 if sys.platform.startswith("linux") else 1
-    peaks = trainer.world.everyones(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    peaks = trainer.world.all_gather_object(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     on_gpu = trainer.model.device.type == "cuda"
     gpu = {"peak_gpu_memory_gb": torch.cuda.max_memory_allocated() / 1e9} if on_gpu else {}
     return gpu | {
@@ -186,10 +186,10 @@ def _source(
     spec: Source,
     chat: ChatTokenizer,
     student: ForwardPass,
-    objectives: Sequence[Objective],
+    objectives: Sequence[LossTerm],
     references: Mapping[str, ForwardPass],
     say: Callable[[str], None],
-) -> sources.Source:
+) -> sources.TokenSource:
     """The source `name` for the `objectives` that read it. What is wrong with its rows is said, or refused, here."""
     model = student.model
     tasks = tasks_of(job, spec.tasks)
@@ -229,7 +229,7 @@ def _source(
         Cost.of(model),
         seed=seed,
         estimator=estimators[0] if estimators else None,  # a recipe allows one estimator for a source
-        annotators=annotators_of(objectives, student, references),
+        postprocessors=postprocessors_of(objectives, student, references, spec.temperature),
         base=job.base,
         world=student.world,
     )
@@ -249,7 +249,7 @@ def _validator(
         scores = {}
         for task in tasks:
             measured = partial(measure, task, generator=generator, decoding=decoding, batch=batch, seed=job.recipe.seed)
-            rows = world.spread(measured, problems[task.name])
+            rows = world.sharded_map(measured, problems[task.name])
             require_verdicts(rows, f"validation on {task.name}")
             scores[f"validation/{task.name}"] = mean_score(rows)
         return scores | {"validation": sum(scores.values()) / len(scores)}

@@ -11,25 +11,26 @@ from smallwit.models.chat import ChatTokenizer
 from smallwit.models.fit import vocabulary_of
 from smallwit.models.flops import Cost
 from smallwit.network.hosts import REQUESTS_FILE, HostLog, added
+from smallwit.objectives.distillation import DistillationLoss
+from smallwit.objectives.loss import LossTerm
 from smallwit.stages.common.inputs import chat_of, endpoint_of, model_of
 from smallwit.stages.job import Job, Reporter
 from smallwit.storage.artifacts import content_key
-from smallwit.training.cross_tokenizer import ReadingTeacher, ReadSource
+from smallwit.training.cross_tokenizer import CrossTokenizerSource, CrossTokenizerTeacher
 from smallwit.training.distributed import World
 from smallwit.training.endpoint_teacher import EndpointTeacher
-from smallwit.training.loop import KnownTeacher, Teacher
-from smallwit.training.objectives import DivergenceObjective, Objective, PolicyObjective, UniversalObjective
+from smallwit.training.loop import PerExampleTeacher, Teacher
 from smallwit.training.rollout_postprocessors import ForwardPass
-from smallwit.training.sources import Source
+from smallwit.training.sources import TokenSource
 from smallwit.training.teacher_store import StoredTeacher
 
 
 def teachers_of(
-    job: Job, objectives: Sequence[Objective], student: ChatTokenizer, reporter: Reporter
-) -> dict[str, Teacher | KnownTeacher]:
+    job: Job, objectives: Sequence[LossTerm], student: ChatTokenizer, reporter: Reporter
+) -> dict[str, Teacher | PerExampleTeacher]:
     """Each teacher by its name. Raises `UserError` for one whose tokenizer or end does not suit its objectives."""
     stores = {stage.name for stage in job.recipe.stages if stage.makes == "logprobs"}
-    teachers: dict[str, Teacher | KnownTeacher] = {}
+    teachers: dict[str, Teacher | PerExampleTeacher] = {}
     clients: dict[str, Client] = {}
     hosts = HostLog(job.work / REQUESTS_FILE, lambda: added(client.counts() for client in clients.values()))
     for objective in (objective for objective in objectives if objective.teacher is not None):
@@ -38,22 +39,22 @@ def teachers_of(
             teachers[name] = _stored(job, name, student)
         elif job.recipe.is_remote(name):
             _check_tokenizer(job, name, student, universal=False)
-            assert isinstance(objective, DivergenceObjective)  # nothing else has a teacher
+            assert isinstance(objective, DistillationLoss)  # nothing else has a teacher
             assert objective.top_k is not None  # a recipe asks for it, the same for all objectives with this teacher
             scorer = EndpointScorer(endpoint_of(job, name), student.tokenizer, objective.top_k)
             clients[name] = scorer.client
             teachers[name] = EndpointTeacher(scorer, note=hosts.write)
         else:
-            _check_tokenizer(job, name, student, isinstance(objective, UniversalObjective))
+            _check_tokenizer(job, name, student, objective.cross_tokenizer)
             teachers[name] = teachers.get(name) or _live(job, name, student, reporter)
     return teachers
 
 
 def references_of(
     job: Job,
-    objectives: Sequence[Objective],
+    objectives: Sequence[LossTerm],
     at_hand: Mapping[str, ForwardPass],
-    teachers: Mapping[str, Teacher | KnownTeacher],
+    teachers: Mapping[str, Teacher | PerExampleTeacher],
     student: ForwardPass,
     chat: ChatTokenizer,
 ) -> dict[str, ForwardPass]:
@@ -61,9 +62,9 @@ def references_of(
 
     Raises `UserError` for one with another tokenizer, or that ends its answers otherwise.
     """
-    penalties = [o.reference for o in objectives if isinstance(o, PolicyObjective) and o.reference is not None]
+    names = {model for objective in objectives for model in objective.log_prob_columns.values() if model is not None}
     passes = dict(at_hand)
-    for name in {penalty.model for penalty in penalties} - set(at_hand):
+    for name in names - set(at_hand):
         teacher = teachers.get(name)
         if not isinstance(teacher, Teacher):
             other = chat_of(job, name)
@@ -81,15 +82,15 @@ def references_of(
 
 def read_by_teachers(
     name: str,
-    source: Source,
-    objectives: Sequence[Objective],
-    teachers: Mapping[str, Teacher | KnownTeacher],
+    source: TokenSource,
+    objectives: Sequence[LossTerm],
+    teachers: Mapping[str, Teacher | PerExampleTeacher],
     world: World,
-) -> Source:
+) -> TokenSource:
     """The source of this name with its examples read by the teachers that have a tokenizer of their own."""
     named = {o.teacher: teachers[o.teacher] for o in objectives if o.source == name and o.teacher is not None}
-    readers = {name: teacher for name, teacher in named.items() if isinstance(teacher, ReadingTeacher)}
-    return ReadSource(source, readers, world) if readers else source
+    readers = {name: teacher for name, teacher in named.items() if isinstance(teacher, CrossTokenizerTeacher)}
+    return CrossTokenizerSource(source, readers, world) if readers else source
 
 
 def _stored(job: Job, name: str, student: ChatTokenizer) -> StoredTeacher:
@@ -99,11 +100,11 @@ def _stored(job: Job, name: str, student: ChatTokenizer) -> StoredTeacher:
     return store
 
 
-def _live(job: Job, name: str, student: ChatTokenizer, reporter: Reporter) -> Teacher | ReadingTeacher:
+def _live(job: Job, name: str, student: ChatTokenizer, reporter: Reporter) -> Teacher | CrossTokenizerTeacher:
     chat, model = chat_of(job, name), model_of(job, name).eval().requires_grad_(False)
     vocabulary = vocabulary_of(chat, model, name)
     if chat.tokenizer.get_vocab() != student.tokenizer.get_vocab():
-        return ReadingTeacher(name, model, chat, student)
+        return CrossTokenizerTeacher(name, model, chat, student)
     rows = {"teacher": model.get_output_embeddings().weight.shape[0], "tokenizer": vocabulary}
     if rows["teacher"] != rows["tokenizer"]:
         reporter.say(

@@ -7,13 +7,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from pydantic import TypeAdapter
 from transformers import PreTrainedModel
 
 from smallwit.objectives.advantages import generalised_advantages
-from smallwit.recipe.objectives import ObjectiveSpec
-from smallwit.training.batch import Example
-from smallwit.training.objectives import PPOObjective, bind
+from smallwit.objectives.batch import Example
+from smallwit.objectives.critic import PPOLoss
+from smallwit.objectives.kinds.ppo import PPO
 from smallwit.training.rollout_postprocessors import CriticAdvantages, ForwardPass, LabelLogProbs
 from test_policy_gradient import SOURCE, bound, log_probs_of
 from test_training import VOCABULARY, Prepared, make_trainer, rollouts
@@ -32,17 +31,17 @@ def test_a_reference_s_column_holds_its_log_probs() -> None:
 def test_annotating_costs_a_forward_pass() -> None:
     case = bound("grpo")
     forward = ForwardPass(case.model, 0, VOCABULARY, 40)
-    said = LabelLogProbs(forward, "x", 1.0).annotate(case.examples, torch.zeros(8))
+    said = LabelLogProbs(forward, "x", 1.0).process(case.examples, torch.zeros(8))
     lengths, targets = ([len(e.tokens) for e in case.examples], sum(e.targets for e in case.examples))
     assert said.flops == pytest.approx(make_trainer(case.model, {}, []).cost.forward(lengths, targets))
 
 
-def critic_columns(rewards: Sequence[float]) -> tuple[PPOObjective, list[Example], PreTrainedModel]:
+def critic_columns(rewards: Sequence[float]) -> tuple[PPOLoss, list[Example], PreTrainedModel]:
     case = bound("ppo")
-    assert isinstance(case.objective, PPOObjective)
+    assert isinstance(case.objective, PPOLoss)
     annotator = CriticAdvantages(ForwardPass(case.model, 0, VOCABULARY, 40), case.objective)
     plain = [replace(example, columns={}) for example in rollouts(case.model)]
-    return case.objective, annotator.annotate(plain, torch.tensor(rewards)).examples, case.model
+    return case.objective, annotator.process(plain, torch.tensor(rewards)).examples, case.model
 
 
 def test_a_critic_s_columns_equal_plain_loops() -> None:
@@ -75,12 +74,11 @@ def test_a_completion_of_unknown_reward_is_not_learned_from_by_ppo() -> None:
 
 def test_ppo_s_critic_learns_to_foretell_the_reward() -> None:
     model = tiny_model(scale=4.0)
-    objective = bind(
-        TypeAdapter(ObjectiveSpec).validate_python({"kind": "ppo", "source": "own", "value_weight": 1.0}),
+    objective = PPO.make(source="own", value_weight=1.0).build(
         SOURCE,
         model.config.hidden_size,
     )
-    assert isinstance(objective, PPOObjective)
+    assert isinstance(objective, PPOLoss)
     annotator = CriticAdvantages(ForwardPass(model, 0, VOCABULARY, 1000), objective)
     examples, rewards = rollouts(model), torch.tensor([1.0, 0.0] * 4)
     source = Prepared(examples)
@@ -88,7 +86,7 @@ def test_ppo_s_critic_learns_to_foretell_the_reward() -> None:
     trainer.spec = trainer.spec.model_copy(update={"lr": 0.01})
     explained = []
     for _ in range(40):
-        batch = annotator.annotate(examples, rewards)
+        batch = annotator.process(examples, rewards)
         source.examples = batch.examples
         explained.append(batch.metrics["value_explained"])
         trainer.step()

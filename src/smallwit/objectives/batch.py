@@ -1,7 +1,7 @@
-"""From examples to the tensors of one forward and backward pass.
+"""Examples, and the tensors of one forward and backward pass over them.
 
-A row holds one example, or several packed one behind the other. Rows are padded on the right: under causal attention no
-real token ever sees the padding. The examples of packed rows are kept apart by the layout of the rows.
+A row holds one example, or several packed ones. Rows are padded on the right: under causal attention no real token sees
+the padding. The layout of packed rows keeps their examples apart.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,35 +15,35 @@ from smallwit.models.attention import RowLayout
 from smallwit.models.conversation import Conversation
 
 PASS_TOKENS = 512
-"""Tokens of padding that are worth another pass through the model."""
+"""Padding tokens that cost as much as another pass through the model."""
 
 
 @dataclass(frozen=True)
-class Reading:
+class AlignedTokens:
     """An example in the tokens of a teacher with another tokenizer.
 
-    `positions` has, for each completion token of the example, the place in `tokens` where the teacher has read exactly
-    the text before it; -1 where it has none.
+    `positions` has an entry for each completion token of the example: the position in `tokens` where the teacher has
+    read exactly the same text before it, or -1.
     """
 
     tokens: list[int]
     positions: list[int]
 
     @property
-    def aligned(self) -> int:
-        """Completion tokens that are met."""
+    def count(self) -> int:
+        """Number of completion tokens that are aligned."""
         return sum(position >= 0 for position in self.positions)
 
 
 @dataclass(frozen=True)
 class Example:
-    """One sequence: tokens before `prompt_length` are context, the others are trained on.
+    """One sequence: tokens before `prompt_length` are context, the others are trained.
 
     `trained` names other spans `[start, end)` of trained tokens, in order: every assistant turn of a conversation.
 
-    A rollout also has the sampler's `log_probs` of its completion tokens, its `advantage`, and `columns`: what
-    annotators say of each trained token, by name. `prompt` is the prompt, a text or turns, for teachers with another
-    tokenizer, and `readings` what they made of the example, by name.
+    A rollout also has the sampler's `log_probs` of its completion tokens, its `advantage`, and `columns`: numbers for
+    each trained token, by name. `prompt` is the prompt, a text or turns, for teachers with another tokenizer, and
+    `aligned` has the example in their tokens, by the teacher's name.
     """
 
     tokens: list[int]
@@ -52,18 +52,18 @@ class Example:
     advantage: float = 0.0
     columns: Mapping[str, list[float]] = field(default_factory=dict)
     prompt: str | Conversation | None = None
-    readings: Mapping[str, Reading] = field(default_factory=dict)
+    aligned: Mapping[str, AlignedTokens] = field(default_factory=dict)
     trained: tuple[tuple[int, int], ...] | None = None
 
     @property
     def spans(self) -> tuple[tuple[int, int], ...]:
-        """Spans `[start, end)` of trained tokens. The first token of a sequence has nothing to predict it from."""
+        """Spans `[start, end)` of trained tokens. The first token of a sequence is never trained."""
         spans = ((self.prompt_length, len(self.tokens)),) if self.trained is None else self.trained
         return tuple((max(start, 1), end) for start, end in spans)
 
     @property
     def targets(self) -> int:
-        """Tokens that are trained on."""
+        """Number of trained tokens."""
         return sum(end - start for start, end in self.spans)
 
 
@@ -93,7 +93,7 @@ class TokenBatch:
 
     @staticmethod
     def of(examples: Sequence[Example], pad: int, device: torch.device, pack: int | None = None) -> "TokenBatch":
-        """Lay the examples out in rows (of `pack` tokens, see `packed_rows`, or one row each), and move to `device`."""
+        """Put the examples into rows, of `pack` tokens (see `packed_rows`) or one row each, on `device`."""
         rows = packed_rows([len(e.tokens) for e in examples], pack) if pack else [[i] for i in range(len(examples))]
         row_lengths = [sum(len(examples[i].tokens) for i in row) for row in rows]
         width = max(row_lengths)
@@ -141,7 +141,7 @@ class TokenBatch:
         )
 
     def part(self, tokens: slice) -> "TokenBatch":
-        """The same batch with only these of its N trained tokens."""
+        """Return the batch with only these of its N trained tokens."""
         return replace(
             self,
             positions=self.positions[tokens],
@@ -153,7 +153,7 @@ class TokenBatch:
 
 
 def packed_rows(lengths: Sequence[int], width: int) -> list[list[int]]:
-    """Examples by row: each goes, the longest first, into the fullest row that still has room for it in `width`.
+    """Return the examples of each row: best-fit packing into rows of `width` tokens, the longest first.
 
     An example longer than `width` has a row of its own.
     """
@@ -173,9 +173,9 @@ def packed_rows(lengths: Sequence[int], width: int) -> list[list[int]]:
 
 
 def rectangles(lengths: Sequence[int]) -> list[slice]:
-    """Rows that go through a model together, padded to the longest of them: cut where that saves `PASS_TOKENS`.
+    """Return slices of rows that go through a model together, padded to their longest: cut if that saves `PASS_TOKENS`.
 
-    Rows are not put in another order; it helps if the longest are first.
+    The order of rows is kept; it helps if the longest are first.
     """
     count = len(lengths)
     # The longest of each row and those behind it.
@@ -189,7 +189,7 @@ def rectangles(lengths: Sequence[int]) -> list[slice]:
 
 
 def micro_batches(examples: Sequence[Example], max_tokens: int, pack: int | None = None) -> list[list[Example]]:
-    """Split examples into groups of at most `max_tokens` padded tokens (or a single row), like lengths together.
+    """Split examples into groups of at most `max_tokens` padded tokens (or a single row), of similar lengths.
 
     With `pack`, a group is made of whole packed rows.
     """

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from smallwit.tasks.base import Problem, Task
-from smallwit.training.prompt_cooldown import Pair, Resting
+from smallwit.training.prompt_cooldown import Pair, PromptCooldown
 
 
 class Numbers:
@@ -35,41 +35,41 @@ def rewards(*rows: list[float]) -> Tensor:
 
 @pytest.mark.parametrize("alike", [RIGHT, WRONG])
 def test_problems_solved_always_or_never_are_passed_over(alike: list[float]) -> None:
-    resting = Resting(rest=9)
-    first = resting.take(STREAM, 0, 5)
-    resting.note(first, rewards(MIXED, alike, MIXED, alike, MIXED), 0)
-    assert ids(resting.take(STREAM, 1, 8)) == [5, 6, 7, 8, 9, 0, 2, 4]
+    cooldown = PromptCooldown(batches=9)
+    first = cooldown.take(STREAM, 0, 5)
+    cooldown.note(first, rewards(MIXED, alike, MIXED, alike, MIXED), 0)
+    assert ids(cooldown.take(STREAM, 1, 8)) == [5, 6, 7, 8, 9, 0, 2, 4]
 
 
 def test_they_come_back_when_they_have_rested() -> None:
-    resting = Resting(rest=2)
-    resting.note(resting.take(STREAM, 0, 10), rewards(*[MIXED] * 9, RIGHT), 0)
-    asked = [ids(resting.take(STREAM, batch, 10)) for batch in (1, 2, 3)]
+    cooldown = PromptCooldown(batches=2)
+    cooldown.note(cooldown.take(STREAM, 0, 10), rewards(*[MIXED] * 9, RIGHT), 0)
+    asked = [ids(cooldown.take(STREAM, batch, 10)) for batch in (1, 2, 3)]
     assert [9 in batch for batch in asked] == [False, False, True]
 
 
 def test_where_all_rest_they_are_asked_all_the_same() -> None:
-    resting = Resting(rest=5)
-    resting.note(resting.take(STREAM, 0, 10), rewards(*[WRONG] * 10), 0)
-    assert len(ids(resting.take(STREAM, 1, 4))) == 4
+    cooldown = PromptCooldown(batches=5)
+    cooldown.note(cooldown.take(STREAM, 0, 10), rewards(*[WRONG] * 10), 0)
+    assert len(ids(cooldown.take(STREAM, 1, 4))) == 4
 
 
 def test_an_unknown_reward_is_no_reason_to_rest() -> None:
-    resting = Resting(rest=5)
-    resting.note(resting.take(STREAM, 0, 1), rewards([1.0, torch.nan]), 0)
-    assert resting.until == {}
+    cooldown = PromptCooldown(batches=5)
+    cooldown.note(cooldown.take(STREAM, 0, 1), rewards([1.0, torch.nan]), 0)
+    assert cooldown.until == {}
 
 
 def test_its_state_is_all_that_it_remembers() -> None:
-    resting = Resting(rest=3)
-    resting.note(resting.take(STREAM, 0, 5), rewards(RIGHT, MIXED, WRONG, MIXED, RIGHT), 0)
-    other = Resting(rest=3)
-    other.restore(resting.state())
-    assert ids(other.take(STREAM, 1, 9)) == ids(resting.take(STREAM, 1, 9))
+    cooldown = PromptCooldown(batches=3)
+    cooldown.note(cooldown.take(STREAM, 0, 5), rewards(RIGHT, MIXED, WRONG, MIXED, RIGHT), 0)
+    other = PromptCooldown(batches=3)
+    other.restore(cooldown.state())
+    assert ids(other.take(STREAM, 1, 9)) == ids(cooldown.take(STREAM, 1, 9))
 
 
 def test_those_that_have_rested_are_forgotten() -> None:
-    resting = Resting(rest=1)
+    cooldown = PromptCooldown(batches=1)
     for batch in range(20):
-        resting.note(resting.take(STREAM, batch, 2), rewards(RIGHT, RIGHT), batch)
-    assert len(resting.until) <= 4
+        cooldown.note(cooldown.take(STREAM, batch, 2), rewards(RIGHT, RIGHT), batch)
+    assert len(cooldown.until) <= 4
