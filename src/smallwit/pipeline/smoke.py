@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from smallwit.recipe.schema import Recipe
+from smallwit.recipe.schema import DatasetStage, Recipe
 
 STEPS = 2
 NEW_TOKENS = 8
@@ -20,12 +20,13 @@ def smoke_recipe(recipe: Recipe) -> Recipe:
     """
     data: dict[str, Any] = recipe.model_dump(mode="json", by_alias=True)
     data["name"] = f"{recipe.name}-smoke"[:100]
-    for stage in data["stages"]:
+    for settings, stage in zip(recipe.stages, data["stages"], strict=True):
         if stage["kind"] == "rejection_sampling":
             stage |= {"problems": PROBLEMS, "samples": 1, "max_new_tokens": NEW_TOKENS, "keep": "all"}
             continue
-        if stage["kind"] == "dataset":
-            stage["steps"] = [_small_step(step) for step in stage["steps"] if step["kind"] != "verify"]
+        if isinstance(settings, DatasetStage):
+            smoke = (step.smoke(PROBLEMS, NEW_TOKENS) for step in settings.steps)
+            stage["steps"] = [step.model_dump(mode="json", by_alias=True) for step in smoke if step is not None]
             continue
         if stage["kind"] == "teacher_logprobs":
             stage["limit"] = PROBLEMS
@@ -44,20 +45,3 @@ def smoke_recipe(recipe: Recipe) -> Recipe:
                 source["limit"] = PROBLEMS
     data["evaluation"] |= {"problems": PROBLEMS, "max_new_tokens": NEW_TOKENS}
     return Recipe.model_validate(data)
-
-
-def _small_step(step: dict[str, Any]) -> dict[str, Any]:
-    """A step of a dataset's construction on two problems a source, with short replies."""
-    few = {"samples": 2, "max_new_tokens": NEW_TOKENS}
-    match step["kind"]:
-        case "gather":
-            return step | {"sources": [source | {"limit": PROBLEMS} for source in step["sources"]]}
-        case "generate":
-            return step | {"draw": step["draw"] | few | {"temperature": 1.0}}
-        case "difficulty":
-            return step | {"draw": step["draw"] | few, "band": [0.0, 1.0], "max_tokens": None}
-        case "augment":
-            check = step["check"] | {"draw": step["check"]["draw"] | few}
-            return step | {"max_new_tokens": NEW_TOKENS, "check": check, "originals": True}
-        case _:
-            return step

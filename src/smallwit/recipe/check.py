@@ -8,7 +8,6 @@ from typing import Literal
 from smallwit.errors import UserError
 from smallwit.pipeline.costs import declared_cost, paid_stages
 from smallwit.recipe import endpoints
-from smallwit.recipe.check_data import check_construct_stage
 from smallwit.recipe.check_models import check_machine, check_model, check_tokenizer
 from smallwit.recipe.check_tasks import check_tasks
 from smallwit.recipe.model import NewModel
@@ -57,7 +56,8 @@ class _Check:
             if isinstance(stage, TrainStage):
                 self.train_stage(index, stage)
             elif isinstance(stage, DatasetStage):
-                check_construct_stage(self, index, stage)
+                for number, step in enumerate(stage.steps):
+                    step.check_references(self, ("stages", index, "steps", number))
             else:
                 self.model_before("model", stage.model, "stages", index, "model", weights=False)
                 self.task_names(stage.tasks, "stages", index, "tasks")

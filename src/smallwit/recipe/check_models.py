@@ -6,7 +6,7 @@ from pathlib import Path
 
 from smallwit.device import devices_of, resolve_device
 from smallwit.errors import UserError
-from smallwit.recipe.check_data import Check
+from smallwit.recipe.check_protocol import Check
 from smallwit.recipe.model import ModelSpec
 from smallwit.recipe.schema import DatasetStage, TrainStage
 from smallwit.storage.paths import path_of

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smallwit.errors import UserError
-from smallwit.recipe.check_data import Check, judged_tasks, rows_of_tasks
+from smallwit.recipe.check_protocol import Check
 from smallwit.recipe.rewards import FunctionReward
 from smallwit.recipe.schema import (
     DatasetStage,
@@ -83,8 +83,8 @@ def _judged(recipe: Recipe) -> Iterator[tuple[str, tuple[str | int, ...]]]:
             names = (stage.validation.tasks or measured) if stage.validation is not None else ()
         elif isinstance(stage, RejectionSamplingStage):
             names = stage.tasks or everything
-        elif isinstance(stage, DatasetStage) and any(step.judges for step in stage.steps):
-            names = judged_tasks(stage, everything)
+        elif isinstance(stage, DatasetStage) and stage.uses_verifiers:
+            names = stage.tasks_of_rows(everything)
         for name in names:
             yield name, place
     if any(isinstance(stage, TrainStage) for stage in recipe.stages) or recipe.evaluation.stages:
@@ -141,8 +141,8 @@ def _needs(recipe: Recipe) -> Iterator[tuple[str, str, int, tuple[str | int, ...
                 yield "solutions", task, 0, place
             continue
         if isinstance(stage, DatasetStage):
-            for rows, where in rows_of_tasks(stage):
-                yield rows.split, rows.task, 0, (*place, *where)
+            for task, split, where in stage.task_splits():
+                yield split, task, 0, (*place, *where)
             continue
         for name, source in stage.sources.items():
             if isinstance(source, Demonstrations | Rollouts) and source.from_ is not None:

@@ -5,11 +5,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from smallwit.recipe.data import DataStepSpec, whole_construction
+from smallwit.data.construction import complete_steps
+from smallwit.data.step import DataStep
 from smallwit.recipe.model import ModelSpec
 from smallwit.recipe.objectives import ObjectiveSpec, PolicyGradient
 from smallwit.recipe.rewards import FunctionReward, Overlong, ResponseReward, Reward
-from smallwit.recipe.section import Section
+from smallwit.recipe.section import ByKind, Section
 
 
 class TokenizerSpec(Section):
@@ -269,7 +270,7 @@ class DatasetStage(StageBase):
     """Build a dataset by steps, for sources of train stages (`from`) or for its own sake (`smallwit data build`)."""
 
     kind: Literal["dataset"]
-    steps: list[DataStepSpec]
+    steps: list[Annotated[DataStep, ByKind()]] = Field(description="steps, from `gather` to `write`")
     tokenizer: str | None = Field(
         default=None, description="what counts tokens: a model of the recipe, or else a folder or hub id"
     )
@@ -279,8 +280,8 @@ class DatasetStage(StageBase):
 
     @field_validator("steps")
     @classmethod
-    def _whole(cls, steps: list[DataStepSpec]) -> list[DataStepSpec]:
-        return whole_construction(steps)
+    def _complete(cls, steps: list[DataStep]) -> list[DataStep]:
+        return complete_steps(steps)
 
     @model_validator(mode="after")
     def _consistent(self) -> "DatasetStage":
@@ -290,13 +291,28 @@ class DatasetStage(StageBase):
 
     @property
     def models(self) -> list[str]:
-        """The models and train stages that the steps ask."""
+        """Return the models and train stages that the steps generate with."""
         return list(dict.fromkeys(name for step in self.steps for name in step.models))
 
     @property
     def reads(self) -> list[str]:
-        """The earlier stages whose rows the steps read."""
+        """Return the earlier stages whose rows the steps read."""
         return list(dict.fromkeys(name for step in self.steps for name in step.stages))
+
+    @property
+    def uses_verifiers(self) -> bool:
+        """Return whether a step calls the verifiers of the rows' tasks."""
+        return any(step.uses_verifiers for step in self.steps)
+
+    def task_splits(self) -> Iterator[tuple[str, str, tuple[str | int, ...]]]:
+        """Yield the task, the split and the place below the stage of every split of a task that the steps read."""
+        for number, step in enumerate(self.steps):
+            for task, split, place in step.task_splits():
+                yield task, split, ("steps", number, *place)
+
+    def tasks_of_rows(self, known: list[str]) -> list[str]:
+        """Return which of the recipe's tasks (`known`) the rows may belong to."""
+        return list(dict.fromkeys(name for step in self.steps for name in step.tasks_of_rows(known)))
 
 
 Stage = Annotated[

@@ -1,4 +1,4 @@
-"""Build a dataset: the recipe's steps on one side, a published folder on the other."""
+"""The stage `dataset`: run the recipe's steps and publish the dataset."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from smallwit.data.build import build, identity_of, origin_of_tokenizer, signature_of
 from smallwit.data.card import card
-from smallwit.data.step import Progress, Resources, VerifierFailed
+from smallwit.data.context import BuildProgress, Resources, VerifierFailed
 from smallwit.errors import UserError
 from smallwit.models.tokenizer import load_tokenizer
 from smallwit.pipeline.job import Failed, Info, Job, Reporter, Stopped
@@ -20,7 +20,7 @@ from smallwit.storage.artifacts import publish
 
 
 def run(job: Job, reporter: Reporter) -> Info:
-    """Publish the dataset. Raises `UserError` when no row is left, and for what the sources and steps refuse."""
+    """Build and publish the dataset. Raises `UserError` when no row is left, and what the sources and steps raise."""
     started = time.monotonic()
     stage = next(s for s in job.recipe.stages if s.name == job.name)
     assert isinstance(stage, DatasetStage)
@@ -37,7 +37,7 @@ def run(job: Job, reporter: Reporter) -> Info:
         load_tokenizer=lambda: _tokenizer(job, stage),
         model=lambda name, batch: asked_model(job, name, batch),
         inputs={name: Path(job.inputs[name]) for name in stage.reads},
-        progress=Progress(reporter.progress),
+        progress=BuildProgress(reporter.progress),
         say=reporter.say,
         stop_if_asked=stop_if_asked,
     )
@@ -66,7 +66,7 @@ def run(job: Job, reporter: Reporter) -> Info:
             path.rename(folder / path.name)
 
     publish(job.folder, write, {"key": job.key, "name": job.name} | info)
-    # The journals stay: what a model has answered is not asked again when later steps of the recipe change.
+    # The journals stay: when later steps of the recipe change, replies are not generated again.
     shutil.rmtree(made)
     return info
 
