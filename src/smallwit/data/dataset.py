@@ -52,9 +52,9 @@ def read_dataset(
                 raise UserError(str(row))
             there = {name: value for name, value in row.items() if value is not None}
             there.setdefault("id", f"{path.name}:{line}")
-            error = row_error(there)
-            if error is not None:
-                raise UserError(f"{path}:{line}: {error}; name a folder that a dataset stage has made")
+            reason = row_error(there)
+            if reason is not None:
+                raise UserError(f"{path}:{line}: {reason}; name a folder that a dataset stage has made")
             yield canonical(there) if isinstance(there.get("prompt"), list) else _with_normal_turns(there)
 
 
