@@ -1,6 +1,6 @@
 """The base of the methods of the step `augment`, and what they work with."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -97,8 +97,3 @@ def majority_proposal(source: AugmentationInput, task: Task, problem: Problem) -
     if is_code(task):
         raise UnusableReply("a function's answer is no text to agree on")
     return Proposal(replace(problem, gold=None), source.check_prompt, "majority")
-
-
-def choose(templates: Sequence[PromptTemplate], seed: int) -> PromptTemplate:
-    """Return the template for a seed."""
-    return templates[seed % len(templates)]

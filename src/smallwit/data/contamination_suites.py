@@ -1,7 +1,7 @@
 """The benchmarks that training data must not contain: all that smallwit knows, and the recipe's own tasks."""
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from smallwit.errors import UserError
@@ -21,6 +21,11 @@ def benchmarks() -> list[str]:
         if issubclass(made, DatasetTask) and "test" in made.sources:
             names.append(name)
     return names
+
+
+def suite_names(tasks: Iterable[str]) -> list[str]:
+    """Return the names of all benchmarks that a recipe with these tasks can name."""
+    return list(dict.fromkeys([*TASKS, *tasks]))
 
 
 def test_problems(

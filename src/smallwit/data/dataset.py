@@ -27,9 +27,9 @@ def shards_of(folder: Path, split: str | None = None) -> list[Path]:
 
 
 def read_dataset(
-    folder: Path, split: str | None = "train", far: Callable[[float], None] = lambda share: None
+    folder: Path, split: str | None = "train", on_progress: Callable[[float], None] = lambda share: None
 ) -> Iterator[Row]:
-    """Yield the rows of a split, or of all splits (`None`), in order. `far(share)` gets the progress (0..1).
+    """Yield the rows of a split, or of all splits (`None`), in order. `on_progress(share)` gets the progress (0..1).
 
     Raises `UserError` for a folder without rows, for a row that cannot be read, and for a file that differs from its
     manifest.
@@ -45,7 +45,7 @@ def read_dataset(
     for number, path in enumerate(paths):
 
         def report(share: float, number: int = number) -> None:
-            far((number + share) / len(paths))
+            on_progress((number + share) / len(paths))
 
         for line, row in numbered_rows(path, far=report):
             if isinstance(row, BadRow):

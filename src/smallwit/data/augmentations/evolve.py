@@ -7,7 +7,6 @@ from pydantic import Field, model_validator
 from smallwit.data.augmentation import (
     AugmentationInput,
     AugmentationMethod,
-    choose,
     majority_proposal,
     question_prompt,
     written_problem,
@@ -64,7 +63,7 @@ class Evolve(AugmentationMethod):
 
     def prompt_for(self, source: AugmentationInput) -> Prompt:
         """Return the prompt drawn for the problem."""
-        return choose(self.templates, source.seed).fill(source.values)
+        return self.templates[source.seed % len(self.templates)].fill(source.values)
 
     def propose(self, source: AugmentationInput, task: Task, reply: Reply | None) -> Proposal:
         """Return the new problem. Raises `UnusableReply` for a reply without a question, and for a task of programs."""

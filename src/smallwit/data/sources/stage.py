@@ -23,5 +23,5 @@ class StageRows(RowSource):
     def read(self, reader: SourceReader) -> Iterator[LocatedRow]:
         """Yield the training rows of the stage's dataset."""
         folder = reader.context.resources.inputs[self.from_]
-        for row in read_dataset(folder, far=reader.report):
+        for row in read_dataset(folder, on_progress=reader.report):
             yield row, f"stage {self.from_}"

@@ -32,9 +32,9 @@ class Decontaminate(DataStep):
 
     def check_references(self, check: "Check", place: "Place") -> None:
         """Check the names of the benchmarks. Raises `UserError` for an unknown one."""
-        from smallwit.tasks.loading import TASKS
+        from smallwit.data.contamination_suites import suite_names
 
-        known = dict.fromkeys([*TASKS, *check.recipe.tasks])
+        known = suite_names(check.recipe.tasks)
         for key, names in (("against", self.against or ()), ("accept_missing", self.accept_missing)):
             for index, name in enumerate(names):
                 if name not in known:
