@@ -1,24 +1,15 @@
 """New kinds of data steps, rules, sources and augmentations: one module each, and nothing else."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-STEP = """
-from typing import Literal
-from smallwit.data.step import DataStep
-
-class Shout(DataStep):
-    kind: Literal["shout"]
-    mark: str = "!"
-
-    def rows(self, rows, context):
-        for row in rows:
-            yield row | {"prompt": row["prompt"].upper() + self.mark}
-"""
+DATA_PAGE = Path(__file__).parents[1] / "docs" / "data.md"
+STEP = re.findall(r"```python\n(.*?class ShortPrompts.*?)```", DATA_PAGE.read_text(encoding="utf-8"), re.DOTALL)[0]
 RULE = """
 from typing import Literal
 from smallwit.data.rule import FilterRule
@@ -69,7 +60,7 @@ else:
 @pytest.mark.parametrize(
     ("package", "code", "steps", "prompts"),
     [
-        ("steps", STEP, "[{kind: gather, sources: [FILE]}, {kind: shout, mark: '?'}]", ["A?", "BB?"]),
+        ("steps", STEP, "[{kind: gather, sources: [FILE]}, {kind: short_prompts, most: 1}]", ["a"]),
         ("rules", RULE, "[{kind: gather, sources: [FILE]}, {kind: filter, rules: [{kind: even}]}]", ["bb"]),
         (
             "sources",
