@@ -21,7 +21,7 @@ from smallwit.objectives.kinds.grpo import GRPO
 from smallwit.objectives.kinds.ppo import PPO
 from smallwit.objectives.policy_loss import PolicyGradientLoss
 from smallwit.stages.job import Reporter
-from smallwit.stages.train import _MetricsLog
+from smallwit.stages.train.run import _MetricsLog
 from smallwit.storage.artifacts import MANIFEST
 from smallwit.tasks.wordmath import WordMath
 from smallwit.training.checkpoint import KEPT, Checkpoints

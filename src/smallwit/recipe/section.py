@@ -44,7 +44,7 @@ def kinds_of(base: type[Section]) -> list[type[Section]]:
         root = importlib.import_module(package)
         for module in pkgutil.iter_modules(root.__path__, f"{package}."):
             importlib.import_module(module.name)
-    kinds = [each for each in subclasses_of(base) if tags_of(each)]
+    kinds = sorted((each for each in subclasses_of(base) if tags_of(each)), key=lambda each: each.__module__)
     seen: dict[str, type[Section]] = {}
     for each in kinds:
         for tag in tags_of(each):
