@@ -14,9 +14,9 @@ from pathlib import Path
 from bench import Result, compare, measured, report
 from smallwit.data.contamination import Evaluations
 from smallwit.data.personal import findings
-from smallwit.data.suites import benchmarks, test_problems
+from smallwit.data.suites import test_problems
 from smallwit.rows import read_rows
-from smallwit.tasks import load_task
+from smallwit.tasks import benchmarks, load_task
 from smallwit.tasks.base import Problem
 
 MILLION = 1_000_000

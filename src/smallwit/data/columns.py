@@ -10,7 +10,7 @@ from smallwit.data.turns import merged_trouble, normal_tools, normal_turn, tools
 from smallwit.recipe.data import ROW_COLUMNS, MappedRows
 from smallwit.rows import BadRow, Row, kind_of
 from smallwit.rows.row import columns_of
-from smallwit.tasks.gsm8k import worked_answer
+from smallwit.tasks.benchmarks.gsm8k import worked_answer
 
 _NEEDED = ("prompt", "completion", "messages", "answer")
 _EXACT = 2**53

@@ -17,12 +17,12 @@ from smallwit.console.terminal import Terminal
 from smallwit.data.build import make_step
 from smallwit.data.dataset import read_dataset
 from smallwit.data.step import Context, Resources, texts
-from smallwit.data.suites import benchmarks
 from smallwit.data.turns import readable
 from smallwit.errors import UserError
 from smallwit.recipe.data import DataStepSpec, Decontaminate, Deduplicate
 from smallwit.rows import Row
 from smallwit.storage.paths import path_of
+from smallwit.tasks import benchmarks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -19,7 +19,6 @@ from smallwit.recipe.generation import Template
 from smallwit.seeds import stable_seed
 from smallwit.tasks.base import Problem, Task
 from smallwit.tasks.fenced import FencedTask
-from smallwit.tasks.functions import Functions
 
 WORDS_A_TOKEN = 0.75
 
@@ -122,7 +121,7 @@ def draft_of(way: WaySpec, spec: Augment, task: Task, problem: Problem, reply: R
 
 def is_code(task: Task) -> bool:
     """Whether a task's answers are programs, whose gold are tests."""
-    return isinstance(task, FencedTask | Functions)
+    return task.answer_kind == "code"
 
 
 def _backward(way: Backward, spec: Augment, problem: Problem, seed: int) -> Draft:

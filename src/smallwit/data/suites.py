@@ -1,26 +1,13 @@
 """The evaluation suites that training data must not hold: every benchmark that smallwit knows, and the recipe's own."""
 
-import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from smallwit.errors import UserError
 from smallwit.suggestions import hint
-from smallwit.tasks import load_task
+from smallwit.tasks import benchmarks, load_task
 from smallwit.tasks.base import Problem, Task
 from smallwit.tasks.dataset import DatasetTask
-from smallwit.tasks.loading import TASKS
-
-
-def benchmarks() -> list[str]:
-    """The built-in tasks whose test split is a published dataset. Procedural families keep their splits apart."""
-    names = []
-    for name, place in TASKS.items():
-        module, class_name = place.split(":")
-        made = getattr(importlib.import_module(module), class_name)
-        if issubclass(made, DatasetTask) and "test" in made.sources:
-            names.append(name)
-    return names
 
 
 def test_problems(

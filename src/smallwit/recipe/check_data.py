@@ -60,9 +60,9 @@ def judged_tasks(stage: DatasetStage, everything: Sequence[str]) -> list[str]:
 
 def _suites(check: Check, step: Decontaminate, place: Place) -> None:
     # Imported here: the shared nouns stand below the tasks.
-    from smallwit.tasks.loading import TASKS
+    from smallwit.tasks import task_classes
 
-    known = dict.fromkeys([*TASKS, *check.recipe.tasks])
+    known = dict.fromkeys([*task_classes(), *check.recipe.tasks])
     for key, names in (("against", step.against or ()), ("accept_missing", step.accept_missing)):
         for index, name in enumerate(names):
             if name not in known:

@@ -5,7 +5,7 @@ Each kind of problem has a level, the number of steps of its solution; `steps` i
 
 from collections.abc import Callable, Iterator, Sequence
 from math import gcd, lcm
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from smallwit.tasks.base import Problem
 from smallwit.tasks.procedural import Dice, Draft, ProceduralTask, arithmetic_fact
@@ -284,6 +284,7 @@ class Algebra(ProceduralTask):
     """Symbolic problems. `gold` is the number or fraction as text, the declared format `\\boxed{...}`."""
 
     name = "algebra"
+    answer_kind: ClassVar = "math"
     hardest = 4
 
     def __init__(

@@ -1,6 +1,7 @@
 """What tasks with a boxed answer share: the instruction, the grader and the form of a gold response."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from smallwit.tasks.base import Problem
 from smallwit.tasks.dataset import DatasetTask
@@ -13,6 +14,8 @@ INSTRUCTION = "Please reason step by step, and put your final answer within \\bo
 
 class BoxedTask(DatasetTask):
     """A dataset whose gold answers are mathematics, graded by `smallwit.verify.math`. `Problem.gold` is a string."""
+
+    answer_kind: ClassVar = "math"
 
     def verify(self, problem: Problem, response: str) -> Verdict:
         """The verdict of the math grader."""

@@ -5,7 +5,7 @@ operations' own closures; a chain is used only if leaving out any one operation 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from smallwit.tasks.base import Problem
 from smallwit.tasks.functions_library import BY_TYPE, LETTERS, NOT_LAST, Operation
@@ -144,6 +144,7 @@ class Functions(ProceduralTask):
     expected], ...]}`, the response the whole function as bare code."""
 
     name = "functions"
+    answer_kind: ClassVar = "code"
     hardest = 3
     largest_numbers = 9
 

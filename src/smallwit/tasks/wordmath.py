@@ -5,6 +5,7 @@ are drawn so that the steps add up. All quantities are whole numbers from 1 to t
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar
 
 from smallwit.tasks.base import Problem
 from smallwit.tasks.procedural import Dice, Draft, ProceduralTask, arithmetic_fact
@@ -273,6 +274,7 @@ class WordMath(ProceduralTask):
     """Grade-school word problems. `gold` is the number as text, the declared format its line `#### n`."""
 
     name = "wordmath"
+    answer_kind: ClassVar = "math"
     hardest = 4
 
     def __init__(

@@ -10,11 +10,11 @@ from typing import ClassVar
 from smallwit.errors import UserError
 from smallwit.rows import Row
 from smallwit.tasks.base import Problem
+from smallwit.tasks.benchmarks.humaneval import HumanEval
+from smallwit.tasks.benchmarks.mbpp import MBPP, entry_point
 from smallwit.tasks.dataset import Source
 from smallwit.tasks.evalplus import evalplus_tests
 from smallwit.tasks.fenced import fenced
-from smallwit.tasks.humaneval import HumanEval
-from smallwit.tasks.mbpp import MBPP, entry_point
 
 _LOOP = re.compile(r"^for i, \(inp, exp\) in enumerate\(zip\(inputs, results\)\):\n(?:[ \t]+.*\n?)+", re.MULTILINE)
 
