@@ -45,7 +45,7 @@ class Request:
     """What is measured: suites (names of tasks, or `file.py:Class`) by a protocol, and the folder of the samples."""
 
     suites: Sequence[str]
-    protocol: str = "house"
+    protocol: str = "default"
     choice: Choice = field(default_factory=Choice)
     data_dir: Path | None = None
     out: Path | None = None

@@ -43,8 +43,8 @@ class Protocol:
     `data` is a checksum over the problems' ids, texts and gold answers, `prompts` one over what was asked, word for
     word: system message, demonstrations and all. `encoded` is one over the token ids that the model is given, with all
     that template and tokenizer write; `None` where a server does that, or responses are stored. `system`, `shots` and
-    `decoding` are `None` for stored responses, `seed` where nothing is drawn. `extractor` and `grader` are what
-    `evaluation.graders` calls them.
+    `decoding` are `None` for stored responses, `seed` where nothing is drawn. `extractor` and `grader` are names that
+    `evaluation.protocols` gives them.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Protocol:
 
     @property
     def signature(self) -> str:
-        """Readable parts and a hash over all of them: `gsm8k|house|test:1319|0-shot|T0|max2048|float32|3f2a9c01`."""
+        """Readable parts and a hash over all of them: `gsm8k|default|test:1319|0-shot|T0|max2048|float32|3f2a9c01`."""
         parts = [self.task, self.name, f"{self.split}:{self.problems}"]
         if self.shots is not None:
             parts.append(f"{self.shots}-shot")

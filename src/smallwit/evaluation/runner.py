@@ -12,8 +12,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from smallwit.evaluation.graders import Grader, load_grader
-from smallwit.evaluation.named import HOUSE
+from smallwit.evaluation.protocols.base import Grader
+from smallwit.evaluation.protocols.default import DEFAULT
 from smallwit.inference.generator import Decoding, Generator, Prompt, Reply
 from smallwit.tasks.base import Problem, Task
 from smallwit.thoughts import answer_part, is_unfinished
@@ -107,15 +107,14 @@ def measure(
     batch: int,
     seed: int,
 ) -> list[Row]:
-    """One row a problem by the house protocol, in their order, kept in memory: for validation and training's data."""
+    """One row a problem by the default protocol, in their order, kept in memory: for validation and training's data."""
     rows: dict[Key, Row] = {}
-    samples = samples_of(problems, HOUSE.prompts(task, problems), 1, seed)
-    grader = load_grader(HOUSE.extractor, HOUSE.grader)
+    samples = samples_of(problems, DEFAULT.prompts(task, problems), 1, seed)
 
     def keep(part: list[Row]) -> None:
         rows.update({(row["id"], row["sample"]): row for row in part})
 
-    collect(task, samples, generator, decoding, grader, batch=batch, have=(), keep=keep)
+    collect(task, samples, generator, decoding, DEFAULT.grade, batch=batch, have=(), keep=keep)
     return [rows[sample.key] for sample in samples]
 
 

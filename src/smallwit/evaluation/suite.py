@@ -8,8 +8,6 @@ from itertools import islice
 from pathlib import Path
 
 from smallwit.errors import UserError
-from smallwit.evaluation.graders import Grader, load_grader
-from smallwit.evaluation.named import NamedProtocol
 from smallwit.evaluation.protocol import (
     Asker,
     Protocol,
@@ -18,6 +16,7 @@ from smallwit.evaluation.protocol import (
     library_versions,
     prompt_checksum,
 )
+from smallwit.evaluation.protocols.base import NamedProtocol
 from smallwit.evaluation.runner import Row, Sample, collect, graded, require_verdicts, samples_of, unverified
 from smallwit.evaluation.sample_file import SampleFile
 from smallwit.inference.generator import Decoding, Generator, Prompt
@@ -49,7 +48,6 @@ class Suite:
     task: Task
     samples: Sequence[Sample]
     named: NamedProtocol
-    grader: Grader
     protocol: Protocol
 
 
@@ -113,7 +111,7 @@ def make_suite(
         asker=asker,
         libraries=library_versions(),
     )
-    return Suite(task, samples, named, load_grader(named.extractor, named.grader), protocol)
+    return Suite(task, samples, named, protocol)
 
 
 def measure_suite(
@@ -148,7 +146,7 @@ def measure_suite(
                 suite.samples,
                 generator(),
                 suite.protocol.decoding,
-                suite.grader,
+                suite.named.grade,
                 batch=batch,
                 have=have,
                 keep=keep,
@@ -160,6 +158,6 @@ def _grade_again(suite: Suite, file: SampleFile) -> None:
     """What had no verdict when it was written gets another chance; it is not generated again."""
     failed = [sample for sample in suite.samples if sample.key in file.rows and unverified(file.rows[sample.key])]
     pairs = [(sample.problem, str(file.rows[sample.key]["response"])) for sample in failed]
-    for sample, verdict in zip(failed, graded(suite.task, suite.grader, pairs), strict=True):
+    for sample, verdict in zip(failed, graded(suite.task, suite.named.grade, pairs), strict=True):
         reading = {name: getattr(verdict, name) for name in ("score", "strict", "answer", "reason")}
         file.add(file.rows[sample.key] | reading)

@@ -19,7 +19,7 @@ from smallwit.recipe.generation import (
 from smallwit.recipe.section import Section
 
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
-"""The house protocol's instruction on the answer's form."""
+"""The default protocol's instruction on the form of the answer."""
 
 _MARKED = "Write the {what} alone, between <question> and </question>, without solving it."
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from smallwit.evaluation.folder import admit
 from smallwit.evaluation.local_asker import local_asker
-from smallwit.evaluation.named import HOUSE
+from smallwit.evaluation.protocols.default import DEFAULT
 from smallwit.evaluation.suite import Choice, make_suite, measure_suite, problems_of
 from smallwit.inference.local_generator import encode
 from smallwit.pipeline.job import Info, Job, Reporter, Stopped
@@ -38,7 +38,7 @@ def run(job: Job, reporter: Reporter) -> Info:
     for task in tasks:
         own = task_bytes(task.name, job.recipe.tasks[task.name], job.base)
         problems = problems_of(task, spec.split, spec.problems)
-        suites[task.name] = make_suite(task, problems, HOUSE, choice, asker, own=own, encode=partial(encode, chat))
+        suites[task.name] = make_suite(task, problems, DEFAULT, choice, asker, own=own, encode=partial(encode, chat))
     protocols = {name: suite.protocol for name, suite in suites.items()}
     samples.mkdir(exist_ok=True)
     admit(samples, {"reference": job.name, "identity": job.key}, protocols)

@@ -46,9 +46,9 @@ class Task:
     """Base class of tasks. Subclasses set `name` and define `problems` and `verify`.
 
     A subclass with a `name` in a module below `smallwit.tasks` is a built-in task: defining it registers it.
-    `answer_kind` says what an answer is; evaluation protocols choose by it. A task whose `verify` runs programs gives
-    their least isolation in `isolation`: one of the levels of `smallwit.verify.consent`. A class with a `collection`
-    stands for a library of problem families, named `COLLECTION:FAMILY`; it takes the option `family`.
+    `answer_kind` says what an answer is: mathematics, a program, or anything else (`None`). A task whose `verify` runs
+    programs gives their least isolation in `isolation`: one of the levels of `smallwit.verify.consent`. A class with a
+    `collection` stands for a library of problem families, named `COLLECTION:FAMILY`; it takes the option `family`.
     """
 
     name: str

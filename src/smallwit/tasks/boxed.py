@@ -9,7 +9,7 @@ from smallwit.verify import Verdict
 from smallwit.verify.math import grade_math, grade_math_batch
 
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
-"""The house protocol's instruction: Qwen's, as part of the user's message."""
+"""The instruction of the default protocol, a part of the user's message. It is Qwen's."""
 
 
 class BoxedTask(DatasetTask):

@@ -5,11 +5,13 @@ import pkgutil
 from collections.abc import Iterator, Mapping
 from functools import cache
 from types import MappingProxyType
+from typing import TypeVar
 
 from smallwit.tasks.base import Task
 from smallwit.tasks.dataset import DatasetTask
 
 _PACKAGE = "smallwit.tasks"
+Base = TypeVar("Base")
 
 
 @cache
@@ -19,7 +21,7 @@ def task_classes() -> Mapping[str, type[Task]]:
     Raises `TypeError` when two classes have the same name.
     """
     found: dict[str, type[Task]] = {}
-    for each in _classes():
+    for each in classes_in(_PACKAGE, Task):
         if "name" in vars(each) and found.setdefault(each.name, each) is not each:
             raise TypeError(f"task '{each.name}' is defined by {found[each.name].__name__} and by {each.__name__}")
     return MappingProxyType(found)
@@ -28,7 +30,8 @@ def task_classes() -> Mapping[str, type[Task]]:
 @cache
 def task_collections() -> Mapping[str, type[Task]]:
     """Return the classes that stand for a library of problem families, named as `COLLECTION:FAMILY`."""
-    return MappingProxyType({each.collection: each for each in _classes() if each.collection is not None})
+    classes = classes_in(_PACKAGE, Task)
+    return MappingProxyType({each.collection: each for each in classes if each.collection is not None})
 
 
 def benchmarks() -> list[str]:
@@ -36,9 +39,10 @@ def benchmarks() -> list[str]:
     return [name for name, each in task_classes().items() if issubclass(each, DatasetTask) and "test" in each.sources]
 
 
-def _classes() -> Iterator[type[Task]]:
-    root = importlib.import_module(_PACKAGE)
-    for found in pkgutil.walk_packages(root.__path__, f"{_PACKAGE}."):
+def classes_in(package: str, base: type[Base]) -> Iterator[type[Base]]:
+    """Import all modules below a package, and return the subclasses of `base` that they define, in order."""
+    root = importlib.import_module(package)
+    for found in pkgutil.walk_packages(root.__path__, f"{package}."):
         for value in vars(importlib.import_module(found.name)).values():
-            if isinstance(value, type) and issubclass(value, Task) and value.__module__ == found.name:
+            if isinstance(value, type) and issubclass(value, base) and value.__module__ == found.name:
                 yield value

@@ -19,7 +19,7 @@ class Competition(BoxedTask):
     columns: ClassVar = {}
 
     def problem(self, row: Row, index: int, split: str) -> Problem:
-        """The question with the house's instruction, and the answer as text."""
+        """The question with the instruction, and the answer as text."""
         name = next((row[key] for key in ("id", "idx") if row.get(key) is not None), index)
         question = row["problem"] if "problem" in row else row.get("question")
         if not isinstance(question, str):

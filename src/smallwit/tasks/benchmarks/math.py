@@ -23,7 +23,7 @@ _BARE_BOX = re.compile(r"\\boxed\s+([^\s{}$.,]+)")
 _TRAIN = Source("math/train.jsonl.gz", "EleutherAI/hendrycks_math", "train", _SUBJECTS)
 
 
-class Math(BoxedTask):
+class MATH(BoxedTask):
     """7,500 training problems (a twentieth of them is the validation split) and 5,000 test problems.
 
     Two training rows have an empty answer (`\\boxed{}` in the source): math-train-5341 and math-train-5343. No response
@@ -51,7 +51,7 @@ class Math(BoxedTask):
         return f"math-{split}-{hashlib.sha256(row['problem'].encode()).hexdigest()[:12]}"
 
 
-class Math500(Math):
+class MATH500(MATH):
     """500 of MATH's test problems. Its training and validation splits are MATH's."""
 
     name = "math500"
