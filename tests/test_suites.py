@@ -247,10 +247,8 @@ def read(name: str, task: Task, responses: Sequence[str]) -> list[Verdict]:
     return named_protocol(name).grade(task, [(only(task), each) for each in responses])
 
 
-def test_every_protocol_names_an_extractor_and_a_grader() -> None:
-    assert {each.extractor for each in protocols().values() if each is not named_protocol("default")}.isdisjoint(
-        {"task"}
-    )
+def test_no_two_protocols_name_the_same_extractor_and_grader() -> None:
+    assert len({(each.extractor, each.grader) for each in protocols().values()}) == len(protocols())
     assert (DEFAULT.extractor, DEFAULT.grader) == ("task", "task")
 
 

@@ -1,7 +1,7 @@
 """Minerva's four-shot prompt for MATH (Lewkowycz et al. 2022, arXiv 2206.14858).
 
-Prompt and decoding are those of lm-evaluation-harness 0.4.13, task minerva_math (version 3.1). A problem is never shown its own solution: where it is among the
-demonstrations, as on the training split, it is left out.
+Prompt and decoding are those of lm-evaluation-harness 0.4.13, task minerva_math (version 3.1). A problem is never
+shown its own solution: where it is among the demonstrations, as on the training split, it is left out.
 """
 
 import re
