@@ -16,7 +16,7 @@ from own_task import OWN, save_models
 from smallwit.cli import main
 from smallwit.errors import UserError
 from smallwit.evaluation.evaluate import EvaluationFailed, Measured, Request, evaluate, evaluate_responses
-from smallwit.evaluation.model_reference import Settings, open_model
+from smallwit.evaluation.model_reference import Settings, resolve_model
 from smallwit.evaluation.protocols.default import DEFAULT
 from smallwit.evaluation.runner import collect, samples_of
 from smallwit.evaluation.sample_file import SampleFile
@@ -76,7 +76,7 @@ def test_every_sample_is_a_line_in_the_order_of_the_problems() -> None:
     assert scores["signature"] == result.signatures["length"]
     protocol = json.loads(Path("out/protocol.json").read_text())["protocols"]["length"]
     assert protocol["signature"] == result.signatures["length"]
-    assert protocol["asker"]["chat_template"] == tokenizer().chat_template
+    assert protocol["generator"]["chat_template"] == tokenizer().chat_template
     assert scores["signature"] in Path("console.txt").read_text()
 
 
@@ -234,7 +234,7 @@ def test_a_failure_of_the_grader_is_tried_once_more() -> None:
 
     rows: list[dict[str, Any]] = []
     samples = samples_of(problems, DEFAULT.prompts(task, problems), 1, 0)
-    generator = open_model("model", SETTINGS).load("refuse")
+    generator = resolve_model("model", SETTINGS).load("refuse")
     collect(task, samples, generator, Decoding(0.0, 8), flaky, batch=64, have=(), keep=rows.extend)
     assert asked == [9, 1]
     assert all(row["score"] is not None for row in rows)

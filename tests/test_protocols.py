@@ -9,7 +9,7 @@ import pytest
 
 from own_task import OWN
 from smallwit.errors import UserError
-from smallwit.evaluation.protocol import Asker, Protocol, data_checksum, differences
+from smallwit.evaluation.protocol import EvaluationProtocol, GeneratorInfo, data_checksum, differences
 from smallwit.evaluation.protocols import named_protocol, protocols
 from smallwit.evaluation.protocols.default import DEFAULT
 from smallwit.evaluation.suite import Choice, make_suite, problems_of
@@ -24,16 +24,19 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own.py").write_text(OWN)
 
 
-def protocol(**changes: Any) -> Protocol:
+def protocol(**changes: Any) -> EvaluationProtocol:
     task = load_task("own.py:Length")
-    asker = Asker("local", "template", (3,), "float32")
-    made = make_suite(task, problems_of(task, "test", None), DEFAULT, Choice(max_new_tokens=12), asker).protocol
+    generator = GeneratorInfo("local", "template", (3,), "float32")
+    made = make_suite(task, problems_of(task, "test", None), DEFAULT, Choice(max_new_tokens=12), generator).protocol
     return replace(made, **changes)
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Protocol)])
+@pytest.mark.parametrize("name", [field.name for field in fields(EvaluationProtocol)])
 def test_whatever_is_changed_in_a_protocol_changes_its_signature(name: str) -> None:
-    changed = {"decoding": Decoding(0.0, 12, stop=("\n",)), "asker": Asker("local", "other", (3,), "float32")}
+    changed = {
+        "decoding": Decoding(0.0, 12, stop=("\n",)),
+        "generator": GeneratorInfo("local", "other", (3,), "float32"),
+    }
     value = changed.get(name, 77 if isinstance(getattr(protocol(), name), int) else "changed")
     assert protocol(**{name: value}).signature != protocol().signature
 

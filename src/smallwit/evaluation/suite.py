@@ -9,8 +9,8 @@ from pathlib import Path
 
 from smallwit.errors import UserError
 from smallwit.evaluation.protocol import (
-    Asker,
-    Protocol,
+    EvaluationProtocol,
+    GeneratorInfo,
     data_checksum,
     encoded_checksum,
     library_versions,
@@ -48,7 +48,7 @@ class Suite:
     task: Task
     samples: Sequence[Sample]
     named: NamedProtocol
-    protocol: Protocol
+    protocol: EvaluationProtocol
 
 
 def problems_of(task: Task, split: str, limit: int | None) -> list[Problem]:
@@ -67,7 +67,7 @@ def make_suite(
     problems: Sequence[Problem],
     named: NamedProtocol,
     choice: Choice,
-    asker: Asker,
+    generator: GeneratorInfo,
     *,
     own: bytes = b"",
     stored: Sequence[int] | None = None,
@@ -92,7 +92,7 @@ def make_suite(
         counts = dict(zip([problem.id for problem in problems], stored, strict=True))
         samples = [s for s in samples_of(problems, prompts, max(stored), 0) if s.number < counts[s.problem.id]]
     grader = f"{named.grader}:{hashlib.sha256(own).hexdigest()[:12]}" if own else named.grader
-    protocol = Protocol(
+    protocol = EvaluationProtocol(
         name=named.name,
         task=task.name,
         split=choice.split,
@@ -108,7 +108,7 @@ def make_suite(
         overflow=named.overflow,
         extractor=named.extractor,
         grader=grader,
-        asker=asker,
+        generator=generator,
         libraries=library_versions(),
     )
     return Suite(task, samples, named, protocol)

@@ -26,11 +26,11 @@ from typing import Any
 from smallwit.device import cores
 from smallwit.errors import UserError
 from smallwit.verify import consent
-from smallwit.verify.ordered_map import Memory, Work, in_order
+from smallwit.verify.ordered_map import CachedTask, LRUCache, ordered_map
 from smallwit.verify.sandbox.candidate import LIMIT, READY, REQUEST_BYTES, VALUE
 from smallwit.verify.sandbox.codec import CodecError, TooLargeError, decode, encode, receive_frame, send_frame
 from smallwit.verify.sandbox.extract import MAX_CHARACTERS
-from smallwit.verify.sandbox.pool import Pool, ServerLostError, Worker
+from smallwit.verify.sandbox.pool import SandboxPool, SandboxWorker, ServerLostError
 from smallwit.verify.verdict import Verdict
 
 CPU_SECONDS = 10.0
@@ -126,8 +126,8 @@ def judge_stream(
 def _judged(orders: Iterable["_Order"], cpu_seconds: float, workers: int | None) -> Generator[Verdict, None, None]:
     if cpu_seconds <= 0:
         raise UserError(f"a program cannot have cpu_seconds {cpu_seconds}; give a positive number")
-    works = (Work(order.key(), partial(_judge_in_pool, order), _same) for order in orders)
-    return in_order(works, workers or cores(), _state.verdicts, _state.close)
+    works = (CachedTask(order.key(), partial(_judge_in_pool, order), _same) for order in orders)
+    return ordered_map(works, workers or cores(), _state.verdicts, _state.close)
 
 
 def _same(verdict: Verdict) -> Verdict:
@@ -176,7 +176,7 @@ def _order(job: CodeJob, cpu_seconds: float, isolation: str) -> _Order:
     return _Order(job, cases, VALUE + encode(expected, REQUEST_BYTES), cpu_seconds, isolation)
 
 
-def _judge(worker: Worker, order: _Order) -> Verdict:
+def _judge(worker: SandboxWorker, order: _Order) -> Verdict:
     """The verdict on one job; what our own machinery breaks is tried once more on fresh servers."""
     if len(order.job.response) > MAX_CHARACTERS:
         return Verdict(0.0, 0.0, None, "limit")
@@ -197,7 +197,7 @@ def _judge(worker: Worker, order: _Order) -> Verdict:
     return Verdict(score, score if strict else 0.0, answer, run.reason, strict)
 
 
-def _judge_once(worker: Worker, order: _Order) -> _Run:
+def _judge_once(worker: SandboxWorker, order: _Order) -> _Run:
     offered = worker.server("candidate").level
     if refused := consent.objection("the code judge", offered, order.isolation, f"a task's isolation, {_CONSENT}"):
         raise UserError(refused)
@@ -209,7 +209,7 @@ def _judge_once(worker: Worker, order: _Order) -> _Run:
     return run
 
 
-def _run_cases(worker: Worker, order: _Order) -> _Run:
+def _run_cases(worker: SandboxWorker, order: _Order) -> _Run:
     candidate = worker.server("candidate")
     deadline = time.monotonic() + 2 * order.cpu_seconds + 2
     ours, theirs = socket.socketpair()
@@ -249,7 +249,7 @@ def _ask_candidate(connection: socket.socket, order: _Order, deadline: float) ->
     return _Run("limit" if outcome == LIMIT else "wrong", program)
 
 
-def _run_tests(worker: Worker, order: _Order) -> _Run:
+def _run_tests(worker: SandboxWorker, order: _Order) -> _Run:
     candidate, tester = worker.server("candidate"), worker.server("tester")
     deadline = time.monotonic() + 2 * order.cpu_seconds + 2
     sources = (order.job.setup, *([order.job.tests] if isinstance(order.job.tests, str) else order.job.tests))
@@ -306,15 +306,15 @@ class _State:
     """The pool of this process and the verdicts it remembers."""
 
     def __init__(self) -> None:
-        self.pool: Pool | None = None
+        self.pool: SandboxPool | None = None
         # A failure of our own is not remembered.
-        self.verdicts: Memory[Verdict] = Memory(_REMEMBERED, lambda verdict: verdict.score is not None)
+        self.verdicts: LRUCache[Verdict] = LRUCache(_REMEMBERED, lambda verdict: verdict.score is not None)
         self.lock = threading.Lock()
 
-    def current_pool(self) -> Pool:
+    def current_pool(self) -> SandboxPool:
         with self.lock:
             if self.pool is None:
-                self.pool = Pool()
+                self.pool = SandboxPool()
             return self.pool
 
     def close(self) -> None:

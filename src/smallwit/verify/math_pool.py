@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class FormulaComparison:
     """`equal` is `None` when nothing can be said; `reason` then is `limit` or `infrastructure`."""
 
     equal: bool | None
@@ -57,7 +57,7 @@ class WorkerLost(Exception):
         self.certain = certain
 
 
-class Worker:
+class FormulaWorker:
     """One subprocess. Raises `WorkerLost` when it does not start or gives no answer; it is dead then."""
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class Worker:
             self.kill()
             raise WorkerLost("infrastructure", f"the comparison of formulas does not start: {started['failed']}")
 
-    def compare(self, gold: str, answer: str, cpu_seconds: float) -> Comparison:
+    def compare(self, gold: str, answer: str, cpu_seconds: float) -> FormulaComparison:
         """Whether the two formulas are equal."""
         self.requests += 1
         request = json.dumps({"gold": gold, "answer": answer, "cpu_seconds": cpu_seconds}).encode() + b"\n"
@@ -95,7 +95,7 @@ class Worker:
             self.kill()
             # Memory may have been used up by the requests before this one; a fresh worker tells.
             raise WorkerLost("limit", reply["limit"], certain=self.requests == 1)
-        return Comparison(bool(reply["equal"]), cpu_seconds=reply["cpu_seconds"])
+        return FormulaComparison(bool(reply["equal"]), cpu_seconds=reply["cpu_seconds"])
 
     def _receive(self, deadline: float) -> dict[str, Any]:
         assert self.process.stdout is not None
@@ -131,16 +131,16 @@ class Worker:
                 pipe.close()
 
 
-class Pool:
+class FormulaPool:
     """Workers, lent to one thread each; as many as were ever needed at the same time."""
 
     def __init__(self) -> None:
-        self._idle: list[Worker] = []
-        self._all: list[Worker] = []
+        self._idle: list[FormulaWorker] = []
+        self._all: list[FormulaWorker] = []
         self._closed = False
         self._lock = threading.Lock()
 
-    def compare(self, gold: str, answer: str, cpu_seconds: float) -> Comparison:
+    def compare(self, gold: str, answer: str, cpu_seconds: float) -> FormulaComparison:
         """Whether the formulas are equal. Safe to call from several threads."""
         reason = ""
         for attempt in (1, 2):
@@ -158,7 +158,7 @@ class Pool:
             else:
                 self._give_back(worker)
                 return comparison
-        return Comparison(None, reason)
+        return FormulaComparison(None, reason)
 
     def close(self) -> None:
         """Kill all workers. Threads that wait for one wake up."""
@@ -176,13 +176,13 @@ class Pool:
         for worker in self._all:
             worker.forget()
 
-    def _take(self) -> Worker:
+    def _take(self) -> FormulaWorker:
         with self._lock:
             if self._closed:
                 raise WorkerLost("infrastructure", "the pool is closed", certain=True)
             if self._idle:
                 return self._idle.pop()
-        worker = Worker()
+        worker = FormulaWorker()
         with self._lock:
             self._all = [*(other for other in self._all if other.process.returncode is None), worker]
             closed = self._closed
@@ -190,7 +190,7 @@ class Pool:
             worker.kill()
         return worker
 
-    def _give_back(self, worker: Worker) -> None:
+    def _give_back(self, worker: FormulaWorker) -> None:
         if worker.requests >= REQUESTS_A_WORKER:
             worker.kill()
             return
@@ -198,16 +198,16 @@ class Pool:
             self._idle.append(worker)
 
 
-_pool: Pool | None = None
+_pool: FormulaPool | None = None
 _pool_lock = threading.Lock()
 
 
-def compare(gold: str, answer: str, cpu_seconds: float) -> Comparison:
+def compare(gold: str, answer: str, cpu_seconds: float) -> FormulaComparison:
     """Whether two formulas are equal, by this process's pool."""
     global _pool
     with _pool_lock:
         if _pool is None:
-            _pool = Pool()
+            _pool = FormulaPool()
         pool = _pool
     return pool.compare(gold, answer, cpu_seconds)
 

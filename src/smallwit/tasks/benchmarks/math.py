@@ -7,7 +7,7 @@ from typing import ClassVar
 from smallwit.rows import Row
 from smallwit.tasks.base import Problem
 from smallwit.tasks.boxed import BoxedTask, ask
-from smallwit.tasks.dataset import Source
+from smallwit.tasks.dataset import DatasetSource
 from smallwit.verify.extract import boxed
 
 _SUBJECTS = (
@@ -20,7 +20,7 @@ _SUBJECTS = (
     "precalculus",
 )
 _BARE_BOX = re.compile(r"\\boxed\s+([^\s{}$.,]+)")
-_TRAIN = Source("math/train.jsonl.gz", "EleutherAI/hendrycks_math", "train", _SUBJECTS)
+_TRAIN = DatasetSource("math/train.jsonl.gz", "EleutherAI/hendrycks_math", "train", _SUBJECTS)
 
 
 class MATH(BoxedTask):
@@ -35,7 +35,7 @@ class MATH(BoxedTask):
     license = "MIT"
     sources: ClassVar = {
         "train": _TRAIN,
-        "test": Source("math/test.jsonl", "EleutherAI/hendrycks_math", "test", _SUBJECTS),
+        "test": DatasetSource("math/test.jsonl", "EleutherAI/hendrycks_math", "test", _SUBJECTS),
     }
     columns: ClassVar = {"problem": str, "solution": str}
 
@@ -56,7 +56,7 @@ class MATH500(MATH):
 
     name = "math500"
     origin = "HuggingFaceH4/MATH-500"
-    sources: ClassVar = {"train": _TRAIN, "test": Source("math/math500.jsonl", "HuggingFaceH4/MATH-500", "test")}
+    sources: ClassVar = {"train": _TRAIN, "test": DatasetSource("math/math500.jsonl", "HuggingFaceH4/MATH-500", "test")}
 
     def _id(self, row: Row, split: str) -> str:
         return str(row.get("unique_id") or super()._id(row, split))

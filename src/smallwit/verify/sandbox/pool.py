@@ -133,7 +133,7 @@ def _numpy_folder() -> str:
     return str(Path(spec.origin).parent.parent) if spec is not None and spec.origin else ""
 
 
-class Worker:
+class SandboxWorker:
     """A server for candidates and, once it is needed, one for testers."""
 
     def __init__(self) -> None:
@@ -183,22 +183,22 @@ def _start(kind: str) -> Server:
     return Server(kind, _ways[0])
 
 
-class Pool:
+class SandboxPool:
     """Workers, lent to one thread each; as many as were ever needed at the same time."""
 
     def __init__(self) -> None:
-        self.workers: list[Worker] = []
-        self.idle: list[Worker] = []
+        self.workers: list[SandboxWorker] = []
+        self.idle: list[SandboxWorker] = []
         self.closed = False
         self.lock = threading.Lock()
 
     @contextlib.contextmanager
-    def lend(self) -> Iterator[Worker]:
+    def lend(self) -> Iterator[SandboxWorker]:
         """A worker for the calling thread alone. Raises `ServerLostError` when the pool is closed."""
         with self.lock:
             if self.closed:
                 raise ServerLostError("the pool is closed")
-            worker = self.idle.pop() if self.idle else Worker()
+            worker = self.idle.pop() if self.idle else SandboxWorker()
             if worker not in self.workers:
                 self.workers.append(worker)
         try:
