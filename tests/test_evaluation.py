@@ -212,8 +212,8 @@ def test_a_folder_in_use_is_refused() -> None:
 
 
 def test_a_failed_grader_stops_the_run_and_is_asked_again_by_the_next(place: Path) -> None:
-    (place / "broken").write_text("p3")
-    with pytest.raises(EvaluationFailed, match=r"model on length: the verifier itself failed on 11\.1% of 9 responses"):
+    (place / "broken").write_text("p3 p4")
+    with pytest.raises(EvaluationFailed, match=r"model on length: the verifier itself failed on 22\.2% of 9 responses"):
         measured()
     assert next(row for row in lines() if row["id"] == "p3")["score"] is None
     (place / "broken").unlink()

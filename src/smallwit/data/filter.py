@@ -17,10 +17,10 @@ from smallwit.recipe.data import (
     RepetitionRule,
 )
 from smallwit.rows import Row
+from smallwit.verify.failures import too_many_failures
 
 BATCH = 256
 """Rows that are judged at once: verifiers and tokenizers work on many side by side."""
-_UNVERIFIED_SHARE = 0.01
 Judge = Callable[[Sequence[Row]], list[str | None]]
 """For each row why it breaks the rule, or `None`."""
 
@@ -126,9 +126,6 @@ class _Agreement:
                     reasons[place] = f"the verifier itself failed ({verdict.reason})"
                 elif verdict.strict < 1.0:
                     reasons[place] = f"scores {verdict.strict:g} ({verdict.reason}); its answer is {verdict.answer}"
-        if self.unknown > max(1, _UNVERIFIED_SHARE * self.judged):
-            raise VerifierFailed(
-                f"the verifier itself failed on {self.unknown:,} of {self.judged:,} rows; "
-                "run `smallwit doctor` to see what grades them on this machine"
-            )
+        if message := too_many_failures(self.unknown, self.judged, "rows"):
+            raise VerifierFailed(message)
         return reasons

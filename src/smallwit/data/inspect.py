@@ -22,7 +22,7 @@ from smallwit.errors import UserError
 from smallwit.recipe.data import DataStepSpec, Decontaminate, Deduplicate
 from smallwit.rows import Row
 from smallwit.storage.paths import path_of
-from smallwit.tasks import benchmarks
+from smallwit.tasks import benchmark_names
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -88,7 +88,7 @@ def inspect(folder: Path, tokenizer: "PreTrainedTokenizerBase | None", data_dir:
         stop_if_asked=lambda: None,
     )
     specs: list[DataStepSpec] = [
-        Decontaminate(kind="decontaminate", accept_missing=benchmarks()),
+        Decontaminate(kind="decontaminate", accept_missing=benchmark_names()),
         Deduplicate(kind="deduplicate"),
     ]
     with tempfile.TemporaryDirectory() as scratch:

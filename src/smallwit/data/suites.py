@@ -5,7 +5,7 @@ from pathlib import Path
 
 from smallwit.errors import UserError
 from smallwit.suggestions import hint
-from smallwit.tasks import benchmarks, load_task
+from smallwit.tasks import benchmark_names, load_task
 from smallwit.tasks.base import Problem, Task
 from smallwit.tasks.dataset import DatasetTask
 
@@ -17,7 +17,7 @@ def test_problems(
 
     Raises `UserError` for a suite that is unknown, or that cannot be loaded and may not be missing.
     """
-    known = list(dict.fromkeys([*benchmarks(), *tasks]))
+    known = list(dict.fromkeys([*benchmark_names(), *tasks]))
     for name in [*(against or ()), *accept_missing]:
         if name not in known:
             raise UserError(f"decontaminate: there is no suite '{name}'; {hint(name, known)}")

@@ -12,18 +12,17 @@ from smallwit.recipe.generation import Verify
 from smallwit.rows import Row
 from smallwit.tasks.base import Problem
 from smallwit.verify import Verdict
+from smallwit.verify.failures import too_many_failures
 
 AT_ONCE = 256
 """Problems whose answers are judged together, so that the judge's processes all have work."""
-UNKNOWN_SHARE = 0.01
-"""Above this share of answers without a verdict the rest means nothing."""
 
 
 class VerifyStep:
     """The step `verify`. Answers to one problem are rows of one id, one after the other.
 
     Drops by the rules `wrong`, `not-kept` (accepted, but not chosen) and `no-verdict` (the verifier itself failed,
-    twice). Raises `UserError` at the end when more than `UNKNOWN_SHARE` have no verdict.
+    twice). Raises `UserError` at the end when too many have no verdict.
     """
 
     def __init__(self, spec: Verify) -> None:
@@ -42,11 +41,8 @@ class VerifyStep:
                 yield from self._kept(judged, good, context)
         context.note("problems", problems)
         context.note("solved problems", solved)
-        if unknown > UNKNOWN_SHARE * seen:
-            raise UserError(
-                f"the verifier itself failed on {unknown:,} of {seen:,} answers; run `smallwit doctor` to see what "
-                "grades them on this machine"
-            )
+        if message := too_many_failures(unknown, seen, "answers"):
+            raise UserError(message)
 
     def _score(self, verdict: Verdict) -> float | None:
         return verdict.strict if self.spec.reading == "strict" else verdict.score

@@ -2,7 +2,7 @@
 
 from smallwit.tasks.base import SPLITS, Problem, Task
 from smallwit.tasks.loading import check_gold, load_task, task_bytes
-from smallwit.tasks.registry import benchmarks, task_classes
+from smallwit.tasks.registry import benchmark_names, task_classes
 from smallwit.verify import Verdict
 
 __all__ = [
@@ -10,7 +10,7 @@ __all__ = [
     "Problem",
     "Task",
     "Verdict",
-    "benchmarks",
+    "benchmark_names",
     "check_gold",
     "load_task",
     "task_bytes",

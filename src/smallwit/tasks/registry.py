@@ -34,7 +34,7 @@ def task_collections() -> Mapping[str, type[Task]]:
     return MappingProxyType({each.collection: each for each in classes if each.collection is not None})
 
 
-def benchmarks() -> list[str]:
+def benchmark_names() -> list[str]:
     """Return the names of the tasks whose test split is a published dataset."""
     return [name for name, each in task_classes().items() if issubclass(each, DatasetTask) and "test" in each.sources]
 
