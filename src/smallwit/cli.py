@@ -202,7 +202,7 @@ def _add_eval_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", nargs="?", help=what)
     parser.add_argument("--responses", metavar="FILE", type=Path, help="stored generations to grade, in place of MODEL")
     parser.add_argument("--suite", metavar="A,B", required=True, help="tasks, or path/to/file.py:ClassName")
-    parser.add_argument("--protocol", metavar="NAME", default="house", help="how tasks are asked and read (house)")
+    parser.add_argument("--protocol", metavar="NAME", default="default", help="how tasks are asked and read (default)")
     parser.add_argument("--samples", metavar="K", type=_positive, default=1, help="responses to each problem (1)")
     parser.add_argument("--temperature", metavar="T", type=_not_negative, help="0 is greedy (the protocol's)")
     parser.add_argument("--max-new-tokens", metavar="N", type=_positive, help="of a response (the protocol's)")
