@@ -51,8 +51,8 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Decoding:
-    """Decoding parameters. `temperature` 0 is greedy. Generation ends at the model's end tokens, before the first `stop`
-    string (which is not part of the reply), or after `max_new_tokens`.
+    """Decoding parameters. `temperature` 0 is greedy. Generation ends at an end token of the model, before the first
+    `stop` string (which is not part of the reply), or after `max_new_tokens`.
     """
 
     temperature: float
