@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
@@ -18,14 +17,6 @@ if TYPE_CHECKING:
     from smallwit.objectives.batch import TokenBatch
     from smallwit.objectives.head import TokenStatistic
     from smallwit.objectives.teacher import Distributions, TeacherDistribution
-
-
-Skew = Annotated[float, Field(gt=0, lt=1, description="share of the other distribution that is mixed in")]
-
-
-def log_mixture(log_a: Tensor, log_b: Tensor, share: float) -> Tensor:
-    """Return log(share a + (1 - share) b)."""
-    return (log_a + math.log(share)).logaddexp(log_b + math.log1p(-share))
 
 
 class Distillation(Objective):

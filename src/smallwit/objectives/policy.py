@@ -7,7 +7,7 @@ The mathematics of the parts is in `advantages` and `policy_gradient`, which nee
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat
 
@@ -95,6 +95,10 @@ def rollout_arguments(source: SourceSettings) -> dict[str, Any]:
     }
 
 
+ClipLow = Annotated[PositiveFloat, Field(description="distance below 1 at which the importance ratio is clipped")]
+ClipHigh = Annotated[PositiveFloat, Field(description="distance above 1 at which the importance ratio is clipped")]
+
+
 class SymmetricClip(PolicyGradient):
     """Base class of algorithms that clip as far below 1 as above; 0.2 is PPO's (arXiv 1707.06347, sec. 6.1)."""
 
@@ -108,8 +112,8 @@ class SymmetricClip(PolicyGradient):
 class AsymmetricClip(PolicyGradient):
     """Base class of algorithms that clip below and above 1 by different amounts."""
 
-    clip_low: PositiveFloat = Field(description="distance below 1 at which the importance ratio is clipped")
-    clip_high: PositiveFloat = Field(description="distance above 1 at which the importance ratio is clipped")
+    clip_low: ClipLow
+    clip_high: ClipHigh
 
     @property
     def clip_range(self) -> tuple[float, float]:
