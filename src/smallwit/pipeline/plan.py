@@ -21,10 +21,8 @@ from smallwit.tasks.reward_function import reward_bytes
 LIBRARIES = ("torch", "transformers", "tokenizers", "mpmath")
 # These read the recipe, conduct, and sum up; they cannot change what a stage with a given key computes.
 NOT_COMPUTING = (
-    "cli.py",
-    "commands.py",
+    "cli/",
     "console/",
-    "doctor.py",
     "evaluation/compare.py",
     "evaluation/comparison_table.py",
     "evaluation/endpoint_model.py",

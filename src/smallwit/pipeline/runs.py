@@ -13,7 +13,7 @@ from rich.console import Console
 from smallwit.console.progress import RunProgress
 from smallwit.console.terminal import Terminal
 from smallwit.device import cores, resolve_device, resolve_dtype
-from smallwit.errors import UserError
+from smallwit.errors import RunFailed, UserError
 from smallwit.pipeline.costs import declared_flops, paid_stages, remaining_flops
 from smallwit.pipeline.job import Job
 from smallwit.pipeline.ledger import Entry, Ledger
@@ -43,7 +43,7 @@ from smallwit.storage.artifacts import METRICS, disk_trouble, read_manifest, wri
 from smallwit.storage.jsonl import finite
 
 
-class StageFailed(Exception):
+class StageFailed(RunFailed):
     """A stage could not be finished. The message says which and why."""
 
 
@@ -95,7 +95,7 @@ class Store:
     size: int
 
 
-def teach(
+def store_teacher_logprobs(
     recipe: Recipe, *, base: Path, run_dir: Path, data_dir: Path | None, console: Console | None = None
 ) -> list[Store]:
     """Compute what is missing of a recipe's teacher_logprobs stages and of what they need, and nothing else.
@@ -109,7 +109,7 @@ def teach(
     return stores
 
 
-def construct(
+def build_datasets(
     recipe: Recipe, *, base: Path, run_dir: Path, data_dir: Path | None, console: Console | None = None
 ) -> list[tuple[str, Path]]:
     """Build what is missing of a recipe's datasets and of what they need, and nothing else; their names and folders.
