@@ -16,8 +16,9 @@ class TokenizerSpec(Section):
     """A tokenizer trained on the tasks' training text. Only models made with `new` need one."""
 
     vocabulary: int = Field(default=512, ge=259, description="tokens, of which 256 are the bytes and 3 control turns")
-    documents: PositiveInt = 3000
-    """Problems of each task, and as many of its documents, that the tokenizer is trained on."""
+    documents: PositiveInt = Field(
+        default=3000, description="problems of each task, and as many of its documents, that it is trained on"
+    )
 
 
 TURNS = "they take turns; one that is named twice has two turns of each round"
@@ -106,16 +107,22 @@ class Optimizer(Section):
     `muon` updates the matrices of the layers by Muon, and tables, vectors and the head by AdamW.
     """
 
-    kind: Literal["adamw", "muon"] = "adamw"
-    lr: PositiveFloat = 1e-3
+    kind: Literal["adamw", "muon"] = Field(
+        default="adamw", description="AdamW (arXiv 1711.05101), or Muon for the matrices of the layers"
+    )
+    lr: PositiveFloat = Field(default=1e-3, description="peak learning rate")
     matrix_lr: PositiveFloat | None = Field(default=None, description="rate of Muon's matrices; lr if absent")
     warmup: float = Field(default=0.02, ge=0, le=1, description="share of the stage's steps or FLOPs")
-    schedule: Literal["linear", "cosine", "constant", "wsd"] = "linear"
+    schedule: Literal["linear", "cosine", "constant", "wsd"] = Field(
+        default="linear", description="learning rate after the warmup"
+    )
     decay: float = Field(default=0.2, gt=0, le=1, description="share of the budget in which `wsd` falls, at its end")
-    final: float = Field(default=0.0, ge=0, le=1)
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = Field(default=0.0, ge=0)
-    clip: PositiveFloat = 1.0
+    final: float = Field(default=0.0, ge=0, le=1, description="learning rate at the end, as a share of the peak")
+    betas: tuple[float, float] = Field(
+        default=(0.9, 0.95), description="decay of AdamW's averages of gradients and of their squares"
+    )
+    weight_decay: float = Field(default=0.0, ge=0, description="decoupled weight decay, times the learning rate")
+    clip: PositiveFloat = Field(default=1.0, description="largest norm of the gradient; longer ones are scaled to it")
     ema: float | None = Field(default=None, gt=0, lt=1, description="decay of averaged weights, which are handed over")
 
     @model_validator(mode="after")
@@ -128,17 +135,17 @@ class Optimizer(Section):
 class LoRA(Section):
     """Low-rank adapters (peft) instead of full fine-tuning; merged when the stage hands over."""
 
-    rank: PositiveInt = 32
-    alpha: PositiveInt = 64
+    rank: PositiveInt = Field(default=32, description="rank of the adapters")
+    alpha: PositiveInt = Field(default=64, description="scale of the adapters: they are multiplied by alpha / rank")
 
 
 class Selection(Section):
     """Measure on the validation split along the way; `keep: best` hands over the best of those models."""
 
-    every: PositiveInt
+    every: PositiveInt = Field(description="optimizer steps between measurements")
     tasks: list[str] | None = Field(default=None, description="those of the evaluation if absent")
     problems: PositiveInt = Field(default=200, description="of each task, from the start of the split")
-    keep: Literal["best", "last"] = "best"
+    keep: Literal["best", "last"] = Field(default="best", description="weights that the stage hands over")
 
 
 class StageBase(Section):
@@ -307,39 +314,53 @@ Stage = Annotated[
 class Evaluation(Section):
     """The protocol by which every stage is measured."""
 
-    tasks: list[str] | None = None
-    split: Literal["test", "validation"] = "test"
+    tasks: list[str] | None = Field(default=None, description="names of tasks to measure; all if absent")
+    split: Literal["test", "validation"] = Field(default="test", description="split of the tasks")
     problems: PositiveInt = Field(default=500, description="of each task, from the start of the split")
-    max_new_tokens: PositiveInt = 256
-    temperature: float = Field(default=0.0, ge=0)
-    batch: PositiveInt = 256
+    max_new_tokens: PositiveInt = Field(default=256, description="longest response, in tokens")
+    temperature: float = Field(default=0.0, ge=0, description="sampling temperature; 0 is greedy")
+    batch: PositiveInt = Field(default=256, description="responses that are generated at the same time")
     stages: list[str] | None = Field(
         default=None, description="stages and models to measure; all train stages if absent"
     )
 
 
 class Comparison(Section):
-    a: str
-    b: str
+    """A paired comparison of two measured models, problem by problem."""
+
+    a: str = Field(description="a measured stage or model")
+    b: str = Field(description="the one that it is compared with: the difference is a - b")
 
 
 class Recipe(Section):
-    """The whole path. `tasks` maps a name to its options; `class: file.py:ClassName` names a task of the user's own."""
+    """The whole path: models, the stages that train them, and the tasks that they are measured on."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")
-    seed: int = Field(default=0, ge=0, lt=2**31)
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$", description="name of the run; its folder is runs/NAME"
+    )
+    seed: int = Field(default=0, ge=0, lt=2**31, description="seed of every random choice")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        default="auto", description="auto: cuda if there is one, else mps, else cpu"
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="number format of the computation; auto: bfloat16 on a GPU that has it"
+    )
     workers: PositiveInt | None = Field(
         default=None,
         description="stages that may run side by side, the cores shared equally; as the models' sizes allow if absent",
     )
-    tasks: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    tokenizer: TokenizerSpec | None = None
-    models: dict[str, ModelSpec] = Field(default_factory=dict)
-    stages: list[Stage] = Field(min_length=1)
-    evaluation: Evaluation = Evaluation()
-    comparisons: list[Comparison] = Field(default_factory=list)
+    tasks: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="tasks by name, each with its options; `class` names a class of your own",
+        examples=[{"gsm8k": {}, "mine": {"class": "mine.py:Mine"}}],
+    )
+    tokenizer: TokenizerSpec | None = Field(
+        default=None, description="a tokenizer to train, for models made with `new`"
+    )
+    models: dict[str, ModelSpec] = Field(default_factory=dict, description="models by name, where the path begins")
+    stages: list[Stage] = Field(min_length=1, description="what is done, in this order")
+    evaluation: Evaluation = Field(default=Evaluation(), description="how stages are measured")
+    comparisons: list[Comparison] = Field(default_factory=list, description="pairs whose difference is reported")
 
     def first_model(self, name: str) -> ModelSpec:
         """Return the model that a model or train stage `name` began as."""
