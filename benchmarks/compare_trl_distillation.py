@@ -12,8 +12,12 @@ import torch
 from torch import Tensor
 from trl.experimental.gkd import GKDTrainer  # type: ignore[import-not-found]
 
-from smallwit.objectives.divergence import Divergence, DivergenceView, ForwardKL, JensenShannon, ReverseKL
+from smallwit.objectives.distillation import Divergence
+from smallwit.objectives.divergence import DivergenceStatistic
 from smallwit.objectives.head import token_statistics
+from smallwit.objectives.kinds.forward_kl import ForwardKL
+from smallwit.objectives.kinds.jsd import JensenShannon
+from smallwit.objectives.kinds.reverse_kl import ReverseKL
 from smallwit.objectives.teacher import TeacherHead
 
 ROWS, LENGTH, HIDDEN, VOCABULARY = 3, 17, 32, 1009
@@ -21,14 +25,14 @@ ROWS, LENGTH, HIDDEN, VOCABULARY = 3, 17, 32, 1009
 
 def divergence(beta: float) -> Divergence:
     """TRL takes the two ends of beta for the two KL divergences, which smallwit names."""
-    return ForwardKL() if beta == 0 else ReverseKL() if beta == 1 else JensenShannon(beta)
+    return ForwardKL.make() if beta == 0 else ReverseKL.make() if beta == 1 else JensenShannon.make(beta=beta)
 
 
 def ours(hidden: Tensor, weight: Tensor, teacher: TeacherHead, mask: Tensor, beta: float, temperature: float) -> Tensor:
     """The mean over the tokens of the mask."""
     chosen = mask.flatten()
     head = TeacherHead(teacher.hidden[chosen], teacher.weight, VOCABULARY)
-    view = DivergenceView(divergence(beta), head, temperature)
+    view = DivergenceStatistic(divergence(beta), head, temperature)
     (values,) = token_statistics(hidden[chosen], weight, [view], chunk_elements=7 * VOCABULARY)
     return values.mean()
 

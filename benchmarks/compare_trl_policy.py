@@ -11,7 +11,7 @@ import sys
 from collections import defaultdict
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import trl
@@ -19,10 +19,10 @@ from pydantic import TypeAdapter
 from torch import Tensor
 from trl import GRPOTrainer, RLOOTrainer
 
-from smallwit.recipe.objectives import ObjectiveSpec
-from smallwit.recipe.schema import Rollouts
-from smallwit.training.batch import Example, TokenBatch
-from smallwit.training.objectives import bind
+from smallwit.objectives.batch import Example, TokenBatch
+from smallwit.objectives.settings import Objective
+from smallwit.recipe.section import ByKind
+from smallwit.training.settings import Rollouts
 
 LENGTHS, LONGEST = (7, 3, 11, 1, 5, 9, 2, 8), 12
 TOLERANCE = 1e-12
@@ -90,7 +90,11 @@ def our_loss(case: Case, numbers: Numbers, policy: Tensor) -> Tensor:
     source = Rollouts.model_validate(
         {"kind": "rollouts", "prompts": 2, "group": len(LENGTHS) // 2, "max_new_tokens": LONGEST}
     )
-    objective = bind(TypeAdapter(ObjectiveSpec).validate_python({"source": "own"} | case.ours), source, width=1)
+    objective = (
+        TypeAdapter(Annotated[Objective, ByKind()])
+        .validate_python({"source": "own"} | case.ours)
+        .build(source, hidden_size=1)
+    )
     rows = zip(LENGTHS, numbers.sampler.tolist(), numbers.reference.tolist(), numbers.advantages.tolist(), strict=True)
     examples = [
         Example([0] * (1 + n), 1, sampler[:n], advantage, {"log_probs of reference": reference[:n]})

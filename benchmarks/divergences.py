@@ -8,16 +8,14 @@ from collections.abc import Callable
 
 import torch
 
-from smallwit.objectives.divergence import (
-    AdaptiveKL,
-    DivergenceView,
-    ForwardKL,
-    JensenShannon,
-    ReverseKL,
-    SkewForwardKL,
-    TotalVariation,
-)
+from smallwit.objectives.divergence import DivergenceStatistic
 from smallwit.objectives.head import CHUNK_ELEMENTS
+from smallwit.objectives.kinds.adaptive_kl import AdaptiveKL
+from smallwit.objectives.kinds.forward_kl import ForwardKL
+from smallwit.objectives.kinds.jsd import JensenShannon
+from smallwit.objectives.kinds.reverse_kl import ReverseKL
+from smallwit.objectives.kinds.skew_forward_kl import SkewForwardKL
+from smallwit.objectives.kinds.total_variation import TotalVariation
 from smallwit.objectives.teacher import TeacherHead
 
 VOCABULARY, HIDDEN, RUNS = 151_936, 256, 4
@@ -40,9 +38,18 @@ def main() -> None:
     log_probs = torch.log_softmax(torch.randn(TOKENS, HIDDEN) @ torch.randn(HIDDEN, VOCABULARY) / 10, 1)
     teacher = TeacherHead(torch.randn(TOKENS, HIDDEN), torch.randn(VOCABULARY, HIDDEN) / 10, VOCABULARY)
     tokens, upstream = slice(0, TOKENS), torch.rand(TOKENS)
-    divergences = (ForwardKL(), ReverseKL(), JensenShannon(0.5), SkewForwardKL(0.1), AdaptiveKL(), TotalVariation())
-    views = {type(each).__name__: DivergenceView(each, teacher) for each in divergences}
-    views["ForwardKL on 64"] = DivergenceView(ForwardKL(), teacher.top_k(64, 1.0, chunk_elements=CHUNK_ELEMENTS))
+    divergences = (
+        ForwardKL.make(),
+        ReverseKL.make(),
+        JensenShannon.make(beta=0.5),
+        SkewForwardKL.make(alpha=0.1),
+        AdaptiveKL.make(),
+        TotalVariation.make(),
+    )
+    views = {type(each).__name__: DivergenceStatistic(each, teacher) for each in divergences}
+    views["ForwardKL on 64"] = DivergenceStatistic(
+        ForwardKL.make(), teacher.top_k(64, 1.0, chunk_elements=CHUNK_ELEMENTS)
+    )
     for name, view in views.items():
         value = least(lambda view=view: view.evaluate(log_probs, tokens, None))  # type: ignore[misc]
         both = least(lambda view=view: view.evaluate(log_probs, tokens, None)[1](upstream))  # type: ignore[misc]

@@ -23,11 +23,14 @@ from smallwit.inference.local import LocalEngine
 from smallwit.models.build import SHAPES, new_model
 from smallwit.models.tokenizer_training import train_tokenizer
 from smallwit.objectives.advantages import group_advantages
-from smallwit.recipe.schema import Optimizer
-from smallwit.training.batch import Example
-from smallwit.training.loop import Budget, Trainer
-from smallwit.training.objectives import CrossEntropyObjective, Objective, PolicyObjective
-from smallwit.training.sources import Source, StepBatch
+from smallwit.objectives.batch import Example
+from smallwit.objectives.kinds.cross_entropy import CrossEntropyLoss
+from smallwit.objectives.kinds.grpo import GRPO
+from smallwit.objectives.loss import LossTerm
+from smallwit.objectives.policy_loss import PolicyGradientLoss
+from smallwit.training.loop import Trainer, TrainingBudget
+from smallwit.training.settings import Optimizer
+from smallwit.training.sources import StepBatch, TokenSource
 
 Numbers = dict[str, Any]
 
@@ -148,7 +151,13 @@ class Bench:
         return torch.randint(16, self.sizes.vocabulary, (rows, length), generator=generator).tolist()
 
     def trainer(
-        self, model: PreTrainedModel, source: Source, objective: Objective, *, autocast: bool = True, pack: int | None
+        self,
+        model: PreTrainedModel,
+        source: TokenSource,
+        objective: LossTerm,
+        *,
+        autocast: bool = True,
+        pack: int | None,
     ) -> Trainer:
         """Return the loop over one source, in bf16 autocast or in float32."""
         return Trainer(
@@ -157,7 +166,7 @@ class Bench:
             [objective],
             teachers={},
             optimizer=Optimizer(lr=1e-6, warmup=0, schedule="constant"),
-            budget=Budget(steps=100),
+            budget=TrainingBudget(steps=100),
             vocabulary=self.sizes.vocabulary,
             pad=0,
             micro_tokens=self.sizes.micro_tokens,
@@ -226,7 +235,7 @@ def machine(bench: Bench) -> Iterator[Numbers]:
 def sft(bench: Bench) -> Iterator[Numbers]:
     """SFT: tokens a second, memory and MFU of each case; the losses of the same rows in float32 and bf16."""
     model = bench.model()
-    objective = CrossEntropyObjective("cross_entropy", "rows", 1.0)
+    objective = CrossEntropyLoss("cross_entropy", "rows", 1.0)
     few = Recorded([Example(row, 0) for row in bench.tokens(2, min(256, bench.sizes.micro_tokens // 2))])
     losses = {}
     for name, autocast in (("float32", False), ("bfloat16", True)):
@@ -249,7 +258,7 @@ def sft(bench: Bench) -> Iterator[Numbers]:
 
 
 def _steps(
-    bench: Bench, model: PreTrainedModel, examples: list[Example], objective: Objective, pack: int | None
+    bench: Bench, model: PreTrainedModel, examples: list[Example], objective: LossTerm, pack: int | None
 ) -> Numbers:
     trainer = bench.trainer(model, Recorded(examples), objective, pack=pack)
     trainer.step()
@@ -344,7 +353,7 @@ def grpo(bench: Bench) -> Iterator[Numbers]:
     """A GRPO step of the real loop: rollouts, then the update; and how far sampler's and trainer's log-probs differ."""
     model = bench.model()
     source = Rollouts(bench, model)
-    trainer = bench.trainer(model, source, PolicyObjective("grpo", "rows", 1.0), pack=None)
+    trainer = bench.trainer(model, source, PolicyGradientLoss("grpo", "rows", 1.0, algorithm=GRPO.make()), pack=None)
     sizes = bench.sizes
     for _ in range(2):  # the second is the one that counts; the first is printed lest a short limit leave nothing
         bench.forget_peak()

@@ -10,8 +10,10 @@ from pathlib import Path
 
 from scores import Model, better, cells, pooled, print_table
 from smallwit.pipeline import runs as pipeline
-from smallwit.recipe.file import check_recipe, read_recipe
-from smallwit.recipe.schema import Recipe, TrainStage
+from smallwit.pipeline.preflight import check_recipe
+from smallwit.recipe.file import read_recipe
+from smallwit.recipe.schema import Recipe
+from smallwit.stages.train import TrainStage
 
 RECIPES = Path("recipes/hybrids")
 BASELINE = "sft-alone"

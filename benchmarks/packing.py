@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from smallwit.models.build import new_model
-from smallwit.training.batch import Example, TokenBatch, micro_batches
+from smallwit.objectives.batch import Example, TokenBatch, micro_batches
 from smallwit.training.forward import forward_hidden
 
 MICRO_TOKENS = 8192

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from smallwit.pipeline import runs as pipeline
-from smallwit.recipe.file import check_recipe
+from smallwit.pipeline.preflight import check_recipe
 from smallwit.recipe.schema import Recipe
 
 WARMUP, STEPS = 2, 4

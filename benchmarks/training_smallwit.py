@@ -8,12 +8,16 @@ from pathlib import Path
 import torch
 
 from smallwit.models.flops import Cost
-from smallwit.objectives.divergence import ForwardKL
-from smallwit.recipe.schema import Optimizer
-from smallwit.training.batch import Example, packed_rows
+from smallwit.objectives.batch import Example, packed_rows
+from smallwit.objectives.distillation import DistillationLoss
+from smallwit.objectives.kinds.cross_entropy import CrossEntropyLoss
+from smallwit.objectives.kinds.forward_kl import ForwardKL
+from smallwit.objectives.kinds.grpo import GRPO
+from smallwit.objectives.loss import LossTerm
+from smallwit.objectives.policy_loss import PolicyGradientLoss
 from smallwit.training.forward import give_back_freed
-from smallwit.training.loop import Budget, Teacher, Trainer
-from smallwit.training.objectives import CrossEntropyObjective, DivergenceObjective, Objective, PolicyObjective
+from smallwit.training.loop import Teacher, Trainer, TrainingBudget
+from smallwit.training.settings import Optimizer
 from smallwit.training.sources import StepBatch
 from training_cases import CASES, DEVICE, Case, encoded, recorded_rollouts, rows_of, student, teacher, tokenizer_of
 
@@ -54,21 +58,23 @@ def main(name: str, data_dir: Path) -> None:
     model = student(case, tokenizer).train()
     give_back_freed(model)  # as a train stage does
     steps = steps_of(case, data_dir)
-    objectives: list[Objective] = [CrossEntropyObjective("cross_entropy", "rows", 1.0)]
+    objectives: list[LossTerm] = [CrossEntropyLoss("cross_entropy", "rows", 1.0)]
     teachers = {}
     if case.name.startswith("c"):
-        objectives = [DivergenceObjective("forward_kl", "rows", 1.0, "teacher", ForwardKL(), 1.0)]
+        objectives = [
+            DistillationLoss("forward_kl", "rows", 1.0, "teacher", divergence=ForwardKL.make(), temperature=1.0)
+        ]
         master = teacher(tokenizer)
         teachers = {"teacher": Teacher(master, Cost.of(master))}
     if case.name == "d":
-        objectives = [PolicyObjective("grpo", "rows", 1.0)]
+        objectives = [PolicyGradientLoss("grpo", "rows", 1.0, algorithm=GRPO.make())]
     trainer = Trainer(
         model,
         {"rows": Recorded(steps)},
         objectives,
         teachers=teachers,
         optimizer=Optimizer(lr=1e-5),
-        budget=Budget(steps=case.steps),
+        budget=TrainingBudget(steps=case.steps),
         vocabulary=len(tokenizer),
         pad=tokenizer.pad_token_id,
         micro_tokens=case.rows * case.width,

@@ -13,7 +13,8 @@ import pipeline_recipes as micro
 from data_step_cases import resources, step  # noqa: F401  fixtures of the tests of data steps
 from pipeline_recipes import Ran
 from recipe_samples import RECIPE, refusal
-from smallwit.recipe.file import check_recipe, read_recipe
+from smallwit.pipeline.preflight import check_recipe
+from smallwit.recipe.file import read_recipe
 from smallwit.verify import consent
 
 # The tests' own programs may run on a machine without namespaces too; `test_isolation` takes the consent back.

@@ -6,17 +6,15 @@ import torch
 from torch import Tensor
 
 from objective_cases import ROWS, VOCABULARY, Case, Inputs
-from smallwit.objectives.divergence import (
-    AdaptiveKL,
-    Divergence,
-    DivergenceView,
-    ForwardKL,
-    JensenShannon,
-    ReverseKL,
-    SkewForwardKL,
-    SkewReverseKL,
-    TotalVariation,
-)
+from smallwit.objectives.distillation import Divergence
+from smallwit.objectives.divergence import DivergenceStatistic
+from smallwit.objectives.kinds.adaptive_kl import AdaptiveKL
+from smallwit.objectives.kinds.forward_kl import ForwardKL
+from smallwit.objectives.kinds.jsd import JensenShannon
+from smallwit.objectives.kinds.reverse_kl import ReverseKL
+from smallwit.objectives.kinds.skew_forward_kl import SkewForwardKL
+from smallwit.objectives.kinds.skew_reverse_kl import SkewReverseKL
+from smallwit.objectives.kinds.total_variation import TotalVariation
 from smallwit.objectives.teacher import TopK
 
 TOP = 6
@@ -56,15 +54,15 @@ def adaptive_kl(p: Tensor, q: Tensor, has_tail: bool) -> Tensor:
 
 
 DIVERGENCES: dict[str, tuple[Divergence, Formula]] = {
-    "forward-kl": (ForwardKL(), lambda p, q, _: kl(q, p)),
-    "reverse-kl": (ReverseKL(), lambda p, q, _: kl(p, q)),
-    "jsd": (JensenShannon(0.5), jensen_shannon(0.5)),
-    "jsd-0.1": (JensenShannon(0.1), jensen_shannon(0.1)),
-    "jsd-0.9": (JensenShannon(0.9), jensen_shannon(0.9)),
-    "skew-forward-kl": (SkewForwardKL(0.1), lambda p, q, _: kl(q, 0.1 * q + 0.9 * p)),
-    "skew-reverse-kl": (SkewReverseKL(0.3), lambda p, q, _: kl(p, 0.3 * p + 0.7 * q)),
-    "adaptive-kl": (AdaptiveKL(), adaptive_kl),
-    "total-variation": (TotalVariation(), lambda p, q, _: (p - q).abs().sum(1) / 2),
+    "forward-kl": (ForwardKL.make(), lambda p, q, _: kl(q, p)),
+    "reverse-kl": (ReverseKL.make(), lambda p, q, _: kl(p, q)),
+    "jsd": (JensenShannon.make(beta=0.5), jensen_shannon(0.5)),
+    "jsd-0.1": (JensenShannon.make(beta=0.1), jensen_shannon(0.1)),
+    "jsd-0.9": (JensenShannon.make(beta=0.9), jensen_shannon(0.9)),
+    "skew-forward-kl": (SkewForwardKL.make(alpha=0.1), lambda p, q, _: kl(q, 0.1 * q + 0.9 * p)),
+    "skew-reverse-kl": (SkewReverseKL.make(alpha=0.3), lambda p, q, _: kl(p, 0.3 * p + 0.7 * q)),
+    "adaptive-kl": (AdaptiveKL.make(), adaptive_kl),
+    "total-variation": (TotalVariation.make(), lambda p, q, _: (p - q).abs().sum(1) / 2),
 }
 
 
@@ -89,8 +87,8 @@ def reference_distributions(logits: Tensor, inputs: Inputs, temperature: float, 
 
 
 def divergence_case(divergence: Divergence, formula: Formula, temperature: float, top: bool) -> Case:
-    def view(x: Inputs) -> DivergenceView:
-        return DivergenceView(divergence, top_k(x, temperature) if top else x.teacher, temperature)
+    def view(x: Inputs) -> DivergenceStatistic:
+        return DivergenceStatistic(divergence, top_k(x, temperature) if top else x.teacher, temperature)
 
     def reference(logits: Tensor, x: Inputs) -> Tensor:
         return formula(*reference_distributions(logits, x, temperature, top), top)

@@ -2,12 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
-from smallwit.objectives.head import View
+from smallwit.objectives.head import TokenStatistic
+from smallwit.objectives.settings import Objective
 from smallwit.objectives.teacher import TeacherHead
+from smallwit.recipe.section import ByKind
 
 # The student has 97 rows and the teacher 128, of which both use the first 90: the rest is padding.
 ROWS, TEACHER_ROWS, VOCABULARY = 97, 128, 90
@@ -57,6 +61,12 @@ def random_inputs(seed: int) -> Inputs:
     )
 
 
+def parse_objective(entry: dict[str, Any]) -> Objective:
+    """An objective from an entry of a recipe."""
+    objective: Objective = TypeAdapter(Annotated[Objective, ByKind()]).validate_python(entry)
+    return objective
+
+
 Loss = Callable[[Tensor, Inputs], Tensor]
 
 
@@ -64,7 +74,7 @@ Loss = Callable[[Tensor, Inputs], Tensor]
 class Case:
     """An objective as smallwit has it (a view and the loss on its values), and the same on full logits `[N, V]`."""
 
-    view: Callable[[Inputs], View]
+    view: Callable[[Inputs], TokenStatistic]
     loss: Loss
     reference: Loss
     exact: bool = True

@@ -6,22 +6,21 @@ from typing import Any
 
 import torch
 from pydantic import TypeAdapter
+from smallwit.stages.teachers import read_by_teachers
 from torch import Tensor
 
+from objective_cases import parse_objective
 from smallwit.inference.local import LocalEngine
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.flops import Cost
 from smallwit.models.tokenizer_training import train_tokenizer
-from smallwit.recipe.objectives import ObjectiveSpec
-from smallwit.recipe.schema import Demonstrations, Optimizer, Rollouts, Source
-from smallwit.stages.teachers import read_by_teachers
 from smallwit.tasks.wordmath import WordMath
-from smallwit.training.cross_tokenizer import ReadingTeacher
+from smallwit.training.cross_tokenizer import CrossTokenizerTeacher
 from smallwit.training.distributed import World
-from smallwit.training.loop import Budget, Teacher, Trainer
-from smallwit.training.objectives import bind
+from smallwit.training.loop import Teacher, Trainer, TrainingBudget
 from smallwit.training.problem_stream import ProblemStream, TaskProblems
-from smallwit.training.rollout_postprocessors import ForwardPass, annotators_of
+from smallwit.training.rollout_postprocessors import ForwardPass, postprocessors_of
+from smallwit.training.settings import Demonstrations, Optimizer, Rollouts, Source
 from smallwit.training.sources import DemonstrationSource, RolloutSource
 from tiny import tiny_model, tokenizer
 
@@ -71,13 +70,13 @@ def make_trainer(
     model, teacher = (tiny_model(rows=len(words), seed=seed, scale=3.0).to(dtype) for seed in (3, 4))
     specs, entries = CASES[case]
     sources = {name: TypeAdapter(Source).validate_python(spec) for name, spec in specs.items()}
-    bound = [TypeAdapter(ObjectiveSpec).validate_python(entry) for entry in entries]
-    objectives = [bind(spec, sources[spec.source], model.config.hidden_size) for spec in bound]
+    bound = [parse_objective(entry) for entry in entries]
+    objectives = [spec.build(sources[spec.source], model.config.hidden_size) for spec in bound]
     teachers: dict[str, Any] = {"teacher": Teacher(teacher, Cost.of(teacher))}
     if case.startswith("uld"):
         other = train_tokenizer((problem.prompt for problem in WordMath(train=50).problems("train")), vocabulary=280)
         reader = tiny_model(rows=len(other)).to(dtype)
-        teachers["teacher"] = ReadingTeacher("teacher", reader, ChatTokenizer(other), chat)
+        teachers["teacher"] = CrossTokenizerTeacher("teacher", reader, ChatTokenizer(other), chat)
     student = ForwardPass(model, 0, len(words), micro_tokens, world=world)
     stream = ProblemStream([TaskProblems.of(WordMath(train=50), "train")], 0, "problems")
 
@@ -94,7 +93,9 @@ def make_trainer(
             Cost.of(model),
             seed=0,
             estimator=estimators[0] if estimators else None,
-            annotators=annotators_of(objectives, student, {"teacher": replace(student, model=teacher)}),
+            postprocessors=postprocessors_of(
+                objectives, student, {"teacher": replace(student, model=teacher)}, spec.temperature
+            ),
             world=world,
         )
 
@@ -104,7 +105,7 @@ def make_trainer(
         objectives,
         teachers=teachers,
         optimizer=Optimizer(lr=0.01, clip=0.5),
-        budget=Budget(steps=steps),
+        budget=TrainingBudget(steps=steps),
         vocabulary=len(words),
         pad=0,
         micro_tokens=micro_tokens,

@@ -10,7 +10,8 @@ from typing import Any
 from rich.console import Console
 
 from smallwit.pipeline import runs as pipeline
-from smallwit.recipe.file import check_recipe, read_recipe
+from smallwit.pipeline.preflight import check_recipe
+from smallwit.recipe.file import read_recipe
 from smallwit.recipe.schema import Recipe
 
 # Sums of two digits. An untrained model earns a part of the reward for each digit that it writes, so that its groups

@@ -107,6 +107,7 @@ def make_run(folder: Path, n: int = 40, steps: int = 60, models: Iterable[str] =
         "seed": 0,
         "seconds": 512.3,
         "peak_memory_gb": 2.314,
+        **{role: name for role, name in ROLES.items() if name in models},
         "models": [model_entry(model, scores[model]) for model in models],
         "comparisons": [
             compare(a, b, task, scores) for a, b in COMPARED if {a, b} <= set(models) for task in (*TASKS, "pooled")
@@ -118,6 +119,8 @@ def make_run(folder: Path, n: int = 40, steps: int = 60, models: Iterable[str] =
     return folder
 
 
+ROLES = {"teacher": "teacher", "baseline": "sft-equal-compute"}
+FROM = {"sft": "base", "kd": "sft", "rl": "kd", "sft-equal-compute": "sft"}
 COMPARED = (("rl", "sft-equal-compute"), ("rl", "sft"), ("rl", "teacher"))
 
 
@@ -135,6 +138,7 @@ def model_entry(model: str, scores: dict[str, list[float]]) -> dict[str, Any]:
         }
     return {
         "name": model,
+        **({"from": FROM[model]} if model in FROM else {}),
         "parameters": SIZE.get(model, 65_310),
         "training_flops": FLOPS[model],
         "seconds": SECONDS[model],

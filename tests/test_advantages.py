@@ -15,7 +15,7 @@ from smallwit.objectives.advantages import (
     has_signal,
     whitened,
 )
-from smallwit.objectives.algorithms import GroupEstimator
+from smallwit.objectives.settings import GroupEstimator
 
 NAN = math.nan
 REWARDS = [

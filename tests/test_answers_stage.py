@@ -8,9 +8,10 @@ import pytest
 
 import pipeline_recipes as micro
 from smallwit.inference.local_generator import LocalGenerator
-from smallwit.pipeline.job import Job, Reporter, Stopped
 from smallwit.recipe.file import read_recipe
-from smallwit.stages import rejection_sampling, tokenizer
+from smallwit.stages.job import Job, Reporter, Stopped
+from smallwit.stages.rejection_sampling.run import ANSWERS_FILE
+from smallwit.stages.tokenizer import TokenizerStage
 
 RECIPE = (
     micro.HEAD
@@ -34,8 +35,7 @@ ALL = 60
 def job(tmp_path: Path) -> Job:
     recipe, _ = read_recipe(micro.write(tmp_path, RECIPE))
     job = Job(
-        "rejection_sampling",
-        "answers",
+        recipe.stages[0],
         "key",
         recipe,
         tmp_path,
@@ -46,8 +46,8 @@ def job(tmp_path: Path) -> Job:
         tmp_path / "a",
         tmp_path / "w",
     )
-    words = replace(job, kind="tokenizer", name="tokenizer", folder=tmp_path / "tokenizer")
-    tokenizer.run(words, reporter())
+    words = replace(job, stage=TokenizerStage(), folder=tmp_path / "tokenizer")
+    words.stage.run(words, reporter())
     return replace(job, inputs={"tokenizer": str(words.folder)})
 
 
@@ -70,47 +70,47 @@ def reporter(stopping: Callable[[], bool] = lambda: False) -> Reporter:
 
 
 def made(job: Job) -> bytes:
-    return (job.folder / rejection_sampling.ANSWERS_FILE).read_bytes()
+    return (job.folder / ANSWERS_FILE).read_bytes()
 
 
 def test_finished_batches_are_not_asked_for_again(job: Job, asked: list[int]) -> None:
     with pytest.raises(Stopped):
-        rejection_sampling.run(job, reporter(lambda: len(asked) == 3))
+        job.stage.run(job, reporter(lambda: len(asked) == 3))
     done = sum(asked[:2])
     asked.clear()
-    rejection_sampling.run(job, reporter())
+    job.stage.run(job, reporter())
     assert sum(asked) == ALL - done
 
 
 def test_a_stage_that_was_broken_off_ends_with_the_same_rows(job: Job, asked: list[int]) -> None:
     whole = replace(job, folder=job.base / "whole", work=job.base / "other")
-    rejection_sampling.run(whole, reporter())
+    whole.stage.run(whole, reporter())
     asked.clear()
     for breaks in (2, 1):
         with pytest.raises(Stopped):
-            rejection_sampling.run(job, reporter(lambda breaks=breaks: len(asked) == breaks))  # type: ignore[misc]
+            job.stage.run(job, reporter(lambda breaks=breaks: len(asked) == breaks))  # type: ignore[misc]
         asked.clear()
-    rejection_sampling.run(job, reporter())
+    job.stage.run(job, reporter())
     assert made(job) == made(whole)
 
 
 def test_replies_of_another_setting_are_not_taken(job: Job, asked: list[int]) -> None:
     with pytest.raises(Stopped):
-        rejection_sampling.run(job, reporter(lambda: len(asked) == 3))
+        job.stage.run(job, reporter(lambda: len(asked) == 3))
     asked.clear()
-    rejection_sampling.run(replace(job, key="another"), reporter())
+    job.stage.run(replace(job, key="another"), reporter())
     assert sum(asked) == ALL
 
 
 def test_nothing_is_left_of_the_work(job: Job) -> None:
-    rejection_sampling.run(job, reporter())
+    job.stage.run(job, reporter())
     assert list(job.work.iterdir()) == []
 
 
 def test_a_budget_in_flops_is_kept_to_the_call(job: Job) -> None:
-    whole = rejection_sampling.run(job, reporter())
+    whole = job.stage.run(job, reporter())
     stage = job.recipe.stages[0].model_copy(update={"flops": whole["flops"] / 2})
     recipe = job.recipe.model_copy(update={"stages": [stage]})
-    half = rejection_sampling.run(replace(job, recipe=recipe, folder=job.base / "half"), reporter())
+    half = recipe.stages[0].run(replace(job, recipe=recipe, folder=job.base / "half"), reporter())
     assert 0.4 * whole["flops"] < half["flops"] <= whole["flops"] / 2
     assert 0 < half["asked"] < ALL

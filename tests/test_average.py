@@ -5,17 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from smallwit.recipe.schema import Optimizer
+from smallwit.objectives.kinds.cross_entropy import CrossEntropyLoss
 from smallwit.training.average import WeightAverage
 from smallwit.training.checkpoint import Checkpoints
 from smallwit.training.loop import Trainer
-from smallwit.training.objectives import CrossEntropyObjective
+from smallwit.training.settings import Optimizer
 from test_training import Prepared, demonstrations, make_trainer
 from tiny import same_bits, tiny_model, weights
 
 
 def trainer(steps: int = 6) -> Trainer:
-    objectives = [CrossEntropyObjective("cross_entropy", "s", 1.0)]
+    objectives = [CrossEntropyLoss("cross_entropy", "s", 1.0)]
     spec = Optimizer(lr=0.01, ema=0.9)
     return make_trainer(tiny_model(), {"s": Prepared(demonstrations())}, objectives, optimizer=spec, steps=steps)
 
@@ -36,7 +36,7 @@ def test_training_goes_on_from_the_last_weights_and_not_from_the_average(tmp_pat
     plain = make_trainer(
         tiny_model(),
         {"s": Prepared(demonstrations())},
-        [CrossEntropyObjective("cross_entropy", "s", 1.0)],
+        [CrossEntropyLoss("cross_entropy", "s", 1.0)],
         optimizer=Optimizer(lr=0.01),
         steps=6,
     )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from smallwit.models.build import backbone
-from smallwit.training.batch import Example, TokenBatch, micro_batches
+from smallwit.objectives.batch import Example, TokenBatch, micro_batches
 from tiny import random_tokens, relative_error, tiny_model
 
 CPU = torch.device("cpu")

@@ -22,7 +22,8 @@ from smallwit.evaluation.model_reference import Settings, open_model
 from smallwit.inference.endpoint import EndpointGenerator
 from smallwit.inference.endpoint_client import Endpoint, EndpointError
 from smallwit.inference.generator import Decoding, Prompt
-from smallwit.recipe.file import check_recipe, read_recipe
+from smallwit.pipeline.preflight import check_recipe
+from smallwit.recipe.file import read_recipe
 from smallwit.tasks import load_task
 from smallwit.tasks.base import Problem
 from smallwit.tasks.reward_function import reward_function

@@ -16,7 +16,7 @@ from smallwit.evaluation.suite import Choice
 from smallwit.models.build import new_model, save_model
 from smallwit.models.chat import ChatTokenizer
 from smallwit.pipeline.plan import make_plan
-from smallwit.pipeline.runs import StageFailed
+from smallwit.pipeline.scheduler import StageFailed
 from smallwit.recipe.file import read_recipe
 
 HEAD = """\

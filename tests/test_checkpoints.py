@@ -10,24 +10,26 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import TypeAdapter
+from smallwit.pipeline.job import Reporter
 
 from smallwit.inference.local import LocalEngine
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.flops import Cost
-from smallwit.objectives.divergence import ForwardKL
-from smallwit.pipeline.job import Reporter
-from smallwit.recipe.objectives import ObjectiveSpec
-from smallwit.recipe.schema import LoRA, Optimizer, Rollouts
+from smallwit.objectives.distillation import DistillationLoss
+from smallwit.objectives.kinds.cross_entropy import CrossEntropyLoss
+from smallwit.objectives.kinds.forward_kl import ForwardKL
+from smallwit.objectives.kinds.grpo import GRPO
+from smallwit.objectives.kinds.ppo import PPO
+from smallwit.objectives.policy_loss import PolicyGradientLoss
 from smallwit.stages.train import _MetricsLog
 from smallwit.storage.artifacts import MANIFEST
 from smallwit.tasks.wordmath import WordMath
 from smallwit.training.checkpoint import KEPT, Checkpoints
-from smallwit.training.loop import Budget, Progress, Teacher, Trainer
+from smallwit.training.loop import Teacher, Trainer, TrainerState, TrainingBudget
 from smallwit.training.lora import add_adapters
-from smallwit.training.objectives import CrossEntropyObjective, DivergenceObjective, PolicyObjective, bind
 from smallwit.training.problem_stream import ProblemStream, TaskProblems
-from smallwit.training.rollout_postprocessors import ForwardPass, annotators_of
+from smallwit.training.rollout_postprocessors import ForwardPass, postprocessors_of
+from smallwit.training.settings import LoRA, Optimizer, Rollouts
 from smallwit.training.sources import DemonstrationSource, RolloutSource
 from tiny import same_bits, tiny_model, tokenizer, weights
 
@@ -52,13 +54,13 @@ def joint_trainer(*, seed: int = 0, optimizer: str = "muon", lora: bool = False)
             "rollouts": RolloutSource(stream, chat, engine, ROLLOUTS, Cost.of(model), seed=seed, estimator="group"),
         },
         [
-            CrossEntropyObjective("cross_entropy", "demonstrations", 1.0),
-            DivergenceObjective("forward_kl", "demonstrations", 0.5, "teacher", ForwardKL()),
-            PolicyObjective("grpo", "rollouts", 1.0),
+            CrossEntropyLoss("cross_entropy", "demonstrations", 1.0),
+            DistillationLoss("forward_kl", "demonstrations", 0.5, "teacher", divergence=ForwardKL.make()),
+            PolicyGradientLoss("grpo", "rollouts", 1.0, algorithm=GRPO.make()),
         ],
         teachers={"teacher": Teacher(teacher, Cost.of(teacher))},
         optimizer=Optimizer.model_validate({"kind": optimizer, "lr": 0.01, "weight_decay": 0.01}),
-        budget=Budget(steps=STEPS),
+        budget=TrainingBudget(steps=STEPS),
         vocabulary=len(words),
         pad=0,
         micro_tokens=300,
@@ -72,21 +74,23 @@ def ppo_trainer() -> Trainer:
     model, reference = tiny_model(rows=len(words), seed=3), tiny_model(rows=len(words), seed=4)
     spec = ROLLOUTS.model_copy(update={"updates": 3})
     penalty = {"model": "reference"}
-    ppo = TypeAdapter(ObjectiveSpec).validate_python({"kind": "ppo", "source": "own", "reference": penalty})
-    objective = bind(ppo, spec, model.config.hidden_size)
+    ppo = PPO.make(source="own", reference=penalty)
+    objective = ppo.build(spec, model.config.hidden_size)
     forward = ForwardPass(model, 0, len(words), micro_tokens=300)
-    annotators = annotators_of([objective], forward, {"reference": replace(forward, model=reference)})
+    postprocessors = postprocessors_of(
+        [objective], forward, {"reference": replace(forward, model=reference)}, spec.temperature
+    )
     stream = ProblemStream([TaskProblems.of(WordMath(train=50), "train")], 0, "problems")
     engine = LocalEngine(model, vocabulary=len(words), pad=0)
     cost = Cost.of(model)
-    source = RolloutSource(stream, chat, engine, spec, cost, seed=0, estimator="gae", annotators=annotators)
+    source = RolloutSource(stream, chat, engine, spec, cost, seed=0, estimator="gae", postprocessors=postprocessors)
     return Trainer(
         model,
         {"own": source},
         [objective],
         teachers={},
         optimizer=Optimizer(kind="muon", lr=0.01),
-        budget=Budget(steps=STEPS),
+        budget=TrainingBudget(steps=STEPS),
         vocabulary=len(words),
         pad=0,
         micro_tokens=300,
@@ -121,7 +125,7 @@ def run_killed(folder: Path, kill_after: int, make: Callable[[], Trainer] = join
         run(make(), folder, kill_after=kill_after)
 
 
-def state_of(trainer: Trainer) -> Progress:
+def state_of(trainer: Trainer) -> TrainerState:
     trainer.progress.seconds = 0.0
     return trainer.progress
 
@@ -266,7 +270,7 @@ def test_checkpoints_of_another_configuration_are_dropped(tmp_path: Path) -> Non
     run_killed(tmp_path, 2)
     trainer = joint_trainer()
     assert trainer.resume(Checkpoints(tmp_path, "another key")) == []
-    assert trainer.progress == Progress()
+    assert trainer.progress == TrainerState()
     assert not list(tmp_path.glob("step_*"))
 
 

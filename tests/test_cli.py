@@ -182,7 +182,7 @@ class TestRun:
         def fault(*arguments: object, **named: object) -> None:
             raise ZeroDivisionError
 
-        monkeypatch.setattr("smallwit.recipe.file.check_recipe", fault)
+        monkeypatch.setattr("smallwit.pipeline.preflight.check_recipe", fault)
         with pytest.raises(ZeroDivisionError):
             main(["run", str(recipe)])
 

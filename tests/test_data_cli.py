@@ -18,7 +18,9 @@ from smallwit.data.build import identity_of
 from smallwit.data.dataset import read_dataset
 from smallwit.errors import UserError
 from smallwit.pipeline import runs as pipeline
-from smallwit.recipe.file import check_recipe, dump_recipe, load_recipe, read_recipe
+from smallwit.pipeline.preflight import check_recipe
+from smallwit.pipeline.scheduler import StageFailed
+from smallwit.recipe.file import dump_recipe, load_recipe, read_recipe
 from smallwit.storage.artifacts import read_manifest
 
 RECIPE = """\
@@ -252,7 +254,7 @@ class TestBuild:
         work = Path("killed/stages/00-mix/data/build")
         for rows in (1, 2_000):
             at = partial(lambda rows: _written(work) >= rows, rows)
-            with meanwhile(kill_children, at), pytest.raises(pipeline.StageFailed, match="its process was killed"):
+            with meanwhile(kill_children, at), pytest.raises(StageFailed, match="its process was killed"):
                 built(recipe, "killed")
             assert not list(Path("killed/store").glob("[!.]*"))
         killed = built(recipe, "killed")

@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 import torch
+from smallwit.stages.demonstrations import posed_problems
 
 from conversation_templates import chat_tokenizer
 from smallwit.errors import UserError
 from smallwit.inference.engine import Completion
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.flops import Cost
-from smallwit.recipe.schema import Rollouts
-from smallwit.stages.demonstrations import posed_problems
+from smallwit.objectives.batch import Example, TokenBatch
 from smallwit.tasks.base import Problem
 from smallwit.tasks.wordmath import WordMath
-from smallwit.training.batch import Example, TokenBatch
 from smallwit.training.demonstrations import demonstration_examples, encode_problems
 from smallwit.training.problem_stream import ProblemStream, TaskProblems
+from smallwit.training.settings import Rollouts
 from smallwit.training.sources import DemonstrationSource, RolloutSource
 from smallwit.training.teacher_store import example_key
 

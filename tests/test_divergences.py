@@ -8,17 +8,15 @@ from torch import Tensor
 
 from divergence_cases import DIVERGENCES, TOP, top_k
 from objective_cases import CHUNK, ROWS, VOCABULARY, Inputs, random_inputs
-from smallwit.objectives.divergence import (
-    Divergence,
-    DivergenceView,
-    ForwardKL,
-    JensenShannon,
-    ReverseKL,
-    SkewForwardKL,
-    SkewReverseKL,
-    TotalVariation,
-)
+from smallwit.objectives.distillation import Divergence
+from smallwit.objectives.divergence import DivergenceStatistic
 from smallwit.objectives.head import LogProb, token_statistics
+from smallwit.objectives.kinds.forward_kl import ForwardKL
+from smallwit.objectives.kinds.jsd import JensenShannon
+from smallwit.objectives.kinds.reverse_kl import ReverseKL
+from smallwit.objectives.kinds.skew_forward_kl import SkewForwardKL
+from smallwit.objectives.kinds.skew_reverse_kl import SkewReverseKL
+from smallwit.objectives.kinds.total_variation import TotalVariation
 from smallwit.objectives.kl_estimates import kl_estimate
 from smallwit.objectives.teacher import TeacherDistribution, TeacherHead
 from tiny import relative_error
@@ -30,7 +28,7 @@ def divergence(request: pytest.FixtureRequest) -> Divergence:
 
 
 def values_of(x: Inputs, *divergences: Divergence, teacher: TeacherDistribution | None = None) -> tuple[Tensor, ...]:
-    views = [DivergenceView(each, teacher or x.teacher) for each in divergences]
+    views = [DivergenceStatistic(each, teacher or x.teacher) for each in divergences]
     return token_statistics(x.hidden, x.weight, views, chunk_elements=CHUNK)
 
 
@@ -74,10 +72,10 @@ def test_there_is_nothing_to_learn_from_oneself(name: str) -> None:
 @pytest.mark.parametrize(
     ("near", "scale", "limit"),
     [
-        (JensenShannon(1e-6), 1e-6, ForwardKL()),
-        (JensenShannon(1 - 1e-6), 1e-6, ReverseKL()),
-        (SkewForwardKL(1e-6), 1.0, ForwardKL()),
-        (SkewReverseKL(1e-6), 1.0, ReverseKL()),
+        (JensenShannon.make(beta=1e-6), 1e-6, ForwardKL.make()),
+        (JensenShannon.make(beta=1 - 1e-6), 1e-6, ReverseKL.make()),
+        (SkewForwardKL.make(alpha=1e-6), 1.0, ForwardKL.make()),
+        (SkewReverseKL.make(alpha=1e-6), 1.0, ReverseKL.make()),
     ],
 )
 def test_mixtures_tend_to_forward_and_reverse_kl(near: Divergence, scale: float, limit: Divergence) -> None:
@@ -96,7 +94,10 @@ def test_divergences_keep_their_bounds_where_the_teacher_is_certain_and_the_stud
     logits = 40 * torch.eye(4)[:2]
     hidden, weight = logits, torch.eye(4)
     teacher = TeacherHead(logits.flip(0), torch.eye(4), 4)
-    views = [DivergenceView(each, teacher) for each in (JensenShannon(0.5), TotalVariation(), ReverseKL())]
+    views = [
+        DivergenceStatistic(each, teacher)
+        for each in (JensenShannon.make(beta=0.5), TotalVariation.make(), ReverseKL.make())
+    ]
     jsd, variation, reverse = token_statistics(hidden, weight, views)
     assert jsd.tolist() == pytest.approx([0.6931472] * 2)
     assert variation.tolist() == pytest.approx([1.0] * 2)
@@ -113,7 +114,15 @@ class TestTopK:
         )
         assert relative_error(gradient_of(x, divergence, everything), gradient_of(x, divergence)) < 1e-5
 
-    @pytest.mark.parametrize("kind", [ForwardKL(), ReverseKL(), JensenShannon(0.5), TotalVariation()])
+    @pytest.mark.parametrize(
+        "kind",
+        [
+            ForwardKL.make(),
+            ReverseKL.make(),
+            JensenShannon.make(beta=0.5),
+            TotalVariation.make(),
+        ],
+    )
     def test_telling_fewer_outcomes_apart_never_makes_a_divergence_larger(self, kind: Divergence) -> None:
         x = random_inputs(0)
         by_k = [values_of(x, kind, teacher=x.teacher.top_k(k, 1.0, chunk_elements=CHUNK))[0] for k in (1, 4, 16, 64)]
@@ -139,7 +148,9 @@ class TestTopK:
         hidden[0, :2] = 300.0
         hidden.requires_grad_()
         teacher = TeacherHead(torch.randn(1, 50, generator=torch.Generator().manual_seed(0)), torch.eye(50), 50)
-        view = DivergenceView(divergence, replace(teacher.top_k(2, 1.0, chunk_elements=50), ids=torch.tensor([[0, 1]])))
+        view = DivergenceStatistic(
+            divergence, replace(teacher.top_k(2, 1.0, chunk_elements=50), ids=torch.tensor([[0, 1]]))
+        )
         (value,) = token_statistics(hidden, torch.eye(50), [view])
         assert value.isfinite().all()
         assert torch.autograd.grad(value.sum(), hidden)[0].isfinite().all()
@@ -147,7 +158,7 @@ class TestTopK:
     def test_another_temperature_is_refused(self) -> None:
         x = random_inputs(0)
         with pytest.raises(ValueError, match=r"temperature 2\.0; compared at 1\.0"):
-            values_of(x, ForwardKL(), teacher=top_k(x, 2.0))
+            values_of(x, ForwardKL.make(), teacher=top_k(x, 2.0))
 
 
 def test_k2_on_the_student_s_own_tokens_has_the_gradient_of_reverse_kl() -> None:
@@ -162,4 +173,4 @@ def test_k2_on_the_student_s_own_tokens_has_the_gradient_of_reverse_kl() -> None
     estimate = (log_p.detach().exp() * kl_estimate(log_p, log_q, "k2")).sum()
     (gradient,) = torch.autograd.grad(estimate, leaf)
     x = replace(x, hidden=hidden, weight=weight, teacher=teacher)
-    assert relative_error(gradient, gradient_of(x, ReverseKL())) < 1e-4
+    assert relative_error(gradient, gradient_of(x, ReverseKL.make())) < 1e-4

@@ -18,8 +18,8 @@ from smallwit.inference.endpoint_client import Endpoint, EndpointError
 from smallwit.inference.endpoint_scores import EndpointScorer
 from smallwit.inference.generator import Decoding, Prompt
 from smallwit.models.tokenizer_training import train_tokenizer
+from smallwit.objectives.batch import Example
 from smallwit.storage.journal import Journal
-from smallwit.training.batch import Example
 from smallwit.training.endpoint_teacher import EndpointTeacher
 
 CPU = torch.device("cpu")

@@ -19,7 +19,8 @@ from recipe_samples import refusal
 from smallwit.models.build import save_model
 from smallwit.models.chat import ChatTokenizer
 from smallwit.pipeline import runs as pipeline
-from smallwit.recipe.file import check_recipe, read_recipe
+from smallwit.pipeline.preflight import check_recipe
+from smallwit.recipe.file import read_recipe
 from smallwit.training.teacher_store import StoredTeacher
 
 TOKENIZER = tiny.tokenizer()
@@ -231,7 +232,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("old", "new", "message"),
         [
-            ("from: small", "from: far", "from 'far' is behind an endpoint, its weights are not here; store what"),
+            ("from: small", "from: far", "from 'far' is behind an endpoint, its weights are not here; store its"),
             (
                 LEARN,
                 LEARN.replace("taught", "far"),

@@ -11,7 +11,7 @@ import pipeline_recipes as micro
 from smallwit.errors import UserError
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.handover import save_tokenizer
-from smallwit.pipeline.runs import StageFailed
+from smallwit.pipeline.scheduler import StageFailed
 from smallwit.tasks.user_file import user_class
 from smallwit.training.demonstrations import demonstration_examples
 from tiny import tokenizer

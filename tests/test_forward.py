@@ -9,9 +9,9 @@ from transformers import PreTrainedModel
 from smallwit.device import give_back_freed_memory
 from smallwit.models.build import backbone
 from smallwit.models.head import output_head
+from smallwit.objectives.batch import Example, TokenBatch
 from smallwit.objectives.head import LogProb, chunked_loss
 from smallwit.training import forward
-from smallwit.training.batch import Example, TokenBatch
 from smallwit.training.forward import forward_hidden, give_back_freed
 from tiny import random_tokens, relative_error, same_bits, tiny_model
 

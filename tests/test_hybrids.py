@@ -7,11 +7,11 @@ import pytest
 from recipe_samples import refusal
 from smallwit.models.build import save_model
 from smallwit.models.chat import ChatTokenizer
-from smallwit.pipeline.costs import declared_flops
 from smallwit.pipeline.plan import make_plan
+from smallwit.pipeline.preflight import check_recipe
 from smallwit.pipeline.run_folder import RunFolder
-from smallwit.recipe.file import check_recipe, load_recipe
-from smallwit.recipe.schema import TrainStage
+from smallwit.recipe.file import load_recipe
+from smallwit.stages.train import TrainStage
 from tiny import tiny_model, tokenizer
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -57,6 +57,6 @@ def test_all_hybrids_may_spend_the_same_training_flops() -> None:
         recipe = load_recipe(path)
         trained = {stage.name: stage.from_ for stage in recipe.stages if isinstance(stage, TrainStage)}
         ends = trained.keys() - trained.values()
-        spent |= {f"{path.stem}: {end}": declared_flops(recipe, end) for end in ends}
+        spent |= {f"{path.stem}: {end}": recipe.declared_flops(end) for end in ends}
     assert len(spent) >= 6
     assert spent == pytest.approx(dict.fromkeys(spent, 1.0e12))

@@ -9,7 +9,8 @@ import pytest
 from recipe_samples import RECIPE
 from smallwit.cli import doctor, main
 from smallwit.errors import UserError
-from smallwit.recipe.file import check_recipe, read_recipe
+from smallwit.pipeline.preflight import check_recipe
+from smallwit.recipe.file import read_recipe
 from smallwit.tasks import load_task
 from smallwit.tasks.base import Problem
 from smallwit.verify import code, consent

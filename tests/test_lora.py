@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from smallwit.recipe.schema import LoRA, Optimizer
 from smallwit.training.loop import Trainer
 from smallwit.training.lora import add_adapters, merge_adapters
 from smallwit.training.rollout_postprocessors import ForwardPass, LabelLogProbs
-from test_training import CrossEntropyObjective, Prepared, demonstrations, make_trainer, rollouts
+from smallwit.training.settings import LoRA, Optimizer
+from test_training import CrossEntropyLoss, Prepared, demonstrations, make_trainer, rollouts
 from tiny import same_bits, tiny_model, weights
 
 pytest.importorskip("peft", reason="peft is not installed: pip install 'smallwit[lora]'")
@@ -29,7 +29,7 @@ def adapted_trainer(model: PreTrainedModel) -> Trainer:
     return make_trainer(
         model,
         {"s": Prepared(demonstrations())},
-        [CrossEntropyObjective("cross_entropy", "s", 1.0)],
+        [CrossEntropyLoss("cross_entropy", "s", 1.0)],
         optimizer=Optimizer(lr=0.03, weight_decay=0.1),
     )
 
@@ -118,7 +118,7 @@ def test_the_base_as_a_reference_is_the_trained_model_with_its_adapters_off() ->
         trainer.step()
 
     def column(forward: ForwardPass) -> list[float]:
-        said = LabelLogProbs(forward, "theirs", 1.0).annotate(examples, torch.zeros(len(examples)))
+        said = LabelLogProbs(forward, "theirs", 1.0).process(examples, torch.zeros(len(examples)))
         return [value for example in said.examples for value in example.columns["theirs"]]
 
     student = ForwardPass(model, 0, 64, micro_tokens=40)

@@ -10,12 +10,12 @@ import pytest
 from rich.console import Console
 
 from report_run import make_run, read
-from smallwit.pipeline.results import summarise, validation_score
+from smallwit.pipeline.results import summarise
 from smallwit.recipe.file import load_recipe
-from smallwit.recipe.schema import Selection
 from smallwit.report import format as fmt
 from smallwit.report.html import _tiles, write_report
 from smallwit.report.table import print_summary
+from smallwit.storage.artifacts import METRICS
 
 RECIPE = """\
 name: fall
@@ -124,10 +124,11 @@ class TestResults:
             {"step": 3},
             {"step": 4, "validation": 0.4},
         ]
-        (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        scored = {
-            keep: validation_score(tmp_path / "m.jsonl", Selection(every=1, keep=keep)) for keep in ("best", "last")
-        }  # type: ignore[arg-type]
+        (tmp_path / METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (tmp_path / "r.yaml").write_text(RECIPE + STAGE % ("sft", "base", 10))
+        keep = "stages.sft.validation.keep"
+        recipes = {name: load_recipe(tmp_path / "r.yaml", [f"{keep}={name}"]) for name in ("best", "last")}
+        scored = {name: recipe.stages[0].validation_score(tmp_path) for name, recipe in recipes.items()}
         assert scored == {"best": 0.5, "last": 0.4}
 
 
@@ -143,12 +144,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class TestWords:
     def test_the_terminal_says_which_stage_lowered_the_score_and_what_the_headline_is(self, run: Path) -> None:
         text = told({"lowered": [FALLEN], "headline": HEADLINE}, run)
-        assert "lowered the score: RL, pooled: -6.3 points [-9.1, -3.4] to KD, p = 0.004\n" in text
-        assert "headline: KD, the best stage by validation (KD 78.2, RL 71.0)\n" in text
+        assert "lowered the score: rl, pooled: -6.3 points [-9.1, -3.4] to kd, p = 0.004\n" in text
+        assert "headline: kd, the best stage by validation (kd 78.2, rl 71.0)\n" in text
 
     def test_without_validation_it_says_what_would_help(self, run: Path) -> None:
         text = told({"lowered": [FALLEN], "headline": {"model": "rl", "validation": {}}}, run)
-        assert "headline: RL, the last stage; give the stages the same validation section" in text
+        assert "headline: rl, the last stage; give the stages the same validation section" in text
 
     def test_where_no_stage_did_nothing_is_said(self, run: Path) -> None:
         text = told({}, run)
@@ -160,7 +161,7 @@ class TestWords:
         for model in results["models"]:
             model["scores"] = {"algebra": model["scores"]["algebra"]}
         (line,) = fmt.lowered_lines(results | {"lowered": [FALLEN | {"task": "algebra"}]})
-        assert line == "RL: -6.3 points [-9.1, -3.4] to KD, p = 0.004"
+        assert line == "rl: -6.3 points [-9.1, -3.4] to kd, p = 0.004"
 
     def test_the_report_says_the_same_and_its_tiles_are_of_the_headline(self, tmp_path: Path) -> None:
         folder = make_run(tmp_path / "run")
@@ -169,9 +170,9 @@ class TestWords:
         results |= {"lowered": [FALLEN], "headline": HEADLINE}
         (folder / "results.json").write_text(json.dumps(results))
         page = write_report(folder).read_text(encoding="utf-8")
-        assert "Lowered the score: RL, pooled: -6.3 points [-9.1, -3.4] to KD, p = 0.004" in page
-        assert "headline: KD, the best stage by validation (KD 78.2, RL 71.0)" in page
+        assert "Lowered the score: rl, pooled: -6.3 points [-9.1, -3.4] to kd, p = 0.004" in page
+        assert "headline: kd, the best stage by validation (kd 78.2, rl 71.0)" in page
         share = fmt.share_of_teacher(results["models"][3], results["models"][0])
         number, text = _tiles(results)[0]
-        assert (number, text) == (f"{share:.1f} %", "of the teacher’s score, by KD, with 1/14 of its parameters")
+        assert (number, text) == (f"{share:.1f} %", "of the teacher’s score, by kd, with 1/14 of its parameters")
         assert number not in last

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from smallwit.recipe.schema import Optimizer
 from smallwit.training.muon import Muon, orthogonalise
 from smallwit.training.optimizer import make_optimizers, rate_share
-from test_training import CrossEntropyObjective, Prepared, demonstrations, make_trainer
+from smallwit.training.settings import Optimizer
+from test_training import CrossEntropyLoss, Prepared, demonstrations, make_trainer
 from tiny import relative_error, tiny_model
 
 
@@ -61,7 +61,7 @@ def test_every_group_of_every_optimizer_follows_the_schedule(kind: str) -> None:
     trainer = make_trainer(
         tiny_model(),
         {"s": Prepared(demonstrations())},
-        [CrossEntropyObjective("cross_entropy", "s", 1.0)],
+        [CrossEntropyLoss("cross_entropy", "s", 1.0)],
         optimizer=spec,
         steps=10,
     )

@@ -15,13 +15,14 @@ from smallwit.errors import UserError
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.handover import save_tokenizer
 from smallwit.pipeline import runs as pipeline
-from smallwit.recipe.file import check_recipe, read_recipe
-from smallwit.recipe.schema import Demonstrations, Rollouts
-from smallwit.stages.lengths import check_lengths
+from smallwit.pipeline.preflight import check_recipe
+from smallwit.recipe.file import read_recipe
+from smallwit.stages.train.lengths import check_lengths
 from smallwit.storage.artifacts import read_manifest
 from smallwit.tasks.base import Problem, Task
 from smallwit.tasks.user_task import UserTask
 from smallwit.training.problem_stream import TaskProblems
+from smallwit.training.settings import Demonstrations, Rollouts
 from smallwit.verify import Verdict
 
 DEMONSTRATIONS = Demonstrations.model_validate({"kind": "demonstrations", "batch": 2})

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from smallwit.objectives.batch import Example, TokenBatch, micro_batches, packed_rows
 from smallwit.objectives.head import LogProb, token_statistics
-from smallwit.recipe.schema import Optimizer
-from smallwit.training.batch import Example, TokenBatch, micro_batches, packed_rows
+from smallwit.objectives.kinds.cross_entropy import CrossEntropyLoss
 from smallwit.training.forward import forward_hidden
-from smallwit.training.loop import Budget, Trainer
-from smallwit.training.objectives import CrossEntropyObjective
+from smallwit.training.loop import Trainer, TrainingBudget
+from smallwit.training.settings import Optimizer
 from smallwit.training.sources import StepBatch
 from tiny import random_tokens, relative_error, tiny_model
 
@@ -109,10 +109,10 @@ def test_a_step_is_the_same_packed_or_not(pack: int | None, micro_tokens: int) -
         return Trainer(
             tiny_model(scale=4.0),
             {"demos": Fixed()},
-            [CrossEntropyObjective("cross_entropy", "demos", 1.0)],
+            [CrossEntropyLoss("cross_entropy", "demos", 1.0)],
             teachers={},
             optimizer=Optimizer(),
-            budget=Budget(steps=1),
+            budget=TrainingBudget(steps=1),
             vocabulary=64,
             pad=0,
             micro_tokens=micro_tokens,

@@ -11,7 +11,7 @@ import torch
 
 from parallel_cases import CASES, make_trainer, take_steps
 from smallwit.training.checkpoint import Checkpoints
-from smallwit.training.distributed import ALONE, PeerLost, World
+from smallwit.training.distributed import SINGLE_PROCESS, PeerLost, World
 from tiny import relative_error, same_bits
 from together import Elsewhere, together
 
@@ -54,7 +54,7 @@ def spread_over(world: World, count: int) -> tuple[list[tuple[int, int]], int]:
         done.extend(share)
         return [(i, 10 * i) for i in share]
 
-    return world.spread(work, range(count)), len(done)
+    return world.sharded_map(work, range(count)), len(done)
 
 
 def sum_some_gradients(world: World) -> list[Any]:
@@ -68,10 +68,10 @@ def sum_some_gradients(world: World) -> list[Any]:
 
 def leave_early(world: World) -> None:
     if world.first:
-        world.everyones(1)
-        world.everyones(2)
+        world.all_gather_object(1)
+        world.all_gather_object(2)
     else:
-        world.everyones(1)
+        world.all_gather_object(1)
 
 
 def same_step(together: dict[str, Any], alone: dict[str, Any]) -> None:
@@ -91,7 +91,7 @@ def same_step(together: dict[str, Any], alone: dict[str, Any]) -> None:
 @pytest.mark.parametrize("dtype", [FLOAT32, FLOAT64], ids=["float32", "float64"])
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_have_the_loss_and_the_gradient_of_one(case: str, dtype: torch.dtype) -> None:
-    alone = take_steps(ALONE, case, 1, dtype)
+    alone = take_steps(SINGLE_PROCESS, case, 1, dtype)
     for each in together(take_steps, case, 1, dtype):
         same_step(each, alone)
 
@@ -99,7 +99,7 @@ def test_two_processes_have_the_loss_and_the_gradient_of_one(case: str, dtype: t
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["cross_entropy", "joint"])
 def test_more_processes_than_problems_or_examples_do_too(case: str) -> None:
-    alone = take_steps(ALONE, case)
+    alone = take_steps(SINGLE_PROCESS, case)
     for each in together(take_steps, case, size=4):
         same_step(each, alone)
 
@@ -126,7 +126,7 @@ def other_weights(world: World) -> dict[str, torch.Tensor]:
 def test_the_first_process_weights_are_everyones() -> None:
     first, second = together(other_weights)
     assert same_bits(first, second)
-    trainer = make_trainer(ALONE, "cross_entropy")
+    trainer = make_trainer(SINGLE_PROCESS, "cross_entropy")
     trainer.step()
     alone = {name: tensor.detach() for name, tensor in trainer.trained_tensors().items()}
     assert all(torch.allclose(first[name], alone[name], atol=1e-4) for name in alone)
@@ -141,7 +141,7 @@ def run_and_resume(world: World, case: str, folder: Path, stops: list[int]) -> d
         while trainer.progress.step < stop:
             trainer.step()
         trainer.save(checkpoints)
-        world.everyones("saved")
+        world.all_gather_object("saved")
     return {name: tensor.detach().clone() for name, tensor in trainer.trained_tensors().items()}
 
 
@@ -158,7 +158,7 @@ def resume_elsewhere(world: World, folder: Path) -> None:
 
 
 def test_processes_that_find_different_checkpoints_do_not_begin(tmp_path: Path) -> None:
-    trainer = make_trainer(ALONE, "cross_entropy")
+    trainer = make_trainer(SINGLE_PROCESS, "cross_entropy")
     trainer.step()
     trainer.save(Checkpoints(tmp_path / "0", "key"))
     with pytest.raises(Elsewhere, match=r"find checkpoints of different steps there \(\[1, None\], by rank\)"):
@@ -184,5 +184,5 @@ def test_a_script_under_torchrun_has_the_loss_and_the_gradient_of_one_process(tm
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     started = time.monotonic()
     subprocess.run([*launcher, str(script), "joint", str(out)], check=True, capture_output=True, timeout=120)
-    same_step(torch.load(out), take_steps(ALONE, "joint"))
+    same_step(torch.load(out), take_steps(SINGLE_PROCESS, "joint"))
     assert time.monotonic() - started < 120

@@ -14,10 +14,9 @@ from pipeline_recipes import HEAD, Ran
 from recipe_samples import refusal
 from smallwit.cli import main
 from smallwit.errors import UserError
-from smallwit.pipeline.runs import StageFailed
+from smallwit.pipeline.scheduler import StageFailed
 from smallwit.pipeline.smoke import smoke_recipe
-from smallwit.recipe.check_models import lacking_devices
-from smallwit.recipe.schema import TrainStage
+from smallwit.stages.train import TrainStage
 
 STEPS = 12
 STAGE = interruption.STAGE + "    processes: 2\n"
@@ -31,7 +30,7 @@ RECIPE = (
     )
     + STAGE.format(name="rl", start="kd", source=OWN, objective="kind: grpo, source: own", steps=STEPS)
 )
-ALONE = RECIPE.replace("    processes: 2\n", "")
+SINGLE_PROCESS = RECIPE.replace("    processes: 2\n", "")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +57,7 @@ def at_step(run_dir: Path, stage: str, step: int) -> Callable[[], bool]:
 
 @pytest.mark.slow
 def test_a_recipe_with_two_processes_comes_to_what_one_comes_to(whole: Ran, tmp_path: Path) -> None:
-    alone = micro.run(micro.write(tmp_path, ALONE), tmp_path / "run")
+    alone = micro.run(micro.write(tmp_path, SINGLE_PROCESS), tmp_path / "run")
     for stage in ("sft", "kd", "rl"):
         ours, theirs = whole.metrics(stage), alone.metrics(stage)
         assert [row["step"] for row in ours] == [row["step"] for row in theirs]
@@ -129,8 +128,8 @@ def test_more_processes_than_examples_are_refused(tmp_path: Path) -> None:
 def test_more_processes_than_devices_are_refused(tmp_path: Path) -> None:
     stages = {stage.name: stage for stage in micro.read(micro.write(tmp_path, RECIPE)).stages}
     assert isinstance(stages["sft"], TrainStage)
-    assert lacking_devices(stages["sft"], "cpu") is None
-    said = lacking_devices(stages["sft"], "mps")
+    assert stages["sft"].lacking_devices("cpu") is None
+    said = stages["sft"].lacking_devices("mps")
     assert said is not None
     assert said.startswith("stage sft: processes is 2, one mps device each, and this machine has 1; ")
 

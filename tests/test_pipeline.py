@@ -19,9 +19,8 @@ from pipeline_recipes import MEASURED, RECIPE, SHORT, STAGES, TASK, Ran, evaluat
 from smallwit.cli import main
 from smallwit.console import progress
 from smallwit.errors import UserError
-from smallwit.pipeline.costs import paid_stages
 from smallwit.pipeline.run_folder import RunFolder
-from smallwit.pipeline.runs import StageFailed
+from smallwit.pipeline.scheduler import StageFailed
 
 
 @pytest.mark.slow
@@ -108,7 +107,7 @@ class TestCosts:
             "    sources: {demos: {kind: demonstrations, from: answers, batch: 4}}",
         )
         recipe = micro.read(micro.write(tmp_path, shared))
-        assert sorted(paid_stages(recipe, "sft-equal-compute")) == [
+        assert sorted(stage.name for stage in recipe.charged_stages("sft-equal-compute")) == [
             "answers",
             "base",
             "joint",

@@ -10,7 +10,7 @@ import pytest
 
 import pipeline_recipes as micro
 from pipeline_recipes import MEASURED, RECIPE, SHORT, STAGES, TASK, Ran, evaluations
-from smallwit.pipeline.runs import StageFailed
+from smallwit.pipeline.scheduler import StageFailed
 from smallwit.report.load import load_run
 from smallwit.storage.artifacts import read_sealed, write_sealed
 

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import TypeAdapter
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from smallwit.objectives.algorithms import ALGORITHMS
+from objective_cases import parse_objective
+from smallwit.objectives.batch import Example, TokenBatch
+from smallwit.objectives.critic import PPOLoss
+from smallwit.objectives.loss import LossTerm
+from smallwit.objectives.policy import PolicyGradient
 from smallwit.objectives.policy_gradient import (
     clipped_surrogate,
     clipped_value_loss,
@@ -20,16 +23,15 @@ from smallwit.objectives.policy_gradient import (
     kl_penalty,
     truncated_importance,
 )
-from smallwit.recipe.objectives import ObjectiveSpec
-from smallwit.recipe.schema import Rollouts
-from smallwit.training.batch import Example, TokenBatch
+from smallwit.objectives.policy_loss import OLD, PolicyGradientLoss
+from smallwit.recipe.section import kinds_of, tags_of
 from smallwit.training.loop import Trainer
-from smallwit.training.objectives import Objective, PolicyObjective, PPOObjective, bind
-from smallwit.training.objectives.policy import OLD
-from smallwit.training.rollout_postprocessors import ForwardPass, annotators_of
+from smallwit.training.rollout_postprocessors import ForwardPass, postprocessors_of
+from smallwit.training.settings import Rollouts
 from test_training import PIECES, TEMPERATURE, VOCABULARY, WHOLE, Prepared, make_trainer, rollouts
 from tiny import relative_error, tiny_model
 
+ALGORITHMS = {tag: kind for kind in kinds_of(PolicyGradient) for tag in tags_of(kind)}
 LONGEST = 11
 SOURCE = Rollouts.model_validate(
     {"kind": "rollouts", "prompts": 2, "group": 4, "temperature": TEMPERATURE, "max_new_tokens": LONGEST}
@@ -49,28 +51,28 @@ SPECS: dict[str, dict[str, Any]] = {kind: {"kind": kind} for kind in ALGORITHMS}
 
 @dataclass
 class Bound:
-    """A spec bound to a model, and rollouts of another policy, annotated."""
+    """A spec bound to a model, and rollouts of another policy, processed."""
 
-    objective: PolicyObjective
+    objective: PolicyGradientLoss
     model: PreTrainedModel
     other: PreTrainedModel
     examples: list[Example]
 
     def trainer(self, micro_tokens: int = WHOLE) -> Trainer:
-        objectives: list[Objective] = [deepcopy(self.objective)]
+        objectives: list[LossTerm] = [deepcopy(self.objective)]
         return make_trainer(
             deepcopy(self.model), {"own": Prepared(self.examples)}, objectives, micro_tokens=micro_tokens
         )
 
 
 def bound(name: str) -> Bound:
-    spec = TypeAdapter(ObjectiveSpec).validate_python({"source": "own"} | SPECS[name])
+    spec = parse_objective({"source": "own"} | SPECS[name])
     source = SOURCE.model_copy(update={"updates": 2}) if name == "dapo-cap" else SOURCE
     model, other = tiny_model(rows=70, scale=4.0), tiny_model(rows=80, scale=4.0, seed=2)
-    objective = bind(spec, source, model.config.hidden_size)
-    assert isinstance(objective, PolicyObjective)
+    objective = spec.build(source, model.config.hidden_size)
+    assert isinstance(objective, PolicyGradientLoss)
     generator = torch.Generator().manual_seed(9)
-    if isinstance(objective, PPOObjective):
+    if isinstance(objective, PPOLoss):
         assert objective.critic is not None
         with torch.no_grad():
             objective.critic.weight.normal_(std=0.3, generator=generator)
@@ -79,9 +81,9 @@ def bound(name: str) -> Bound:
     rewards = torch.rand(len(examples), generator=generator)
     rewards[2] = math.nan
     forward = ForwardPass(model, 0, VOCABULARY, micro_tokens=40)
-    for annotator in annotators_of([objective], forward, {"other": replace(forward, model=other)}):
-        examples = annotator.annotate(examples, rewards).examples
-    if isinstance(objective, PPOObjective):
+    for postprocessor in postprocessors_of([objective], forward, {"other": replace(forward, model=other)}, TEMPERATURE):
+        examples = postprocessor.process(examples, rewards).examples
+    if isinstance(objective, PPOLoss):
         # Values that have moved since the rollouts, so that their clip takes hold.
         examples = [moved(example, "value", generator) for example in examples]
     if source.updates > 1:
@@ -183,7 +185,7 @@ def step(trainer: Trainer) -> tuple[dict[str, float], Tensor]:
 def test_loss_and_gradient_equal_plain_float64_loops(name: str) -> None:
     case = bound(name)
     model = deepcopy(case.model).double()
-    critic = deepcopy(case.objective.critic).double() if isinstance(case.objective, PPOObjective) else None
+    critic = deepcopy(case.objective.critic).double() if isinstance(case.objective, PPOLoss) else None
     expected = plain_loss(name, case, model, critic)
     expected.backward()
     leaves = [*model.parameters(), *(critic.parameters() if critic is not None else ())]
@@ -244,7 +246,7 @@ def test_numbers_of_a_step_equal_plain_loops() -> None:
 
 def test_numbers_of_two_objectives_bear_their_names() -> None:
     model = tiny_model(scale=4.0)
-    objectives = [PolicyObjective(kind, "own", 1.0, algorithm=ALGORITHMS[kind]) for kind in ("grpo", "dapo")]
+    objectives = [PolicyGradientLoss(kind, "own", 1.0, algorithm=ALGORITHMS[kind].make()) for kind in ("grpo", "dapo")]
     metrics = make_trainer(model, {"own": Prepared(rollouts(model))}, objectives).step()
     assert metrics["entropy/grpo"] == metrics["entropy/dapo"]
     assert "entropy" not in metrics

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from recipe_samples import RECIPE, line_of, refusal
-from smallwit.recipe.file import check_recipe, dump_recipe, load_recipe, read_recipe
+from smallwit.pipeline.preflight import check_recipe
+from smallwit.recipe.file import dump_recipe, load_recipe, read_recipe
 from smallwit.recipe.schema import Recipe
 from smallwit.recipe.yaml import read_yaml, write_yaml
 
@@ -136,7 +137,7 @@ class TestKeysAndTypes:
             (
                 "{kind: grpo, source: own}",
                 "{kind: grpo, source: own, epsilon: 0.2}",
-                "unknown key 'epsilon' in stages[3].objectives[0]; valid keys: source, weight, kind, reference, "
+                "unknown key 'epsilon' in stages[3].objectives[0]; valid keys: kind, source, weight, reference, "
                 "importance_cap, clip",
             ),
         ],
@@ -166,10 +167,14 @@ class TestKeysAndTypes:
             ("hidden: 32, ", "", "models.small.new needs a key 'hidden'"),
             (
                 "kind: rejection_sampling",
-                "kind: anwsers",
-                "unknown kind 'anwsers' in stages[1]; did you mean 'answers'?",
+                "kind: rejection_sampleing",
+                "unknown kind 'rejection_sampleing' in stages[1]; did you mean 'rejection_sampling'?",
             ),
-            ("kind: rejection_sampling\n    ", "", "stages[1] needs a key 'kind', one of train, answers"),
+            (
+                "kind: rejection_sampling\n    ",
+                "",
+                "stages[1] needs a key 'kind', one of dataset, rejection_sampling, teacher_logprobs, train",
+            ),
             ("flops: 1e12", "flops: 1e12\n    steps: 3", "stages[2]: give exactly one of steps, flops"),
             ("small: {new:", "small: {hub: x, new:", "models.small: a model needs exactly one of new, folder, hub"),
             (REVERSE, "kind: jsd, beta: 1", "stages[3].objectives[1].beta: lies between 0 and 1, got 1; at the ends"),

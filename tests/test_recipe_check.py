@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from recipe_samples import RECIPE, line_of, refusal
-from smallwit.recipe.file import check_recipe, load_recipe, read_recipe
+from smallwit.pipeline.preflight import check_recipe
+from smallwit.recipe.file import load_recipe, read_recipe
 
 
 class TestCheck:

@@ -4,7 +4,7 @@ import random
 
 import torch
 
-from smallwit.training.batch import PASS_TOKENS, Example, TokenBatch, rectangles
+from smallwit.objectives.batch import PASS_TOKENS, Example, TokenBatch, rectangles
 from smallwit.training.forward import forward_hidden
 from tiny import random_tokens, relative_error, tiny_model
 

@@ -9,10 +9,12 @@ import pytest
 import pipeline_recipes as micro
 from pipeline_recipes import HEAD, Ran
 from recipe_samples import refusal
-from smallwit.objectives.algorithms import ALGORITHMS
+from smallwit.objectives.policy import PolicyGradient
 from smallwit.pipeline.plan import make_plan
 from smallwit.recipe.file import load_recipe
+from smallwit.recipe.section import kinds_of, tags_of
 
+ALGORITHMS = [tag for kind in kinds_of(PolicyGradient) for tag in tags_of(kind)]
 PAY = "def brevity(problem, response, verdict):\n    return verdict.strict - 0.01 * len(response)\n"
 STAGE = """\
   - name: {name}

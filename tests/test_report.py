@@ -80,7 +80,7 @@ def test_report_shows_scores_comparisons_ledger_and_recipe(shared_run: Path) -> 
     for row in results["comparisons"]:
         assert fmt.points(row["difference"]).replace("-", "−") in page.text
     for shown in (
-        "SFT only, equal compute",
+        "sft-equal-compute",
         "54.0k",
         "No host was contacted.",
         SIGNATURE,

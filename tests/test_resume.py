@@ -29,7 +29,7 @@ from interruption import (
     wait_until,
 )
 from pipeline_recipes import Ran
-from smallwit.pipeline.runs import StageFailed
+from smallwit.pipeline.scheduler import StageFailed
 
 pytestmark = pytest.mark.slow
 

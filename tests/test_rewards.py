@@ -4,17 +4,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from pydantic import TypeAdapter
 
 from recipe_samples import refusal
 from smallwit.inference.engine import Completion
-from smallwit.recipe.rewards import RewardPart
+from smallwit.recipe.section import ByKind
 from smallwit.tasks import Problem, Task
 from smallwit.tasks.reward_function import reward_bytes, reward_function
-from smallwit.training.rewards import Grader, overlong_penalty
+from smallwit.training.grader import Grader
+from smallwit.training.reward_part import RewardPart
+from smallwit.training.rewards.overlong import overlong_penalty
 from smallwit.verify import Verdict
 from smallwit.verify.math import grade_math
 
@@ -35,7 +37,9 @@ class Quoted(Task):
 
 
 def rewards(parts: Sequence[dict[str, Any]], responses: Sequence[str], base: Path | None = None) -> list[float]:
-    grader = Grader([TypeAdapter(RewardPart).validate_python(part) for part in parts], LONGEST, base)
+    grader = Grader(
+        [TypeAdapter(Annotated[RewardPart, ByKind()]).validate_python(part) for part in parts], LONGEST, base
+    )
     completions = [Completion([0] * len(text), [0.0] * len(text), False) for text in responses]
     return grader.grade([(Quoted(), PROBLEM)], responses, completions).total.flatten().tolist()
 
@@ -65,7 +69,7 @@ def test_a_verdict_that_is_not_known_is_no_reward(kind: str) -> None:
 
 @pytest.mark.parametrize(("tokens", "expected"), [(0, 0), (15, 0), (16, -0.2), (18, -0.6), (20, -1), (25, -1)])
 def test_overlong_responses_are_punished_more_the_nearer_the_limit(tokens: int, expected: float) -> None:
-    assert overlong_penalty(tokens, longest=20, cache=5) == pytest.approx(expected)
+    assert overlong_penalty(tokens, max_new_tokens=20, cache=5) == pytest.approx(expected)
 
 
 def test_parts_are_summed_by_their_weights() -> None:

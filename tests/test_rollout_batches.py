@@ -107,5 +107,5 @@ def test_shared_rollouts_are_a_part_of_what_training_remembers() -> None:
     later.restore(state)
     assert later.batch(5) == source.batch(5)
     assert not engine.asked
-    with pytest.raises(RuntimeError, match="step 7 goes on with rollouts of step 6, which are not at hand"):
+    with pytest.raises(RuntimeError, match="step 7 continues the rollouts of step 6, which were not restored"):
         later.batch(7)

@@ -11,13 +11,13 @@ from smallwit.errors import UserError
 from smallwit.inference.engine import Completion, Sampling
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.flops import Cost
-from smallwit.objectives.algorithms import Estimator
-from smallwit.recipe.schema import Rollouts
+from smallwit.objectives.settings import Estimator
 from smallwit.tasks.algebra import Algebra
 from smallwit.tasks.base import Problem, Task
 from smallwit.tasks.wordmath import WordMath
 from smallwit.training import sources
 from smallwit.training.problem_stream import ProblemStream, Shuffled, TaskProblems, as_sequence
+from smallwit.training.settings import Rollouts
 from smallwit.training.sources import DemonstrationSource, RolloutSource, TextSource, stable_seed
 from smallwit.verify import Verdict
 from tiny import question_of, tokenizer
@@ -89,7 +89,7 @@ def test_demonstrations_are_encoded_once_and_stay_the_same(monkeypatch: pytest.M
 
 
 def test_no_more_demonstrations_are_remembered_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "REMEMBERED_TOKENS", 0)
+    monkeypatch.setattr(sources, "KEPT_TOKENS", 0)
     chat = ChatTokenizer(WORDS)
     source = DemonstrationSource(stream(size=10), chat, 10, 256)
     source.batch(0)

@@ -341,7 +341,7 @@ def test_the_documented_task_works(tmp_path: Path) -> None:
 
 
 def test_the_documented_recipe_is_accepted(tmp_path: Path) -> None:
-    from smallwit.recipe.check import check_recipe
+    from smallwit.pipeline.preflight import check_recipe
     from smallwit.recipe.file import read_recipe
 
     (tmp_path / "largest.py").write_text(blocks("python")[0])

@@ -15,10 +15,12 @@ from recipe_samples import RECIPE, line_of, refusal
 from smallwit.cli import main
 from smallwit.models.handover import save_tokenizer
 from smallwit.models.head import output_head
-from smallwit.pipeline.job import Job, Reporter, Stopped
-from smallwit.recipe.file import check_recipe, read_recipe
-from smallwit.stages import teacher_logprobs, teacher_scorers
-from smallwit.stages.inputs import model_of
+from smallwit.pipeline.preflight import check_recipe
+from smallwit.recipe.file import read_recipe
+from smallwit.stages.common.inputs import model_of
+from smallwit.stages.job import Job, Reporter, Stopped
+from smallwit.stages.teacher_logprobs import run as teacher_logprobs
+from smallwit.stages.teacher_logprobs import scorers as teacher_scorers
 from smallwit.storage.artifacts import read_manifest
 from smallwit.training.teacher_store import StoredTeacher
 from tiny import tokenizer
@@ -133,11 +135,11 @@ class TestStopping:
         (tmp_path / "tokenizer").mkdir()
         save_tokenizer(tokenizer(), tmp_path / "tokenizer")
         path = micro.write(tmp_path, STORED.replace("from: answers, k", "k"))
+        recipe = read_recipe(path)[0]
         return Job(
-            kind="teacher_logprobs",
-            name="taught",
+            stage=recipe.stage("taught"),
             key="key",
-            recipe=read_recipe(path)[0],
+            recipe=recipe,
             base=tmp_path,
             data_dir=None,
             device="cpu",
@@ -157,7 +159,7 @@ class TestStopping:
             return shards is not None and len(list(job.work.glob("shards/*/shard_*.npy"))) >= shards
 
         reporter = Reporter(lambda share, _: None, said.append, enough)
-        teacher_logprobs.run(job, reporter)
+        job.stage.run(job, reporter)
         return said
 
     def contents(self, folder: Path) -> dict[str, bytes]:

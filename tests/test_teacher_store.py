@@ -15,16 +15,17 @@ from smallwit.models.build import backbone
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.flops import Cost
 from smallwit.models.head import output_head
-from smallwit.objectives.divergence import ForwardKL
+from smallwit.objectives.batch import Example, TokenBatch
+from smallwit.objectives.distillation import DistillationLoss
+from smallwit.objectives.kinds.cross_entropy import CrossEntropyLoss
+from smallwit.objectives.kinds.forward_kl import ForwardKL
+from smallwit.objectives.loss import LossTerm
 from smallwit.objectives.teacher import TeacherHead, TopK
-from smallwit.recipe.schema import Optimizer
 from smallwit.tasks.wordmath import WordMath
-from smallwit.training.batch import Example, TokenBatch
 from smallwit.training.demonstrations import demonstration_examples
-from smallwit.training.loop import Budget, Teacher, Trainer, TrainingStopped
-from smallwit.training.objectives import CrossEntropyObjective, DivergenceObjective
-from smallwit.training.objectives.base import Objective
+from smallwit.training.loop import Teacher, Trainer, TrainingBudget, TrainingStopped
 from smallwit.training.problem_stream import ProblemStream, TaskProblems
+from smallwit.training.settings import Optimizer
 from smallwit.training.sources import DemonstrationSource
 from smallwit.training.step_batch import StepBatch
 from smallwit.training.teacher_store import (
@@ -181,14 +182,14 @@ class Prepared:
 def one_step(
     model: PreTrainedModel, examples: list[Example], teacher: Teacher | StoredTeacher, top_k: int | None
 ) -> dict[str, float]:
-    objective = DivergenceObjective("forward_kl", "s", 1.0, "teacher", top_k=top_k)
+    objective = DistillationLoss("forward_kl", "s", 1.0, "teacher", divergence=ForwardKL.make(), top_k=top_k)
     return trainer(model, Prepared(examples), objective, teacher, 64, steps=1, lr=1e-3).step()
 
 
 def trainer(
     model: PreTrainedModel,
     source: Prepared | DemonstrationSource,
-    objective: Objective,
+    objective: LossTerm,
     teacher: Teacher | StoredTeacher | None,
     vocabulary: int,
     *,
@@ -201,7 +202,7 @@ def trainer(
         [objective],
         teachers={} if teacher is None else {"teacher": teacher},
         optimizer=Optimizer(lr=lr),
-        budget=Budget(steps=steps),
+        budget=TrainingBudget(steps=steps),
         vocabulary=vocabulary,
         pad=0,
         micro_tokens=10**6,
@@ -224,10 +225,10 @@ def validation(model: PreTrainedModel, teacher: PreTrainedModel, examples: Seque
 def train(model: PreTrainedModel, *, kind: str, teacher: Teacher | StoredTeacher | None, steps: int) -> None:
     problems = TaskProblems.of(WordMath(train=400), "train", limit=400)
     source = DemonstrationSource(ProblemStream([problems], 0, "s"), ChatTokenizer(tokenizer()), 16, 256)
-    objective: Objective = (
-        CrossEntropyObjective(kind, "s", 1.0)
+    objective: LossTerm = (
+        CrossEntropyLoss(kind, "s", 1.0)
         if teacher is None
-        else DivergenceObjective(kind, "s", 1.0, "teacher", ForwardKL())
+        else DistillationLoss(kind, "s", 1.0, "teacher", divergence=ForwardKL.make())
     )
     run = trainer(model, source, objective, teacher, len(tokenizer()), steps=steps, lr=4e-3)
     for _ in range(steps):

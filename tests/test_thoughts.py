@@ -21,11 +21,11 @@ from smallwit.inference.engine import Completion, Sampling, Watch
 from smallwit.inference.generator import Decoding, Prompt, Reply
 from smallwit.inference.local_generator import LocalGenerator
 from smallwit.models.chat import ChatTokenizer
-from smallwit.recipe.rewards import ResponseReward
 from smallwit.tasks import load_task
 from smallwit.tasks.base import Problem
 from smallwit.thoughts import answer_part, is_unfinished
-from smallwit.training.rewards import Grader
+from smallwit.training.grader import Grader
+from smallwit.training.rewards.verdict import StrictReward
 
 PROBLEM = Problem("1", "1 + 2?", "3")
 THOUGHTFUL = "<think>\nIs it \\boxed{4}? #### 4\n</think>\n\n#### 3"
@@ -76,7 +76,7 @@ class TestReading:
         assert (verdict.score, verdict.strict) == (score, score)
 
     def test_of_a_reward(self, response: str, score: float) -> None:
-        grader = Grader([ResponseReward(kind="strict")], 64)
+        grader = Grader([StrictReward(kind="strict")], 64)
         paid = grader.grade([(task(), PROBLEM)], [response], [Completion([1], [], False)])  # type: ignore[list-item]
         assert paid.total.tolist() == [[score]]
 

@@ -13,14 +13,19 @@ from transformers import PreTrainedModel
 
 from smallwit.models.flops import Cost
 from smallwit.objectives.advantages import group_advantages
-from smallwit.objectives.divergence import ForwardKL, ReverseKL
-from smallwit.recipe.objectives import WeightSchedule
-from smallwit.recipe.schema import Optimizer
-from smallwit.training.batch import Example, TokenBatch
+from smallwit.objectives.batch import Example, TokenBatch
+from smallwit.objectives.distillation import DistillationLoss
+from smallwit.objectives.kinds.cross_entropy import CrossEntropyLoss
+from smallwit.objectives.kinds.forward_kl import ForwardKL
+from smallwit.objectives.kinds.grpo import GRPO
+from smallwit.objectives.kinds.reverse_kl import ReverseKL
+from smallwit.objectives.loss import LossTerm
+from smallwit.objectives.policy_loss import PolicyGradientLoss
+from smallwit.objectives.settings import WeightSchedule
 from smallwit.training.checkpoint import Checkpoints
-from smallwit.training.loop import Budget, Teacher, Trainer, TrainingStopped
-from smallwit.training.objectives import CrossEntropyObjective, DivergenceObjective, Objective, PolicyObjective
-from smallwit.training.sources import Source, StepBatch
+from smallwit.training.loop import Teacher, Trainer, TrainingBudget, TrainingStopped
+from smallwit.training.settings import Optimizer
+from smallwit.training.sources import StepBatch, TokenSource
 from tiny import random_tokens, relative_error, same_bits, tiny_model, weights
 
 # The student's table is padded to 70 rows and the teacher's to 80; the tokenizer has 64 tokens.
@@ -70,8 +75,8 @@ def rollouts(model: PreTrainedModel, prompts: int = 2, group: int = 4) -> list[E
 
 def make_trainer(
     model: PreTrainedModel,
-    sources: dict[str, Source],
-    objectives: Sequence[Objective],
+    sources: dict[str, TokenSource],
+    objectives: Sequence[LossTerm],
     *,
     teacher: PreTrainedModel | None = None,
     micro_tokens: int = WHOLE,
@@ -84,7 +89,7 @@ def make_trainer(
         objectives,
         teachers={} if teacher is None else {"teacher": Teacher(teacher, Cost.of(teacher))},
         optimizer=optimizer or Optimizer(clip=1e9),
-        budget=Budget(steps=steps),
+        budget=TrainingBudget(steps=steps),
         vocabulary=VOCABULARY,
         pad=0,
         micro_tokens=micro_tokens,
@@ -112,10 +117,10 @@ def joint(micro_tokens: int) -> Trainer:
     """Cross-entropy and forward KL on demonstrations, GRPO and reverse KL on rollouts, all in one step."""
     student = tiny_model(rows=STUDENT_ROWS, scale=4.0)
     objectives = [
-        CrossEntropyObjective("cross_entropy", "demonstrations", 1.0),
-        DivergenceObjective("forward_kl", "demonstrations", 0.5, "teacher", ForwardKL(), 2.0),
-        PolicyObjective("grpo", "rollouts", 0.7, temperature=TEMPERATURE),
-        DivergenceObjective("reverse_kl", "rollouts", 0.2, "teacher", ReverseKL(), 1.0),
+        CrossEntropyLoss("cross_entropy", "demonstrations", 1.0),
+        DistillationLoss("forward_kl", "demonstrations", 0.5, "teacher", divergence=ForwardKL.make(), temperature=2.0),
+        PolicyGradientLoss("grpo", "rollouts", 0.7, algorithm=GRPO.make(), temperature=TEMPERATURE),
+        DistillationLoss("reverse_kl", "rollouts", 0.2, "teacher", divergence=ReverseKL.make(), temperature=1.0),
     ]
     return make_trainer(
         student,
@@ -130,7 +135,7 @@ def cross_entropy_only(micro_tokens: int) -> Trainer:
     return make_trainer(
         tiny_model(rows=STUDENT_ROWS, scale=4.0),
         {"demonstrations": Prepared(demonstrations())},
-        [CrossEntropyObjective("cross_entropy", "demonstrations", 1.0)],
+        [CrossEntropyLoss("cross_entropy", "demonstrations", 1.0)],
         micro_tokens=micro_tokens,
     )
 
@@ -196,8 +201,8 @@ def test_joint_step_equals_the_sum_of_weighted_losses_in_float64() -> None:
 
 def test_two_objectives_of_one_kind_are_two_losses() -> None:
     model = tiny_model(scale=4.0)
-    sources: dict[str, Source] = {"easy": Prepared(demonstrations(1)), "hard": Prepared(demonstrations(2))}
-    objectives = [CrossEntropyObjective("cross_entropy", name, 0.5) for name in sources]
+    sources: dict[str, TokenSource] = {"easy": Prepared(demonstrations(1)), "hard": Prepared(demonstrations(2))}
+    objectives = [CrossEntropyLoss("cross_entropy", name, 0.5) for name in sources]
     metrics = make_trainer(model, sources, objectives).step()
     easy, hard = metrics["loss/cross_entropy/easy"], metrics["loss/cross_entropy/hard"]
     assert easy != hard
@@ -205,11 +210,11 @@ def test_two_objectives_of_one_kind_are_two_losses() -> None:
 
 
 def test_numbers_of_two_sources_bear_the_source_s_name() -> None:
-    sources: dict[str, Source] = {
+    sources: dict[str, TokenSource] = {
         "easy": Prepared(demonstrations(1), {"length": 3.0, "reward": 0.5}),
         "hard": Prepared(demonstrations(2), {"length": 7.0}),
     }
-    objectives = [CrossEntropyObjective("cross_entropy", name, 0.5) for name in sources]
+    objectives = [CrossEntropyLoss("cross_entropy", name, 0.5) for name in sources]
     metrics = make_trainer(tiny_model(), sources, objectives).step()
     assert (metrics["easy/length"], metrics["hard/length"], metrics["reward"]) == (3.0, 7.0, 0.5)
     assert "length" not in metrics
@@ -233,8 +238,12 @@ def test_a_step_counts_tokens_and_flops_of_student_teacher_and_source() -> None:
     assert trainer.progress.teacher_tokens == lengths
 
 
+def grpo(source: str) -> PolicyGradientLoss:
+    return PolicyGradientLoss("grpo", source, 1.0, algorithm=GRPO.make())
+
+
 @dataclass(frozen=True)
-class Overflowing(CrossEntropyObjective):
+class Overflowing(CrossEntropyLoss):
     """Its loss is infinite and its gradient is not."""
 
     def token_loss(self, values: Tensor, batch: TokenBatch) -> Tensor:
@@ -252,7 +261,11 @@ def spoiled_trainer(what: str) -> Trainer:
     model = tiny_model(scale=4.0)
     if what == "loss":
         return make_trainer(model, {"s": Prepared(demonstrations())}, [Overflowing("cross_entropy", "s", 1.0)])
-    return make_trainer(model, {"s": Prepared(spoiled_rollouts(model))}, [PolicyObjective("grpo", "s", 1.0)])
+    return make_trainer(
+        model,
+        {"s": Prepared(spoiled_rollouts(model))},
+        [grpo("s")],
+    )
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
@@ -295,7 +308,10 @@ def test_groups_without_a_signal_are_a_counted_step_that_changes_no_weight() -> 
     model = tiny_model(scale=4.0)
     source = Prepared(rollouts(model))
     trainer = make_trainer(
-        model, {"s": source}, [PolicyObjective("grpo", "s", 1.0)], optimizer=Optimizer(weight_decay=0.1)
+        model,
+        {"s": source},
+        [grpo("s")],
+        optimizer=Optimizer(weight_decay=0.1),
     )
     trainer.step()  # momentum and weight decay have something to do now
     before, tokens = weights(model), trainer.progress.tokens
@@ -312,9 +328,13 @@ def test_examples_without_a_signal_count_in_the_normaliser_but_cost_nothing() ->
     signal = rollouts(model)
     silent = [replace(example, advantage=0.0) for example in signal]
     _, alone = step_with_gradient(
-        make_trainer(deepcopy(model), {"s": Prepared(signal)}, [PolicyObjective("grpo", "s", 1.0)])
+        make_trainer(
+            deepcopy(model),
+            {"s": Prepared(signal)},
+            [grpo("s")],
+        )
     )
-    trainer = make_trainer(model, {"s": Prepared([*signal, *silent])}, [PolicyObjective("grpo", "s", 1.0)])
+    trainer = make_trainer(model, {"s": Prepared([*signal, *silent])}, [grpo("s")])
     _, diluted = step_with_gradient(trainer)
     assert relative_error(2 * diluted, alone) < 1e-6
     assert trainer.progress.tokens == sum(example.targets for example in signal)
@@ -322,13 +342,11 @@ def test_examples_without_a_signal_count_in_the_normaliser_but_cost_nothing() ->
 
 @pytest.mark.parametrize("place", ["first", "second"])
 def test_too_many_failed_verdicts_of_any_source_stop_before_the_weights_change(place: str) -> None:
-    sources: dict[str, Source] = {
+    sources: dict[str, TokenSource] = {
         name: Prepared(demonstrations(), {"unverified": 0.011 if name == place else 0.0})
         for name in ("first", "second")
     }
-    trainer = make_trainer(
-        tiny_model(), sources, [CrossEntropyObjective("cross_entropy", name, 1.0) for name in sources]
-    )
+    trainer = make_trainer(tiny_model(), sources, [CrossEntropyLoss("cross_entropy", name, 1.0) for name in sources])
     before = weights(trainer.model)
     with pytest.raises(TrainingStopped, match=r"verifier itself failed on 1\.1%"):
         trainer.step()
@@ -337,7 +355,7 @@ def test_too_many_failed_verdicts_of_any_source_stop_before_the_weights_change(p
 
 def test_one_failed_verdict_in_a_hundred_does_not_stop() -> None:
     source = Prepared(demonstrations(), {"unverified": 0.01})
-    metrics = make_trainer(tiny_model(), {"s": source}, [CrossEntropyObjective("cross_entropy", "s", 1.0)]).step()
+    metrics = make_trainer(tiny_model(), {"s": source}, [CrossEntropyLoss("cross_entropy", "s", 1.0)]).step()
     assert metrics["step"] == 1
 
 
@@ -345,7 +363,7 @@ def test_training_lowers_the_loss() -> None:
     trainer = make_trainer(
         tiny_model(),
         {"s": Prepared(demonstrations())},
-        [CrossEntropyObjective("cross_entropy", "s", 1.0)],
+        [CrossEntropyLoss("cross_entropy", "s", 1.0)],
         optimizer=Optimizer(lr=0.01),
     )
     losses = [trainer.step()["loss"] for _ in range(30)]
@@ -355,7 +373,7 @@ def test_training_lowers_the_loss() -> None:
 def test_a_flops_budget_ends_at_the_first_step_that_reaches_it(tmp_path: Path) -> None:
     trainer = cross_entropy_only(WHOLE)
     one_step = trainer.cost.train([len(e.tokens) for e in demonstrations()], sum(e.targets for e in demonstrations()))
-    trainer.budget = Budget(flops=2.5 * one_step)
+    trainer.budget = TrainingBudget(flops=2.5 * one_step)
     steps: list[dict[str, float]] = []
     trainer.run(Checkpoints(tmp_path, "key"), checkpoint_seconds=1e9, on_step=steps.append)
     assert [metrics["flops"] for metrics in steps] == pytest.approx([one_step, 2 * one_step, 3 * one_step])
@@ -369,8 +387,8 @@ def test_a_scheduled_weight_follows_the_share_of_the_budget_and_is_that_of_the_l
 ) -> None:
     schedule = WeightSchedule.model_validate({"from": 1.0, "to": 0.2, "shape": shape})
     objectives = [
-        CrossEntropyObjective("cross_entropy", "s", 1.0, schedule=schedule),
-        DivergenceObjective("forward_kl", "s", 0.5, "teacher"),
+        CrossEntropyLoss("cross_entropy", "s", 1.0, schedule=schedule),
+        DistillationLoss("forward_kl", "s", 0.5, "teacher", divergence=ForwardKL.make()),
     ]
     trainer = make_trainer(
         tiny_model(rows=STUDENT_ROWS, scale=4.0),

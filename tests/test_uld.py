@@ -19,14 +19,15 @@ from smallwit.models.build import new_model, save_model
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.conversation import Conversation, encode_prompt
 from smallwit.models.tokenizer_training import train_tokenizer
-from smallwit.objectives.divergence import DivergenceView, TotalVariation
+from smallwit.objectives.batch import Example
+from smallwit.objectives.divergence import DivergenceStatistic
 from smallwit.objectives.head import token_statistics
+from smallwit.objectives.kinds.total_variation import TotalVariation
+from smallwit.objectives.kinds.uld import ULD, ULDLoss
 from smallwit.objectives.teacher import RankedTeacher, TeacherHead
-from smallwit.recipe.schema import Optimizer
-from smallwit.training.batch import Example
-from smallwit.training.cross_tokenizer import ReadingTeacher, ReadSource
-from smallwit.training.loop import Budget, Trainer
-from smallwit.training.objectives import UniversalObjective
+from smallwit.training.cross_tokenizer import CrossTokenizerSource, CrossTokenizerTeacher
+from smallwit.training.loop import Trainer, TrainingBudget
+from smallwit.training.settings import Optimizer
 from smallwit.training.sources import StepBatch
 from tiny import relative_error, tiny_model, without
 
@@ -46,7 +47,7 @@ def other_tokenizer() -> PreTrainedTokenizerFast:
 
 
 @cache
-def reading_teacher() -> ReadingTeacher:
+def other_teacher() -> CrossTokenizerTeacher:
     model = new_model(
         hidden=24,
         layers=1,
@@ -58,7 +59,7 @@ def reading_teacher() -> ReadingTeacher:
         tokenizer=other_tokenizer(),
         seed=3,
     ).eval()
-    return ReadingTeacher("teacher", model, ChatTokenizer(other_tokenizer()), ChatTokenizer(tokenizer()))
+    return CrossTokenizerTeacher("teacher", model, ChatTokenizer(other_tokenizer()), ChatTokenizer(tokenizer()))
 
 
 def example(prompt: str, answer: str) -> Example:
@@ -82,30 +83,30 @@ EXAMPLES = [
 ]
 
 
-class TestReading:
+class TestAlignment:
     def test_the_teacher_reads_the_same_text_in_its_own_tokens(self) -> None:
         for each in EXAMPLES:
-            reading = reading_teacher().read(each)
+            aligned = other_teacher().align(each)
             assert isinstance(each.prompt, str)
             prompt = ChatTokenizer(other_tokenizer()).encode_prompts([each.prompt])[0]
-            assert reading.tokens[: len(prompt)] == prompt
-            assert reading.tokens[-1] == other_tokenizer().eos_token_id
+            assert aligned.tokens[: len(prompt)] == prompt
+            assert aligned.tokens[-1] == other_tokenizer().eos_token_id
             text = tokenizer().decode(each.tokens[each.prompt_length :], skip_special_tokens=True)
-            assert other_tokenizer().decode(reading.tokens[len(prompt) :], skip_special_tokens=True) == text
+            assert other_tokenizer().decode(aligned.tokens[len(prompt) :], skip_special_tokens=True) == text
 
     def test_the_two_meet_only_where_both_have_read_the_same(self) -> None:
         met = missed = 0
         for each in EXAMPLES:
-            reading = reading_teacher().read(each)
+            aligned = other_teacher().align(each)
             prompt = len(ChatTokenizer(other_tokenizer()).encode_prompts([str(each.prompt)])[0])
-            assert len(reading.positions) == each.targets
-            for place, position in enumerate(reading.positions):
+            assert len(aligned.positions) == each.targets
+            for place, position in enumerate(aligned.positions):
                 if position < 0:
                     missed += 1
                     continue
                 met += 1
                 ours = tokenizer().decode(each.tokens[each.prompt_length : each.prompt_length + place])
-                theirs = other_tokenizer().decode(reading.tokens[prompt : position + 1])
+                theirs = other_tokenizer().decode(aligned.tokens[prompt : position + 1])
                 assert ours == theirs
         assert met > missed > 0
 
@@ -118,49 +119,49 @@ class TestReading:
         asked: Conversation = {"messages": turns, "tools": ()}
         ids = encode_prompt(ChatTokenizer(tokenizer()), asked)
         answer = ChatTokenizer(tokenizer()).encode_completions(["3 + 4 = 7"])[0]
-        reading = reading_teacher().read(Example(ids + answer, len(ids), prompt=asked))
+        aligned = other_teacher().align(Example(ids + answer, len(ids), prompt=asked))
         prompt = encode_prompt(ChatTokenizer(other_tokenizer()), asked)
-        assert reading.tokens[: len(prompt)] == prompt
-        assert reading.positions[0] == len(prompt) - 1
-        assert reading.aligned > 1
+        assert aligned.tokens[: len(prompt)] == prompt
+        assert aligned.positions[0] == len(prompt) - 1
+        assert aligned.count > 1
 
     def test_the_first_token_and_the_end_are_always_met(self) -> None:
         for each in EXAMPLES:
-            reading = reading_teacher().read(each)
+            aligned = other_teacher().align(each)
             prompt = len(ChatTokenizer(other_tokenizer()).encode_prompts([str(each.prompt)])[0])
-            assert (reading.positions[0], reading.positions[-1]) == (prompt - 1, len(reading.tokens) - 2)
+            assert (aligned.positions[0], aligned.positions[-1]) == (prompt - 1, len(aligned.tokens) - 2)
 
     def test_a_student_s_turn_ends_by_its_template_and_the_teacher_s_by_its_own(self) -> None:
         student = ChatTokenizer(families.byte_level(("<eos>", "<|im_start|>", "<|im_end|>"), "<eos>", families.CHATML))
-        teacher = ReadingTeacher("teacher", reading_teacher().model, ChatTokenizer(other_tokenizer()), student)
+        teacher = CrossTokenizerTeacher("teacher", other_teacher().model, ChatTokenizer(other_tokenizer()), student)
         (ids,), (answer,) = student.encode_prompts(["Ana?"]), student.encode_completions(["7"])
-        reading = teacher.read(Example(ids + answer, len(ids), prompt="Ana?"))
-        assert reading.tokens[-1] == other_tokenizer().eos_token_id
-        assert reading.positions[-1] == len(reading.tokens) - 2
+        aligned = teacher.align(Example(ids + answer, len(ids), prompt="Ana?"))
+        assert aligned.tokens[-1] == other_tokenizer().eos_token_id
+        assert aligned.positions[-1] == len(aligned.tokens) - 2
 
     def test_the_empty_thought_of_the_teacher_s_template_is_read_past(self) -> None:
         thinking = ChatTokenizer(families.qwen3())
-        teacher = ReadingTeacher("teacher", reading_teacher().model, thinking, ChatTokenizer(tokenizer()))
+        teacher = CrossTokenizerTeacher("teacher", other_teacher().model, thinking, ChatTokenizer(tokenizer()))
         each = example("Ana?", "7")
-        reading = teacher.read(each)
-        assert str(thinking.tokenizer.decode(reading.tokens)).endswith("</think>\n\n7<|im_end|>")
-        assert reading.positions == [len(reading.tokens) - 3, len(reading.tokens) - 2]
+        aligned = teacher.align(each)
+        assert str(thinking.tokenizer.decode(aligned.tokens)).endswith("</think>\n\n7<|im_end|>")
+        assert aligned.positions == [len(aligned.tokens) - 3, len(aligned.tokens) - 2]
 
     def test_an_answer_that_was_cut_off_has_no_end_for_the_teacher_either(self) -> None:
         cut = replace(EXAMPLES[0], tokens=EXAMPLES[0].tokens[:-2])
-        reading = reading_teacher().read(cut)
+        aligned = other_teacher().align(cut)
         prompt = len(ChatTokenizer(other_tokenizer()).encode_prompts([str(cut.prompt)])[0])
-        assert other_tokenizer().eos_token_id not in reading.tokens[prompt:]
-        assert len(reading.positions) == cut.targets
-        assert reading.aligned > 0
+        assert other_tokenizer().eos_token_id not in aligned.tokens[prompt:]
+        assert len(aligned.positions) == cut.targets
+        assert aligned.count > 0
 
     def test_behind_a_character_that_the_teacher_cannot_spell_nothing_is_met(self) -> None:
         without_3 = without(other_tokenizer(), lambda text: "3" in text)
-        teacher = ReadingTeacher(
-            "teacher", reading_teacher().model, ChatTokenizer(without_3), ChatTokenizer(tokenizer())
+        teacher = CrossTokenizerTeacher(
+            "teacher", other_teacher().model, ChatTokenizer(without_3), ChatTokenizer(tokenizer())
         )
         read = example("Ana?", "Tom has 3 eggs")
-        positions = teacher.read(read).positions
+        positions = teacher.align(read).positions
         pieces = tokenizer().convert_ids_to_tokens(read.tokens[read.prompt_length :])
         digit = next(place for place, piece in enumerate(pieces) if "3" in piece)
         assert positions[digit] >= 0
@@ -168,10 +169,10 @@ class TestReading:
 
     def test_what_is_longer_than_the_teacher_s_context_is_not_met(self) -> None:
         long = example("Ana?", " ".join(["3 + 4 = 7"] * 30))
-        reading = reading_teacher().read(long)
-        assert len(reading.tokens) == 128
-        assert max(reading.positions) < 128
-        assert reading.positions[-1] == -1
+        aligned = other_teacher().align(long)
+        assert len(aligned.tokens) == 128
+        assert max(aligned.positions) < 128
+        assert aligned.positions[-1] == -1
 
 
 def ranked(vocabulary: int) -> tuple[RankedTeacher, Tensor]:
@@ -187,7 +188,7 @@ def ranked(vocabulary: int) -> tuple[RankedTeacher, Tensor]:
 class TestDistance:
     def test_value_and_gradient_equal_float64_on_sorted_lists(self, vocabulary: int, temperature: float) -> None:
         x, (teacher, logits) = random_inputs(0), ranked(vocabulary)
-        view = DivergenceView(TotalVariation(), teacher, temperature)
+        view = DivergenceStatistic(TotalVariation.make(), teacher, temperature)
         leaves = [x.hidden.requires_grad_(), x.weight.requires_grad_()]
         (values,) = token_statistics(x.hidden, x.weight, [view], chunk_elements=CHUNK)
         ours = torch.autograd.grad((2 * values * x.weights).sum(), leaves)
@@ -206,7 +207,8 @@ class TestDistance:
         x, (teacher, _) = random_inputs(0), ranked(vocabulary)
         shuffled = replace(teacher.head, weight=teacher.head.weight.flip(0))
         views = [
-            DivergenceView(TotalVariation(), each, temperature) for each in (teacher, replace(teacher, head=shuffled))
+            DivergenceStatistic(TotalVariation.make(), each, temperature)
+            for each in (teacher, replace(teacher, head=shuffled))
         ]
         torch.testing.assert_close(*token_statistics(x.hidden, x.weight, views))
 
@@ -217,14 +219,14 @@ class Prepared:
 
 
 def uld_trainer(micro_tokens: int) -> Trainer:
-    teacher = reading_teacher()
+    teacher = other_teacher()
     return Trainer(
         tiny_model(rows=len(tokenizer()), scale=2.0),
-        {"s": ReadSource(Prepared(), {"teacher": teacher})},
-        [UniversalObjective("uld", "s", 1.0, "teacher")],
+        {"s": CrossTokenizerSource(Prepared(), {"teacher": teacher})},
+        [ULDLoss("uld", "s", 1.0, "teacher", divergence=ULD.make())],
         teachers={"teacher": teacher},
         optimizer=Optimizer(lr=3e-3, clip=1e9),
-        budget=Budget(steps=100),
+        budget=TrainingBudget(steps=100),
         vocabulary=len(tokenizer()),
         pad=0,
         micro_tokens=micro_tokens,
@@ -235,12 +237,12 @@ def uld_trainer(micro_tokens: int) -> Trainer:
 @torch.no_grad()
 def plain_uld(trainer: Trainer, examples: Sequence[Example]) -> float:
     """The mean over the tokens that are met, example by example on full logits."""
-    teacher, total, met = reading_teacher(), 0.0, 0
+    teacher, total, met = other_teacher(), 0.0, 0
     for each in examples:
-        reading = teacher.read(each)
+        aligned = teacher.align(each)
         ours = trainer.model(input_ids=torch.tensor([each.tokens])).logits[0].double()
-        theirs = teacher.model(input_ids=torch.tensor([reading.tokens])).logits[0, :, : len(other_tokenizer())].double()
-        for place, position in enumerate(reading.positions):
+        theirs = teacher.model(input_ids=torch.tensor([aligned.tokens])).logits[0, :, : len(other_tokenizer())].double()
+        for place, position in enumerate(aligned.positions):
             if position >= 0:
                 p = torch.softmax(ours[each.prompt_length - 1 + place], 0).sort(descending=True).values
                 q = torch.softmax(theirs[position], 0).sort(descending=True).values
@@ -255,10 +257,10 @@ def test_the_loss_is_the_mean_over_the_tokens_that_are_met(micro_tokens: int) ->
     expected = plain_uld(trainer, EXAMPLES)
     metrics = trainer.step()
     assert metrics["loss"] == pytest.approx(expected, rel=1e-5)
-    readings = [reading_teacher().read(each) for each in EXAMPLES]
-    assert trainer.progress.teacher_tokens == sum(len(reading.tokens) for reading in readings)
+    every = [other_teacher().align(each) for each in EXAMPLES]
+    assert trainer.progress.teacher_tokens == sum(len(aligned.tokens) for aligned in every)
     student = trainer.cost.train([len(e.tokens) for e in EXAMPLES], sum(e.targets for e in EXAMPLES))
-    teacher = reading_teacher().cost.forward([len(r.tokens) for r in readings], sum(e.targets for e in EXAMPLES))
+    teacher = other_teacher().cost.forward([len(r.tokens) for r in every], sum(e.targets for e in EXAMPLES))
     assert metrics["flops"] == pytest.approx(student + teacher)
 
 
@@ -290,7 +292,7 @@ stages:
     def write(folder: Path, recipe: str) -> Path:
         (folder / "stranger").mkdir(parents=True)
         save_model(
-            reading_teacher().model,
+            other_teacher().model,
             ChatTokenizer(other_tokenizer()),
             folder / "stranger",
         )

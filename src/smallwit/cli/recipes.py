@@ -34,7 +34,8 @@ def open_recipe(
 ) -> LoadedRecipe:
     """Load and check a recipe. The run folder is `runs/NAME` and `suffix` unless given. Raises `UserError`."""
     apply_safety(offline, allow_unsafe_code)
-    from smallwit.recipe.file import check_recipe, read_recipe
+    from smallwit.pipeline.preflight import check_recipe
+    from smallwit.recipe.file import read_recipe
 
     data_dir = data_dir_of(data_dir)
     recipe, lines = read_recipe(file, overrides or ())

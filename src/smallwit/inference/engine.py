@@ -2,7 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from smallwit.recipe.section import Section
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -54,3 +60,22 @@ class Engine(Protocol):
     ) -> list[Completion]:
         """`seeds` gives each completion its own random stream; greedy sampling needs none."""
         ...
+
+
+class EngineSettings(Section):
+    """The part of a recipe that chooses a rollout engine. The kinds are in `smallwit.inference.engines`."""
+
+    kinds_in = ("smallwit.inference.engines",)
+
+    kind: str
+
+    def open(
+        self, model: "PreTrainedModel", *, vocabulary: int, pad: int, batch: int, autocast: "torch.dtype | None"
+    ) -> Engine:
+        """Return an engine that samples from `model`, the student of a stage.
+
+        `vocabulary` is the number of the tokenizer's tokens, `pad` the token that fills rows, `batch` the most rows at
+        a time, `autocast` the number format of mixed precision. The engine reads the weights as they are when it is
+        called: training changes them in place.
+        """
+        raise NotImplementedError

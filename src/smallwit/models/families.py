@@ -32,10 +32,10 @@ from smallwit.models.attention import ATTENTION, UnsupportedAttention
 from smallwit.models.build import disable_dropout, is_stateful
 from smallwit.models.head import output_head
 from smallwit.models.loading import load_config, load_model
+from smallwit.objectives import batch as token_batch
+from smallwit.objectives.batch import Example, TokenBatch
 from smallwit.objectives.head import LogProb, token_statistics
-from smallwit.training import batch as training_batch
 from smallwit.training import forward
-from smallwit.training.batch import Example, TokenBatch
 from smallwit.training.forward import forward_hidden
 
 TOLERANCE = 1e-4
@@ -196,7 +196,7 @@ def _remembered(config: PreTrainedConfig) -> FamilyCheck:
         identity = tiny_config.tiny_config(config).to_json_string()
     except Exception as error:  # noqa: BLE001 a family's own code may fail in any way; its reason is told by name
         return FamilyCheck(refused=f"no tiny model of it can be made: {_brief(error)}")
-    modules = (attention, head, tiny_config, local, rollout_cache, forward, training_batch)
+    modules = (attention, head, tiny_config, local, rollout_cache, forward, token_batch)
     code = [Path(str(module.__file__)).read_bytes() for module in modules]
     digest = hashlib.sha256(identity.encode() + b"".join(code) + transformers.__version__.encode()).hexdigest()[:24]
     folder = _cache_folder()

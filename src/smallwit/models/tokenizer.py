@@ -86,3 +86,15 @@ _REMEDY = (
     "(AutoTokenizer.from_pretrained(...).save_pretrained(...); sentencepiece models need the package sentencepiece)"
 )
 _HUB_REMEDY = "check the name and the connection, or download it elsewhere and name its folder"
+
+
+def require_tokenizer(name: str, base: Path, ask_hub: bool) -> None:
+    """Load the tokenizer of a folder relative to `base`, or with `ask_hub` of a hub id, to see that it can be loaded.
+
+    Raises `UserError` where it cannot.
+    """
+    folder = base / path_of(name)
+    if folder.exists():
+        load_tokenizer(folder.resolve())
+    elif ask_hub:
+        load_tokenizer(name)

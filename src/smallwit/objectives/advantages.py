@@ -1,8 +1,8 @@
-"""Advantages: how much better a completion, or a token of one, did than was to be expected.
+"""Advantages: how much better a completion, or a token of it, is than expected.
 
-Rewards are `[P, G]`: G samples of each of P problems. NaN marks a reward that is not known: it is left out of every
-statistic and its advantage is 0. A group of one known reward, or of equal ones, has no signal: its advantages are
-exactly 0. All of them are computed on a step's whole rollout batch, before it is split.
+Rewards are `[P, G]`: G samples of each of P problems. A reward that is not known is NaN: it is left out of every
+statistic, and its advantage is 0. A group without two different known rewards has no signal: its advantages are exactly
+0. Advantages are computed on the whole batch of rollouts, before it is split.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from smallwit.objectives.algorithms import GroupEstimator
+from smallwit.objectives.settings import GroupEstimator
 
 EPSILON = 1e-4
 """Added to a standard deviation before it divides."""
@@ -32,34 +32,34 @@ def _groups(rewards: Tensor) -> _Groups:
     count = known.sum(1, keepdim=True).clamp(min=1)
     values = rewards.nan_to_num(0.0)
     mean = values.sum(1, keepdim=True) / count
-    # The mean of equal rewards such as 0.1 is rounded: without `signal`, what is left of them would look like one.
+    # The mean of equal rewards such as 0.1 is rounded: without `signal`, the rounding would look like a signal.
     signal = has_signal(rewards)[:, None]
     centred = torch.where(known & signal, values - mean, torch.zeros_like(values))
     return _Groups(known, count, centred, signal)
 
 
 def has_signal(rewards: Tensor) -> Tensor:
-    """Which groups `[P]` of the rewards `[P, G]` hold two known ones that differ."""
+    """Return which groups `[P]` of the rewards `[P, G]` have two known rewards that differ."""
     return rewards.nan_to_num(-torch.inf).amax(1) > rewards.nan_to_num(torch.inf).amin(1)
 
 
 def group_advantages(rewards: Tensor) -> Tensor:
-    """GRPO's advantages `[P, G]`: (r - mean) / (std + epsilon) within each group (arXiv 2402.03300, eq. 4)."""
+    """Return GRPO's advantages `[P, G]`: (r - mean) / (std + epsilon) within each group (arXiv 2402.03300, eq. 4)."""
     groups = _groups(rewards)
     spread = (groups.centred.square().sum(1, keepdim=True) / (groups.count - 1).clamp(min=1)).sqrt()
     return groups.centred / (spread + EPSILON)
 
 
 def centred_advantages(rewards: Tensor) -> Tensor:
-    """Dr. GRPO's advantages `[P, G]`: r - mean within each group (arXiv 2503.20783).
+    """Return Dr. GRPO's advantages `[P, G]`: r - mean within each group (arXiv 2503.20783).
 
-    Without the division, problems that are nearly solved or nearly hopeless do not weigh more than others.
+    Without the division, very easy and very hard problems do not weigh more than others.
     """
     return _groups(rewards).centred
 
 
 def leave_one_out_advantages(rewards: Tensor) -> Tensor:
-    """RLOO's advantages `[P, G]`: r less the mean of the group's other rewards (arXiv 2402.14740).
+    """Return RLOO's advantages `[P, G]`: r less the mean of the group's other rewards (arXiv 2402.14740).
 
     That is (r - mean) * n / (n - 1), n being the number of known rewards of the group.
     """
@@ -68,7 +68,7 @@ def leave_one_out_advantages(rewards: Tensor) -> Tensor:
 
 
 def batch_advantages(rewards: Tensor) -> Tensor:
-    """REINFORCE++'s advantages with baseline `[P, G]`: r - the group's mean, over the whole batch's standard deviation.
+    """Return REINFORCE++'s advantages with baseline `[P, G]`: (r - mean of the group) / (std of the batch + epsilon).
 
     (arXiv 2501.03262, REINFORCE++ with baseline.) The batch's mean needs no subtraction: it is 0 once each group's
     is. The deviation is over all known rewards, those of groups without a signal included.
@@ -84,16 +84,16 @@ GROUP_ESTIMATORS: Mapping[GroupEstimator, Callable[[Tensor], Tensor]] = {
     "leave_one_out": leave_one_out_advantages,
     "batch": batch_advantages,
 }
-"""Advantages `[P, G]` from rewards `[P, G]`, by the names that the table of algorithms gives them."""
+"""Advantages `[P, G]` from rewards `[P, G]`, by the names that algorithms use."""
 
 
 def generalised_advantages(rewards: Tensor, values: Tensor, discount: float, decay: float) -> Tensor:
-    """GAE's advantages `[B, T]` of every token (Schulman et al. 2016, arXiv 1506.02438, eq. 16).
+    """Return GAE's advantages `[B, T]` of every token (Schulman et al. 2016, arXiv 1506.02438, eq. 16).
 
         A_t = sum over k of (discount * decay)^k * delta_(t+k),    delta_t = r_t + discount * V_(t+1) - V_t
 
-    `rewards` and `values` are `[B, T]`, a sequence a row, padded on the right with zeros in both; V after the last
-    token is 0, so that the padding's advantages are 0 too. `discount` and `decay` are the paper's gamma and lambda.
+    `rewards` and `values` are `[B, T]`, one sequence a row, both padded on the right with zeros. V after the last token
+    is 0, so the padding's advantages are 0 too. `discount` and `decay` are the paper's gamma and lambda.
     Raises `ValueError` if the shapes differ.
     """
     if rewards.dim() != 2 or rewards.shape != values.shape:
@@ -111,7 +111,7 @@ def generalised_advantages(rewards: Tensor, values: Tensor, discount: float, dec
 
 
 def whitened(advantages: Tensor, mask: Tensor) -> Tensor:
-    """The advantages less their mean, over their standard deviation, both over the true entries of `mask`; 0 elsewhere.
+    """Return (advantages - mean) / std, both over the true entries of `mask`; 0 elsewhere.
 
     Both are `[B, T]`. As PPO's implementations do (Ziegler et al. 2019, arXiv 1909.08593).
     """

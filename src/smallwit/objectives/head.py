@@ -1,9 +1,9 @@
-"""The chunked language-model head: hidden states to per-token statistics, and no `[tokens, vocabulary]` tensor kept.
+"""The chunked language-model head: from hidden states to per-token statistics, without a `[tokens, vocabulary]` tensor.
 
 Names: N tokens, H hidden width, V vocabulary rows, n tokens of one chunk.
 
-A `View` is one statistic of the next-token distribution at every token. The head projects a chunk of tokens, lets each
-view reduce `[n, V]` to `[n]`, and drops the chunk. What an algorithm does with the `[N]` vectors is plain autograd:
+A `TokenStatistic` is a number for each token that depends on its next-token distribution. The head projects a chunk of
+tokens, lets each statistic reduce `[n, V]` to `[n]`, and drops the chunk. A loss on these vectors is plain autograd:
 
 - `chunked_loss`, for losses that are a sum over tokens: a chunk's loss and its gradient are taken while its logits
   are there, so the head is projected once.
@@ -27,27 +27,27 @@ CPU_CHUNK_ELEMENTS = 1 << 26
 """Elements of one chunk of logits on a CPU: each chunk reads the whole head three times."""
 
 GPU_CHUNK_ELEMENTS = 1 << 27
-"""The same on a GPU, 512 MiB in float32 and as much again for each view: with smaller ones it waits for launches."""
+"""The same on a GPU, 512 MiB in float32 and as much for each statistic: with smaller chunks it waits for launches."""
 
 BLOCK_ELEMENTS = 1 << 20
-"""Elements that the views work on at a time on a CPU: its caches hold them, and memory for them is used again."""
+"""Elements that the statistics process at a time on a CPU: they fit into its caches, and their memory is reused."""
 
 
 Pullback = Callable[[Tensor], Tensor]
 """d(sum of upstream * statistic) / d(z / temperature) `[n, V]`, from `upstream` `[n]`; called once."""
 
 
-class View(Protocol):
+class TokenStatistic(Protocol):
     """One statistic of the distribution softmax(z / temperature) at each token."""
 
     @property
     def temperature(self) -> float: ...
 
     def evaluate(self, log_probs: Tensor, tokens: slice, out: Tensor | None) -> tuple[Tensor, Pullback]:
-        """The statistic `[n]` from the log-probabilities `[n, V]` of the tokens `tokens`, and its pullback.
+        """Return the statistic `[n]` from the log-probabilities `[n, V]` of the tokens `tokens`, and its pullback.
 
-        `log_probs` stays as it is: other views read it too. `out`, if given, is storage of the same kind for this view
-        alone, in which its pullback may leave the derivative; it is in fresh storage otherwise.
+        The method must not change `log_probs`: other statistics read it too. The pullback may write the derivative to
+        `out`, if that is given; otherwise it makes new storage.
         """
         ...
 
@@ -92,27 +92,27 @@ Prepare = Callable[[slice], object]
 def token_statistics(
     hidden: Tensor,
     weight: Tensor,
-    views: Sequence[View],
+    statistics: Sequence[TokenStatistic],
     *,
     softcap: float | None = None,
     memory: HeadMemory | None = None,
     chunk_elements: int | None = None,
 ) -> tuple[Tensor, ...]:
-    """One `[N]` vector in float32 for each view, from hidden states `[N, H]` and the head `[V, H]`.
+    """Return a vector `[N]` in float32 for each statistic, from hidden states `[N, H]` and the head `[V, H]`.
 
     Differentiable in `hidden` and `weight`. `softcap` bounds logits at cap * tanh(logits / cap). At most
-    `chunk_elements` logits exist for one view at a time, in `memory`; if absent, `CPU_CHUNK_ELEMENTS` or
+    `chunk_elements` logits exist for one statistic at a time, in `memory`; if absent, `CPU_CHUNK_ELEMENTS` or
     `GPU_CHUNK_ELEMENTS`. Raises `ValueError` if the widths differ.
     """
     _check_widths(hidden, weight)
     layout = _Layout.of(hidden, weight.shape[0], chunk_elements, softcap)
-    return _Recomputed.apply(hidden, weight, tuple(views), layout, memory or HeadMemory())
+    return _Recomputed.apply(hidden, weight, tuple(statistics), layout, memory or HeadMemory())
 
 
 def chunked_loss(
     hidden: Tensor,
     weight: Tensor,
-    views: Sequence[View],
+    statistics: Sequence[TokenStatistic],
     loss: ChunkLoss,
     *,
     vocabulary: int | None = None,
@@ -121,18 +121,18 @@ def chunked_loss(
     memory: HeadMemory | None = None,
     chunk_elements: int | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The sum over blocks of tokens of `loss(values, tokens)`, and the views' values `[N]` without gradient.
+    """Return the sum over blocks of tokens of `loss(values, tokens)`, and the values `[N]` without gradient.
 
     `values` are those of the block, `[n]` each, `tokens` its slice of 0..N; the loss of a token must depend on that
     token's values alone. Only the first `vocabulary` rows of the head are projected. `prepare(tokens)` is called before
-    the views are asked for any of these tokens, a chunk at a time, whose logits are in `memory`. The scalar is
+    the statistics are asked for any of these tokens, a chunk at a time, whose logits are in `memory`. The scalar is
     differentiable in `hidden` and `weight`, once. Raises `ValueError` if the widths differ.
     """
     _check_widths(hidden, weight)
     vocabulary = vocabulary or weight.shape[0]
     layout = _Layout.of(hidden, vocabulary, chunk_elements, softcap)
     memory = memory or HeadMemory()
-    total, *values = _OnePass.apply(hidden, weight, tuple(views), loss, prepare, vocabulary, layout, memory)
+    total, *values = _OnePass.apply(hidden, weight, tuple(statistics), loss, prepare, vocabulary, layout, memory)
     return total, tuple(values)
 
 
@@ -150,7 +150,7 @@ def _check_widths(hidden: Tensor, weight: Tensor) -> None:
 
 @dataclass(frozen=True)
 class _Layout:
-    """How many tokens are projected, and how many of these the views see, at a time; and where logits are capped."""
+    """How many tokens are projected at a time, how many the statistics see at a time, and the cap of the logits."""
 
     chunk: int
     block: int
@@ -171,7 +171,7 @@ def _slices(start: int, stop: int, size: int) -> Iterator[slice]:
 
 
 class _Chunk:
-    """The logits of some tokens, which turn block by block into their gradient."""
+    """The logits of some tokens. Block by block their gradient overwrites them."""
 
     def __init__(self, hidden: Tensor, weight: Tensor, tokens: slice, layout: _Layout, memory: HeadMemory) -> None:
         count = tokens.stop - tokens.start
@@ -179,40 +179,42 @@ class _Chunk:
         softcapped(torch.mm(hidden[tokens], weight.T, out=self.logits), layout.softcap)
         self.tokens, self.layout = tokens, layout
 
-    def blocks(self, views: Sequence[View]) -> "Iterator[_Block]":
+    def blocks(self, statistics: Sequence[TokenStatistic]) -> "Iterator[_Block]":
         for tokens in _slices(self.tokens.start, self.tokens.stop, self.layout.block):
             here = slice(tokens.start - self.tokens.start, tokens.stop - self.tokens.start)
-            yield _Block(self.logits[here], views, tokens, self.layout.softcap)
+            yield _Block(self.logits[here], statistics, tokens, self.layout.softcap)
 
 
 class _Block:
-    """The log-probabilities of some tokens, at each temperature that a view asks for."""
+    """The log-probabilities of some tokens, at the temperature of each statistic."""
 
-    def __init__(self, logits: Tensor, views: Sequence[View], tokens: slice, softcap: float | None) -> None:
-        self.logits, self.views, self.tokens, self.softcap = logits, views, tokens, softcap
+    def __init__(
+        self, logits: Tensor, statistics: Sequence[TokenStatistic], tokens: slice, softcap: float | None
+    ) -> None:
+        self.logits, self.statistics, self.tokens, self.softcap = logits, statistics, tokens, softcap
         dtype = torch.promote_types(logits.dtype, torch.float32)
         self.log_probs = {
             temperature: torch.log_softmax(logits if temperature == 1.0 else logits / temperature, dim=1, dtype=dtype)
-            for temperature in {view.temperature for view in views}
+            for temperature in {statistic.temperature for statistic in statistics}
         }
 
     def evaluate(self) -> tuple[list[Tensor], list[Pullback]]:
-        """Each view's `[n]`, and how a gradient by it becomes one by the logits. Overwrites the logits."""
+        """Return the values `[n]` of each statistic, and their pullbacks. Overwrites the logits."""
         found = []
-        for place, view in enumerate(self.views):
-            log_probs = self.log_probs[view.temperature]
+        for place, statistic in enumerate(self.statistics):
+            log_probs = self.log_probs[statistic.temperature]
             out = self.logits if place == 0 and self.logits.dtype == log_probs.dtype else None
-            found.append(view.evaluate(log_probs, self.tokens, out))
+            found.append(statistic.evaluate(log_probs, self.tokens, out))
         return [value for value, _ in found], [pullback for _, pullback in found]
 
-    def become_gradient(self, pullbacks: Sequence[Pullback], upstream: Sequence[Tensor | None]) -> None:
-        """Put d(sum of upstream * value) / d(logits before the cap) in the place of the logits."""
+    def write_gradient(self, pullbacks: Sequence[Pullback], upstream: Sequence[Tensor | None]) -> None:
+        """Overwrite the logits with d(sum of upstream * value) / d(logits before the cap)."""
         # d(cap tanh(z / cap)) / dz, before the logits are overwritten.
         slope = None if self.softcap is None else (self.logits / self.softcap).square_().neg_().add_(1.0)
         total: Tensor | None = None
-        for view, pullback, one in zip(self.views, pullbacks, upstream, strict=True):
+        for statistic, pullback, one in zip(self.statistics, pullbacks, upstream, strict=True):
             if one is not None:
-                part = pullback(one / view.temperature)
+                part = pullback(one / statistic.temperature)
                 total = part if total is None else total.add_(part)
         if total is None:
             self.logits.zero_()
@@ -228,7 +230,7 @@ class _OnePass(torch.autograd.Function):
         ctx: torch.autograd.function.FunctionCtx,
         hidden: Tensor,
         weight: Tensor,
-        views: tuple[View, ...],
+        statistics: tuple[TokenStatistic, ...],
         loss: ChunkLoss,
         prepare: Prepare | None,
         vocabulary: int,
@@ -239,12 +241,12 @@ class _OnePass(torch.autograd.Function):
         total = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
         hidden_gradient = torch.zeros_like(hidden)
         weight_gradient = memory.zeros(weight) if ctx.needs_input_grad[1] else None  # type: ignore[attr-defined]
-        values: list[list[Tensor]] = [[] for _ in views]
+        values: list[list[Tensor]] = [[] for _ in statistics]
         for tokens in _slices(0, hidden.shape[0], layout.chunk):
             if prepare is not None:
                 prepare(tokens)
             chunk = _Chunk(hidden, used, tokens, layout, memory)
-            for block in chunk.blocks(views):
+            for block in chunk.blocks(statistics):
                 found, pullbacks = block.evaluate()
                 leaves = [value.requires_grad_() for value in found]
                 with torch.enable_grad():
@@ -253,11 +255,11 @@ class _OnePass(torch.autograd.Function):
                 total += part.detach()
                 for kept, leaf in zip(values, leaves, strict=True):
                     kept.append(leaf.detach())
-                block.become_gradient(pullbacks, upstream)
+                block.write_gradient(pullbacks, upstream)
             torch.mm(chunk.logits, used, out=hidden_gradient[tokens])
             if weight_gradient is not None:
                 _add_product(weight_gradient[:vocabulary], chunk.logits.T, hidden[tokens])
-        # Not saved for backward: what that holds on to, autograd would have to copy.
+        # Not saved for backward: autograd would have to copy what is saved.
         ctx.gradients = hidden_gradient, weight_gradient  # type: ignore[attr-defined]
         joined = [torch.cat(kept) if kept else total.new_zeros(0) for kept in values]
         ctx.mark_non_differentiable(*joined)
@@ -288,19 +290,19 @@ class _Recomputed(torch.autograd.Function):
         ctx: torch.autograd.function.FunctionCtx,
         hidden: Tensor,
         weight: Tensor,
-        views: tuple[View, ...],
+        statistics: tuple[TokenStatistic, ...],
         layout: _Layout,
         memory: HeadMemory,
     ) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
         dtype = torch.promote_types(hidden.dtype, torch.float32)
-        values = tuple(hidden.new_empty(hidden.shape[0], dtype=dtype) for _ in views)
+        values = tuple(hidden.new_empty(hidden.shape[0], dtype=dtype) for _ in statistics)
         for tokens in _slices(0, hidden.shape[0], layout.chunk):
-            for block in _Chunk(hidden, weight, tokens, layout, memory).blocks(views):
+            for block in _Chunk(hidden, weight, tokens, layout, memory).blocks(statistics):
                 for whole, part in zip(values, block.evaluate()[0], strict=True):
                     whole[block.tokens] = part
         ctx.save_for_backward(hidden, weight)
-        ctx.views, ctx.layout, ctx.memory = views, layout, memory  # type: ignore[attr-defined]
+        ctx.statistics, ctx.layout, ctx.memory = statistics, layout, memory  # type: ignore[attr-defined]
         return values
 
     @staticmethod
@@ -312,9 +314,9 @@ class _Recomputed(torch.autograd.Function):
         weight_gradient = memory.zeros(weight) if ctx.needs_input_grad[1] else None  # type: ignore[attr-defined]
         for tokens in _slices(0, hidden.shape[0], layout.chunk):
             chunk = _Chunk(hidden, weight, tokens, layout, memory)
-            for block in chunk.blocks(ctx.views):  # type: ignore[attr-defined]
+            for block in chunk.blocks(ctx.statistics):  # type: ignore[attr-defined]
                 _, pullbacks = block.evaluate()
-                block.become_gradient(pullbacks, [None if one is None else one[block.tokens] for one in upstream])
+                block.write_gradient(pullbacks, [None if one is None else one[block.tokens] for one in upstream])
             torch.mm(chunk.logits, weight, out=hidden_gradient[tokens])
             if weight_gradient is not None:
                 _add_product(weight_gradient, chunk.logits.T, hidden[tokens])

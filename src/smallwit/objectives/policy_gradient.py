@@ -1,4 +1,4 @@
-"""Policy-gradient losses on sampled tokens, from three parts that compose: importance ratio, clip rule, aggregation.
+"""Policy-gradient losses on sampled tokens, from three parts: importance ratio, clip rule, aggregation.
 
 Names: N sampled tokens of B sequences; `sequence` `[N]` is the row of each token, `lengths` `[B]` their numbers of
 tokens. `old_log_probs` are those of the policy that sampled, at the sampling temperature. `advantages` are `[N]`.
@@ -7,17 +7,17 @@ tokens. `old_log_probs` are those of the policy that sampled, at the sampling te
 import torch
 from torch import Tensor
 
-from smallwit.objectives.algorithms import Aggregation, ClipRule, RatioLevel
 from smallwit.objectives.kl_estimates import KLEstimate, kl_estimate
+from smallwit.objectives.policy import Aggregation, ClipRule, RatioLevel
 
 
 def importance_ratio(
     log_probs: Tensor, old_log_probs: Tensor, sequence: Tensor, lengths: Tensor, level: RatioLevel
 ) -> Tensor:
-    """The ratio `[N]` of the present to the sampling probability, differentiable in `log_probs` `[N]`.
+    """Return the ratio `[N]` of the present to the sampling probability, differentiable in `log_probs` `[N]`.
 
-    `token`: p_t / q_t (PPO, arXiv 1707.06347, sec. 3). `sequence`: the geometric mean of those over the sequence, the
-    same for all of its tokens (GSPO, arXiv 2507.18071, eq. 7). `episode`: their product, the ratio of the whole
+    `token`: p_t / q_t (PPO, arXiv 1707.06347, sec. 3). `sequence`: their geometric mean over the sequence, the same
+    for all of its tokens (GSPO, arXiv 2507.18071, eq. 7). `episode`: their product, the ratio of the whole
     completion as one action, as RLOO takes it (arXiv 2402.14740).
     """
     log_ratio = log_probs - old_log_probs
@@ -32,14 +32,14 @@ def importance_ratio(
 def policy_loss(
     rule: ClipRule, log_probs: Tensor, ratio: Tensor, advantages: Tensor, low: float, high: float
 ) -> Tensor:
-    """The loss `[N]` of each token under a clip to [1 - low, 1 + high]."""
+    """Return the loss `[N]` of each token, clipped to [1 - low, 1 + high]."""
     if rule == "weight":
         return -clipped_weight(ratio, low, high) * advantages * log_probs
     return clipped_surrogate(ratio, advantages, low, high)
 
 
 def clipped_surrogate(ratio: Tensor, advantages: Tensor, low: float, high: float) -> Tensor:
-    """-min(r A, clip(r, 1 - low, 1 + high) A), `[N]` (arXiv 1707.06347, eq. 7).
+    """Return -min(r A, clip(r, 1 - low, 1 + high) A), `[N]` (arXiv 1707.06347, eq. 7).
 
     With high > low it is DAPO's clip-higher (arXiv 2503.14476, sec. 3.1).
     """
@@ -47,16 +47,16 @@ def clipped_surrogate(ratio: Tensor, advantages: Tensor, low: float, high: float
 
 
 def clipped_weight(ratio: Tensor, low: float, high: float) -> Tensor:
-    """CISPO's weight `[N]` of a token's log-likelihood: the clipped ratio, detached (arXiv 2506.13585, eq. 4 and 5).
+    """Return CISPO's weight `[N]` of the log-likelihood: the clipped ratio, detached (arXiv 2506.13585, eq. 4 and 5).
 
-    No token loses its gradient by it, however far its ratio is off.
+    Every token keeps its gradient, however far its ratio is from 1.
     """
     return ratio.detach().clamp(1 - low, 1 + high)
 
 
 def clipped_shares(rule: ClipRule, ratio: Tensor, advantages: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
-    """Which tokens `[N]` the clip takes hold of, below and above: where the surrogate has no gradient, or the weight is
-    not the ratio."""
+    """Return which tokens `[N]` are clipped, below and above: the surrogate has no gradient, or the weight is not the
+    ratio."""
     below, above = ratio < 1 - low, ratio > 1 + high
     if rule == "surrogate":
         return below & (advantages < 0), above & (advantages > 0)
@@ -64,16 +64,18 @@ def clipped_shares(rule: ClipRule, ratio: Tensor, advantages: Tensor, low: float
 
 
 def truncated_importance(old_log_probs: Tensor, sampler_log_probs: Tensor, cap: float) -> Tensor:
-    """min(p_old / p_sampler, cap) `[N]`, detached, where sampler and trainer compute the same weights' log-probs
-    differently (Ionides 2008, Truncated Importance Sampling)."""
+    """Return the truncated importance weights min(p_old / p_sampler, cap) `[N]`, detached (Ionides 2008).
+
+    They correct for a sampler and a trainer that compute different log-probs with the same weights.
+    """
     return (old_log_probs - sampler_log_probs).detach().exp().clamp(max=cap)
 
 
 def kl_penalty(log_probs: Tensor, reference_log_probs: Tensor, kind: KLEstimate) -> Tensor:
-    """`kl_estimate` `[N]` as a term of a loss.
+    """Return `kl_estimate` `[N]` as a term of a loss.
 
-    k1 has an expected gradient of 0 as it stands; it is taken as a part of the reward is, detached times
-    grad log p, which is the gradient of k2. Its value is k1.
+    The expected gradient of k1 is 0. So k1 is treated like a part of the reward: detached, times grad log p, which is
+    the gradient of k2. The value is k1.
     """
     estimate = kl_estimate(log_probs, reference_log_probs, kind)
     if kind == "k1":
@@ -82,23 +84,23 @@ def kl_penalty(log_probs: Tensor, reference_log_probs: Tensor, kind: KLEstimate)
 
 
 def token_weights(sequence: Tensor, lengths: Tensor, aggregation: Aggregation) -> Tensor:
-    """m `[N]`: what a token's loss counts for in the sum that `normaliser` divides."""
+    """Return m `[N]`, the weight of a token's loss in the sum that `normaliser` divides."""
     if aggregation == "sequences":
         return 1.0 / lengths[sequence]
     return torch.ones_like(sequence, dtype=torch.float32)
 
 
-def normaliser(tokens: int, sequences: int, longest: int, aggregation: Aggregation) -> float:
-    """N_c of a step of so many `tokens` and `sequences`, the `longest` of which might have had `longest` tokens.
+def normaliser(tokens: int, sequences: int, max_new_tokens: int, aggregation: Aggregation) -> float:
+    """Return N_c of a step of so many `tokens` and `sequences`, of at most `max_new_tokens` tokens each.
 
     `sequences`: GRPO's mean of means (arXiv 2402.03300, eq. 3). `tokens`: DAPO's (arXiv 2503.14476, sec. 3.3).
-    `constant`: Dr. GRPO's, which lets no completion's length change the weight of its tokens (arXiv 2503.20783).
+    `constant`: Dr. GRPO's: a token's weight does not depend on the completion's length (arXiv 2503.20783).
     """
-    return float({"sequences": sequences, "tokens": tokens, "constant": sequences * longest}[aggregation])
+    return float({"sequences": sequences, "tokens": tokens, "constant": sequences * max_new_tokens}[aggregation])
 
 
 def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float) -> Tensor:
-    """max((V - R)^2, (clip(V, V_old - clip, V_old + clip) - R)^2) / 2, `[N]`.
+    """Return max((V - R)^2, (clip(V, V_old - clip, V_old + clip) - R)^2) / 2, `[N]`.
 
     As in the published code of Ziegler et al. 2019 (arXiv 1909.08593).
     """

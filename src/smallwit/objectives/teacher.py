@@ -1,7 +1,7 @@
-"""What is known of a teacher's next-token distributions, and where a student is compared with them.
+"""A teacher's next-token distributions, in the forms that a student can be compared with.
 
-Names: N tokens, n tokens of one chunk, V tokens of the vocabulary that both share, K outcomes that are told apart: the
-V tokens, or the teacher's k likeliest and, as the last, all others together.
+Names: N tokens, n tokens of one chunk, V tokens of the shared vocabulary, K outcomes: the V tokens, or the teacher's k
+likeliest tokens and, as the last outcome, the bucket of all others.
 """
 
 from dataclasses import dataclass, field
@@ -27,34 +27,34 @@ class TeacherDistribution(Protocol):
     """A teacher's distributions for N tokens."""
 
     def prepare(self, tokens: slice) -> None:
-        """These tokens will now be asked for, in pieces that are too small to project each by itself."""
+        """Project a chunk of tokens. `compare` is then called for pieces of it that are too small to project alone."""
         ...
 
     def compare(self, log_probs: Tensor, tokens: slice, temperature: float) -> Distributions:
-        """Both distributions on the K outcomes, from the student's log-probabilities `[n, V or more]`.
+        """Return both distributions on the K outcomes, from the student's log-probabilities `[n, V or more]`.
 
-        `log_probs` stays as it is; padded rows behind the V tokens are left out. `log_q` is fresh storage.
+        `log_probs` is not changed. Its padded columns after the V tokens are left out. `log_q` is new storage.
         """
         ...
 
-    def spread(self, gradient: Tensor, pair: Distributions, log_probs: Tensor, tokens: slice) -> Tensor:
-        """The derivative by all logits, shaped as `log_probs`, from that by the logits of the K outcomes `[n, K]`."""
+    def scatter_gradient(self, gradient: Tensor, pair: Distributions, log_probs: Tensor, tokens: slice) -> Tensor:
+        """Return the gradient by all logits, shaped as `log_probs`, from that by the K outcomes' logits `[n, K]`."""
         ...
 
     def holds_nan(self) -> bool:
-        """Whether some of the teacher's log-probabilities are no numbers. Looked at when a loss is none."""
+        """Return whether some of the teacher's log-probabilities are NaN. Called only when a loss is not finite."""
         ...
 
 
 def _shared(log_probs: Tensor, vocabulary: int) -> Tensor:
-    """log p over the first `vocabulary` tokens: padded rows are left out and the rest is normalised again."""
+    """Return log p over the first `vocabulary` tokens, normalised again without the padded columns."""
     if log_probs.shape[1] == vocabulary:
         return log_probs
     return torch.log_softmax(log_probs[:, :vocabulary], dim=1)
 
 
 def _padded(gradient: Tensor, width: int) -> Tensor:
-    """Zeros for the rows that were left out."""
+    """Return the gradient with zeros for the padded columns."""
     if gradient.shape[1] == width:
         return gradient
     return torch.nn.functional.pad(gradient, (0, width - gradient.shape[1]))
@@ -64,8 +64,8 @@ def _padded(gradient: Tensor, width: int) -> Tensor:
 class TeacherHead:
     """A teacher's hidden states `[N, Ht]` and head `[Vt, Ht]`; `vocabulary` real tokens, shared with the student.
 
-    `softcap` bounds its logits at cap * tanh(logits / cap). They are made chunk by chunk, so they never exist for all
-    tokens; `prepared` is one chunk of them.
+    `softcap` bounds its logits at cap * tanh(logits / cap). Logits are computed chunk by chunk and never exist for all
+    tokens; `prepared` is one chunk.
     """
 
     hidden: Tensor
@@ -80,7 +80,7 @@ class TeacherHead:
         self.prepared.project(hidden, weight, tokens, self.memory, self.softcap)
 
     def log_probs(self, tokens: slice, temperature: float) -> Tensor:
-        """log q `[n, V]` in float32."""
+        """Return log q `[n, V]` in float32."""
         logits = self.prepared.logits(tokens)
         if logits is None:
             logits = softcapped(self.hidden[tokens] @ self.weight[: self.vocabulary].T, self.softcap)
@@ -91,7 +91,7 @@ class TeacherHead:
     def compare(self, log_probs: Tensor, tokens: slice, temperature: float) -> Distributions:
         return Distributions(_shared(log_probs, self.vocabulary), self.log_probs(tokens, temperature))
 
-    def spread(self, gradient: Tensor, pair: Distributions, log_probs: Tensor, tokens: slice) -> Tensor:
+    def scatter_gradient(self, gradient: Tensor, pair: Distributions, log_probs: Tensor, tokens: slice) -> Tensor:
         return _padded(gradient, log_probs.shape[1])
 
     @torch.no_grad()
@@ -102,7 +102,7 @@ class TeacherHead:
 
     @torch.no_grad()
     def top_k(self, k: int, temperature: float, *, chunk_elements: int) -> "TopK":
-        """The k likeliest tokens of each of the N and the mass of the others; all V tokens if they are fewer than k."""
+        """Return the k likeliest tokens of each of the N, and the mass of the others; all V tokens if V < k."""
         rows, total = max(1, chunk_elements // self.vocabulary), self.hidden.shape[0]
         parts = []
         for start in range(0, max(total, 1), rows):
@@ -126,7 +126,7 @@ class _Prepared:
         self.tokens = tokens
 
     def logits(self, tokens: slice) -> Tensor | None:
-        """Those of `tokens`, `None` if they are not all in the chunk."""
+        """Return the logits of `tokens`, `None` if the chunk does not have them all."""
         first, last = self.tokens.start, self.tokens.stop
         if self.chunk is None or not first <= tokens.start <= tokens.stop <= last:
             return None
@@ -135,10 +135,10 @@ class _Prepared:
 
 @dataclass(frozen=True)
 class RankedTeacher:
-    """A teacher with a vocabulary of its own, its probabilities given to the student's tokens by rank: the student's
-    likeliest token is compared with the teacher's likeliest, the second with the second (ULD, arXiv 2402.12030).
+    """A teacher with another vocabulary, compared by rank (ULD, arXiv 2402.12030).
 
-    The shorter of the two lists is filled up with zeros. `vocabulary` is the number of the student's real tokens.
+    The student's likeliest token is compared with the teacher's likeliest, the second with the second. The shorter list
+    is padded with zeros. `vocabulary` is the number of the student's real tokens.
     """
 
     head: TeacherHead
@@ -156,10 +156,10 @@ class RankedTeacher:
         if self.head.vocabulary <= self.vocabulary:
             return Distributions(shared, log_q)
         rest = falling[:, both:].logsumexp(1, keepdim=True).to(shared.dtype)
-        nobody = torch.full_like(rest, -torch.inf)
-        return Distributions(torch.cat([shared, nobody], 1), torch.cat([log_q, rest], 1), has_tail=True)
+        nothing = torch.full_like(rest, -torch.inf)
+        return Distributions(torch.cat([shared, nothing], 1), torch.cat([log_q, rest], 1), has_tail=True)
 
-    def spread(self, gradient: Tensor, pair: Distributions, log_probs: Tensor, tokens: slice) -> Tensor:
+    def scatter_gradient(self, gradient: Tensor, pair: Distributions, log_probs: Tensor, tokens: slice) -> Tensor:
         return _padded(gradient[:, : self.vocabulary], log_probs.shape[1])
 
     def holds_nan(self) -> bool:
@@ -167,10 +167,10 @@ class RankedTeacher:
 
 
 def _log_rest(probabilities: Tensor, ids: Tensor) -> Tensor:
-    """log of what is left `[n]` of `probabilities` `[n, V]`, which are overwritten, without those of `ids` `[n, k]`.
+    """Return log `[n]` of the sum of `probabilities` `[n, V]` without those of `ids` `[n, k]`. Overwrites them.
 
-    Summed and not taken as 1 minus the others, which would leave no digit of a small rest. Nothing at all becomes the
-    smallest normal number, so that its logarithm is finite.
+    A sum keeps the digits of a small rest; 1 minus the others would not. A sum of 0 becomes the smallest normal number,
+    so that its logarithm is finite.
     """
     rest = probabilities.scatter_(1, ids, 0.0).sum(1)
     return rest.clamp_(min=torch.finfo(rest.dtype).tiny).log_()
@@ -178,8 +178,8 @@ def _log_rest(probabilities: Tensor, ids: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class TopK:
-    """A teacher's k likeliest tokens `ids` `[N, k]`, their `log_probs` `[N, k]`, and `log_tail` `[N]`, the log of the
-    mass of all others, at `temperature`. `vocabulary` real tokens are shared with the student.
+    """The top k of a teacher at `temperature`: tokens `ids` `[N, k]`, their `log_probs` `[N, k]`, and `log_tail` `[N]`,
+    the log of the mass of all others. `vocabulary` real tokens are shared with the student.
 
     The student is compared on k + 1 outcomes, p_tail = sum of its other tokens. For a divergence D of these,
     dD/dz_v = p_v (g_tail - sum p g) for each token v of the tail, so nothing but the result is as wide as V.
@@ -192,18 +192,20 @@ class TopK:
     temperature: float
 
     def prepare(self, tokens: slice) -> None:
-        """Nothing: there is nothing to project."""
+        """Do nothing: there is nothing to project."""
 
     def compare(self, log_probs: Tensor, tokens: slice, temperature: float) -> Distributions:
-        """Raises `ValueError` at another temperature: that of the teacher's values cannot be changed any more."""
+        """See `TeacherDistribution.compare`. Raises `ValueError` for a temperature other than that of the top k."""
         if temperature != self.temperature:
-            raise ValueError(f"the teacher's top k is of temperature {self.temperature}; compared at {temperature}")
+            raise ValueError(
+                f"the teacher's top k has temperature {self.temperature}; it cannot be compared at {temperature}"
+            )
         shared, ids = _shared(log_probs, self.vocabulary), self.ids[tokens]
         log_p = torch.cat([shared.gather(1, ids), _log_rest(shared.exp(), ids)[:, None]], 1)
         log_q = torch.cat([self.log_probs[tokens], self.log_tail[tokens, None]], 1)
         return Distributions(log_p, log_q.to(log_p.dtype), has_tail=True)
 
-    def spread(self, gradient: Tensor, pair: Distributions, log_probs: Tensor, tokens: slice) -> Tensor:
+    def scatter_gradient(self, gradient: Tensor, pair: Distributions, log_probs: Tensor, tokens: slice) -> Tensor:
         p = _shared(log_probs, self.vocabulary).exp()
         in_tail = gradient[:, -1:] / pair.log_p[:, -1:].exp()
         spread = p.mul_(in_tail).scatter_(1, self.ids[tokens], gradient[:, :-1])

@@ -8,15 +8,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from smallwit.data.build import content_of, origin_of_tokenizer
 from smallwit.errors import UserError
-from smallwit.pipeline.costs import answers_of, declared_flops, remaining_flops, teachers_of
-from smallwit.recipe.objectives import PolicyGradient
-from smallwit.recipe.rewards import FunctionReward
-from smallwit.recipe.schema import DatasetStage, ModelSpec, Recipe, Rollouts, Stage, TeacherLogprobsStage, TrainStage
-from smallwit.storage.artifacts import content_key, file_hash, folder_hash
+from smallwit.recipe.model import ModelSpec
+from smallwit.recipe.schema import Recipe
+from smallwit.recipe.stage import Stage
+from smallwit.stages.evaluate import EvaluateStage
+from smallwit.stages.tokenizer import TokenizerStage
+from smallwit.storage.artifacts import content_key, folder_hash
 from smallwit.tasks import load_task, task_bytes
-from smallwit.tasks.reward_function import reward_bytes
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "mpmath")
 # These read the recipe, conduct, and sum up; they cannot change what a stage with a given key computes.
@@ -34,13 +33,14 @@ NOT_COMPUTING = (
     "evaluation/scores_table.py",
     "evaluation/statistics.py",
     "network/hosts.py",
-    "pipeline/costs.py",
     "pipeline/ledger.py",
     "pipeline/plan.py",
     "pipeline/processes.py",
     "pipeline/results.py",
     "pipeline/run_folder.py",
+    "pipeline/preflight.py",
     "pipeline/runs.py",
+    "pipeline/scheduler.py",
     "pipeline/smoke.py",
     "pipeline/threads.py",
     "report/",
@@ -54,9 +54,8 @@ class Node:
     """One artifact to be made. `needs` are names of other nodes; `inputs` names of models and stages it reads."""
 
     name: str
-    kind: str
+    stage: Stage
     key: str
-    target: str
     needs: tuple[str, ...]
     inputs: tuple[str, ...]
     threads: int
@@ -64,17 +63,13 @@ class Node:
 
 @dataclass
 class Plan:
-    """The nodes in an order in which each comes after what it needs."""
+    """The nodes, in an order in which each comes after what it needs."""
 
     recipe: Recipe
     nodes: dict[str, Node] = field(default_factory=dict)
 
-    def stage(self, name: str) -> Stage:
-        """The stage of this name."""
-        return next(stage for stage in self.recipe.stages if stage.name == name)
-
     def needed_for(self, names: Iterable[str]) -> set[str]:
-        """These nodes and all that they need."""
+        """Return these nodes and all that they need."""
         needed: set[str] = set()
         waiting = list(names)
         while waiting:
@@ -90,9 +85,7 @@ class Plan:
         if not self.recipe.tasks:
             return []
         chosen = self.recipe.evaluation.stages
-        if chosen is not None:
-            return chosen
-        return [stage.name for stage in self.recipe.stages if isinstance(stage, TrainStage)]
+        return self.recipe.model_stages if chosen is None else chosen
 
 
 @cache
@@ -110,115 +103,90 @@ def code_version() -> str:
 def make_plan(
     recipe: Recipe, *, base: Path, data_dir: Path | None, device: str, dtype: str, threads: int | Mapping[str, int]
 ) -> Plan:
-    """Every node that the recipe asks for. Keys hold code, configuration, inputs, data, seed, number format, device.
+    """Return every node that the recipe asks for. Keys hold code, configuration, inputs, data, seed, dtype, device.
 
     `threads` are those of every node, or for each model of the recipe those of the nodes that work with it.
 
     Raises `UserError` for a stage at equal compute that has nothing left to spend, and for what the tasks refuse.
     """
-    plan = Plan(recipe)
     if "tokenizer" in [*recipe.models, *(stage.name for stage in recipe.stages)]:
         raise UserError("recipe: 'tokenizer' is the name of what the section tokenizer makes; give the model another")
-    # As JSON: YAML knows dates, which keys do not.
-    options = recipe.model_dump(mode="json", include={"tasks"})["tasks"]
-    identities = {
-        name: [options[name], *_task_identity(name, given, data_dir, base)] for name, given in recipe.tasks.items()
-    }
-    common = {
-        "code": code_version(),
-        "libraries": {name: version(name) for name in LIBRARIES},
-        "seed": recipe.seed,
-        "dtype": dtype,
-        "device": device,
-    }
-    models = {name: _model_identity(recipe, name, base) for name in recipe.models}
-
-    def add(name: str, kind: str, target: str, config: Any, needs: list[str], inputs: list[str], count: int) -> None:
-        keys = {need: plan.nodes[need].key for need in needs}
-        origins = {model: models[model] for model in inputs if model in models}
-        data = {"kind": kind, "name": target, "config": config, "needs": keys, "models": origins, "threads": count}
-        key = content_key(common | data)
-        plan.nodes[name] = Node(name, kind, key, target, tuple(needs), tuple(inputs), count)
-
-    def tokens(inputs: list[str]) -> list[str]:
-        fresh = any(name in recipe.models and recipe.models[name].new is not None for name in inputs)
-        return ["tokenizer"] if fresh else []
-
-    def tasks(names: list[str] | None) -> Any:
-        return {name: identities[name] for name in names or recipe.tasks}
-
-    if recipe.tokenizer is not None:
-        config = [recipe.tokenizer.model_dump(), tasks(None)]
-        add("tokenizer", "tokenizer", "tokenizer", config, [], [], _threads([], recipe, threads))
-    for stage in recipe.stages:
-        inputs = _inputs(stage, recipe)
-        needs = [name for name in inputs if name in plan.nodes] + tokens(inputs)
-        read = tasks(_tasks_read(stage, recipe))
-        config = [stage.model_dump(mode="json", exclude={"checkpoint_seconds"}), read, *_rewards(stage, base)]
-        if isinstance(stage, DatasetStage):
-            loaded = {name: load_task(name, options, data_dir, base) for name, options in recipe.tasks.items()}
-            config.append([content_of(stage.steps, loaded, base, data_dir), _tokenizer_identity(stage, recipe, base)])
-        if isinstance(stage, TrainStage) and stage.validation is not None:
-            # The part of the evaluation's settings that validation follows.
-            chosen = stage.validation.tasks or recipe.evaluation.tasks
-            config.append([recipe.evaluation.model_dump(include={"max_new_tokens", "batch"}), tasks(chosen)])
-        if isinstance(stage, TrainStage) and stage.equal_compute is not None:
-            target = declared_flops(recipe, stage.equal_compute)
-            config.append(target)
+    plan = Plan(recipe)
+    keys = _Keys(recipe, base, data_dir, device, dtype)
+    tokenizer = [TokenizerStage()] if recipe.tokenizer is not None else []
+    for stage in [*tokenizer, *recipe.stages, *(EvaluateStage(name=name) for name in plan.measured)]:
+        inputs = stage.inputs(recipe)
+        needs = [name for name in inputs if name in plan.nodes]
+        if any(name in recipe.models and recipe.models[name].new is not None for name in inputs):
+            needs.append("tokenizer")
+        content = stage.content(recipe, base, data_dir)
+        if stage.compute_target is not None:
+            target = recipe.declared_flops(stage.compute_target)
+            content.append(target)
             if target is None:
-                needs.append(stage.equal_compute)
+                needs.append(stage.compute_target)
             else:
-                remaining_flops(stage, target, declared_flops(recipe, stage.from_) or 0.0)
-        add(stage.name, stage.kind, stage.name, config, needs, inputs, _threads(inputs, recipe, threads, stage))
-    protocol = recipe.evaluation.model_dump(mode="json", exclude={"stages"})
-    for name in plan.measured:
-        needs = ([name] if name in plan.nodes else []) + tokens([name])
-        config = [protocol, tasks(recipe.evaluation.tasks)]
-        add(f"evaluate {name}", "evaluate", name, config, needs, [name], _threads([name], recipe, threads))
+                remaining_flops(stage, target, recipe.declared_flops(stage.starts_from or "") or 0.0)
+        count = _threads(stage, recipe, threads)
+        key = keys.of(stage, inputs, content, {need: plan.nodes[need].key for need in needs}, count)
+        name = f"evaluate {stage.name}" if stage.makes == "scores" else stage.name
+        plan.nodes[name] = Node(name, stage, key, tuple(needs), tuple(inputs), count)
     return plan
 
 
-def _threads(
-    inputs: Iterable[str], recipe: Recipe, threads: int | Mapping[str, int], stage: Stage | None = None
-) -> int:
-    """The threads of a node: its stage's own, or as many as the largest of the models that its inputs began as wants,
+def remaining_flops(stage: Stage, target: float, spent: float) -> float:
+    """Return what a stage at equal compute may spend when the path to match costs `target`, and that to its start
+    `spent`. Raises `UserError` when that is nothing."""
+    if target <= spent:
+        raise UserError(
+            f"stage {stage.name}: {stage.compute_target} costs {target:.3g} FLOPs in all, and {stage.starts_from}, "
+            f"from which it starts, costs {spent:.3g} already; let it start from an earlier model"
+        )
+    return target - spent
+
+
+class _Keys:
+    """Makes the keys of a recipe's nodes: hashes over all that their artifacts depend on."""
+
+    def __init__(self, recipe: Recipe, base: Path, data_dir: Path | None, device: str, dtype: str) -> None:
+        # As JSON: YAML knows dates, which keys do not.
+        options = recipe.model_dump(mode="json", include={"tasks"})["tasks"]
+        self.tasks = {
+            name: [options[name], *_task_identity(name, given, data_dir, base)] for name, given in recipe.tasks.items()
+        }
+        self.models = {name: _model_identity(recipe, name, base) for name in recipe.models}
+        self.recipe = recipe
+        self.common = {
+            "code": code_version(),
+            "libraries": {name: version(name) for name in LIBRARIES},
+            "seed": recipe.seed,
+            "dtype": dtype,
+            "device": device,
+        }
+
+    def of(self, stage: Stage, inputs: list[str], content: list[Any], needs: dict[str, str], threads: int) -> str:
+        """Return the key of a stage that reads `inputs` and `content`, and needs nodes with the keys in `needs`."""
+        read = [*stage.tasks_read(self.recipe), *stage.validated_tasks(self.recipe)]
+        own = {
+            "stage": stage.model_dump(mode="json", exclude=set(stage.without_effect)),
+            "tasks": {name: self.tasks[name] for name in read},
+            "content": content,
+            "needs": needs,
+            "models": {name: self.models[name] for name in inputs if name in self.models},
+            "threads": threads,
+        }
+        return content_key(self.common | own)
+
+
+def _threads(stage: Stage, recipe: Recipe, threads: int | Mapping[str, int]) -> int:
+    """Return the threads of a stage: its own, or as many as the largest of the models that its inputs began as wants,
     and at least one for each of its processes."""
-    if stage is not None and stage.threads is not None:
+    if stage.threads is not None:
         return stage.threads
     if isinstance(threads, int):
         return threads
-    fewest = stage.processes if isinstance(stage, TrainStage) else 1
-    makers = {other.name for other in recipe.stages if not isinstance(other, TrainStage)}
-    return max([fewest, *(threads[recipe.first_model_name(name)] for name in inputs if name not in makers)])
-
-
-def _tasks_read(stage: Stage, recipe: Recipe) -> list[str]:
-    """Names of the tasks whose problems a stage works on."""
-    if isinstance(stage, DatasetStage):
-        return sorted(recipe.tasks)
-    readers = list(stage.sources.values()) if isinstance(stage, TrainStage) else [stage]
-    return sorted({name for reader in readers for name in reader.tasks or recipe.tasks})
-
-
-def _rewards(stage: Stage, base: Path) -> list[str]:
-    """The content of the user's own files that the stage's rewards are in."""
-    sources = stage.sources.values() if isinstance(stage, TrainStage) else ()
-    parts = [part for source in sources if isinstance(source, Rollouts) for part in source.reward]
-    files = [reward_bytes(part.function, base) for part in parts if isinstance(part, FunctionReward)]
-    return [hashlib.sha256(content).hexdigest() for content in files]
-
-
-def _inputs(stage: Stage, recipe: Recipe) -> list[str]:
-    """Names of the models and stages that a stage reads."""
-    if isinstance(stage, TrainStage):
-        penalties = [o.reference for o in stage.objectives if isinstance(o, PolicyGradient)]
-        references = [reference.model for reference in penalties if reference is not None]
-        return list(dict.fromkeys([stage.from_, *teachers_of(stage), *references, *answers_of(stage)]))
-    if isinstance(stage, DatasetStage):
-        counting = [stage.tokenizer] if stage.tokenizer in recipe.models else []
-        return list(dict.fromkeys([*stage.models, *stage.reads, *counting]))
-    answers = [stage.from_] if isinstance(stage, TeacherLogprobsStage) and stage.from_ is not None else []
-    return [stage.model, *answers]
+    models = [name for name in stage.inputs(recipe) if name in recipe.models or name in recipe.model_stages]
+    return max([stage.process_count, *(threads[recipe.first_model_name(name)] for name in models)])
 
 
 def _task_identity(name: str, options: dict[str, Any], data_dir: Path | None, base: Path) -> list[Any]:
@@ -226,14 +194,6 @@ def _task_identity(name: str, options: dict[str, Any], data_dir: Path | None, ba
     fingerprint = getattr(load_task(name, options, data_dir, base), "fingerprint", None)
     own = hashlib.sha256(task_bytes(name, options, base)).hexdigest()
     return [own, fingerprint() if fingerprint is not None else None]
-
-
-def _tokenizer_identity(stage: DatasetStage, recipe: Recipe, base: Path) -> str | None:
-    """The content of a tokenizer's folder that is no model of the recipe's."""
-    if stage.tokenizer is None or stage.tokenizer in recipe.models:
-        return None
-    file = Path(origin_of_tokenizer(stage.tokenizer, base)) / "tokenizer.json"
-    return file_hash(file) if file.is_file() else None
 
 
 def _model_identity(recipe: Recipe, name: str, base: Path) -> Any:

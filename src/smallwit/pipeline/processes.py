@@ -18,7 +18,9 @@ from typing import Any
 import psutil
 
 from smallwit.pipeline import worker
-from smallwit.pipeline.job import Job
+from smallwit.recipe.section import kinds_of, subclasses_of
+from smallwit.recipe.stage import Stage
+from smallwit.stages.job import Job
 
 STOP_SECONDS = 30.0
 LEAVE_SECONDS = 10.0
@@ -141,12 +143,12 @@ def start(job: Job, name: str, context: BaseContext) -> Running:
     """
     members: list[Member] = []
     try:
-        if job.processes == 1:
+        if job.stage.process_count == 1:
             members.append(_start(job, name, context, 0, None))
             return Running(name, members)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
-            for rank, meeting in enumerate([listener, *[port] * (job.processes - 1)]):
+            for rank, meeting in enumerate([listener, *[port] * (job.stage.process_count - 1)]):
                 members.append(_start(job, name, context, rank, meeting))
         return Running(name, members)
     except (EOFError, OSError) as error:
@@ -204,7 +206,9 @@ def fork_server() -> BaseContext:
     if sys.platform == "darwin":
         return get_context("spawn")
     context = get_context("forkserver")
-    context.set_forkserver_preload(list(worker.MODULES.values()))
+    kinds_of(Stage)  # imports the kinds
+    modules = dict.fromkeys(module for stage in subclasses_of(Stage) for module in stage.preload)
+    context.set_forkserver_preload(list(modules))
     # A process that has asked CUDA for its devices can fork none that uses them. Some libraries ask while they are
     # imported; with this torch asks the driver's management library (NVML) instead.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")

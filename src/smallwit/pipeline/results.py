@@ -12,7 +12,7 @@ from typing import Any
 
 from smallwit.evaluation.comparison import compare_tasks
 from smallwit.evaluation.scores import Scores, scores
-from smallwit.recipe.schema import Recipe, Selection, TrainStage
+from smallwit.recipe.schema import Recipe
 from smallwit.report.format import final_student
 
 Rows = dict[str, list[dict[str, Any]]]
@@ -36,19 +36,20 @@ def summarise(
     Raises `ValueError` when no response to a task has a verdict.
     """
     rows = {name: _read(evaluation / name, signatures[name]) for name in costs}
-    models = [{"name": name} | cost | {"scores": _scores(rows[name], signatures[name])} for name, cost in costs.items()]
+    origins = {stage.name: {"from": stage.starts_from} for stage in recipe.stages if stage.starts_from is not None}
+    models = [
+        {"name": name} | origins.get(name, {}) | cost | {"scores": _scores(rows[name], signatures[name])}
+        for name, cost in costs.items()
+    ]
     comparisons = [c for pair in recipe.comparisons for c in _compare(recipe, pair.a, pair.b, rows)]
     lowered = _lowered(recipe, rows)
+    named = {"teacher": recipe.teacher, "baseline": recipe.baseline}
+    roles = {role: name for role, name in named.items() if name is not None}
     about = {"schema": 1, "run": recipe.name, "seed": recipe.seed, "models": models, "comparisons": comparisons}
     told = {"lowered": lowered} if lowered else {}
-    return about | told | _headline(recipe, models, {entry["a"] for entry in lowered}, validations)
-
-
-def validation_score(metrics: Path, selection: Selection) -> float:
-    """The validation score of the weights that a stage handed over, from its metrics.jsonl."""
-    rows = map(json.loads, metrics.read_text(encoding="utf-8").splitlines())
-    scored = [float(row["validation"]) for row in rows if "validation" in row]
-    return max(scored) if selection.keep == "best" else scored[-1]
+    lowering = {entry["a"] for entry in lowered}
+    results = about | roles | told
+    return results | _headline(recipe, results, lowering, validations)
 
 
 def _lowered(recipe: Recipe, rows: Mapping[str, Rows]) -> list[dict[str, Any]]:
@@ -69,7 +70,7 @@ def _lowered(recipe: Recipe, rows: Mapping[str, Rows]) -> list[dict[str, Any]]:
 
 def _path(recipe: Recipe, name: str) -> list[str]:
     """A model and what it was made from, back to the model that the first stage began from."""
-    origins = {stage.name: stage.from_ for stage in recipe.stages if isinstance(stage, TrainStage)}
+    origins = {stage.name: stage.starts_from for stage in recipe.stages if stage.starts_from is not None}
     path = [name]
     while path[-1] in origins:
         path.append(origins[path[-1]])
@@ -77,25 +78,19 @@ def _path(recipe: Recipe, name: str) -> list[str]:
 
 
 def _headline(
-    recipe: Recipe, models: list[dict[str, Any]], lowered: set[str], validations: Mapping[str, float]
+    recipe: Recipe, results: Mapping[str, Any], lowered: set[str], validations: Mapping[str, float]
 ) -> dict[str, Any]:
     """`headline`, where a stage on the path of the last model lowered the score: the model, and the validation scores
     by which it was chosen (none where the stages were not validated alike, and the last model it remains)."""
-    last = final_student({"models": models})
+    last = final_student(results)
     path = _path(recipe, last["name"]) if last is not None else []
     if not lowered.intersection(path):
         return {}
-    measured = {model["name"] for model in models}
-    terms = {stage.name: _terms(recipe, stage) for stage in recipe.stages if isinstance(stage, TrainStage)}
+    measured = {model["name"] for model in results["models"]}
+    terms = {stage.name: stage.validated_on(recipe) for stage in recipe.stages}
     alike = [name for name in path if name in measured and name in validations and terms[name] == terms[path[0]]]
     scored = {name: validations[name] for name in reversed(alike)} if path[0] in alike and len(alike) > 1 else {}
     return {"headline": {"model": max(scored, key=scored.__getitem__, default=path[0]), "validation": scored}}
-
-
-def _terms(recipe: Recipe, stage: TrainStage) -> object:
-    """What a stage is validated on."""
-    chosen = stage.validation
-    return chosen and (chosen.tasks or recipe.evaluation.tasks, chosen.problems)
 
 
 def _scores(rows: Rows, signatures: Mapping[str, str]) -> dict[str, dict[str, Any]]:

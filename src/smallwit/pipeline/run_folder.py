@@ -5,7 +5,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ class RunFolder:
 
         A folder with checkpoints, or with replies that were paid for, stays: the stage may come back.
         """
-        wanted = {node.name: self.work(node, plan) for node in plan.nodes.values() if node.kind != "evaluate"}
+        wanted = {node.name: self.work(node, plan) for node in plan.nodes.values() if node.stage.makes != "scores"}
         for folder in sorted(self.stages.glob("*-*")):
             name = folder.name.partition("-")[2]
             if name in wanted and not wanted[name].exists():
@@ -95,28 +95,14 @@ class RunFolder:
     def show(self, node: Node, plan: Plan) -> None:
         """Let the run's folders point to a node's artifact."""
         artifact = self.artifact(node)
-        if node.kind == "evaluate":
-            point(self.evaluation / node.target, artifact)
+        if node.stage.makes == "scores":
+            point(self.evaluation / node.stage.name, artifact)
             return
         work = self.work(node, plan)
         point(work / "artifact", artifact)
-        if node.kind == "train":
+        if (artifact / METRICS).exists():
             point(work / METRICS, artifact / METRICS)
-            self._drop_checkpoints(work / "checkpoints", node.key)
-        if node.kind == "teacher_logprobs":
-            # They are in the artifact: a process killed just after publishing it leaves them.
-            shutil.rmtree(work / "shards", ignore_errors=True)
-        if node.kind == "rejection_sampling":
-            (work / f"calls-{node.key}.jsonl").unlink(missing_ok=True)
-
-    def _drop_checkpoints(self, folder: Path, key: str) -> None:
-        """Those on the way to an artifact that is there: a process killed just after publishing it leaves them."""
-        others = set()
-        for step in folder.glob("step_*"):
-            with suppress(BrokenArtifact):
-                others |= {read_manifest(step, check_content=False)["key"]} - {key}
-        if folder.exists() and not others:
-            shutil.rmtree(folder)
+        node.stage.clean_up(work, artifact, node.key)
 
     def withdraw_results(self) -> None:
         """Take away the sums of an earlier recipe: what stands in the folder now is not what they were made of."""

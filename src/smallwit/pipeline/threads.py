@@ -11,7 +11,8 @@ many stages there are: one more, or one less, leaves what is done as it is.
 from collections.abc import Sequence
 from pathlib import Path
 
-from smallwit.recipe.schema import ModelSpec, Recipe
+from smallwit.recipe.model import ModelSpec
+from smallwit.recipe.schema import Recipe
 
 PARAMETERS_A_THREAD = 5_000_000
 _WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")

@@ -3,10 +3,9 @@
 It dies with its parent, and speaks to it through one pipe: ("progress", share, text) and ("say", text), then
 ("done", info), ("stopped",), ("failed", kind, text) or ("lost", text) when it has lost the others. Of several the first
 speaks for all, and the others tell only why they cannot go on. This module is light, because the parent imports it too;
-what a stage needs is in the module of its kind, which the fork server that the pipeline starts has imported already.
+what a stage needs is imported by the fork server (`Stage.preload`).
 """
 
-import importlib
 import os
 import signal
 import socket
@@ -21,13 +20,8 @@ from smallwit.console.sanitize import guard_log
 from smallwit.device import speed_up_products
 from smallwit.errors import UserError
 from smallwit.network import hosts
-from smallwit.pipeline.job import Failed, Info, Job, LeftAlone, Reporter, Stopped
+from smallwit.stages.job import Failed, Info, Job, PeerFailed, Reporter, Stopped
 from smallwit.storage.artifacts import disk_trouble
-
-MODULES = {
-    kind: f"smallwit.stages.{kind}"
-    for kind in ("tokenizer", "train", "rejection_sampling", "teacher_logprobs", "dataset", "evaluate")
-}
 
 
 def main(
@@ -74,7 +68,7 @@ def main(
         pipe.send(("failed", "UserError", str(error)))
     except Failed as error:
         pipe.send(("failed", "Failed", str(error)))
-    except LeftAlone as error:
+    except PeerFailed as error:
         pipe.send(("lost", str(error)))
     except Exception as error:  # noqa: BLE001  the parent shows it, whatever it is
         trouble = disk_trouble(error)
@@ -93,19 +87,19 @@ def _run(job: Job, reporter: Reporter, rank: int, meeting: socket.socket | int |
     from smallwit.training.distributed import PeerLost, joined
     from smallwit.training.loop import TrainingStopped
 
-    torch.set_num_threads(max(1, job.threads // job.processes))
+    torch.set_num_threads(max(1, job.threads // job.stage.process_count))
     torch.set_flush_denormal(True)
     speed_up_products(job.device, job.dtype)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    together = joined(rank, job.processes, meeting, job.device) if meeting is not None else nullcontext()
+    together = joined(rank, job.stage.process_count, meeting, job.device) if meeting is not None else nullcontext()
     try:
         with together:
-            info: Info = importlib.import_module(MODULES[job.kind]).run(job, reporter)
+            info = job.stage.run(job, reporter)
     except (TrainingStopped, EndpointError, GraderFailed) as error:
         raise Failed(str(error)) from error
     except PeerLost as error:
-        raise LeftAlone(str(error)) from error
+        raise PeerFailed(str(error)) from error
     return info
 
 

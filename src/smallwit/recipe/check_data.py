@@ -1,33 +1,20 @@
 """What a dataset stage says of the other parts of its recipe, checked before anything runs."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from smallwit.errors import UserError
 from smallwit.recipe.data import Decontaminate, FileRows, Gather, RowSourceSpec, StageRows, TaskRows
-from smallwit.recipe.schema import DatasetStage, Recipe
-from smallwit.recipe.yaml import Lines
 from smallwit.suggestions import hint
+
+if TYPE_CHECKING:
+    from smallwit.recipe.check import Check
+    from smallwit.stages.dataset import DatasetStage
 
 Place = tuple[str | int, ...]
 
 
-class Check(Protocol):
-    """What the check of a whole recipe offers to that of its parts; see `check`."""
-
-    recipe: Recipe
-    base: Path
-    lines: Lines
-
-    def refuse(self, what: str, *place: str | int) -> UserError: ...
-
-    def model_before(self, role: str, name: str, *place: str | int, weights: bool = True) -> None: ...
-
-    def rows_before(self, role: str, name: str, *place: str | int) -> None: ...
-
-
-def check_construct_stage(check: Check, index: int, stage: DatasetStage) -> None:
+def check_construct_stage(check: "Check", index: int, stage: "DatasetStage") -> None:
     """Raises `UserError` for models, stages, tasks, suites and files that the steps name and that are not there."""
     for number, step in enumerate(stage.steps):
         place = ("stages", index, "steps", number)
@@ -40,7 +27,7 @@ def check_construct_stage(check: Check, index: int, stage: DatasetStage) -> None
                 _source(check, source, (*place, "sources", count))
 
 
-def rows_of_tasks(stage: DatasetStage) -> Iterator[tuple[TaskRows, Place]]:
+def rows_of_tasks(stage: "DatasetStage") -> Iterator[tuple[TaskRows, Place]]:
     """The sources that read a task's problems, and where in the stage they stand."""
     for number, step in enumerate(stage.steps):
         for count, source in enumerate(step.sources if isinstance(step, Gather) else ()):
@@ -48,7 +35,7 @@ def rows_of_tasks(stage: DatasetStage) -> Iterator[tuple[TaskRows, Place]]:
                 yield source, ("steps", number, "sources", count)
 
 
-def judged_tasks(stage: DatasetStage, everything: Sequence[str]) -> list[str]:
+def judged_tasks(stage: "DatasetStage", everything: Sequence[str]) -> list[str]:
     """The tasks that the rows of a stage may be of: those that its sources name, or all of them where another stage
     made the rows."""
     sources = [source for step in stage.steps if isinstance(step, Gather) for source in step.sources]
@@ -58,7 +45,7 @@ def judged_tasks(stage: DatasetStage, everything: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(name for name in names if name is not None))
 
 
-def _suites(check: Check, step: Decontaminate, place: Place) -> None:
+def _suites(check: "Check", step: Decontaminate, place: Place) -> None:
     # Imported here: the shared nouns stand below the tasks.
     from smallwit.tasks.loading import TASKS
 
@@ -69,7 +56,7 @@ def _suites(check: Check, step: Decontaminate, place: Place) -> None:
                 raise check.refuse(f"there is no suite '{name}'; {hint(name, known)}", *place, key, index)
 
 
-def _source(check: Check, source: RowSourceSpec, place: Place) -> None:
+def _source(check: "Check", source: RowSourceSpec, place: Place) -> None:
     if isinstance(source, StageRows):
         check.rows_before("rows from", source.from_, *place, "from")
     elif source.task is not None and source.task not in check.recipe.tasks:

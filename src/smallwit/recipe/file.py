@@ -3,7 +3,8 @@
     recipe = load_recipe(Path("recipes/quickstart.yaml"), ["stages.rl.steps=10"])
     check_recipe(recipe, base=Path("recipes"), data_dir=None)
 
-`load_recipe` looks at each part by itself (keys, types, ranges); `check_recipe` at what the parts say of each other.
+`load_recipe` checks each part by itself (keys, types, ranges); `pipeline.preflight.check_recipe` checks the parts
+against each other and against this machine.
 """
 
 import json
@@ -16,13 +17,12 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from smallwit.errors import UserError
-from smallwit.recipe.check import check_recipe
 from smallwit.recipe.schema import Recipe
 from smallwit.recipe.section import Section, kinds_of, tags_of
 from smallwit.recipe.yaml import Lines, Place, read_yaml, write_yaml
 from smallwit.suggestions import hint, nearest
 
-__all__ = ["check_recipe", "dump_recipe", "load_recipe", "read_recipe"]
+__all__ = ["dump_recipe", "load_recipe", "read_recipe"]
 
 # pydantic's names of what it expected, in the words of somebody who writes YAML.
 _EXPECTED = {
@@ -37,7 +37,12 @@ _EXPECTED = {
 }
 
 
-RENAMED = {"answers": "rejection_sampling", "construct": "dataset", "teach": "teacher_logprobs"}
+RENAMED = {
+    "answers": "rejection_sampling",
+    "construct": "dataset",
+    "rest": "cooldown",
+    "teach": "teacher_logprobs",
+}
 """Kinds and keys of earlier versions, and what they are called now."""
 
 

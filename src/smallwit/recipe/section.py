@@ -44,7 +44,7 @@ def kinds_of(base: type[Section]) -> list[type[Section]]:
         root = importlib.import_module(package)
         for module in pkgutil.iter_modules(root.__path__, f"{package}."):
             importlib.import_module(module.name)
-    kinds = [each for each in _subclasses(base) if tags_of(each)]
+    kinds = sorted((each for each in subclasses_of(base) if tags_of(each)), key=lambda each: each.__module__)
     seen: dict[str, type[Section]] = {}
     for each in kinds:
         for tag in tags_of(each):
@@ -61,9 +61,10 @@ def tags_of(section: type[Section]) -> tuple[str, ...]:
     return get_args(field.annotation)
 
 
-def _subclasses(base: type[Section]) -> list[type[Section]]:
+def subclasses_of(base: type[Section]) -> list[type[Section]]:
+    """Return the classes below `base` that are defined so far."""
     found: dict[type[Section], None] = {}
     for each in base.__subclasses__():
         found[each] = None
-        found.update(dict.fromkeys(_subclasses(each)))
+        found.update(dict.fromkeys(subclasses_of(each)))
     return list(found)

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from smallwit.console.sanitize import visible
-from smallwit.report.format import BASELINE, TEACHER, display_order, labels
+from smallwit.report.format import display_order, labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,12 +60,13 @@ def _series(number: int) -> str:
 def score_chart(results: Mapping[str, Any], task: str) -> Chart:
     """The models' scores on one task in per cent, as dots with their 95 % intervals."""
     models = [model for model in display_order(results) if task in model["scores"]]
-    names = labels(model["name"] for model in models)
+    names = labels(results)
+    colors = {results.get("baseline"): _series(1), results.get("teacher"): _INK}
     figure, axes = _figure(width=4.4, height=0.62 + 0.3 * len(models), left=0.3, right=0.87)
     for row, model in enumerate(models):
         score = model["scores"][task]
         mean, low, high = (100 * score[key] for key in ("mean", "low", "high"))
-        color = {TEACHER: _INK, BASELINE: _series(1)}.get(model["name"], _series(0))
+        color = colors.get(model["name"], _series(0))
         axes.plot([low, high], [row, row], color=color, linewidth=2, solid_capstyle="round")
         axes.plot([mean], [row], "o", color=color, markersize=5.5)
         axes.text(104, row, f"{mean:.1f}", va="center", color=_INK, fontsize=10.5)

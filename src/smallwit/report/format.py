@@ -1,35 +1,29 @@
 """How numbers, names and models read, the same in the terminal and in the HTML report."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
-
-TEACHER = "teacher"
-BASELINE = "sft-equal-compute"
-
-_LABELS = {"base": "base", BASELINE: "SFT only, equal compute", TEACHER: "teacher"}
-_STEPS = {"sft": "SFT", "kd": "KD", "rl": "RL"}
 
 Model = Mapping[str, Any]
 Results = Mapping[str, Any]
 
 
+def set_apart(results: Results) -> list[str]:
+    """Return the names of the baseline and the teacher, as far as the recipe named them."""
+    return [results[role] for role in ("baseline", "teacher") if role in results]
+
+
 def display_order(results: Results) -> list[Model]:
-    """The models of a results.json: the pipeline's own in their order, then the baseline, then the teacher."""
-    last = {BASELINE: 1, TEACHER: 2}
-    return sorted(results["models"], key=lambda model: last.get(model["name"], 0))
+    """Return the models of a results.json: the path's own in their order, then the baseline, then the teacher."""
+    apart = set_apart(results)
+    return sorted(results["models"], key=lambda m: apart.index(m["name"]) + 1 if m["name"] in apart else 0)
 
 
-def labels(names: Iterable[str]) -> dict[str, str]:
-    """What each model is called in a table. A stage that continues from another is "+ KD", the first is "SFT"."""
-    found: dict[str, str] = {}
-    steps = 0
-    for name in names:
-        found[name] = _LABELS.get(name, name)
-        if name in _STEPS:
-            found[name] = ("+ " if steps else "") + _STEPS[name]
-            steps += 1
-    return found
+def labels(results: Results) -> dict[str, str]:
+    """Return what each model is called in a table: its name, behind "+" where it continues another one of the path."""
+    own = [model["name"] for model in results["models"] if model["name"] not in set_apart(results)]
+    continued = {model["name"] for model in results["models"] if model["name"] in own and model.get("from") in own}
+    return {m["name"]: f"+ {m['name']}" if m["name"] in continued else m["name"] for m in results["models"]}
 
 
 def task_names(results: Results) -> list[str]:
@@ -38,32 +32,26 @@ def task_names(results: Results) -> list[str]:
 
 
 def teacher_of(results: Results) -> Model | None:
-    """The model called `teacher`, if there is one."""
-    return next((model for model in results["models"] if model["name"] == TEACHER), None)
+    """Return the model that the recipe calls its teacher, if it was measured."""
+    return next((model for model in results["models"] if model["name"] == results.get("teacher")), None)
 
 
 def final_student(results: Results) -> Model | None:
-    """The model of the headline: the last one of the pipeline itself, neither the teacher nor the baseline at equal
-    compute; or the best by validation where a stage lowered the score."""
-    own = [model for model in results["models"] if model["name"] not in (TEACHER, BASELINE)]
+    """Return the model of the headline: the last one of the path, neither the teacher nor the baseline; or the best by
+    validation where a stage lowered the score."""
+    own = [model for model in results["models"] if model["name"] not in set_apart(results)]
     chosen = results.get("headline", {}).get("model")
     return next((model for model in own if model["name"] == chosen), own[-1] if own else None)
 
 
-def stage_labels(results: Results) -> dict[str, str]:
-    """What each model is called in a sentence: "KD", where a table has "+ KD"."""
-    names = labels(model["name"] for model in display_order(results))
-    return {name: label.removeprefix("+ ") for name, label in names.items()}
-
-
 def lowered_lines(results: Results) -> list[str]:
-    """The stages that lowered the score: "RL: -6.3 points [-9.1, -3.4] to KD, p = 0.004"."""
-    names, several = stage_labels(results), len(task_names(results)) > 1
+    """Return the stages that lowered the score: "rl: -6.3 points [-9.1, -3.4] to kd, p = 0.004"."""
+    several = len(task_names(results)) > 1
     lines = []
     for entry in results.get("lowered", []):
         low, high = (points(entry[end]).lstrip("+") for end in ("low", "high"))
-        stage = names[entry["a"]] + (f", {entry['task']}" if several else "")
-        change = f"{points(entry['difference'])} points [{low}, {high}] to {names[entry['b']]}"
+        stage = entry["a"] + (f", {entry['task']}" if several else "")
+        change = f"{points(entry['difference'])} points [{low}, {high}] to {entry['b']}"
         lines.append(f"{stage}: {change}, {p_value(entry['p'])}")
     return lines
 
@@ -72,12 +60,12 @@ def headline_line(results: Results) -> str | None:
     """Which model the headline is of, where a stage lowered the score."""
     if "headline" not in results:
         return None
-    names, chosen = stage_labels(results), results["headline"]
+    chosen = results["headline"]
     if not chosen["validation"]:
         remedy = "give the stages the same validation section, and it will be the best of them"
-        return f"headline: {names[chosen['model']]}, the last stage; {remedy}"
-    scores = ", ".join(f"{names[name]} {percent(score)}" for name, score in chosen["validation"].items())
-    return f"headline: {names[chosen['model']]}, the best stage by validation ({scores})"
+        return f"headline: {chosen['model']}, the last stage; {remedy}"
+    scores = ", ".join(f"{name} {percent(score)}" for name, score in chosen["validation"].items())
+    return f"headline: {chosen['model']}, the best stage by validation ({scores})"
 
 
 def share_of_teacher(model: Model, teacher: Model | None) -> float | None:
@@ -119,7 +107,7 @@ def signature_lines(results: Results) -> list[str]:
 
 def strict_lines(results: Results) -> list[str]:
     """Where the strict reading gives another score than the lenient one that the tables show; one line a model."""
-    names = labels(model["name"] for model in display_order(results))
+    names = labels(results)
     lines = []
     for model in display_order(results):
         gaps = [

@@ -40,13 +40,14 @@ def render(run: Run) -> str:
     script = (_HERE / "page.js").read_text(encoding="utf-8")
     results = run.results
     models = fmt.display_order(results)
-    labels = fmt.labels([*(m["name"] for m in models), *(name for name in run.samples if name not in _names(models))])
+    labels = {name: name for name in run.samples} | fmt.labels(results)
     return templates.get_template("page.html").render(
         run=run,
         results=results,
         ledger=run.ledger,
         models=models,
         labels=labels,
+        apart=fmt.set_apart(results),
         tasks=fmt.task_names(results),
         counts={task: fmt.sample_counts(results, task) for task in fmt.task_names(results)},
         teacher=fmt.teacher_of(results),
@@ -68,10 +69,6 @@ def render(run: Run) -> str:
     )
 
 
-def _names(models: Sequence[fmt.Model]) -> set[str]:
-    return {model["name"] for model in models}
-
-
 def _tiles(results: fmt.Results) -> list[tuple[str, str]]:
     """The few numbers a reader came for, as (number, what it is); only those that the results hold."""
     tiles: list[tuple[str, str]] = []
@@ -81,12 +78,16 @@ def _tiles(results: fmt.Results) -> list[tuple[str, str]]:
         if share is not None:
             smaller = teacher["parameters"] / student["parameters"]
             size = f", with 1/{smaller:.3g} of its parameters" if smaller > 1.05 else ""
-            whose = f", by {fmt.stage_labels(results)[student['name']]}" if "headline" in results else ""
+            whose = f", by {student['name']}" if "headline" in results else ""
             tiles.append((f"{share:.1f} %", f"of the teacher’s score{whose}{size}"))
     if student is not None:
         for comparison in results["comparisons"]:
-            if (comparison["a"], comparison["b"], comparison["task"]) == (student["name"], fmt.BASELINE, "pooled"):
-                text = f"points over SFT alone at equal compute, {fmt.p_value(comparison['p']).replace('e-', 'e−')}"
+            if (comparison["a"], comparison["b"], comparison["task"]) == (
+                student["name"],
+                results.get("baseline"),
+                "pooled",
+            ):
+                text = f"points over {comparison['b']}, {fmt.p_value(comparison['p']).replace('e-', 'e−')}"
                 tiles.append((fmt.points(comparison["difference"]).replace("-", "−"), text))
         text = f"training compute of {fmt.human_count(student['parameters'])} parameters"
         tiles.append((fmt.human_flops(student["training_flops"]), text))
@@ -98,10 +99,10 @@ def _tiles(results: fmt.Results) -> list[tuple[str, str]]:
 
 def _ratios(run: Run, names: Sequence[str]) -> dict[str, dict[str, Interval]]:
     """Per cent of the teacher's score by model and task, over the problems for which both have a verdict."""
-    teacher = run.samples.get(fmt.TEACHER, {})
+    teacher = run.samples.get(run.results.get("teacher", ""), {})
     ratios: dict[str, dict[str, Interval]] = {}
     for name in names:
-        if name == fmt.TEACHER:
+        if name == run.results.get("teacher"):
             continue
         for task, rows in run.samples.get(name, {}).items():
             pairs = _paired(rows, teacher.get(task, []))

@@ -12,8 +12,6 @@ from rich.text import Text
 
 from smallwit.console.symbols import spelled
 from smallwit.report.format import (
-    BASELINE,
-    TEACHER,
     comparison_line,
     display_order,
     headline_line,
@@ -24,6 +22,7 @@ from smallwit.report.format import (
     lowered_lines,
     percent,
     sample_counts,
+    set_apart,
     share_of_teacher,
     signature_lines,
     strict_lines,
@@ -64,9 +63,9 @@ def render_table(
         # The least width is said outright: rich takes a column's longest word for it, and cells are several words.
         width = max(len(line) for cell in (head, *cells) for line in cell.splitlines())
         table.add_column(Text(head), justify="right", min_width=width)
-    names = {name: spelled(label, encoding) for name, label in labels(model["name"] for model in models).items()}
+    names = {name: spelled(label, encoding) for name, label in labels(results).items()}
     for model, *row in zip(models, *columns.values(), strict=True):
-        if model["name"] in (BASELINE, TEACHER):
+        if model["name"] in set_apart(results):
             table.add_section()
         table.add_row(Text(names[model["name"]], style="bold"), *map(Text, row))
     return table

@@ -1,4 +1,4 @@
-"""Checkpoints of a stage in progress: published whole, verified on load, the two newest kept."""
+"""Checkpoints of a stage: published whole, verified on load; the two newest are kept."""
 
 import json
 import pickle
@@ -15,11 +15,10 @@ _LOG = "log.jsonl"
 
 
 class Checkpoints:
-    """The folder `checkpoints/` of one stage. `key` is the stage's: those of another configuration are dropped.
+    """The folder `checkpoints/` of one stage. Checkpoints with another `key`, of another configuration, are deleted.
 
-    `log` is a file there for what the stage logs until it is done. Each checkpoint has a copy of it, as it was then;
-    `logged` is that of the checkpoint that `load` has found, if it has one. `complaints` says of each checkpoint that
-    `load` found damaged what was wrong with it.
+    `log` is the path of the stage's log. Each checkpoint has a copy of it; `logged` is the copy in the checkpoint that
+    `load` has found, if there is one. `complaints` has a message for each damaged checkpoint that `load` found.
     """
 
     def __init__(self, folder: Path, key: str) -> None:
@@ -33,7 +32,7 @@ class Checkpoints:
         """Publish `step_N` with tensors (model, optimizer, best) and plain state, then drop the oldest."""
 
         def write(folder: Path) -> None:
-            # Through a file of Python's: torch's own says nothing of a full disk but that its position is unexpected.
+            # Through a Python file: on a full disk torch's own only reports an unexpected position.
             with (folder / "tensors.pt").open("wb") as file:
                 torch.save(tensors, file)
             (folder / "state.json").write_text(json.dumps(state))
@@ -45,7 +44,7 @@ class Checkpoints:
             shutil.rmtree(old)
 
     def load(self) -> tuple[dict[str, Any], dict[str, Any], list[str]] | None:
-        """The newest checkpoint that is whole: tensors, state, and what was wrong with newer ones."""
+        """Return the newest whole checkpoint: tensors, state, and complaints about newer ones."""
         remove_leftovers(self.folder)
         for folder in self._newest_first():
             try:
@@ -58,7 +57,7 @@ class Checkpoints:
                 shutil.rmtree(folder)
                 continue
             try:
-                # Tensors and plain data alone: whatever else stands in a pickle is refused, and never run.
+                # Only tensors and plain data: anything else in a pickle is refused and never run.
                 tensors = torch.load(folder / "tensors.pt", map_location="cpu", weights_only=True)
             except pickle.UnpicklingError as error:
                 self.complaints.append(f"{folder / 'tensors.pt'}: holds more than tensors ({str(error).split('.')[0]})")
@@ -70,7 +69,7 @@ class Checkpoints:
         return None
 
     def clear(self) -> None:
-        """Delete all: the stage has published its artifact."""
+        """Delete all checkpoints: the stage has published its artifact."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _newest_first(self) -> list[Path]:

@@ -1,8 +1,8 @@
-"""A teacher with another tokenizer reads the student's text in its own tokens; they meet where both are between tokens.
+"""Teachers with another tokenizer: distributions are compared at token boundaries that both tokenizations share.
 
-Prompts go through each model's own chat template. Of the completion's text, both tokenisations have read the same part
-at some of their tokens: the next-token distributions of these are compared, the others are left out. The first token of
-a completion is always among them, and so is its end, unless the teacher's tokenizer cannot spell the text.
+Prompts go through each model's own chat template. A token of the student is aligned if the teacher has a token before
+which it has read exactly the same part of the completion's text. Other tokens are left out. The first token of a
+completion is always aligned, and so is its end, unless the teacher's tokenizer cannot spell the text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,18 +17,18 @@ from smallwit.models.chat import ChatTokenizer
 from smallwit.models.conversation import encode_prompt
 from smallwit.models.flops import Cost
 from smallwit.models.head import output_head
+from smallwit.objectives.batch import AlignedTokens, Example
 from smallwit.objectives.teacher import RankedTeacher, TeacherDistribution, TeacherHead
-from smallwit.training.batch import Example, Reading
-from smallwit.training.distributed import ALONE, World
-from smallwit.training.sources import Remembering, Source
+from smallwit.training.distributed import SINGLE_PROCESS, World
+from smallwit.training.sources import Stateful, TokenSource
 from smallwit.training.step_batch import StepBatch
 
-_NOTHING = "\0"
-"""A text with which no answer begins."""
+_NO_PREFIX = "\0"
+"""A text that no answer begins with."""
 
 
-class ReadingTeacher:
-    """A frozen model and its chat tokenizer. The end of an answer is each model's own: they meet there too."""
+class CrossTokenizerTeacher:
+    """A frozen teacher model with its own chat tokenizer. The ends of answers are aligned too."""
 
     def __init__(
         self,
@@ -40,8 +40,8 @@ class ReadingTeacher:
         self.name, self.model, self.chat, self.student = name, model, chat, student
         self.cost = Cost.of(model)
 
-    def read(self, example: Example) -> Reading:
-        """Its own tokens of the example's text, and where in them each trained token of the student is met."""
+    def align(self, example: Example) -> AlignedTokens:
+        """Return the example in the teacher's tokens, and the position of each trained token of the student in them."""
         assert example.prompt is not None  # of the sources that a recipe allows uld on, each gives it
         ids = example.tokens[example.prompt_length :]
         asked = example.tokens[: example.prompt_length]
@@ -52,28 +52,27 @@ class ReadingTeacher:
         completion = self.chat.encode_completions([text])[0]
         tokens = (prompt + (completion if ended else completion[:-1]))[: self.model.config.max_position_embeddings]
         (whole,) = self.chat.decode_replies([prompt], [completion])
-        # What the teacher's template writes in front of an answer (an empty thought) is none of the student's text.
+        # What the teacher's template writes before an answer (an empty thought) is not in the student's text.
         opening = whole.removesuffix(text) if whole.endswith(text) else ""
         read = _texts_before(self.chat, prompt, completion)
-        met = _first_at([each[len(opening) :] if each.startswith(opening) else _NOTHING for each in read], text)
+        met = _first_at([each[len(opening) :] if each.startswith(opening) else _NO_PREFIX for each in read], text)
         ours = _first_at(before, text)
         positions = [-1] * len(ids)
         for length, place in ours.items():
             position = len(prompt) + met.get(length, -len(prompt)) - 1
             if position < len(tokens):
                 positions[place] = position
-        return Reading(tokens, positions)
+        return AlignedTokens(tokens, positions)
 
     def distribution(self, examples: Sequence[Example], device: torch.device) -> tuple[TeacherDistribution, float, int]:
-        """Its distributions for the trained tokens of these examples, one example after the other, with the FLOPs and
-        the tokens that reading took."""
-        readings = [example.readings[self.name] for example in examples]
-        lengths = [len(reading.tokens) for reading in readings]
+        """Return the distributions for the trained tokens, example by example; the teacher's FLOPs; its tokens."""
+        aligned = [example.aligned[self.name] for example in examples]
+        lengths = [len(each.tokens) for each in aligned]
         width = max(lengths)
-        tokens = torch.tensor([r.tokens + [self.chat.pad] * (width - len(r.tokens)) for r in readings], device=device)
+        tokens = torch.tensor([r.tokens + [self.chat.pad] * (width - len(r.tokens)) for r in aligned], device=device)
         hidden = backbone(self.model)(input_ids=tokens, use_cache=False).last_hidden_state.flatten(0, 1)
-        # Where the two do not meet any row will do: the objective gives it no weight.
-        rows = [row * width + max(position, 0) for row, r in enumerate(readings) for position in r.positions]
+        # A token that is not aligned takes any row: the loss gives it weight 0.
+        rows = [row * width + max(position, 0) for row, r in enumerate(aligned) for position in r.positions]
         head = output_head(self.model)
         states, weight = head.scaled(hidden[torch.tensor(rows, device=device)]), head.weight.to(hidden.dtype)
         teacher = TeacherHead(states, weight, min(len(self.chat.tokenizer), len(weight)), softcap=head.softcap)
@@ -81,13 +80,13 @@ class ReadingTeacher:
 
 
 def _texts_before(chat: ChatTokenizer, prompt: Sequence[int], ids: Sequence[int]) -> list[str]:
-    """The text of a reply to the prompt that has been read before each of its tokens."""
+    """Return, for each token of a reply, the text of the reply before it."""
     prefixes = [list(ids[:count]) for count in range(len(ids))]
     return chat.decode_replies([prompt] * len(prefixes), prefixes)
 
 
 def _first_at(texts: Sequence[str], whole: str) -> dict[int, int]:
-    """By the length of the text read, the first place where it begins the whole: never within a character."""
+    """Return the first position of each prefix of `whole` in `texts`, by the prefix' length."""
     places: dict[int, int] = {}
     for place, text in enumerate(texts):
         if whole.startswith(text):
@@ -96,28 +95,28 @@ def _first_at(texts: Sequence[str], whole: str) -> dict[int, int]:
 
 
 @dataclass(frozen=True)
-class ReadSource:
-    """A source whose examples the `teachers` have read, by name; the processes of `world` share the reading."""
+class CrossTokenizerSource:
+    """A source whose examples are aligned for `teachers` (by name). The processes of `world` share the work."""
 
-    source: Source
-    teachers: Mapping[str, ReadingTeacher]
-    world: World = ALONE
+    source: TokenSource
+    teachers: Mapping[str, CrossTokenizerTeacher]
+    world: World = SINGLE_PROCESS
 
     def batch(self, step: int) -> StepBatch:
         made = self.source.batch(step)
-        return replace(made, examples=self.world.spread(self._read, made.examples))
+        return replace(made, examples=self.world.sharded_map(self._align, made.examples))
 
-    def _read(self, examples: Sequence[Example]) -> list[Example]:
+    def _align(self, examples: Sequence[Example]) -> list[Example]:
         return [
-            replace(example, readings={name: teacher.read(example) for name, teacher in self.teachers.items()})
+            replace(example, aligned={name: teacher.align(example) for name, teacher in self.teachers.items()})
             for example in examples
         ]
 
     def state(self) -> dict[str, Any]:
-        """What the source itself must remember."""
-        return self.source.state() if isinstance(self.source, Remembering) else {}
+        """Return the state of the wrapped source."""
+        return self.source.state() if isinstance(self.source, Stateful) else {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go back to what `state` gave."""
-        if isinstance(self.source, Remembering):
+        """Restore the state of the wrapped source."""
+        if isinstance(self.source, Stateful):
             self.source.restore(state)

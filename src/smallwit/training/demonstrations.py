@@ -1,4 +1,4 @@
-"""Problems and their worked solutions as tokens, and which of those are trained."""
+"""Encode problems and their worked solutions as examples."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -8,12 +8,12 @@ from dataclasses import replace
 from smallwit.errors import UserError
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.conversation import Conversation, LossOn, encode_conversation, encode_prompt
+from smallwit.objectives.batch import Example
 from smallwit.tasks.base import Problem, Task
-from smallwit.training.batch import Example
 
 
 def prompt_of(problem: Problem) -> str | Conversation:
-    """What a problem asks: a text, or turns."""
+    """Return the prompt of a problem: a text, or turns."""
     return {"messages": problem.asked, "tools": problem.tools} if problem.messages else problem.prompt
 
 
@@ -79,7 +79,7 @@ def fitting(wholes: Sequence[Example], max_length: int, counts: Counter[str] | N
 
 
 def shortened(example: Example, max_length: int) -> Example | None:
-    """The first `max_length` tokens of an example; `None` where no trained token is among them."""
+    """Return the first `max_length` tokens of an example, `None` if none of them is trained."""
     if len(example.tokens) <= max_length:
         return example
     if example.prompt_length >= max_length:
@@ -95,14 +95,14 @@ def _conversation(chat: ChatTokenizer, problem: Problem, loss_on: LossOn) -> Exa
     with _of_row(problem):
         encoded = encode_conversation(chat, whole, loss_on=loss_on)
     start, end = encoded.trained[0]
-    # One span up to the end is what an example trains by itself.
+    # An example trains one span up to the end by default.
     spans = None if (start, end) == (encoded.trained[-1][0], len(encoded.tokens)) else encoded.trained
     return Example(encoded.tokens, start, prompt=prompt_of(problem), trained=spans)
 
 
 @contextmanager
 def _of_row(problem: Problem) -> Iterator[None]:
-    """Name the row in what is refused of it."""
+    """Add the row's name to a `UserError`."""
     try:
         yield
     except UserError as error:

@@ -1,16 +1,16 @@
-"""The processes that train one model together: each takes its share of a step, and all take the same step.
+"""Train one model in several processes: each takes its share of a step, and all take the same step.
 
-Every process makes the whole step's examples, so that normalisers, advantages and whatever is journaled are those of
-one process; what is costly to make (completions, verdicts, a reference's log-probs) each makes a share of and tells the
-others. Then each has the forward and backward passes of a share of the examples, and gradients are summed. Data
-parallelism as `DistributedDataParallel` does it, with sums in place of means.
+Data parallelism as in `DistributedDataParallel`, with sums in place of means. Every process has the examples of the
+whole step, so normalisers and advantages are those of a single process. Costly parts (completions, verdicts, a
+reference's log-probs) are shared: each process makes some, and all gather them. Then each process runs the forward and
+backward passes of its share of the examples, and gradients are summed.
 
 A script that torchrun starts needs two lines more than one that runs alone:
 
     torch.distributed.init_process_group("gloo")    # or "cpu:gloo,cuda:nccl"
     trainer = Trainer(model, sources, objectives, ..., world=World.current())
 
-Sources that make something costly take the same `world`. Gradients and numbers of all processes are then those of one.
+Sources with costly parts take the same `world`. Gradients and metrics are then those of a single process.
 """
 
 import os
@@ -30,51 +30,53 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 BUCKET_ELEMENTS = 1 << 24
-"""Gradients are summed in buckets of about so many numbers (64 MiB): few messages, little memory beside them."""
+"""Size of a bucket of gradients that are summed together (64 MiB): few messages, little extra memory."""
 
-PATIENCE = timedelta(days=7)
-"""How long a process waits for the others, who may be saving or verifying; one that has died is noticed at once."""
+PEER_TIMEOUT = timedelta(days=7)
+"""How long a process waits for others that save or verify. A process that has died is noticed at once."""
 
 
 class PeerLost(Exception):
-    """Another process is gone, or has failed and says itself why."""
+    """Another process has failed, and reports its own error, or is gone."""
 
 
 @dataclass(frozen=True)
 class World:
-    """This process' `rank` among `size`. Every method is called by all processes, in the same order."""
+    """The `rank` of this process among `size`. All processes must call the same methods in the same order."""
 
     rank: int = 0
     size: int = 1
 
     @staticmethod
     def current() -> "World":
-        """As torch.distributed was initialised, by torchrun for example; one process alone where it was not."""
+        """Return the world that torch.distributed was initialised with, a single process otherwise."""
         if distributed.is_available() and distributed.is_initialized():
             return World(distributed.get_rank(), distributed.get_world_size())
         return World()
 
     @property
     def first(self) -> bool:
-        """Whether this process speaks and writes for all."""
+        """Whether this is the main process, which logs and writes files."""
         return self.rank == 0
 
-    def everyones(self, value: Result) -> list[Result]:
-        """The values of all processes, by rank. They are pickled: numpy's arrays are, without their base."""
+    def all_gather_object(self, value: Result) -> list[Result]:
+        """Return the values of all processes, by rank. They are pickled: numpy arrays without their base."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
-        with _together():
+        with _peer_errors():
             distributed.all_gather_object(values, value)
         return values
 
-    def spread(self, function: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item]) -> list[Result]:
-        """`function` of the items, a list as long, where each process works on a run of them."""
+    def sharded_map(
+        self, function: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item]
+    ) -> list[Result]:
+        """Return `function(items)`, one result for each item; each process computes a contiguous share of them."""
         start, end = (len(items) * rank // self.size for rank in (self.rank, self.rank + 1))
-        return list(chain.from_iterable(self.everyones(list(function(items[start:end])))))
+        return list(chain.from_iterable(self.all_gather_object(list(function(items[start:end])))))
 
     def share(self, items: Sequence[Item], sizes: Sequence[int]) -> list[Item]:
-        """This process' part of the items, in their order, such that each has about the same sum of `sizes`."""
+        """Return this process' share of the items, in order. All shares have about the same sum of `sizes`."""
         if self.size == 1:
             return list(items)
         loads = [0] * self.size
@@ -87,47 +89,46 @@ class World:
         return [items[i] for i in sorted(mine)]
 
     def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
-        """Sum the gradients over all processes. Where some have none it counts as zero; where none has, there is none
-        afterwards."""
+        """Sum gradients over all processes. `None` counts as zero; it stays `None` if no process has a gradient."""
         if self.size == 1:
             return
-        somewhere = self.everyones([parameter.grad is not None for parameter in parameters])
+        somewhere = self.all_gather_object([parameter.grad is not None for parameter in parameters])
         found = [p for p, *there in zip(parameters, *somewhere, strict=True) if any(there)]
         for parameter in found:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        with _together():
+        with _peer_errors():
             for bucket in _buckets(found):
                 _sum_bucket([parameter.grad for parameter in bucket if parameter.grad is not None])
 
     def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
-        """Put the first process' values into these tensors."""
+        """Copy the main process' values into these tensors."""
         if self.size == 1:
             return
-        with _together():
+        with _peer_errors():
             for tensor in tensors:
                 distributed.broadcast(tensor.detach(), src=0)
 
-    def after_first(self, function: Callable[[], Result]) -> Result:
-        """What `function` gives to this process; the first one calls it alone, and then all others do."""
+    def main_process_first(self, function: Callable[[], Result]) -> Result:
+        """Return `function()`, called by the main process first and then by all others."""
         if self.first:
             result = function()
-            self.everyones(None)
+            self.all_gather_object(None)
             return result
-        self.everyones(None)
+        self.all_gather_object(None)
         return function()
 
 
-ALONE = World()
+SINGLE_PROCESS = World()
 
 
 @contextmanager
 def joined(rank: int, size: int, listener: socket.socket | int, device: str) -> Iterator[None]:
-    """Be one of the processes that this machine trains one model with: within, `World.current()` is of `size`.
+    """Join the `size` processes of this machine that train one model: within, `World.current()` has that size.
 
-    They meet at a port: the first has a socket that listens there, the others its number. On GPUs each has its own.
+    The main process has a `listener`, a socket; the others have its port. On GPUs each process has a GPU of its own.
     """
-    # Nobody else has business with them. By itself gloo would look for the address of the machine's name.
+    # The loopback device keeps other machines out; by itself gloo would look for the address of the machine's name.
     os.environ["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
     if isinstance(listener, socket.socket):
         port, descriptor = listener.getsockname()[1], listener.detach()
@@ -135,21 +136,21 @@ def joined(rank: int, size: int, listener: socket.socket | int, device: str) -> 
         port, descriptor = listener, None
     if device == "cuda":
         torch.cuda.set_device(rank)
-    with _together():
-        store = distributed.TCPStore("127.0.0.1", port, size, rank == 0, PATIENCE, master_listen_fd=descriptor)
+    with _peer_errors():
+        store = distributed.TCPStore("127.0.0.1", port, size, rank == 0, PEER_TIMEOUT, master_listen_fd=descriptor)
         backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-        distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PEER_TIMEOUT)
     yield
-    # Only where all went well: one that has failed leaves without waiting for the others.
+    # Not in a `finally`: a process that has failed must leave without waiting for the others.
     distributed.destroy_process_group()
 
 
 @contextmanager
-def _together() -> Iterator[None]:
+def _peer_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise PeerLost(f"the processes that train together have lost each other: {error}") from error
+        raise PeerLost(f"the processes that train together have lost contact: {error}") from error
 
 
 def _buckets(parameters: Sequence[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:

@@ -1,4 +1,4 @@
-"""A teacher behind an endpoint: its likeliest tokens at each token of an example, asked for when a batch is made."""
+"""A teacher behind an endpoint, queried for its likeliest tokens when a batch is made."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,13 +6,13 @@ import numpy as np
 import torch
 
 from smallwit.inference.endpoint_scores import EndpointScorer
+from smallwit.objectives.batch import Example
 from smallwit.objectives.teacher import TopK
 from smallwit.storage.journal import Journal
-from smallwit.training.batch import Example
 
 
 class EndpointTeacher:
-    """With a `journal` no reply is asked for twice. `note` is called after each batch of examples."""
+    """A teacher behind an endpoint. A `journal` keeps replies. `note` is called after each batch of examples."""
 
     def __init__(
         self, scorer: EndpointScorer, journal: Journal | None = None, note: Callable[[], None] = lambda: None
@@ -23,11 +23,10 @@ class EndpointTeacher:
     def distribution(
         self, examples: Sequence[Example], device: torch.device, on_row: Callable[[int], None] = lambda index: None
     ) -> tuple[TopK, float, int]:
-        """The distributions for the trained tokens of these examples, one after the other; the FLOPs that it took,
-        which are not known and count as 0; and the tokens that the endpoint read.
+        """Return the distributions for the trained tokens, example by example; FLOPs (not known: 0); tokens read.
 
-        `on_row` is called as replies come, with the position of the example; it may end the reading by raising. Raises
-        as `EndpointScorer.score` does.
+        `on_row` is called for each reply, with the index of the example; it may stop by raising. Raises as
+        `EndpointScorer.score` does.
         """
         starts = [example.spans[0][0] for example in examples]
         rows = [(example.tokens, start) for example, start in zip(examples, starts, strict=True)]
@@ -42,7 +41,7 @@ class EndpointTeacher:
         ]
         ids = np.concatenate([ids for ids, _ in parts])
         log_probs = np.concatenate([log_probs for _, log_probs in parts])
-        # As far as servers round, together they may be a little more than one.
+        # Servers round: together they may be a little more than one.
         log_probs = log_probs - np.log(np.maximum(np.exp(log_probs).sum(1, keepdims=True), 1.0))
         rest = np.log(np.maximum(1.0 - np.exp(log_probs).sum(1), np.finfo(np.float32).tiny))
         top = TopK(

@@ -1,4 +1,4 @@
-"""The body of a model over a batch: tokens to the hidden states that predict the trained ones."""
+"""Forward pass of a model's body: from tokens to the hidden states that predict the trained tokens."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from smallwit.device import give_back_freed_memory
 from smallwit.models.attention import require_attention, row_layout
 from smallwit.models.build import backbone
 from smallwit.models.head import output_head
-from smallwit.training.batch import TokenBatch, rectangles
+from smallwit.objectives.batch import TokenBatch, rectangles
 
 LARGE_MODEL = 100_000_000
 """Parameters from which memory is scarcer than the time to give it back."""

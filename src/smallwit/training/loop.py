@@ -1,4 +1,4 @@
-"""One loop for every training signal. It knows sources and objectives, and no algorithm by name."""
+"""The training loop. It knows sources and losses, and no algorithm by name."""
 
 import math
 import time
@@ -14,31 +14,31 @@ from transformers import PreTrainedModel
 
 from smallwit.models.flops import Cost
 from smallwit.models.head import output_head
+from smallwit.objectives.batch import Example, TokenBatch, micro_batches
 from smallwit.objectives.head import chunked_loss, token_statistics
+from smallwit.objectives.loss import LossTerm
 from smallwit.objectives.memory import HeadMemory
 from smallwit.objectives.teacher import TeacherDistribution, TeacherHead
-from smallwit.recipe.schema import Optimizer
 from smallwit.training.average import WeightAverage
-from smallwit.training.batch import Example, TokenBatch, micro_batches
 from smallwit.training.checkpoint import Checkpoints
-from smallwit.training.distributed import ALONE, World
+from smallwit.training.distributed import SINGLE_PROCESS, World
 from smallwit.training.forward import forward_hidden
 from smallwit.training.metrics import Tally, labels, merged_objectives, merged_sources
-from smallwit.training.objectives import Objective
 from smallwit.training.optimizer import make_optimizers, rate_share
-from smallwit.training.sources import Remembering, Source, StepBatch
+from smallwit.training.settings import Optimizer
+from smallwit.training.sources import Stateful, StepBatch, TokenSource
 
-NOT_FINITE_IN_A_ROW = 5
+MAX_NON_FINITE_STEPS = 5
 UNVERIFIED_SHARE = 0.01
 
 
 class TrainingStopped(Exception):
-    """Training cannot go on; the message says why and what to look at."""
+    """Training cannot continue; the message has the reason and the remedy."""
 
 
 @dataclass
-class Progress:
-    """What training remembers beside tensors. Saved in every checkpoint."""
+class TrainerState:
+    """Counters of training, without tensors. Every checkpoint has them."""
 
     step: int = 0
     flops: float = 0.0
@@ -53,31 +53,31 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Budget:
+class TrainingBudget:
     """When a stage ends: after `steps`, or at the first step whose FLOPs reach `flops`."""
 
     steps: int | None = None
     flops: float | None = None
 
-    def share(self, progress: Progress) -> float:
-        """How much of the budget is spent, 0..1."""
+    def share(self, progress: TrainerState) -> float:
+        """Return the share of the budget that is spent, 0..1."""
         if self.steps is not None:
             return progress.step / self.steps
         assert self.flops is not None  # a recipe gives one of the two
         return progress.flops / self.flops
 
 
-class KnownTeacher(Protocol):
-    """A teacher that is asked by example: one with a store, or with a tokenizer of its own."""
+class PerExampleTeacher(Protocol):
+    """A teacher that is queried by example: a store, an endpoint, or a model with another tokenizer."""
 
     def distribution(self, examples: Sequence[Example], device: torch.device) -> tuple[TeacherDistribution, float, int]:
-        """The distributions for the trained tokens, one example after the other; the FLOPs and tokens that it took."""
+        """Return the distributions for the trained tokens, example by example; the teacher's FLOPs; its tokens."""
         ...
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A frozen model with the student's tokenizer that objectives compare with."""
+    """A frozen teacher model with the student's tokenizer."""
 
     model: PreTrainedModel
     cost: Cost
@@ -85,29 +85,29 @@ class Teacher:
 
 
 class Trainer:
-    """Trains `model` in place on a mixture of sources and objectives.
+    """Trains `model` in place on a mixture of sources and losses.
 
-    `vocabulary` is the tokenizer's number of real tokens: the head projects those only, so models whose tables are
-    padded to different sizes agree. `autocast` is a dtype for mixed precision, or `None`. `world` is of the processes
-    that train the model together: each has a trainer with the same arguments, and the first one's weights are all's.
+    `vocabulary` is the tokenizer's number of real tokens. The head projects only those, so that models with different
+    padding of their tables agree. `autocast` is a dtype for mixed precision, or `None`. `world` has the processes that
+    train the model together: each has a trainer with the same arguments, and the main process' weights.
     """
 
     def __init__(
         self,
         model: PreTrainedModel,
-        sources: Mapping[str, Source],
-        objectives: Sequence[Objective],
+        sources: Mapping[str, TokenSource],
+        objectives: Sequence[LossTerm],
         *,
-        teachers: Mapping[str, Teacher | KnownTeacher],
+        teachers: Mapping[str, Teacher | PerExampleTeacher],
         optimizer: Optimizer,
-        budget: Budget,
+        budget: TrainingBudget,
         vocabulary: int,
         pad: int,
         micro_tokens: int,
         pack: int | None = None,
         seed: int,
         autocast: torch.dtype | None = None,
-        world: World = ALONE,
+        world: World = SINGLE_PROCESS,
     ) -> None:
         self.world = world
         self.model, self.sources, self.objectives, self.teachers = model, sources, objectives, teachers
@@ -116,12 +116,12 @@ class Trainer:
         self.micro_tokens, self.pack = micro_tokens, pack
         found = {name: module for objective in objectives for name, module in objective.modules.items()}
         self.modules = {name: module.to(model.device) for name, module in found.items()}
-        beside = [parameter for module in self.modules.values() for parameter in module.parameters()]
-        self.parameters = [*(p for p in model.parameters() if p.requires_grad), *beside]
+        extra = [parameter for module in self.modules.values() for parameter in module.parameters()]
+        self.parameters = [*(p for p in model.parameters() if p.requires_grad), *extra]
         world.copy_from_first(self.parameters)
-        self.optimizers = make_optimizers(model, optimizer, beside)
+        self.optimizers = make_optimizers(model, optimizer, extra)
         self.cost, self.memory = Cost.of(model), HeadMemory()
-        self.progress = Progress()
+        self.progress = TrainerState()
         self.best: dict[str, Tensor] | None = None
         self.average = WeightAverage(self.trained_tensors(), optimizer.ema) if optimizer.ema is not None else None
 
@@ -134,8 +134,9 @@ class Trainer:
         validate: Callable[[], dict[str, float]] | None = None,
         validate_every: int = 0,
     ) -> None:
-        """Take steps until the budget is spent. `on_step` gets each step's metrics; after it a checkpoint is saved,
-        every `checkpoint_seconds` and not at the end.
+        """Take steps until the budget is spent. `on_step` gets the metrics of each step.
+
+        A checkpoint is saved after a step every `checkpoint_seconds`, but not at the end.
 
         Raises `TrainingStopped` when losses stay non-finite or too many verdicts fail.
         """
@@ -150,14 +151,14 @@ class Trainer:
                     self._keep_best(metrics["validation"])
             self.progress.seconds += time.monotonic() - started
             metrics["seconds"] = self.progress.seconds
-            # Logged first: a process killed between the two leaves a line too many, which can be dropped.
+            # Logged before it is saved: a process killed in between leaves a line too many, which can be dropped.
             on_step(metrics)
             if not last and time.monotonic() - saved >= checkpoint_seconds:
                 self.save(checkpoints)
                 saved = time.monotonic()
 
     def step(self) -> dict[str, float]:
-        """One optimizer step; returns its metrics."""
+        """Take one optimizer step. Return its metrics."""
         progress = self.progress
         torch.manual_seed(self.seed + progress.step)
         share = self.budget.share(progress)
@@ -203,7 +204,7 @@ class Trainer:
         return tally
 
     def _losses(self, tally: Tally) -> dict[str, float]:
-        """The loss of a step, its parts, and what the objectives have to say."""
+        """Return the loss of a step, its parts, and the metrics of the losses."""
         total = sum(objective.weight * loss for objective, loss in zip(self.objectives, tally.losses, strict=True))
         scheduled = [objective for objective in self.objectives if objective.schedule is not None]
         return (
@@ -214,17 +215,17 @@ class Trainer:
         )
 
     def _micro_backward(
-        self, batch: TokenBatch, objectives: Sequence[Objective], normalisers: Sequence[float], tally: Tally
+        self, batch: TokenBatch, objectives: Sequence[LossTerm], normalisers: Sequence[float], tally: Tally
     ) -> tuple[list[float], list[Mapping[str, Tensor]]]:
-        """Add the gradient of one micro-batch; returns each objective's loss and its numbers of each token."""
+        """Add the gradient of one micro-batch. Return the value of each loss, and its metrics `[N]`."""
         device_type = self.model.device.type
         with torch.autocast(device_type, self.autocast, enabled=self.autocast is not None):
             hidden = forward_hidden(self.model, batch)
             names = {o.teacher for o in objectives if o.teacher}
             heads = {name: self._teacher_head(name, batch, tally) for name in names}
-        views = [o.view(batch, heads[o.teacher] if o.teacher else None) for o in objectives]
-        watched = [objective.watched(batch) for objective in objectives]
-        asked = [*views, *chain.from_iterable(watched)]
+        trained = [o.statistic(batch, heads[o.teacher] if o.teacher else None) for o in objectives]
+        logged = [objective.logged_statistics(batch) for objective in objectives]
+        statistics = [*trained, *chain.from_iterable(logged)]
         terms = list(zip(objectives, normalisers, strict=True))
 
         def parts(values: Sequence[Tensor], batch: TokenBatch) -> list[Tensor]:
@@ -245,7 +246,7 @@ class Trainer:
             loss, values = chunked_loss(
                 hidden,
                 head.weight,
-                asked,
+                statistics,
                 lambda values, tokens: weighted(parts(values, batch.part(tokens))),
                 prepare=prepare,
                 vocabulary=self.vocabulary,
@@ -254,7 +255,7 @@ class Trainer:
             )
         else:
             weight = head.weight[: self.vocabulary].to(hidden.dtype)
-            values = token_statistics(hidden, weight, asked, softcap=head.softcap, memory=self.memory)
+            values = token_statistics(hidden, weight, statistics, softcap=head.softcap, memory=self.memory)
             loss = weighted(parts(values, batch))
         states = [(o.token_weights(batch) * o.state_loss(hidden, batch)).sum() / normaliser for o, normaliser in terms]
         (loss + weighted(states)).backward()
@@ -263,17 +264,17 @@ class Trainer:
         with torch.no_grad():
             losses = [float(part + state) for part, state in zip(parts(values, batch), states, strict=True)]
             self._check_teachers(objectives, losses, heads)
-            rest = iter(values[len(views) :])
+            rest = iter(values[len(trained) :])
             numbers = [
                 objective.metrics(value.detach(), list(islice(rest, len(more))), batch)
-                for objective, value, more in zip(objectives, values[: len(views)], watched, strict=True)
+                for objective, value, more in zip(objectives, values[: len(trained)], logged, strict=True)
             ]
         return losses, numbers
 
     def _check_teachers(
-        self, objectives: Sequence[Objective], losses: Sequence[float], heads: Mapping[str, TeacherDistribution]
+        self, objectives: Sequence[LossTerm], losses: Sequence[float], heads: Mapping[str, TeacherDistribution]
     ) -> None:
-        """Raise `TrainingStopped` where it is a teacher's fault that a loss is not finite."""
+        """Raise `TrainingStopped` if a loss is not finite because a teacher's log-probs are NaN."""
         for objective, loss in zip(objectives, losses, strict=True):
             if objective.teacher and not math.isfinite(loss) and heads[objective.teacher].holds_nan():
                 raise TrainingStopped(
@@ -297,7 +298,7 @@ class Trainer:
         return TeacherHead(hidden, weight, self.vocabulary, teacher.memory, softcap=head.softcap)
 
     def _update(self, rate: float, loss: float) -> float:
-        """Clip and apply the gradient, unless it or the loss is not finite or there is none. Returns its norm."""
+        """Clip and apply the gradient, unless it is zero, or it or the loss is not finite. Return its norm."""
         progress = self.progress
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.spec.clip))
         if norm == 0.0 and math.isfinite(loss):
@@ -316,9 +317,9 @@ class Trainer:
         self.memory.keep(output_head(self.model).weight.grad)
         for parameter in self.parameters:
             parameter.grad = None
-        if progress.skipped_in_a_row >= NOT_FINITE_IN_A_ROW:
+        if progress.skipped_in_a_row >= MAX_NON_FINITE_STEPS:
             raise TrainingStopped(
-                f"step {progress.step}: the loss or its gradient was not finite {NOT_FINITE_IN_A_ROW} times in a row; "
+                f"step {progress.step}: the loss or its gradient was not finite {MAX_NON_FINITE_STEPS} times in a row; "
                 "the weights are those before the first of them; try a lower learning rate"
             )
         return norm
@@ -329,14 +330,14 @@ class Trainer:
             self.best = {name: p.detach().clone() for name, p in self.trained_tensors().items()}
 
     def trained_tensors(self) -> dict[str, Tensor]:
-        """The parameters that training changes, by name: the model's, and those of the objectives' own modules."""
+        """Return the parameters that are trained, by name: the model's, and those of the losses' own modules."""
         trained: dict[str, Tensor] = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         for name, module in self.modules.items():
             trained |= {f"{name}: {part}": p for part, p in module.named_parameters()}
         return trained
 
     def save(self, checkpoints: Checkpoints) -> None:
-        """Publish everything that training remembers; it is the same in all processes, so the first one does."""
+        """Publish the whole state of training. It is the same in all processes, so the main process does it."""
         if not self.world.first:
             return
         tensors: dict[str, Any] = {
@@ -344,18 +345,18 @@ class Trainer:
             "optimizers": [one.state_dict() for one in self.optimizers],
             "best": self.best,
             "average": self.average.tensors if self.average is not None else None,
-            "sources": {name: s.state() for name, s in self.sources.items() if isinstance(s, Remembering)},
+            "sources": {name: s.state() for name, s in self.sources.items() if isinstance(s, Stateful)},
         }
         checkpoints.save(self.progress.step, tensors, asdict(self.progress))
 
     def resume(self, checkpoints: Checkpoints) -> list[str]:
-        """Go back to the newest whole checkpoint, if there is one; returns complaints about newer ones.
+        """Continue from the newest whole checkpoint, if there is one. Return complaints about newer, damaged ones.
 
-        Raises `TrainingStopped` when not all processes find the same one.
+        Raises `TrainingStopped` if the processes find different checkpoints.
         """
-        # The first clears away what is damaged, or of another stage, before the others look.
-        found = self.world.after_first(checkpoints.load)
-        steps = self.world.everyones(found and found[1]["step"])
+        # The main process deletes damaged checkpoints, and those of another stage, before the others look.
+        found = self.world.main_process_first(checkpoints.load)
+        steps = self.world.all_gather_object(found and found[1]["step"])
         if len(set(steps)) > 1:
             raise TrainingStopped(
                 f"{checkpoints.folder}: the processes find checkpoints of different steps there ({steps}, by rank); "
@@ -371,13 +372,13 @@ class Trainer:
         if self.average is not None:
             self.average.restore(tensors["average"])
         for name, source in self.sources.items():
-            if isinstance(source, Remembering):
+            if isinstance(source, Stateful):
                 source.restore(tensors["sources"][name])
-        self.progress = Progress(**state)
+        self.progress = TrainerState(**state)
         return complaints
 
     def finish(self, keep_best: bool) -> None:
-        """Put the weights to hand over into the model: the best that validation saw, the average, or the last."""
+        """Put the final weights into the model: the best by validation, the average, or the last."""
         if keep_best:
             assert self.best is not None  # the last step is always measured
             self.restore(self.best)
@@ -386,6 +387,6 @@ class Trainer:
 
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put saved values into the trained parameters."""
+        """Copy saved values into the trained parameters."""
         for name, parameter in self.trained_tensors().items():
             parameter.copy_(tensors[name])

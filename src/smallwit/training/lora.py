@@ -6,11 +6,11 @@ import torch
 from transformers import PreTrainedModel
 
 from smallwit.errors import UserError
-from smallwit.recipe.schema import LoRA
+from smallwit.training.settings import LoRA
 
 
 def add_adapters(model: PreTrainedModel, spec: LoRA, *, seed: int) -> Any:
-    """Put adapters into every linear layer of `model`, in place, and freeze the rest. Returns peft's wrapper."""
+    """Add adapters to every linear layer of `model`, in place, and freeze the rest. Return peft's wrapper."""
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
@@ -20,12 +20,12 @@ def add_adapters(model: PreTrainedModel, spec: LoRA, *, seed: int) -> Any:
         torch.manual_seed(seed)
         adapted = get_peft_model(model, config)
     for parameter in model.parameters():
-        # Adapters learn in float32 whatever the frozen weights are kept in.
+        # Adapters are trained in float32, whatever the dtype of the frozen weights.
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return adapted
 
 
 def merge_adapters(adapted: Any) -> PreTrainedModel:
-    """The ordinary model with the adapters added into its weights."""
+    """Return the ordinary model, with the adapters merged into its weights."""
     return adapted.merge_and_unload()

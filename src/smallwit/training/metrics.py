@@ -1,4 +1,4 @@
-"""The numbers of a step: what is added up over its tokens, and names that tell apart what several parts report."""
+"""Metrics of a step: means over its tokens, and names that tell sources and losses apart."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,28 +8,28 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from smallwit.objectives.loss import LossTerm
 from smallwit.training.distributed import World
-from smallwit.training.objectives import Objective
 from smallwit.training.step_batch import StepBatch
 
 
 class TokenMeans:
-    """Means of numbers of each token over all tokens of a step, however it is split."""
+    """Means of per-token metrics over all tokens of a step, however the step is split."""
 
     def __init__(self, sums: Mapping[str, Tensor | float] | None = None, tokens: int = 0) -> None:
         self.sums: dict[str, Tensor | float] = dict(sums or {})
         self.tokens = tokens
 
     def add(self, numbers: Mapping[str, Tensor], tokens: int) -> None:
-        """Take in the numbers `[N]` of one micro-batch of so many tokens."""
+        """Add the metrics `[N]` of one micro-batch of so many tokens."""
         for name, values in numbers.items():
-            # Summed on the device: the loop need not wait for it in mid-step.
+            # Summed on the device, so that the loop does not wait for it.
             total = values.detach().sum(dtype=torch.float32)
             self.sums[name] = self.sums[name] + total if name in self.sums else total
         self.tokens += tokens
 
     def plain(self) -> "TokenMeans":
-        """The same without tensors, to be told to other processes."""
+        """Return the same without tensors, to be sent to other processes."""
         return TokenMeans({name: float(total) for name, total in self.sums.items()}, self.tokens)
 
     def __add__(self, other: "TokenMeans") -> "TokenMeans":
@@ -38,13 +38,13 @@ class TokenMeans:
         return TokenMeans(sums, self.tokens + other.tokens)
 
     def means(self) -> dict[str, float]:
-        """The means; none where no token was trained on."""
+        """Return the means; none if no token was trained."""
         return {name: float(total) / self.tokens for name, total in self.sums.items()}
 
 
 @dataclass
 class Tally:
-    """What the micro-batches of a step add up to: each objective's loss and numbers, tokens, and FLOPs."""
+    """Sums over the micro-batches of a step: the value and the metrics of each loss, tokens, and FLOPs."""
 
     losses: list[float]
     means: list[TokenMeans]
@@ -54,15 +54,15 @@ class Tally:
 
     @staticmethod
     def of(objectives: int) -> "Tally":
-        """Nothing yet, for so many objectives."""
+        """Return an empty tally of so many losses."""
         return Tally([0.0] * objectives, [TokenMeans() for _ in range(objectives)])
 
     def of_all(self, world: World) -> "Tally":
-        """The sum of all processes' tallies."""
+        """Return the sum of the tallies of all processes."""
         if world.size == 1:
             return self
         plain = replace(self, means=[each.plain() for each in self.means])
-        return reduce(Tally.__add__, world.everyones(plain))
+        return reduce(Tally.__add__, world.all_gather_object(plain))
 
     def __add__(self, other: "Tally") -> "Tally":
         return Tally(
@@ -75,7 +75,7 @@ class Tally:
 
 
 def merged_sources(batches: Mapping[str, StepBatch]) -> dict[str, float]:
-    """The sources' metrics under their own names where only one has them, else with the source's name in front."""
+    """Return the metrics of the sources, as `SOURCE/METRIC` if several sources have the metric."""
     counts = Counter(key for batch in batches.values() for key in batch.metrics)
     return {
         key if counts[key] == 1 else f"{name}/{key}": value
@@ -84,8 +84,8 @@ def merged_sources(batches: Mapping[str, StepBatch]) -> dict[str, float]:
     }
 
 
-def merged_objectives(objectives: Sequence[Objective], means: Sequence[TokenMeans]) -> dict[str, float]:
-    """The objectives' metrics under their own names where only one has them, else followed by the objective's label."""
+def merged_objectives(objectives: Sequence[LossTerm], means: Sequence[TokenMeans]) -> dict[str, float]:
+    """Return the metrics of the losses, as `METRIC/LABEL` if several losses have the metric."""
     found = [each.means() for each in means]
     counts = Counter(key for numbers in found for key in numbers)
     return {
@@ -95,8 +95,8 @@ def merged_objectives(objectives: Sequence[Objective], means: Sequence[TokenMean
     }
 
 
-def labels(objectives: Sequence[Objective]) -> list[str]:
-    """KIND, followed by what tells objectives of one kind apart: the source and the teacher."""
+def labels(objectives: Sequence[LossTerm]) -> list[str]:
+    """Return a label for each loss: its kind, and source and teacher if several losses have the kind."""
     counts = Counter(objective.name for objective in objectives)
     return [
         o.name if counts[o.name] == 1 else "/".join(filter(None, (o.name, o.source, o.teacher))) for o in objectives

@@ -1,7 +1,7 @@
-"""Muon: momentum whose matrix updates are made orthogonal (Jordan et al. 2024, kellerjordan.github.io/posts/muon).
+"""Muon: momentum with orthogonalised matrix updates (Jordan et al. 2024, kellerjordan.github.io/posts/muon).
 
-`torch.optim.Muon` orthogonalises in bfloat16, which CPUs emulate; this one works in the weights' own precision and
-treats all matrices of one shape in one batched product.
+`torch.optim.Muon` orthogonalises in bfloat16, which CPUs emulate. This one works in the precision of the weights, and
+processes all matrices of one shape in one batched product.
 """
 
 from collections.abc import Iterable
@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the quintic iteration, chosen by its authors for the steepest slope at zero: singular values end in 0.7..1.2."""
+"""Coefficients of the quintic iteration, with the steepest slope at zero: singular values end in 0.7..1.2."""
 
 
 def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
-    """The nearest (semi-)orthogonal matrices to `matrices` `[K, m, n]`, roughly, by Newton-Schulz iteration."""
+    """Return approximately the nearest (semi-)orthogonal matrices to `matrices` `[K, m, n]` (Newton-Schulz)."""
     a, b, c = COEFFICIENTS
     wide = matrices.shape[1] <= matrices.shape[2]
     x = matrices if wide else matrices.mT
@@ -29,7 +29,7 @@ def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Nesterov momentum, orthogonalised and scaled to the size of an AdamW update (Liu et al. 2025, arXiv 2502.16982).
 
-    Takes matrices only. `lr` and `weight_decay` therefore mean what they mean for AdamW.
+    Only for matrices. `lr` and `weight_decay` have the same meaning as for AdamW.
     """
 
     def __init__(self, parameters: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
@@ -40,7 +40,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """One update of every matrix that has a gradient."""
+        """Update every matrix that has a gradient."""
         for group in self.param_groups:
             shapes: dict[torch.Size, list[Tensor]] = {}
             for parameter in group["params"]:

@@ -1,4 +1,4 @@
-"""Optimizers of a stage, and the schedule of their rates."""
+"""Optimizers of a stage, and their learning-rate schedule."""
 
 import math
 from collections.abc import Sequence
@@ -6,23 +6,23 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedModel
 
-from smallwit.recipe.schema import Optimizer
 from smallwit.training.muon import Muon
+from smallwit.training.settings import Optimizer
 
 
 def make_optimizers(
-    model: PreTrainedModel, spec: Optimizer, beside: Sequence[torch.nn.Parameter] = ()
+    model: PreTrainedModel, spec: Optimizer, extra_parameters: Sequence[torch.nn.Parameter] = ()
 ) -> list[torch.optim.Optimizer]:
-    """AdamW on everything, or Muon on the layers' matrices and AdamW on the rest. Groups hold their `peak` rate.
+    """Return AdamW for everything, or Muon for the layers' matrices and AdamW for all others.
 
-    `beside` are parameters that are not the model's; AdamW has them.
+    Parameter groups hold their `peak` learning rate. AdamW has the `extra_parameters`, which are not the model's.
     """
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     tables = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
     tables.add(id(model.get_output_embeddings().weight))
     matrices = [p for _, p in trained if p.dim() == 2 and id(p) not in tables]
     by_muon = {id(p) for p in matrices} if spec.kind == "muon" else set()
-    rest = [*(p for _, p in trained if id(p) not in by_muon), *beside]
+    rest = [*(p for _, p in trained if id(p) not in by_muon), *extra_parameters]
     groups = [
         {"params": [p for p in rest if p.dim() >= 2], "weight_decay": spec.weight_decay},
         {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
@@ -39,7 +39,7 @@ def make_optimizers(
 
 
 def rate_share(spec: Optimizer, progress: float) -> float:
-    """The share of the peak rate at `progress` in 0..1 of the budget: a linear warmup, then `schedule` to `final`."""
+    """Return the share of the peak rate at `progress` (0..1) of the budget: a linear warmup, then `schedule`."""
     if progress < spec.warmup:
         # The first step has progress 0 and must still learn.
         return max(progress / spec.warmup, 0.01)

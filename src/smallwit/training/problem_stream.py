@@ -1,4 +1,4 @@
-"""Streams of problems: several tasks taking turns, each in a seeded order that is new each epoch."""
+"""Streams of problems: several tasks take turns, each in a seeded order that is new each epoch."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from smallwit.tasks.base import Problem, Task
 
 
 class Shuffled:
-    """Positions 0..size-1 in a new order each epoch: item `i` of the endless stream is a pure function of (seed, i)."""
+    """Indices 0..size-1 in a new order each epoch. Item `i` of the endless stream is a pure function of (seed, i)."""
 
     def __init__(self, size: int, *seed: object) -> None:
         self.size = size
@@ -28,7 +28,7 @@ class Shuffled:
 
 
 class Given:
-    """Positions 0..size-1 in this order, again and again."""
+    """Indices 0..size-1 in order, repeated."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -38,7 +38,7 @@ class Given:
 
 
 def as_sequence(problems: Iterable[Problem], limit: int | None = None) -> Sequence[Problem]:
-    """A task's problems as a sequence; an iterable is read (up to `limit`) once."""
+    """Return problems as a sequence. An iterable is read once, up to `limit`."""
     if isinstance(problems, Sequence):
         return problems
     return list(islice(problems, limit))
@@ -55,7 +55,7 @@ class TaskProblems:
 
     @staticmethod
     def of(task: Task, split: str, *, skip: int = 0, limit: int | None = None) -> "TaskProblems":
-        """Raises `ValueError` when nothing is left."""
+        """Return the problems of a split. Raises `ValueError` if none is left."""
         rows = as_sequence(task.problems(split), None if limit is None else skip + limit)
         size = len(rows) - skip if limit is None else min(limit, len(rows) - skip)
         if size <= 0:
@@ -67,10 +67,10 @@ class TaskProblems:
 
 
 class ProblemStream:
-    """An endless stream over several tasks, taking turns; position `i` is a pure function of (seed, i).
+    """An endless stream over several tasks that take turns. Item `i` is a pure function of (seed, i).
 
-    Each task's problems come in a new order each epoch, or always as they are `given`. A task that is listed twice has
-    two turns of each round.
+    The problems of a task come in a new order each epoch, or always in the `given` order. A task that is listed twice
+    has two turns in each round.
     """
 
     def __init__(self, tasks: Sequence[TaskProblems], seed: int, name: str, *, given: bool = False) -> None:
@@ -81,7 +81,7 @@ class ProblemStream:
         self._round = [list(once).index(each.task.name) for each in tasks]
 
     def place(self, index: int) -> tuple[int, int]:
-        """Which task, and which of its problems, stands at a position."""
+        """Return the task and the index of its problem at a position."""
         rounds, turn = divmod(index, len(self._round))
         which = self._round[turn]
         nth = rounds * self._round.count(which) + self._round[:turn].count(which)

@@ -1,4 +1,4 @@
-"""A curriculum for rollouts: a problem that has nothing to teach at present sits out for a while."""
+"""Prompt cooldown: problems without a signal are not drawn for a number of batches."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -19,46 +19,46 @@ class Stream(Protocol):
     def __getitem__(self, index: int) -> Pair: ...
 
 
-class Resting:
-    """Chooses the problems of each batch of rollouts, passing over those that rest.
+class PromptCooldown:
+    """Draws the problems of each batch of rollouts and skips those that are cooling down.
 
-    A problem rests for `rest` batches after all of its completions were paid alike, as when all were right or all
-    wrong; then it is asked again, for the student may have changed. The choice depends on what the student has
-    answered: `state` is a part of what training remembers.
+    A problem cools down for `batches` batches when all of its completions had the same reward, for example when all
+    were right. Then it is drawn again, because the student may have changed. The draw depends on earlier rewards:
+    checkpoints have the `state`.
     """
 
-    def __init__(self, rest: int) -> None:
-        self.rest = rest
+    def __init__(self, batches: int) -> None:
+        self.batches = batches
         self.next = 0
         self.until: dict[str, int] = {}
 
     def take(self, stream: Stream, batch: int, count: int) -> list[Pair]:
-        """The next `count` problems of the stream for this batch. Where all rest, they are taken all the same."""
+        """Return the next `count` problems of the stream for this batch. If all are cooling down, none is skipped."""
         pairs: list[Pair] = []
-        passed = 0
+        skipped = 0
         while len(pairs) < count:
             pair = stream[self.next]
             self.next += 1
-            if self.until.get(_name(pair), 0) > batch and passed < stream.size:
-                passed += 1
+            if self.until.get(_name(pair), 0) > batch and skipped < stream.size:
+                skipped += 1
             else:
                 pairs.append(pair)
         return pairs
 
     def note(self, pairs: Sequence[Pair], rewards: Tensor, batch: int) -> None:
-        """Let the problems rest whose rewards (`[P, G]`) do not differ. Those with an unknown reward do not."""
+        """Start the cooldown of problems with equal rewards (`[P, G]`), unless one of their rewards is unknown."""
         self.until = {name: until for name, until in self.until.items() if until > batch}
         alike = ~has_signal(rewards) & ~rewards.isnan().any(1)
-        for pair, rests in zip(pairs, alike.tolist(), strict=True):
-            if rests:
-                self.until[_name(pair)] = batch + 1 + self.rest
+        for pair, equal in zip(pairs, alike.tolist(), strict=True):
+            if equal:
+                self.until[_name(pair)] = batch + 1 + self.batches
 
     def state(self) -> dict[str, Any]:
-        """What goes into a checkpoint."""
+        """Return what a checkpoint needs."""
         return {"next": self.next, "until": dict(self.until)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint's `state`."""
+        """Continue from the `state` of a checkpoint."""
         self.next, self.until = state["next"], dict(state["until"])
 
 

@@ -1,36 +1,46 @@
-"""What is said of each token of a rollout before its batch is split: a reference's log-probs, a critic's advantages.
+"""Postprocessors of rollouts: columns for each token that are computed on the whole batch, before it is split.
 
-An annotator fills columns of examples by a pass without gradient over all of them.
+They run a model over all examples without gradient: for a reference's log-probs, or for a critic's advantages.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from smallwit.models.flops import Cost
 from smallwit.models.head import output_head
-from smallwit.objectives.advantages import generalised_advantages, whitened
+from smallwit.objectives.batch import Example, TokenBatch, micro_batches
 from smallwit.objectives.head import LogProb, token_statistics
+from smallwit.objectives.loss import LossTerm
 from smallwit.objectives.memory import HeadMemory
-from smallwit.training.batch import Example, TokenBatch, micro_batches
-from smallwit.training.distributed import ALONE, World
+from smallwit.training.distributed import SINGLE_PROCESS, World
 from smallwit.training.forward import forward_hidden
-from smallwit.training.objectives import Objective, PolicyObjective, PPOObjective
-from smallwit.training.objectives.policy import ADVANTAGE, GRADED, OLD, RETURN, VALUE
 from smallwit.training.step_batch import StepBatch
 
 
-class Annotator(Protocol):
-    """Adds columns to the examples of a rollout batch."""
+class RolloutPostprocessor(Protocol):
+    """Adds columns to the examples of a batch of rollouts."""
 
-    def annotate(self, examples: Sequence[Example], rewards: Tensor) -> StepBatch:
-        """The same examples in the same order, with columns; `rewards` is `[examples]`, NaN where not known."""
+    def process(self, examples: Sequence[Example], rewards: Tensor) -> StepBatch:
+        """Return the same examples in the same order, with columns. `rewards` is `[examples]`, NaN where not known."""
+        ...
+
+
+@runtime_checkable
+class CriticLoss(Protocol):
+    """A loss whose advantages come from a critic on the student's hidden states."""
+
+    def values(self, hidden: Tensor, batch: TokenBatch) -> Tensor:
+        """Return the critic's values `[N]` of the hidden states `[N, H]`."""
+        ...
+
+    def columns(self, values: Sequence[Tensor], rewards: Tensor) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """Return the columns `[B, T]` of B rollouts, and metrics, from the values of their tokens and rewards `[B]`."""
         ...
 
 
@@ -48,11 +58,11 @@ class ForwardPass:
     micro_tokens: int
     autocast: torch.dtype | None = None
     context: Callable[[], AbstractContextManager[object]] = nullcontext
-    world: World = ALONE
+    world: World = SINGLE_PROCESS
 
     def per_token(self, examples: Sequence[Example], reduce: Callable[[Tensor, TokenBatch], Tensor]) -> list[Tensor]:
-        """What `reduce` makes of hidden states `[N, H]` and their batch, `[N]`: one vector for each example."""
-        rows = self.world.spread(lambda share: [row.numpy() for row in self._per_token(share, reduce)], examples)
+        """Return the values `[N]` of `reduce(hidden [N, H], batch)`, one vector for each example."""
+        rows = self.world.sharded_map(lambda share: [row.numpy() for row in self._per_token(share, reduce)], examples)
         return [torch.from_numpy(row) for row in rows]
 
     @torch.no_grad()
@@ -69,28 +79,28 @@ class ForwardPass:
         return [found.get(id(example), torch.zeros(0)) for example in examples]
 
     def flops(self, examples: Sequence[Example], *, head: bool) -> float:
-        """The cost of one pass over the examples, with or without the language-model head."""
+        """Return the FLOPs of one pass over the examples, with or without the language-model head."""
         cost = Cost.of(self.model)
         return sum(cost.forward([len(e.tokens)], e.targets if head else 0) for e in examples if e.targets > 0)
 
 
 @dataclass(frozen=True)
 class LabelLogProbs:
-    """Fills `column` with a model's log-probs of the sampled tokens at the sampling temperature."""
+    """Adds the column `column`: a model's log-probs of the sampled tokens at the sampling temperature."""
 
     forward: ForwardPass
     column: str
     temperature: float
     memory: HeadMemory = field(default_factory=HeadMemory)
 
-    def annotate(self, examples: Sequence[Example], rewards: Tensor) -> StepBatch:
-        """See `Annotator.annotate`."""
+    def process(self, examples: Sequence[Example], rewards: Tensor) -> StepBatch:
+        """Return the examples with the column `column`."""
 
         def log_probs(hidden: Tensor, batch: TokenBatch) -> Tensor:
             head = output_head(self.forward.model)
             weight = head.weight[: self.forward.vocabulary].to(hidden.dtype)
-            view = LogProb(batch.labels, self.temperature)
-            return token_statistics(hidden, weight, [view], softcap=head.softcap, memory=self.memory)[0]
+            statistic = LogProb(batch.labels, self.temperature)
+            return token_statistics(hidden, weight, [statistic], softcap=head.softcap, memory=self.memory)[0]
 
         rows = self.forward.per_token(examples, log_probs)
         return StepBatch(
@@ -101,61 +111,36 @@ class LabelLogProbs:
 
 @dataclass(frozen=True)
 class CriticAdvantages:
-    """Fills PPO's columns: values, returns and advantages, the latter whitened over all tokens of the batch.
-
-    The reward is paid at a completion's last token. A completion whose reward is not known is not `graded`.
-    """
+    """Adds the columns of a loss with a critic: values, returns and advantages."""
 
     forward: ForwardPass
-    objective: PPOObjective
+    loss: CriticLoss
 
-    def annotate(self, examples: Sequence[Example], rewards: Tensor) -> StepBatch:
-        """See `Annotator.annotate`."""
-        critic, ppo = self.objective.critic, self.objective
-        assert critic is not None
-        rows = self.forward.per_token(examples, lambda hidden, batch: critic(hidden))
-        values = pad_sequence(rows, batch_first=True)
-        lengths = torch.tensor([len(row) for row in rows])
-        real = torch.arange(values.shape[1]) < lengths[:, None]
-        last = torch.arange(values.shape[1]) == lengths[:, None] - 1
-        known = ~rewards.isnan()
-        paid = last * rewards.nan_to_num(0.0)[:, None]
-        advantages = generalised_advantages(paid, values, ppo.discount, ppo.decay)
-        returns = advantages + values
-        graded = real & known[:, None]
-        columns = {ADVANTAGE: whitened(advantages, graded), RETURN: returns, VALUE: values, GRADED: graded.float()}
-        annotated = [
+    def process(self, examples: Sequence[Example], rewards: Tensor) -> StepBatch:
+        """Return the examples with the critic's columns."""
+        values = self.forward.per_token(examples, self.loss.values)
+        columns, metrics = self.loss.columns(values, rewards)
+        rows = [
             _with(example, {name: column[row, : example.targets] for name, column in columns.items()})
             for row, example in enumerate(examples)
         ]
-        flops = self.forward.flops(examples, head=False)
-        return StepBatch(annotated, _critic_metrics(values[graded], returns[graded]), flops)
-
-
-def _critic_metrics(values: Tensor, returns: Tensor) -> dict[str, float]:
-    """The mean value, and the share of the returns' variance that the values explain, where there is some."""
-    if not len(returns):
-        return {}
-    variance = float(returns.var(correction=0))
-    explained = {"value_explained": 1.0 - float((returns - values).var(correction=0)) / variance} if variance else {}
-    return {"value": float(values.mean())} | explained
+        return StepBatch(rows, metrics, self.forward.flops(examples, head=False))
 
 
 def _with(example: Example, columns: dict[str, Tensor]) -> Example:
     return replace(example, columns={**example.columns, **{name: row.tolist() for name, row in columns.items()}})
 
 
-def annotators_of(
-    objectives: Sequence[Objective], student: ForwardPass, references: Mapping[str, ForwardPass]
-) -> list[Annotator]:
-    """What the objectives of one source need said of its rollouts; `references` are the passes of models by name."""
-    policies = [objective for objective in objectives if isinstance(objective, PolicyObjective)]
-    penalties = {o.reference.column: o for o in policies if o.reference is not None}
-    found: list[Annotator] = [
-        LabelLogProbs(references[o.reference.model], column, o.temperature)
-        for column, o in penalties.items()
-        if o.reference is not None
+def postprocessors_of(
+    losses: Sequence[LossTerm], student: ForwardPass, references: Mapping[str, ForwardPass], temperature: float
+) -> list[RolloutPostprocessor]:
+    """Return the postprocessors of rollouts that are sampled at `temperature`, for the losses on them.
+
+    `references` are the passes of reference models, by name.
+    """
+    columns = {column: model for loss in losses for column, model in loss.log_prob_columns.items()}
+    found: list[RolloutPostprocessor] = [
+        LabelLogProbs(student if model is None else references[model], column, temperature)
+        for column, model in columns.items()
     ]
-    capped = [objective for objective in policies if objective.importance_cap is not None and objective.updates > 1]
-    found += [LabelLogProbs(student, OLD, objective.temperature) for objective in capped[:1]]
-    return found + [CriticAdvantages(student, o) for o in policies if isinstance(o, PPOObjective)]
+    return found + [CriticAdvantages(student, loss) for loss in losses if isinstance(loss, CriticLoss)]

@@ -1,4 +1,4 @@
-"""Sources of tokens: each makes the examples of a step as a pure function of (seed, step) and the weights."""
+"""Sources of examples: the batch of a step is a pure function of seed, step and weights."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,32 +15,32 @@ from smallwit.models.chat import ChatTokenizer
 from smallwit.models.conversation import LossOn
 from smallwit.models.flops import Cost
 from smallwit.objectives.advantages import GROUP_ESTIMATORS, has_signal
-from smallwit.objectives.algorithms import Estimator
-from smallwit.recipe.schema import Rollouts
+from smallwit.objectives.batch import Example
+from smallwit.objectives.settings import Estimator
 from smallwit.seeds import stable_seed
 from smallwit.tasks.base import Problem, Task
-from smallwit.training.batch import Example
 from smallwit.training.demonstrations import encode_demonstrations, encode_problems, fitting, prompt_of
-from smallwit.training.distributed import ALONE, World
+from smallwit.training.distributed import SINGLE_PROCESS, World
+from smallwit.training.grader import Grader
 from smallwit.training.problem_stream import ProblemStream, Shuffled
-from smallwit.training.prompt_cooldown import Resting
-from smallwit.training.rewards import Grader
-from smallwit.training.rollout_postprocessors import Annotator
+from smallwit.training.prompt_cooldown import PromptCooldown
+from smallwit.training.rollout_postprocessors import RolloutPostprocessor
+from smallwit.training.settings import Rollouts
 from smallwit.training.step_batch import StepBatch
 
-REMEMBERED_TOKENS = 1_000_000
-"""Tokens of encoded demonstrations that a source keeps (some 40 MB): small datasets are encoded in one epoch only."""
+KEPT_TOKENS = 1_000_000
+"""Tokens of encoded demonstrations that a source keeps (about 40 MB): small datasets are encoded only once."""
 
 
-class Source(Protocol):
-    """Anything that makes the batch of a step."""
+class TokenSource(Protocol):
+    """A source of the examples of each step."""
 
     def batch(self, step: int) -> StepBatch: ...
 
 
 @runtime_checkable
-class Remembering(Protocol):
-    """A source whose batches depend on more than seed, step and weights: that is in checkpoints."""
+class Stateful(Protocol):
+    """A source with a state of its own: its batches depend on more than seed, step and weights."""
 
     def state(self) -> dict[str, Any]: ...
 
@@ -50,8 +50,8 @@ class Remembering(Protocol):
 class DemonstrationSource:
     """Worked solutions, in a seeded order, with the loss on the last or on all assistant turns of conversations.
 
-    What is longer than `max_length` tokens is cut, and left out where nothing to learn remains: both are counted in the
-    metrics `cut` and `left_out`.
+    Examples of more than `max_length` tokens are cut, and left out if no trained token remains. The metrics `cut` and
+    `left_out` count them.
     """
 
     def __init__(
@@ -64,11 +64,11 @@ class DemonstrationSource:
     ) -> None:
         self.stream, self.chat, self.size, self.max_length = stream, chat, batch, max_length
         self.loss_on: LossOn = loss_on
-        self._remembered: dict[tuple[int, int], Example] = {}
-        self._room = REMEMBERED_TOKENS
+        self._encodings: dict[tuple[int, int], Example] = {}
+        self._room = KEPT_TOKENS
 
     def batch(self, step: int) -> StepBatch:
-        """Raises `UserError` for a problem without a worked solution."""
+        """Return the examples of a step. Raises `UserError` for a problem without a worked solution."""
         places = [self.stream.place(step * self.size + i) for i in range(self.size)]
         counts: Counter[str] = Counter()
         examples = fitting(self._encoded(places), self.max_length, counts)
@@ -76,19 +76,19 @@ class DemonstrationSource:
         return StepBatch(examples, {"length": length} | {name: float(count) for name, count in counts.items()})
 
     def _encoded(self, places: Sequence[tuple[int, int]]) -> list[Example]:
-        new = [place for place in dict.fromkeys(places) if place not in self._remembered]
+        new = [place for place in dict.fromkeys(places) if place not in self._encodings]
         made = encode_demonstrations([self.stream.at(place) for place in new], self.chat, self.loss_on)
         fresh = dict(zip(new, made, strict=True))
-        found = [fresh.get(place) or self._remembered[place] for place in places]
+        found = [fresh.get(place) or self._encodings[place] for place in places]
         for place, example in fresh.items():
             if len(example.tokens) <= self._room:
                 self._room -= len(example.tokens)
-                self._remembered[place] = example
+                self._encodings[place] = example
         return found
 
 
 class TextSource:
-    """Plain documents for pretraining, behind BOS if the tokenizer puts it, each closed by the end of text."""
+    """Plain documents for pretraining: each with BOS if the tokenizer adds it, and with the end-of-text token."""
 
     def __init__(self, documents: Sequence[str], chat: ChatTokenizer, batch: int, max_length: int, seed: int) -> None:
         self.documents, self.chat, self.size, self.max_length = documents, chat, batch, max_length
@@ -102,13 +102,13 @@ class TextSource:
 
 
 class RolloutSource:
-    """The student's own completions; graded, and given advantages by `estimator`, when an objective needs rewards.
+    """Completions by the student. With an `estimator` they are graded, and rewards become advantages.
 
-    `annotators` say more of them before the batch is split; `base` is the folder of the user's own reward files. A
-    batch serves `spec.updates` steps, a part each; until they are over it is a part of what training remembers. So is
-    which problems rest, if the recipe lets them.
+    `postprocessors` add columns before the batch is split; `base` is the folder of the user's own reward files. A batch
+    serves `spec.updates` steps, a part each. Checkpoints have the parts that are left, and the state of the prompt
+    cooldown.
 
-    The processes of `world` share the problems: each completes and grades some, and all have the whole batch then.
+    The processes of `world` share the problems: each completes and grades some, and then all have the whole batch.
     """
 
     def __init__(
@@ -121,56 +121,56 @@ class RolloutSource:
         *,
         seed: int,
         estimator: Estimator | None,
-        annotators: Sequence[Annotator] = (),
+        postprocessors: Sequence[RolloutPostprocessor] = (),
         base: Path | None = None,
-        world: World = ALONE,
+        world: World = SINGLE_PROCESS,
     ) -> None:
         self.world = world
         self.stream, self.chat, self.engine, self.spec, self.cost = stream, chat, engine, spec, cost
-        self.seed, self.estimator, self.annotators = seed, estimator, annotators
+        self.seed, self.estimator, self.postprocessors = seed, estimator, postprocessors
         self.sampling = Sampling(spec.temperature, spec.max_new_tokens, chat.ends.all)
         self.grader = Grader(spec.reward, spec.max_new_tokens, base)
         self.shared: list[Example] = []
         self.shared_number = -1
-        self.resting = Resting(spec.rest) if spec.rest else None
+        self.cooldown = PromptCooldown(spec.cooldown) if spec.cooldown else None
 
     def batch(self, step: int) -> StepBatch:
-        """Raises `RuntimeError` for a step that goes on with rollouts which were neither made nor restored."""
+        """Return the examples of a step. Raises `RuntimeError` if its rollouts were neither made nor restored."""
         number, part = divmod(step, self.spec.updates)
         if part == 0:
             fresh = self._rollouts(number)
             self.shared, self.shared_number = fresh.examples, number
             return replace(fresh, examples=self.shared[:: self.spec.updates])
         if self.shared_number != number:
-            raise RuntimeError(f"step {step} goes on with rollouts of step {step - part}, which are not at hand")
+            raise RuntimeError(f"step {step} continues the rollouts of step {step - part}, which were not restored")
         return StepBatch(self.shared[part :: self.spec.updates])
 
     def state(self) -> dict[str, Any]:
-        """What goes into a checkpoint: the rollouts that later steps may still learn from."""
+        """Return what a checkpoint needs: rollouts that later steps will use, and the prompt cooldown."""
         shared = self.shared if self.spec.updates > 1 else []
-        resting = self.resting.state() if self.resting is not None else None
-        return {"number": self.shared_number, "shared": [asdict(example) for example in shared], "resting": resting}
+        cooldown = self.cooldown.state() if self.cooldown is not None else None
+        return {"number": self.shared_number, "shared": [asdict(example) for example in shared], "cooldown": cooldown}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint's `state`."""
+        """Continue from the `state` of a checkpoint."""
         self.shared_number = state["number"]
         self.shared = [Example(**example) for example in state["shared"]]
-        if self.resting is not None:
-            self.resting.restore(state["resting"])
+        if self.cooldown is not None:
+            self.cooldown.restore(state["cooldown"])
 
     def _rollouts(self, step: int) -> StepBatch:
         spec = self.spec
         drawn = self._draw(step, 0, 0, spec.prompts)
-        # Each step has a window of the stream to itself, so that its prompts do not depend on other steps' luck.
+        # Each step has its own window of the stream, so that its prompts do not depend on the rewards of other steps.
         for attempt in range(1, spec.resample + 1):
             missing = spec.prompts - int(has_signal(drawn.rewards).sum())
             if missing == 0:
                 break
-            drawn = drawn.and_also(self._draw(step, attempt, len(drawn.pairs), missing))
+            drawn = drawn.merged(self._draw(step, attempt, len(drawn.pairs), missing))
         metrics = drawn.metrics()
-        if self.resting is not None:
-            self.resting.note(drawn.pairs, drawn.rewards, step)
-            metrics["resting"] = float(len(self.resting.until))
+        if self.cooldown is not None:
+            self.cooldown.note(drawn.pairs, drawn.rewards, step)
+            metrics["cooldown"] = float(len(self.cooldown.until))
         flops = self._flops(drawn.prompts, drawn.completions)
         if spec.resample:
             metrics["dropped"] = float((~has_signal(drawn.rewards)).sum())
@@ -186,16 +186,16 @@ class RolloutSource:
             for prompt, problem, completion, advantage in rows
         ]
         batch = StepBatch(examples, metrics, flops)
-        for annotator in self.annotators:
-            said = annotator.annotate(batch.examples, drawn.rewards.flatten())
-            batch = StepBatch(said.examples, batch.metrics | said.metrics, batch.flops + said.flops)
+        for postprocessor in self.postprocessors:
+            added = postprocessor.process(batch.examples, drawn.rewards.flatten())
+            batch = StepBatch(added.examples, batch.metrics | added.metrics, batch.flops + added.flops)
         return batch
 
     def _draw(self, step: int, attempt: int, first: int, count: int) -> "_Drawn":
-        """Groups of completions of `count` problems, from place `first` of the step's window of the stream on."""
+        """Return groups of completions of `count` problems, from position `first` of the step's window."""
         spec = self.spec
-        if self.resting is not None:
-            pairs = self.resting.take(self.stream, step, count)
+        if self.cooldown is not None:
+            pairs = self.cooldown.take(self.stream, step, count)
         else:
             start = step * spec.prompts * (1 + spec.resample) + first
             pairs = [self.stream[start + i] for i in range(count)]
@@ -205,7 +205,7 @@ class RolloutSource:
         def groups(rows: Sequence[int]) -> list[_Group]:
             return self._groups(step, [pairs[row] for row in rows], [prompts[row] for row in rows], samples)
 
-        drawn = self.world.spread(groups, range(count))
+        drawn = self.world.sharded_map(groups, range(count))
         return _Drawn(
             pairs,
             prompts,
@@ -217,7 +217,7 @@ class RolloutSource:
     def _groups(
         self, step: int, pairs: Sequence[tuple[Task, Problem]], prompts: Sequence[list[int]], samples: Sequence[int]
     ) -> list["_Group"]:
-        """A group of completions of each problem, graded where an objective needs it."""
+        """Return a group of completions of each problem, graded if an objective needs rewards."""
         if not pairs:
             return []
         size = len(samples)
@@ -239,7 +239,7 @@ class RolloutSource:
         ]
 
     def _flops(self, prompts: Sequence[list[int]], completions: Sequence[Completion]) -> float:
-        """Each prompt is read once; each completion then costs what its tokens add."""
+        """Return the FLOPs of generation: a prompt counts once, a completion what its tokens add."""
         total = 0.0
         for row, prompt in enumerate(prompts):
             alone = self.cost.forward([len(prompt)], 1)
@@ -252,7 +252,7 @@ class RolloutSource:
 
 @dataclass(frozen=True)
 class _Group:
-    """The completions `[G]` of one problem, their rewards, NaN where not known, and the parts of these."""
+    """The completions `[G]` of one problem, their rewards (NaN where not known), and the parts of the rewards."""
 
     completions: list[Completion]
     rewards: list[float]
@@ -269,8 +269,8 @@ class _Drawn:
     rewards: Tensor
     parts: dict[str, Tensor]
 
-    def and_also(self, more: "_Drawn") -> "_Drawn":
-        """These groups and more."""
+    def merged(self, more: "_Drawn") -> "_Drawn":
+        """Return these groups followed by `more`."""
         return _Drawn(
             self.pairs + more.pairs,
             self.prompts + more.prompts,
@@ -280,7 +280,7 @@ class _Drawn:
         )
 
     def with_signal(self) -> "_Drawn":
-        """The groups that have two known rewards that differ."""
+        """Return the groups with two known rewards that differ."""
         keep = has_signal(self.rewards)
         rows = keep.nonzero().flatten().tolist()
         group = self.rewards.shape[1]
@@ -293,8 +293,7 @@ class _Drawn:
         )
 
     def metrics(self) -> dict[str, float]:
-        """Length and truncation; and where there are rewards, their mean, by task and by part too, the share of groups
-        without a signal, and that of unknown rewards."""
+        """Return the metrics of a step. With rewards: their means, and the shares without a signal and unknown."""
         metrics = {
             "length": float(np.mean([len(c.tokens) for c in self.completions])),
             "truncated": float(np.mean([c.truncated for c in self.completions])),

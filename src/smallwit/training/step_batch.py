@@ -1,13 +1,13 @@
-"""What a source gives for one optimizer step."""
+"""The batch of one optimizer step."""
 
 from dataclasses import dataclass, field
 
-from smallwit.training.batch import Example
+from smallwit.objectives.batch import Example
 
 
 @dataclass
 class StepBatch:
-    """Examples, numbers for the log, and the FLOPs of making them."""
+    """Examples, metrics for the log, and the FLOPs of making the examples."""
 
     examples: list[Example]
     metrics: dict[str, float] = field(default_factory=dict)

@@ -1,10 +1,10 @@
-"""A teacher's top k written down once: what a student compares itself with when the teacher is not there any more.
+"""Stored teachers: the top-k log-probs of a teacher on disk, for distillation without the teacher.
 
 A store holds, for each completion token of each example, the ids of the teacher's k likeliest tokens, their log-probs
-and the log of the mass of all others, at one temperature. An example is found by the hash of its tokens and of which
-of them are trained, so that another text, or another tokenisation of it, finds nothing and is refused.
+and the log of the mass of all others, at one temperature. The key of an example is a hash of its tokens and of which of
+them are trained. So another text, or another tokenization of it, is not found and is refused.
 
-    store.json          what the store is bound to: k, temperature, vocabulary, tokenizer, teacher
+    store.json          what the store was made with: k, temperature, vocabulary, tokenizer, teacher
     index_00000.npy     for each example of the shard its hash (16 bytes) and its number of tokens, in the shard's order
     shard_00000.npy     one record a token: k ids (2 bytes, and 4 bits more above 65,536 tokens), k log-probs and the
                         tail's (2 bytes each, in steps of 1/2048 nat): 290 bytes a token at k = 64, or 258
@@ -21,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 
 from smallwit.errors import UserError
+from smallwit.objectives.batch import Example
 from smallwit.objectives.teacher import TopK
-from smallwit.training.batch import Example
 
 STORE_FILE = "store.json"
 STEPS_PER_NAT = 2048
@@ -37,7 +37,7 @@ class NoNumbers(ValueError):
 
 @dataclass(frozen=True)
 class StoreBinding:
-    """What a store is of. `vocabulary` real tokens; `tokenizer` is the hash of its tokens and ids."""
+    """What a store was made with: `vocabulary` real tokens; `tokenizer` is the hash of its tokens and ids."""
 
     teacher: str
     tokenizer: str
@@ -48,7 +48,7 @@ class StoreBinding:
 
 
 def example_key(example: Example) -> bytes:
-    """16 bytes that depend on an example's tokens and on which of them are trained, and on nothing else."""
+    """Return 16 bytes that depend only on the example's tokens and on which of them are trained."""
     content = np.array([example.prompt_length, *example.tokens], dtype="<u4").tobytes()
     if example.trained is not None:
         content += b"trained" + np.array(example.trained, dtype="<u4").tobytes()
@@ -63,9 +63,9 @@ def _record(k: int, vocabulary: int) -> np.dtype[np.void]:
 
 
 def pack(top: TopK) -> NDArray[np.void]:
-    """The records `[N]` of N tokens. Log-probs are rounded to 1/2048 nat and bounded by -32 nats.
+    """Return the records `[N]` of N tokens. Log-probs are rounded to 1/2048 nat and bounded by -32 nats.
 
-    Raises `NoNumbers` for log-probs that are none: a record has no room for NaN, and would say that it is certain.
+    Raises `NoNumbers` for log-probs that are NaN: a record cannot hold NaN, and would read as certain.
     """
     if top.holds_nan():
         raise NoNumbers("log-probs that are no numbers (NaN)")
@@ -86,7 +86,7 @@ def _steps(log_probs: torch.Tensor) -> NDArray[np.uint16]:
 
 
 def unpack(records: NDArray[np.void], vocabulary: int, temperature: float, device: torch.device) -> TopK:
-    """What `pack` was given, up to its rounding; the k + 1 probabilities of a token add up to 1 again."""
+    """Return what `pack` was given, up to its rounding. The k + 1 probabilities of a token add up to 1 again."""
     ids = records["low"].astype(np.int64)
     if vocabulary > 1 << 16:
         high = records["high"].astype(np.int64)
@@ -105,12 +105,12 @@ def write_shard(folder: Path, number: int, examples: Sequence[Example], records:
 
 
 def write_binding(folder: Path, binding: StoreBinding) -> None:
-    """Write what the store in `folder` is of."""
+    """Write what the store in `folder` was made with."""
     (folder / STORE_FILE).write_text(json.dumps(asdict(binding), indent=1))
 
 
 class StoredTeacher:
-    """The store in a folder, as a teacher. Shards are mapped into memory, not read."""
+    """A store in a folder, as a teacher. Shards are memory-mapped."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.name = name
@@ -124,8 +124,7 @@ class StoredTeacher:
             self.places |= {key: (number, start, end) for key, start, end in rows}
 
     def distribution(self, examples: Sequence[Example], device: torch.device) -> tuple[TopK, float, int]:
-        """The teacher's distributions for the trained tokens of these examples, one example after the other; reading
-        them takes no FLOPs and no tokens of the teacher.
+        """Return the distributions for the trained tokens, example by example; 0 FLOPs; 0 tokens.
 
         Raises `UserError` for an example that the store does not have.
         """

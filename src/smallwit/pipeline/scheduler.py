@@ -1,0 +1,250 @@
+"""Run the nodes of a plan, side by side where the machine allows it, and sum up what they cost."""
+
+import json
+from multiprocessing.context import BaseContext
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from smallwit.console.progress import RunProgress
+from smallwit.device import cores
+from smallwit.errors import RunFailed, UserError
+from smallwit.pipeline.ledger import Entry, Ledger
+from smallwit.pipeline.plan import Node, Plan, remaining_flops
+from smallwit.pipeline.processes import (
+    FORK_SERVER_LOST,
+    MemoryWatch,
+    Message,
+    NotStarted,
+    Running,
+    fork_server,
+    start,
+    stop,
+    wait_for_news,
+)
+from smallwit.pipeline.results import summarise
+from smallwit.pipeline.run_folder import RunFolder
+from smallwit.pipeline.threads import fits
+from smallwit.report.format import human_seconds
+from smallwit.stages.job import Job
+from smallwit.storage.artifacts import read_manifest, write_atomically
+from smallwit.storage.jsonl import finite
+
+
+class StageFailed(RunFailed):
+    """A stage could not be finished. The message says which and why."""
+
+
+class Scheduler:
+    """Runs the nodes of a plan in the recipe's order: at most `recipe.workers` at a time, or as the cores allow."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        folder: RunFolder,
+        base: Path,
+        data_dir: Path | None,
+        device: str,
+        dtype: str,
+        console: Console,
+    ) -> None:
+        self.plan, self.folder, self.base, self.data_dir = plan, folder, base, data_dir
+        self.device, self.dtype, self.console = device, dtype, console
+        self.manifests: dict[str, dict[str, Any]] = {}
+        self.computed: set[str] = set()
+        self.ledger = Ledger(folder.path / "ledger.json")
+        self.memory = MemoryWatch()
+
+    def run(self, wanted: set[str]) -> None:
+        """Find what is there, compute the rest of the nodes that are `wanted`."""
+        self.folder.tidy(self.plan)
+        self.manifests = self.folder.find(self.plan, lambda text: self.console.print(text, markup=False))
+        for name in self.manifests:
+            self.folder.show(self.plan.nodes[name], self.plan)
+        waiting = [node for node in self.plan.nodes.values() if node.name in wanted - self.manifests.keys()]
+        if not waiting:
+            return
+        self.folder.withdraw_results()
+        context = fork_server()
+        running: list[Running] = []
+        with RunProgress(self.console) as progress:
+            try:
+                while waiting or running:
+                    for node in self._ready(waiting):
+                        if not self._has_room(node, running):
+                            continue
+                        waiting.remove(node)
+                        progress.start(node.name)
+                        self.ledger.begin(node.key)
+                        running.append(self._started(node, context))
+                    wait_for_news(running, 0.25)
+                    self.memory.sample()
+                    running = [one for one in running if not self._listen(one, progress)]
+                    self.ledger.tick(self.memory.peak / 1e9, self._entries())
+                    progress.tick()
+            except KeyboardInterrupt:
+                progress.say("stopping, what is under way is saved first; Ctrl-C again stops at once")
+                raise
+            finally:
+                # Whatever ends this must not leave stages running behind it.
+                stop(running)
+
+    def _ready(self, waiting: list[Node]) -> list[Node]:
+        return [node for node in waiting if all(need in self.manifests for need in node.needs)]
+
+    def _has_room(self, node: Node, running: list[Running]) -> bool:
+        """Whether a node may start beside those that run."""
+        if self.plan.recipe.workers is not None or self.device != "cpu":
+            return len(running) < (self.plan.recipe.workers or 1)
+        return fits(node.threads, [self.plan.nodes[one.name].threads for one in running], cores())
+
+    def _started(self, node: Node, context: BaseContext) -> Running:
+        try:
+            return start(self._job(node), node.name, context)
+        except NotStarted as error:
+            what = f"its process could not be started ({error})"
+            raise StageFailed(f"stage {node.name}: {what}; run the same command again to go on from here") from error
+
+    def _job(self, node: Node) -> Job:
+        recipe = self.plan.recipe
+        inputs = {name: self._origin(name) for name in node.inputs}
+        if recipe.tokenizer is not None:
+            inputs["tokenizer"] = self._origin("tokenizer")
+        return Job(
+            stage=node.stage,
+            key=node.key,
+            recipe=recipe,
+            base=self.base,
+            data_dir=self.data_dir,
+            device=self.device,
+            dtype=self.dtype,
+            threads=node.threads,
+            folder=self.folder.artifact(node),
+            work=self.folder.work(node, self.plan),
+            inputs=inputs,
+            flops=self._budget(node),
+        )
+
+    def _origin(self, name: str) -> str:
+        """The folder (or hub id) of a model, a stage or the tokenizer."""
+        if name in self.plan.nodes:
+            return str(self.folder.artifact(self.plan.nodes[name]))
+        spec = self.plan.recipe.models[name]
+        if spec.folder is not None:
+            return str((self.base / Path(spec.folder).expanduser()).resolve())
+        if spec.tokenizer is not None:  # all that is here of a model behind an endpoint
+            folder = self.base / Path(spec.tokenizer).expanduser()
+            return str(folder.resolve()) if folder.is_dir() else spec.tokenizer
+        return spec.hub or ""
+
+    def _budget(self, node: Node) -> float | None:
+        """Return the stage's budget in FLOPs, if it has one."""
+        stage, recipe = node.stage, self.plan.recipe
+        if stage.compute_target is None:
+            return stage.declared_flops
+        start = stage.starts_from or ""
+        target, spent = recipe.declared_flops(stage.compute_target), recipe.declared_flops(start)
+        if target is None:
+            return remaining_flops(stage, self.path_flops(stage.compute_target), self.path_flops(start))
+        return remaining_flops(stage, target, self.path_flops(start) if spent is None else spent)
+
+    def path_flops(self, name: str) -> float:
+        """Training FLOPs from random (or downloaded) weights to this stage, answers that it learned from included."""
+        charged = [stage.name for stage in self.plan.recipe.charged_stages(name)]
+        return sum(float(self.manifests[stage]["flops"]) for stage in charged if stage in self.manifests)
+
+    def _listen(self, running: Running, progress: RunProgress) -> bool:
+        """Read what a process has to say; true when it has done its work."""
+        for message in running.messages():
+            match message:
+                case "progress", share, text:
+                    progress.update(running.name, share, text)
+                case "say", text:
+                    progress.say(f"{running.name}: {text}")
+                case "done", info:
+                    self._done(running, info, progress)
+                    return True
+                case _:
+                    # Of several processes one has ended, and the others wait for it.
+                    running.kill()
+                    raise _end_of(running.name, message)
+        return False
+
+    def _done(self, running: Running, info: dict[str, Any], progress: RunProgress) -> None:
+        node = self.plan.nodes[running.name]
+        running.close()
+        self.manifests[node.name] = read_manifest(self.folder.artifact(node), check_content=False)
+        self.computed.add(node.name)
+        self.folder.show(node, self.plan)
+        self.ledger.note(self.memory.peak / 1e9)
+        self.ledger.write(self._entries())
+        progress.end(node.name, f"done in {human_seconds(info['seconds'])}")
+
+    def _entries(self) -> list[Entry]:
+        entries = []
+        for node in self.plan.nodes.values():
+            if not node.stage.counted or node.name not in self.manifests:
+                continue
+            manifest = self.manifests[node.name]
+            entries.append(
+                Entry(
+                    name=node.name,
+                    kind=node.stage.kind,
+                    flops=manifest["flops"],
+                    cumulative_flops=self.path_flops(node.name),
+                    seconds=manifest["seconds"],
+                    peak_memory_gb=manifest.get("peak_memory_gb", 0.0),
+                    tokens=manifest["tokens"],
+                    teacher_tokens=manifest.get("teacher_tokens", 0),
+                    steps=manifest.get("steps", 0),
+                    cached=node.name not in self.computed,
+                )
+            )
+        return entries
+
+    def finish(self) -> dict[str, Any]:
+        """Write the ledger and `results.json`."""
+        seconds, memory = self.ledger.totals({node.key for node in self.plan.nodes.values()})
+        costs = {
+            name: {
+                "parameters": self.manifests[f"evaluate {name}"]["parameters"],
+                "training_flops": self.path_flops(name),
+                "seconds": self.manifests[name]["seconds"] if name in self.plan.nodes else 0.0,
+            }
+            for name in self.plan.measured
+        }
+        signatures = {name: self.manifests[f"evaluate {name}"]["signatures"] for name in self.plan.measured}
+        results = summarise(self.plan.recipe, self.folder.evaluation, costs, signatures, self._validations()) | {
+            "seconds": seconds,
+            "peak_memory_gb": memory,
+        }
+        results = finite(results)
+        self.ledger.write(self._entries(), results)
+        write_atomically(self.folder.path / "results.json", json.dumps(results, indent=1, allow_nan=False))
+        return results
+
+    def _validations(self) -> dict[str, float]:
+        """The validation scores of the measured stages that have one."""
+        found = {}
+        for name in self.plan.measured:
+            node = self.plan.nodes.get(name)
+            score = node.stage.validation_score(self.folder.artifact(node)) if node is not None else None
+            if score is not None:
+                found[name] = score
+        return found
+
+
+def _end_of(name: str, message: Message) -> BaseException:
+    """What it means that a stage's process ended with this message and without its work done."""
+    match message:
+        case "failed", "UserError", str(text):
+            return UserError(text if text.startswith(f"stage {name}") else f"stage {name}: {text}")
+        case "failed", _, str(text):
+            return StageFailed(f"stage {name}: {text}")
+        case "ended", int(status):
+            known = {-9: "killed, perhaps for want of memory", FORK_SERVER_LOST: "lost: its fork server was ended"}
+            why = known.get(status, f"ended with status {status}")
+            return StageFailed(f"stage {name}: its process was {why}; run the same command again to go on from here")
+        case _:  # it was told to stop, by somebody else
+            return KeyboardInterrupt()

@@ -1,0 +1,1 @@
+"""What the runs of several kinds of stages share."""

@@ -1,0 +1,133 @@
+"""The stage `dataset`: build a dataset by steps."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from smallwit.data.build import content_of, origin_of_tokenizer
+from smallwit.errors import UserError
+from smallwit.recipe.check_data import check_construct_stage, judged_tasks, rows_of_tasks
+from smallwit.recipe.data import DataStepSpec, whole_construction
+from smallwit.recipe.stage import SMOKE_PROBLEMS, SMOKE_TOKENS, Place, Stage, TaskNeed
+from smallwit.stages.job import Info, Job, Reporter
+from smallwit.storage.artifacts import file_hash
+from smallwit.tasks import load_task
+
+if TYPE_CHECKING:
+    from smallwit.recipe.check import Check
+    from smallwit.recipe.schema import Recipe
+
+
+class DatasetStage(Stage):
+    """Build a dataset by steps, for sources of train stages (`from`) or for its own sake (`smallwit data build`)."""
+
+    makes = "rows"
+    preload = ("smallwit.stages.dataset.run",)
+    standalone = True
+
+    kind: Literal["dataset"]
+    steps: list[DataStepSpec] = Field(description="the steps, in their order: gather first, write last")
+    tokenizer: str | None = Field(
+        default=None, description="what counts tokens: a model of the recipe, or else a folder or hub id"
+    )
+    on_personal_data: Literal["report", "stop"] = Field(
+        default="report", description="what to do about what looks like personal data in a row that goes to a model"
+    )
+
+    @field_validator("steps")
+    @classmethod
+    def _whole(cls, steps: list[DataStepSpec]) -> list[DataStepSpec]:
+        return whole_construction(steps)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "DatasetStage":
+        if self.tokenizer is None and any(step.counts_tokens for step in self.steps):
+            raise ValueError("a step counts tokens; give the stage a tokenizer (a model of the recipe, or a folder)")
+        return self
+
+    @property
+    def rows_from(self) -> list[str]:
+        """Names of the earlier stages whose rows the steps read."""
+        return list(dict.fromkeys(name for step in self.steps for name in step.stages))
+
+    def asked_models(self) -> list[str]:
+        return list(dict.fromkeys(name for step in self.steps for name in step.models))
+
+    def inputs(self, recipe: "Recipe") -> list[str]:
+        counting = [self.tokenizer] if self.tokenizer in recipe.models and self.tokenizer is not None else []
+        return list(dict.fromkeys([*self.asked_models(), *self.rows_from, *counting]))
+
+    def tasks_read(self, recipe: "Recipe") -> list[str]:
+        return sorted(recipe.tasks)
+
+    def content(self, recipe: "Recipe", base: Path, data_dir: Path | None) -> list[Any]:
+        """Return the content of the files and suites that the steps read, and of the tokenizer's folder."""
+        tasks = {name: load_task(name, options, data_dir, base) for name, options in recipe.tasks.items()}
+        content: list[Any] = [content_of(self.steps, tasks, base, data_dir)]
+        if self.tokenizer is not None and self.tokenizer not in recipe.models:
+            file = Path(origin_of_tokenizer(self.tokenizer, base)) / "tokenizer.json"
+            content.append(file_hash(file) if file.is_file() else None)
+        return content
+
+    def task_needs(self, recipe: "Recipe", place: Place) -> Iterator[TaskNeed]:
+        for rows, where in rows_of_tasks(self):
+            yield TaskNeed(rows.split, rows.task, 0, (*place, *where))
+
+    def judged_tasks(self, recipe: "Recipe", place: Place) -> Iterator[tuple[str, Place]]:
+        if any(step.judges for step in self.steps):
+            yield from ((task, place) for task in judged_tasks(self, list(recipe.tasks)))
+
+    @property
+    def declared_flops(self) -> float | None:
+        """0 where no model helps; not known otherwise."""
+        return None if self.asked_models() else 0.0
+
+    def charged(self, recipe: "Recipe") -> list[str]:
+        """Return the stages whose rows the steps read."""
+        return self.rows_from
+
+    def check(self, check: "Check", place: Place) -> None:
+        check_construct_stage(check, int(place[1]), self)
+
+    def check_machine(self, check: "Check", place: Place, ask_hub: bool) -> None:
+        """Check that a tokenizer that is no model of the recipe can be loaded. Raises `UserError`."""
+        known = {*check.recipe.models, *check.stages}
+        if self.tokenizer is None or self.tokenizer in known:
+            return
+        from smallwit.models.tokenizer import require_tokenizer
+
+        try:
+            require_tokenizer(self.tokenizer, check.base, ask_hub)
+        except UserError as error:
+            raise check.refuse(str(error), *place, "tokenizer") from error
+
+    def smoke(self) -> Self:
+        """Return the stage with two problems a source and short replies; nothing is verified."""
+        data = self.model_dump(mode="json", by_alias=True)
+        data["steps"] = [_small_step(step) for step in data["steps"] if step["kind"] != "verify"]
+        return type(self).model_validate(data)
+
+    def run(self, job: Job, reporter: Reporter) -> Info:
+        """Publish the dataset."""
+        from smallwit.stages.dataset.run import run
+
+        return run(self, job, reporter)
+
+
+def _small_step(step: dict[str, Any]) -> dict[str, Any]:
+    """A step of a dataset's construction on two problems a source, with short replies."""
+    few = {"samples": 2, "max_new_tokens": SMOKE_TOKENS}
+    match step["kind"]:
+        case "gather":
+            return step | {"sources": [source | {"limit": SMOKE_PROBLEMS} for source in step["sources"]]}
+        case "generate":
+            return step | {"draw": step["draw"] | few | {"temperature": 1.0}}
+        case "difficulty":
+            return step | {"draw": step["draw"] | few, "band": [0.0, 1.0], "max_tokens": None}
+        case "augment":
+            check = step["check"] | {"draw": step["check"]["draw"] | few}
+            return step | {"max_new_tokens": SMOKE_TOKENS, "check": check, "originals": True}
+        case _:
+            return step

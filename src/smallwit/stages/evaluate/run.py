@@ -1,0 +1,60 @@
+"""Measure one model on every task of the recipe's protocol."""
+
+import shutil
+import time
+from functools import partial
+from pathlib import Path
+
+from smallwit.evaluation.folder import admit
+from smallwit.evaluation.local_asker import local_asker
+from smallwit.evaluation.named import HOUSE
+from smallwit.evaluation.suite import Choice, make_suite, measure_suite, problems_of
+from smallwit.inference.local_generator import encode
+from smallwit.stages.common.inputs import chat_of, generator_of, model_of, tasks_of
+from smallwit.stages.job import Info, Job, Reporter, Stopped
+from smallwit.storage.artifacts import publish
+from smallwit.tasks import task_bytes
+
+
+def run(job: Job, reporter: Reporter) -> Info:
+    """Publish one JSON Lines file a task, and the protocols; their signatures are in the manifest too.
+
+    Until then the samples are in a folder beside the artifact's place, from which a stage that was stopped goes on.
+    """
+    started = time.monotonic()
+    spec = job.recipe.evaluation
+    # The weights as they were published: float32 ones are not cast to a half-width dtype of the run.
+    measured = job.recipe.stage(job.name)
+    published = measured.published_dtype if measured is not None else None
+    chat, model = chat_of(job, job.name), model_of(job, job.name, dtype=published or job.dtype)
+    generator = generator_of(job, model, chat, spec.batch)
+    asker = local_asker(chat, job.dtype)
+    choice = Choice(spec.split, spec.problems, 1, job.recipe.seed, spec.temperature, spec.max_new_tokens)
+    tasks = tasks_of(job, spec.tasks)
+    samples = job.folder.with_name(f"partial-{job.key}")
+    suites = {}
+    for task in tasks:
+        own = task_bytes(task.name, job.recipe.tasks[task.name], job.base)
+        problems = problems_of(task, spec.split, spec.problems)
+        suites[task.name] = make_suite(task, problems, HOUSE, choice, asker, own=own, encode=partial(encode, chat))
+    protocols = {name: suite.protocol for name, suite in suites.items()}
+    samples.mkdir(exist_ok=True)
+    admit(samples, {"reference": job.name, "identity": job.key}, protocols)
+    for number, (name, suite) in enumerate(suites.items()):
+
+        def on_rows(done: int, number: int = number, total: int = len(suite.samples), name: str = name) -> None:
+            reporter.progress((number + done / total) / len(tasks), f"{name} {done}/{total}")
+            if reporter.stopping():
+                raise Stopped
+
+        measure_suite(suite, samples / f"{name}.jsonl", lambda: generator, spec.batch, on_rows, job.name)
+    signatures = {name: protocol.signature for name, protocol in protocols.items()}
+    info: Info = {"seconds": time.monotonic() - started, "parameters": model.num_parameters(), "signatures": signatures}
+    publish(job.folder, lambda folder: _move(samples, folder), {"key": job.key, "name": job.name} | info)
+    shutil.rmtree(samples)
+    return info
+
+
+def _move(samples: Path, folder: Path) -> None:
+    for path in samples.glob("*.json*"):
+        shutil.copyfile(path, folder / path.name)

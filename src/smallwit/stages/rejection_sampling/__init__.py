@@ -1,0 +1,80 @@
+"""The stage `rejection_sampling`: let a model answer training problems and keep what the verifier accepts."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from smallwit.recipe.stage import SMOKE_PROBLEMS, SMOKE_TOKENS, Place, Stage, TaskNeed
+from smallwit.stages.job import Info, Job, Reporter
+
+if TYPE_CHECKING:
+    from smallwit.recipe.check import Check
+    from smallwit.recipe.schema import Recipe
+
+
+class RejectionSamplingStage(Stage):
+    """Let a model answer training problems and keep the answers that the verifier accepts."""
+
+    makes = "rows"
+    preload = ("smallwit.stages.rejection_sampling.run",)
+
+    kind: Literal["rejection_sampling"]
+    model: str = Field(description="a model of the recipe, or an earlier stage that makes one")
+    tasks: list[str] | None = Field(default=None, description="tasks whose problems are answered; all if absent")
+    problems: PositiveInt = Field(description="problems of each task, at most")
+    flops: PositiveFloat | None = Field(default=None, description="stop before the answers cost more FLOPs than this")
+    skip: int = Field(default=0, ge=0, description="problems at the start of each training split that are left out")
+    samples: PositiveInt = Field(default=1, description="answers to each problem")
+    temperature: float = Field(default=0.0, ge=0, description="sampling temperature; 0 is greedy")
+    max_new_tokens: PositiveInt = Field(default=256, description="longest answer, in tokens")
+    batch: PositiveInt = Field(default=256, description="answers generated at a time")
+    keep: Literal["correct", "all"] = Field(default="correct", description="answers that are kept")
+
+    def inputs(self, recipe: "Recipe") -> list[str]:
+        return [self.model]
+
+    def asked_models(self) -> list[str]:
+        return [self.model]
+
+    def tasks_read(self, recipe: "Recipe") -> list[str]:
+        return sorted(self.tasks or recipe.tasks)
+
+    def required_tasks(self) -> Iterator[str]:
+        yield f"stage '{self.name}' reads their problems"
+
+    def task_needs(self, recipe: "Recipe", place: Place) -> Iterator[TaskNeed]:
+        for task in self.tasks or recipe.tasks:
+            yield TaskNeed("train", task, self.skip, place)
+
+    def judged_tasks(self, recipe: "Recipe", place: Place) -> Iterator[tuple[str, Place]]:
+        for task in self.tasks or recipe.tasks:
+            yield task, place
+
+    @property
+    def declared_flops(self) -> float | None:
+        """The budget of the stage in FLOPs, if it has one."""
+        return self.flops
+
+    def check(self, check: "Check", place: Place) -> None:
+        check.model_before("model", self.model, *place, "model", weights=False)
+        check.task_names(self.tasks, *place, "tasks")
+        if self.flops is not None and check.recipe.is_remote(self.model):
+            what = f"'{self.model}' is behind an endpoint, and what its answers cost in FLOPs is not known"
+            raise check.refuse(f"{what}; leave flops out, problems and samples bound the stage", *place, "flops")
+
+    def smoke(self) -> Self:
+        """Return the stage with a short answer to two problems, all of them kept."""
+        few = {"problems": SMOKE_PROBLEMS, "samples": 1, "max_new_tokens": SMOKE_TOKENS, "keep": "all"}
+        return self.model_copy(update=few)
+
+    def run(self, job: Job, reporter: Reporter) -> Info:
+        """Publish the accepted answers as a dataset of one file."""
+        from smallwit.stages.rejection_sampling.run import run
+
+        return run(self, job, reporter)
+
+    def clean_up(self, work: Path, artifact: Path, key: str) -> None:
+        """Remove the journal of replies."""
+        (work / f"calls-{key}.jsonl").unlink(missing_ok=True)

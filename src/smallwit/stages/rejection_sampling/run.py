@@ -1,0 +1,138 @@
+"""Let a model answer training problems and keep what the verifier accepts (rejection sampling)."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from smallwit.errors import UserError
+from smallwit.evaluation.graders import load_grader
+from smallwit.evaluation.named import HOUSE
+from smallwit.evaluation.runner import graded, require_verdicts
+from smallwit.inference.client import Asker, Call, Limits
+from smallwit.inference.generator import Decoding, Reply
+from smallwit.inference.model import Model
+from smallwit.seeds import stable_seed
+from smallwit.stages.common.inference_models import asked_model
+from smallwit.stages.common.inputs import tasks_of
+from smallwit.stages.job import Info, Job, Reporter, Stopped
+from smallwit.stages.rejection_sampling import RejectionSamplingStage
+from smallwit.storage.artifacts import publish
+from smallwit.storage.journal import Journal
+from smallwit.storage.jsonl import json_line
+from smallwit.tasks.base import Problem, Task
+from smallwit.training.problem_stream import TaskProblems
+from smallwit.verify import Verdict
+
+ANSWERS_FILE = "train-00000-of-00001.jsonl"
+"""The answers are a dataset of one file."""
+
+
+class _Wanted(NamedTuple):
+    task: Task
+    problem: Problem
+    sample: int
+
+
+def run(stage: RejectionSamplingStage, job: Job, reporter: Reporter) -> Info:
+    """Publish the accepted answers as `prompt`, `completion` rows. Raises `UserError` when none is accepted.
+
+    Replies are kept as they come, those of a model on this machine as whole batches: a stage that was broken off goes
+    on behind them. What an endpoint refuses to answer is said, counted and left out.
+    """
+    started = time.monotonic()
+    wanted = list(_in_turns(stage, tasks_of(job, stage.tasks)))
+    kept: dict[tuple[str, str, str], dict[str, object]] = {}
+    verdicts: list[dict[str, float | None]] = []
+    asked = 0
+    model = asked_model(job, stage.model, stage.batch)
+    if model.whole:
+        # What a model of ours says may change with the code.
+        model = replace(model, identity=job.key)
+    calls = job.work / f"calls-{model.identity}.jsonl"
+    with Journal(calls) as journal:
+        asker = _asker(stage, model, journal, reporter)
+        for batch in asker.ask(_call(job, stage, each) for each in wanted):
+            pairs = [(each, reply) for each, (_, reply) in zip(wanted[asked:], batch, strict=False)]
+            asked += len(batch)
+            for each, reply, verdict in _judged([(each, reply) for each, reply in pairs if reply is not None]):
+                verdicts.append({"score": verdict.score, "strict": verdict.strict})
+                if stage.keep == "all" or verdict.strict == 1.0:
+                    kept[each.task.name, each.problem.id, reply.text] = _row(each, reply, stage)
+            if verdicts:
+                require_verdicts(verdicts, stage.name)
+            share = asked / len(wanted) if stage.flops is None else asker.spent.flops / stage.flops
+            reporter.progress(min(share, 1.0), f"{len(kept)} of {asked} answers kept")
+            if reporter.stopping():
+                raise Stopped
+    if not kept:
+        raise UserError(f"stage {stage.name}: {stage.model} answered {asked} problems and the verifier accepted none")
+    spent = asker.spent
+    info: Info = {
+        "seconds": time.monotonic() - started,
+        "flops": spent.flops,
+        "tokens": spent.tokens,
+        "teacher_tokens": 0 if model.whole else spent.prompt_tokens + spent.tokens,
+        "asked": len(verdicts),
+        "failed": asker.failed,
+        "kept": len(kept),
+    }
+    publish(job.folder, lambda folder: _write(folder, list(kept.values())), {"key": job.key, "name": job.name} | info)
+    if model.whole:
+        calls.unlink()
+    return info
+
+
+def _asker(stage: RejectionSamplingStage, model: Model, journal: Journal, reporter: Reporter) -> Asker:
+    def stop() -> None:
+        if reporter.stopping():
+            raise Stopped
+
+    limits = Limits(flops=stage.flops)
+    return Asker(
+        {stage.model: model}, journal, limits=limits, batch=stage.batch, on_reply=stop, on_failure=reporter.say
+    )
+
+
+def _call(job: Job, stage: RejectionSamplingStage, wanted: _Wanted) -> Call:
+    seed = stable_seed(job.recipe.seed, stage.name, wanted.task.name, wanted.problem.id, wanted.sample)
+    return Call(stage.model, wanted.problem.as_prompt(), Decoding(stage.temperature, stage.max_new_tokens), seed)
+
+
+def _judged(answered: Sequence[tuple[_Wanted, Reply]]) -> Iterator[tuple[_Wanted, Reply, Verdict]]:
+    """The answers with their verdicts, task by task."""
+    grader = load_grader(HOUSE.extractor, HOUSE.grader)
+    for task in dict.fromkeys(each.task for each, _ in answered):
+        rows = [(each, reply) for each, reply in answered if each.task is task]
+        verdicts = graded(task, grader, [(each.problem, reply.text) for each, reply in rows])
+        yield from ((each, reply, verdict) for (each, reply), verdict in zip(rows, verdicts, strict=True))
+
+
+def _in_turns(stage: RejectionSamplingStage, tasks: Sequence[Task]) -> Iterator[_Wanted]:
+    """The work, a batch of each task in turn, so that a budget is spent on all alike."""
+    chosen = [TaskProblems.of(task, "train", skip=stage.skip, limit=stage.problems) for task in tasks]
+    for sample in range(stage.samples):
+        for start in range(0, max(problems.size for problems in chosen), stage.batch):
+            for problems in chosen:
+                for index in range(start, min(start + stage.batch, problems.size)):
+                    yield _Wanted(problems.task, problems[index], sample)
+
+
+def _row(wanted: _Wanted, reply: Reply, stage: RejectionSamplingStage) -> dict[str, object]:
+    problem = wanted.problem
+    row: dict[str, object] = {"prompt": problem.prompt, "completion": reply.text}
+    if problem.messages:
+        row = {"messages": [*problem.asked, {"role": "assistant", "content": reply.text}], "tools": list(problem.tools)}
+    return row | {
+        "answer": problem.gold,
+        "task": wanted.task.name,
+        "id": problem.id,
+        "origin": stage.model,
+        "license": wanted.task.license,
+    }
+
+
+def _write(folder: Path, rows: list[dict[str, object]]) -> None:
+    with (folder / ANSWERS_FILE).open("w", encoding="utf-8") as file:
+        file.writelines(json_line(row) + "\n" for row in rows)

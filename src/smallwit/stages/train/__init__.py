@@ -1,0 +1,252 @@
+"""The stage `train`: train a model on a mixture of sources and objectives."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from smallwit.device import devices_of, resolve_device
+from smallwit.objectives.distillation import Distillation
+from smallwit.objectives.settings import Objective
+from smallwit.recipe.section import ByKind
+from smallwit.recipe.stage import SMOKE_PROBLEMS, SMOKE_STEPS, Place, Stage, TaskNeed
+from smallwit.stages.job import Info, Job, Reporter
+from smallwit.stages.train.checks import check_reward, check_sources, check_teacher
+from smallwit.storage.artifacts import METRICS, BrokenArtifact, read_manifest
+from smallwit.tasks.reward_function import reward_bytes
+from smallwit.training.settings import LoRA, Optimizer, Source, ValidationSettings
+
+if TYPE_CHECKING:
+    from smallwit.recipe.check import Check
+    from smallwit.recipe.schema import Recipe
+
+
+class TrainStage(Stage):
+    """Train a model on a mixture of sources and objectives."""
+
+    makes = "model"
+    preload = ("smallwit.stages.train.run",)
+    without_effect = frozenset({"checkpoint_seconds"})
+
+    kind: Literal["train"]
+    from_: str = Field(alias="from", description="a model of the recipe, or an earlier stage that makes one")
+    sources: dict[str, Source] = Field(description="where tokens come from, by name")
+    objectives: list[Annotated[Objective, ByKind()]] = Field(
+        min_length=1, description="losses on the sources' tokens; their sum is minimised"
+    )
+    steps: PositiveInt | None = Field(default=None, description="optimizer steps; give this, flops or equal_compute")
+    flops: PositiveFloat | None = Field(default=None, description="training FLOPs of this stage")
+    equal_compute: str | None = Field(default=None, description="train until the path costs what that stage's costs")
+    optimizer: Optimizer = Field(default=Optimizer(), description="optimizer and learning rate")
+    lora: LoRA | None = Field(default=None, description="train low-rank adapters in place of all weights")
+    gradient_checkpointing: bool = Field(
+        default=False,
+        description="compute activations again in the backward pass: less memory, about a third more time",
+    )
+    micro_tokens: PositiveInt = Field(default=16384, description="padded tokens of one forward and backward pass")
+    pack: PositiveInt | None = Field(
+        default=None, description="tokens of a packed row; one example a row if absent (no attention across examples)"
+    )
+    checkpoint_seconds: PositiveFloat = Field(default=60.0, description="seconds between checkpoints")
+    validation: ValidationSettings | None = Field(
+        default=None, description="measure on the validation split along the way"
+    )
+    save_dtype: Literal["float32", "bfloat16"] | None = Field(
+        default=None, description="number format of the published weights, which are what is measured; dtype if absent"
+    )
+    processes: PositiveInt = Field(
+        default=1, description="processes that train the model together, on a device each; they share the threads"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TrainStage":
+        budgets = [name for name in ("steps", "flops", "equal_compute") if getattr(self, name) is not None]
+        if len(budgets) != 1:
+            raise ValueError(f"give exactly one of steps, flops, equal_compute; got {', '.join(budgets) or 'none'}")
+        check_sources(self.sources, self.objectives)
+        most = max((source.examples for source in self.sources.values()), default=0)
+        if self.processes > most:
+            raise ValueError(f"processes is {self.processes}, and no source has more than {most} examples a step")
+        return self
+
+    # ---- what it reads
+
+    @property
+    def starts_from(self) -> str:
+        """The model or stage whose weights the stage continues."""
+        return self.from_
+
+    @property
+    def teachers(self) -> list[str]:
+        """Names of the models and stages that the objectives compare with."""
+        return [name for objective in self.objectives for name in objective.teachers]
+
+    @property
+    def rows_from(self) -> list[str]:
+        """Names of the stages whose rows the sources read."""
+        return [source.rows_from for source in self.sources.values() if source.rows_from is not None]
+
+    def inputs(self, recipe: "Recipe") -> list[str]:
+        references = [name for objective in self.objectives for name in objective.references]
+        return list(dict.fromkeys([self.from_, *self.teachers, *references, *self.rows_from]))
+
+    def asked_models(self) -> list[str]:
+        return self.teachers
+
+    def tasks_read(self, recipe: "Recipe") -> list[str]:
+        return sorted({name for source in self.sources.values() for name in source.tasks or recipe.tasks})
+
+    def content(self, recipe: "Recipe", base: Path, data_dir: Path | None) -> list[Any]:
+        """Return hashes of the user's reward files, and the settings of the evaluation that validation follows."""
+        files = [file for source in self.sources.values() for _, file in source.reward_functions()]
+        content: list[Any] = [hashlib.sha256(reward_bytes(file, base)).hexdigest() for file in files]
+        if self.validation is not None:
+            content.append(recipe.evaluation.model_dump(include={"max_new_tokens", "batch"}))
+        return content
+
+    def validated_tasks(self, recipe: "Recipe") -> list[str]:
+        """Return the names of the tasks that the stage is validated on."""
+        if self.validation is None:
+            return []
+        return self.validation.tasks or recipe.evaluation.tasks or list(recipe.tasks)
+
+    def required_tasks(self) -> Iterator[str]:
+        for name, source in self.sources.items():
+            if source.reads != "solutions" or source.rows_from is None:
+                what = f"source '{name}' of stage '{self.name}' reads their problems"
+                rows = " (rows of your own come from a dataset stage: from: STAGE)"
+                yield what + (rows if source.reads == "solutions" else "")
+        if self.validation is not None:
+            yield f"stage '{self.name}' is validated on them"
+
+    def task_needs(self, recipe: "Recipe", place: Place) -> Iterator[TaskNeed]:
+        for name, source in self.sources.items():
+            for task in () if source.rows_from is not None else source.tasks or recipe.tasks:
+                yield TaskNeed(source.reads, task, source.passed_over, (*place, "sources", name))
+        for task in self.validated_tasks(recipe):
+            yield TaskNeed("validation", task, 0, (*place, "validation"))
+
+    def judged_tasks(self, recipe: "Recipe", place: Place) -> Iterator[tuple[str, Place]]:
+        for name, source in self.sources.items():
+            for task in (source.tasks or recipe.tasks) if source.samples else ():
+                yield task, (*place, "sources", name)
+        for task in self.validated_tasks(recipe):
+            yield task, place
+
+    def reward_functions(self, recipe: "Recipe") -> Iterator[tuple[str, str]]:
+        for source in self.sources.values():
+            for _, function in source.reward_functions():
+                yield from ((task, function) for task in source.tasks or recipe.tasks)
+
+    # ---- what it costs
+
+    @property
+    def declared_flops(self) -> float | None:
+        """The budget of the stage in FLOPs, if it has one."""
+        return self.flops
+
+    @property
+    def compute_target(self) -> str | None:
+        """The stage whose path this one matches in FLOPs."""
+        return self.equal_compute
+
+    def charged(self, recipe: "Recipe") -> list[str]:
+        """Return what the stage starts from, whose rows it reads, and the stores that its teachers are."""
+        teachers = [(name, recipe.stage(name)) for name in self.teachers]
+        stores = [name for name, stage in teachers if stage is not None and stage.makes == "logprobs"]
+        return [self.from_, *self.rows_from, *stores]
+
+    @property
+    def process_count(self) -> int:
+        """Processes that train the model together."""
+        return self.processes
+
+    # ---- checks
+
+    def check(self, check: "Check", place: Place) -> None:
+        check.model_before("from", self.from_, *place, "from")
+        for name, source in self.sources.items():
+            where = (*place, "sources", name)
+            check.task_names(source.tasks, *where, "tasks", turns=source.takes_turns)
+            if source.rows_from is not None:
+                check.rows_before(f"{source.kind} from", source.rows_from, *where, "from")
+            check_reward(check, source, *where, "reward")
+        if self.validation is not None:
+            check.task_names(self.validation.tasks, *place, "validation", "tasks")
+        for number, objective in enumerate(self.objectives):
+            where = (*place, "objectives", number)
+            if isinstance(objective, Distillation):
+                check_teacher(check, self, objective, *where)
+            objective.check(check, *where)
+
+    def check_machine(self, check: "Check", place: Place, ask_hub: bool) -> None:
+        from importlib.util import find_spec
+
+        if self.lora is not None and find_spec("peft") is None:
+            what = f"stage {self.name} uses lora, which needs the package peft"
+            raise check.refuse(f"{what}: pip install 'smallwit[lora]'", *place, "lora")
+        lacking = self.lacking_devices(resolve_device(check.recipe.device)) if self.processes > 1 else None
+        if lacking is not None:
+            raise check.refuse(lacking, *place, "processes")
+
+    def lacking_devices(self, device: str) -> str | None:
+        """Return what the stage's processes lack of devices of this kind, or `None`."""
+        there = devices_of(device)
+        if self.processes <= there:
+            return None
+        what = (
+            f"stage {self.name}: processes is {self.processes}, one {device} device each, and this machine has {there}"
+        )
+        return f"{what}; give at most that many, or device: cpu"
+
+    # ---- its work
+
+    def smoke(self) -> Self:
+        """Return the stage with two steps on two examples a source."""
+        small: dict[str, Any] = {"steps": SMOKE_STEPS, "flops": None, "equal_compute": None}
+        small["processes"] = min(self.processes, SMOKE_PROBLEMS)
+        if self.validation is not None:
+            few = {"every": SMOKE_STEPS, "problems": SMOKE_PROBLEMS}
+            small["validation"] = self.validation.model_copy(update=few)
+        small["sources"] = {name: source.smoke() for name, source in self.sources.items()}
+        return self.model_copy(update=small)
+
+    def run(self, job: Job, reporter: Reporter) -> Info:
+        """Train, and publish the model."""
+        from smallwit.stages.train.run import run
+
+        return run(self, job, reporter)
+
+    def clean_up(self, work: Path, artifact: Path, key: str) -> None:
+        """Remove the checkpoints on the way to the artifact; those of another key stay."""
+        folder = work / "checkpoints"
+        others = set()
+        for step in folder.glob("step_*"):
+            with suppress(BrokenArtifact):
+                others |= {read_manifest(step, check_content=False)["key"]} - {key}
+        if folder.exists() and not others:
+            shutil.rmtree(folder)
+
+    # ---- how it is measured
+
+    def validated_on(self, recipe: "Recipe") -> object:
+        chosen = self.validation
+        return chosen and (chosen.tasks or recipe.evaluation.tasks, chosen.problems)
+
+    def validation_score(self, artifact: Path) -> float | None:
+        """Return the validation score of the published weights, from the stage's metrics."""
+        if self.validation is None:
+            return None
+        rows = map(json.loads, (artifact / METRICS).read_text(encoding="utf-8").splitlines())
+        scored = [float(row["validation"]) for row in rows if "validation" in row]
+        return max(scored) if self.validation.keep == "best" else scored[-1]
+
+    @property
+    def published_dtype(self) -> str | None:
+        """Number format of the published weights, where the stage chooses it."""
+        return self.save_dtype

@@ -1,0 +1,115 @@
+"""Check a train stage: its objectives against its sources, and its teachers against the rest of the recipe."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from smallwit.errors import UserError
+from smallwit.objectives.distillation import Distillation
+from smallwit.objectives.settings import Objective, check_objectives, compares_groups
+from smallwit.stages.teacher_logprobs import TeacherLogprobsStage
+from smallwit.tasks.reward_function import reward_function
+from smallwit.training.settings import Demonstrations, Rollouts, Source, SourceSettings
+
+if TYPE_CHECKING:
+    from smallwit.recipe.check import Check
+    from smallwit.recipe.schema import Recipe
+    from smallwit.stages.train import TrainStage
+
+
+def check_sources(sources: Mapping[str, Source], objectives: Sequence[Objective]) -> None:
+    """Check that each objective reads a source that suits it, and each source has one. Raises `ValueError`."""
+    check_objectives(objectives, sources)
+    for name, source in sources.items():
+        for key in ("resample", "cooldown"):
+            if isinstance(source, Rollouts) and getattr(source, key) and not compares_groups(objectives, name):
+                raise ValueError(
+                    f"source '{name}' has {key}, and no objective there compares the completions of a problem; "
+                    "leave it out"
+                )
+    unread = set(sources) - {objective.source for objective in objectives}
+    if unread:
+        raise ValueError(f"no objective reads source {', '.join(sorted(unread))}")
+
+
+def check_reward(check: "Check", source: SourceSettings, *place: str | int) -> None:
+    """Check that the user's own reward functions are there. Raises `UserError`."""
+    for index, function in source.reward_functions():
+        try:
+            reward_function(function, check.base)
+        except UserError as error:
+            raise check.refuse(str(error), *place, index, "function") from error
+
+
+def check_teacher(check: "Check", stage: "TrainStage", objective: Distillation, *place: str | int) -> None:
+    """Check that a teacher is a model, or stored log-probs whose every part fits the objective. Raises `UserError`."""
+    store = check.stages.get(objective.teacher)
+    source = stage.sources[objective.source]
+    text = source.kind == "text"
+    if objective.cross_tokenizer and (text or isinstance(store, TeacherLogprobsStage)):
+        what = "uld needs prompts and completions" if text else "uld needs the teacher itself, not its store"
+        remedy = "read demonstrations or rollouts" if text else "name a model"
+        raise check.refuse(f"{what}; {remedy}", *place, "source" if text else "teacher")
+    if objective.cross_tokenizer and isinstance(source, Demonstrations) and source.loss_on == "all":
+        what = f"uld compares one completion an example, and source '{objective.source}' has loss_on: all"
+        raise check.refuse(f"{what}; use loss_on: last", *place, "source")
+    if isinstance(store, TeacherLogprobsStage):
+        check.before("teacher", store.name, *place, "teacher")
+        check.complain(_stored_teacher(store, objective, source, check.recipe), *place)
+    else:
+        check.model_before("teacher", objective.teacher, *place, "teacher", weights=False)
+        check.complain(_remote_teacher(objective, stage, check.recipe), *place)
+
+
+def _stored_teacher(
+    store: TeacherLogprobsStage, objective: Distillation, source: SourceSettings, recipe: "Recipe"
+) -> tuple[str, str] | None:
+    """Return what of a store does not fit an objective and its source, and the key that is to be changed."""
+    name, stored = objective.source, f"the store of teacher_logprobs stage '{store.name}'"
+    if not isinstance(source, Demonstrations):
+        what = f"{stored} knows the demonstrations it was made of, and source '{name}' is {source.kind}"
+        return f"{what}; name the model '{store.model}' as teacher", "teacher"
+    if objective.temperature != store.temperature:
+        what = f"{stored} is of temperature {store.temperature:g}, the objective's is {objective.temperature:g}"
+        return f"{what}; make them equal", "temperature"
+    if objective.top_k is not None:
+        what = f"{stored} holds the {store.k} likeliest tokens whatever top_k is"
+        return f"{what}; leave top_k out, or change k there", "top_k"
+    if source.from_ != store.from_:
+        ours, theirs = (repr(each.from_) if each.from_ else "the tasks" for each in (source, store))
+        what = f"{stored} is of solutions from {theirs}, source '{name}' reads those from {ours}"
+        return f"{what}; make them equal", "teacher"
+    if source.loss_on != store.loss_on:
+        what = f"{stored} has loss_on: {store.loss_on}, source '{name}' has {source.loss_on}"
+        return f"{what}; make them equal", "teacher"
+    missing = set(source.tasks or recipe.tasks) - set(store.tasks or recipe.tasks)
+    if missing:
+        what = f"{stored} does not have task '{min(missing)}', which source '{name}' reads"
+        return f"{what}; add it there", "teacher"
+    if store.limit is not None and (source.limit is None or source.limit > store.limit):
+        wanted = "all" if source.limit is None else source.limit
+        what = f"{stored} has {store.limit} problems of each task, source '{name}' reads {wanted}"
+        return f"{what}; make limit there as large", "teacher"
+    return None
+
+
+def _remote_teacher(objective: Distillation, stage: "TrainStage", recipe: "Recipe") -> tuple[str, str] | None:
+    """Return what an objective asks of a teacher behind an endpoint that servers do not give, and the key of it.
+
+    Servers give the likeliest tokens at temperature 1, of a text in the student's tokens.
+    """
+    if not recipe.is_remote(objective.teacher):
+        return None
+    name, first = f"teacher '{objective.teacher}' is behind an endpoint", f"models.{objective.teacher}.tokenizer"
+    if objective.cross_tokenizer:
+        what = f"{name}, and uld needs all its probabilities"
+        return f"{what}; learn from its answers (a rejection_sampling stage)", "teacher"
+    if recipe.models[objective.teacher].tokenizer is None:
+        return f"{name}, and its tokenizer is needed here; give {first}", "teacher"
+    if objective.temperature != 1.0:
+        return f"{name}, which gives log-probs at temperature 1 only; leave temperature out", "temperature"
+    if objective.top_k is None:
+        return f"{name}, which gives its likeliest tokens only; give top_k, for example 20", "teacher"
+    others = [o.top_k for o in stage.objectives if isinstance(o, Distillation) and o.teacher == objective.teacher]
+    if set(others) != {objective.top_k}:
+        return f"{name}, and is asked for several top_k: {', '.join(map(str, others))}; give one", "top_k"
+    return None

@@ -1,0 +1,36 @@
+"""Test problems that a stage trains on: a score on them measures memory."""
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+
+from smallwit.data.normalise import squeezed, squeezed_formula
+from smallwit.stages.common.inputs import tasks_of
+from smallwit.stages.job import Job
+from smallwit.training.problem_stream import TaskProblems
+
+
+def say_overlap(job: Job, name: str, problems: Sequence[TaskProblems], say: Callable[[str], None]) -> None:
+    """Say how many of the evaluation's problems are among those of source `name`, in other spacing or spelling too.
+
+    Families that make their problems one by one keep their splits apart, and are not looked at.
+    """
+    lists = [each for each in problems if isinstance(each.rows, list | tuple)]
+    measured = job.recipe.evaluation
+    for task in tasks_of(job, measured.tasks) if lists else ():
+        there = list(islice(task.problems(measured.split), measured.problems))
+        # Letters and digits alone are compared first: that is quick, and what is alike in them is rare.
+        alike: dict[str, list[str]] = {}
+        for problem in there:
+            alike.setdefault(squeezed(problem.prompt), []).append(squeezed_formula(problem.prompt))
+        trained: set[str] = set()
+        for each in lists:
+            for index in range(each.size):
+                prompt = each[index].prompt
+                if squeezed(prompt) in alike:
+                    trained.add(squeezed_formula(prompt))
+        count = sum(formula in trained for formulas in alike.values() for formula in formulas)
+        if count:
+            say(
+                f"source {name}: {count:,} of the {len(there):,} {measured.split} problems of task {task.name} are "
+                "among the problems that it trains on; take them out, or read the score on them as memory"
+            )

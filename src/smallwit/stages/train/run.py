@@ -1,0 +1,304 @@
+"""Train one stage: sources and objectives of the recipe, the loop, and an ordinary model folder at the end."""
+
+import json
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from smallwit.errors import UserError
+from smallwit.evaluation.runner import mean_score, measure, require_verdicts
+from smallwit.inference.generator import Decoding
+from smallwit.models.build import disable_dropout, is_stateful, save_model
+from smallwit.models.chat import ChatTokenizer
+from smallwit.models.fit import vocabulary_of
+from smallwit.models.flops import Cost
+from smallwit.objectives.loss import LossTerm
+from smallwit.seeds import stable_seed
+from smallwit.stages.common.demonstrations import check_conversations, posed_problems, worked_solutions
+from smallwit.stages.common.inputs import autocast_of, chat_of, generator_of, model_of, tasks_of
+from smallwit.stages.job import Info, Job, Reporter, Stopped
+from smallwit.stages.train import TrainStage
+from smallwit.stages.train.lengths import check_lengths
+from smallwit.stages.train.overlap import say_overlap
+from smallwit.stages.train.teachers import read_by_teachers, references_of, teachers_of
+from smallwit.storage.artifacts import METRICS, point, publish, write_atomically
+from smallwit.training import sources
+from smallwit.training.checkpoint import Checkpoints
+from smallwit.training.distributed import World
+from smallwit.training.forward import give_back_freed
+from smallwit.training.loop import Trainer, TrainingBudget
+from smallwit.training.lora import add_adapters, merge_adapters
+from smallwit.training.problem_stream import ProblemStream, as_sequence
+from smallwit.training.rollout_postprocessors import ForwardPass, postprocessors_of
+from smallwit.training.settings import Demonstrations, Rollouts, Source, Text
+from smallwit.training.sources import DemonstrationSource, RolloutSource, TextSource
+
+DOCUMENTS = 50_000
+"""Plain documents that a text source reads from each task; the stream repeats after them."""
+
+
+def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
+    """Train, and publish the model. Of several processes that do so together each runs this, and the first publishes.
+
+    Raises `UserError` when there is nothing to learn from.
+    """
+    world = World.current()
+    chat = chat_of(job, stage.from_)
+    # Full fine-tuning keeps float32 weights under autocast; frozen weights may be half as wide.
+    model = model_of(job, stage.from_, dtype=job.dtype if stage.lora else "float32")
+    give_back_freed(model)
+    adapted = add_adapters(model, stage.lora, seed=job.recipe.seed) if stage.lora else None
+    if stage.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    if any(isinstance(source, Rollouts) for source in stage.sources.values()):
+        disable_dropout(model)
+    if stage.pack and is_stateful(model):
+        raise UserError(
+            f"stage {stage.name}: pack lays examples behind each other, and layers of {model.config.model_type} keep a "
+            "state that would run from one into the next; leave pack out"
+        )
+    model.train()
+    objectives = [spec.build(stage.sources[spec.source], model.config.hidden_size) for spec in stage.objectives]
+    vocabulary = vocabulary_of(chat, model, stage.from_)
+    student = ForwardPass(model, chat.pad, vocabulary, stage.micro_tokens, autocast_of(job), world=world)
+    teachers = teachers_of(job, objectives, chat, reporter)
+    # Under LoRA the model that the stage starts from is at hand: it is the base with the adapters off.
+    at_hand = {stage.from_: replace(student, context=adapted.disable_adapter)} if adapted is not None else {}
+    references = references_of(job, objectives, at_hand, teachers, student, chat)
+    # Of several processes one speaks for all.
+    say = reporter.say if world.first else lambda text: None
+    made = {
+        name: _source(job, name, spec, chat, student, [o for o in objectives if o.source == name], references, say)
+        for name, spec in stage.sources.items()
+    }
+    trainer = Trainer(
+        model,
+        {name: read_by_teachers(name, source, objectives, teachers, world) for name, source in made.items()},
+        objectives,
+        teachers=teachers,
+        optimizer=stage.optimizer,
+        budget=TrainingBudget(steps=stage.steps, flops=job.flops),
+        vocabulary=vocabulary,
+        pad=chat.pad,
+        micro_tokens=stage.micro_tokens,
+        pack=stage.pack,
+        seed=stable_seed(job.recipe.seed, stage.name),
+        autocast=autocast_of(job),
+        world=world,
+    )
+    checkpoints = Checkpoints(job.work / "checkpoints", job.key)
+    trainer.resume(checkpoints)
+    for complaint in checkpoints.complaints:
+        reporter.say(f"a checkpoint is damaged and left out: {complaint}")
+    log = _MetricsLog(checkpoints.log, trainer, reporter)
+    if world.first:
+        log.rewind(trainer.progress.step, checkpoints.logged)
+        point(job.work / METRICS, log.path)
+
+    longest = model.config.max_position_embeddings
+    shortened = False
+
+    def on_step(metrics: dict[str, float]) -> None:
+        nonlocal shortened
+        if not world.first:
+            return
+        log.write(metrics)
+        if not shortened and any(key.rpartition("/")[2] in ("cut", "left_out") for key in metrics):
+            shortened = True
+            reporter.say(
+                f"examples longer than the model's {longest:,} tokens are cut or left out; the log counts them"
+            )
+        if reporter.stopping() and trainer.budget.share(trainer.progress) < 1.0:
+            # A signal to the whole process group may have ended verifiers too: then the step is taken again.
+            if not any(key.endswith("unverified") and value for key, value in metrics.items()):
+                trainer.save(checkpoints)
+            raise Stopped
+
+    trainer.run(
+        checkpoints,
+        checkpoint_seconds=stage.checkpoint_seconds,
+        on_step=on_step,
+        validate=_validator(job, stage, model, chat, world) if stage.validation else None,
+        validate_every=stage.validation.every if stage.validation else 0,
+    )
+    info = _info(trainer, log.total("left_out") if world.first else 0)
+    if not world.first:
+        return info
+    info |= {name: log.total(name) for name in ("cut", "left_out")}
+    if info["cut"] or info["left_out"]:
+        reporter.say(
+            f"of the examples longer than the model's {longest:,} tokens {info['cut']:,} were trained without their "
+            f"end, and {info['left_out']:,} left out"
+        )
+    trainer.finish(keep_best=stage.validation is not None and stage.validation.keep == "best")
+    whole = merge_adapters(adapted) if adapted is not None else model
+
+    def write(folder: Path) -> None:
+        for note in save_model(whole, chat, folder, dtype=stage.save_dtype or job.dtype):
+            reporter.say(note)
+        shutil.copyfile(log.path, folder / METRICS)
+
+    publish(job.folder, write, {"key": job.key, "name": stage.name} | info)
+    checkpoints.clear()
+    return info
+
+
+def _info(trainer: Trainer, left_out: int) -> Info:
+    progress = trainer.progress
+    if progress.step == 0 or progress.tokens == 0:
+        why = "its sources are empty, or no rollout ever earned a reward"
+        if left_out:
+            why = f"{left_out:,} examples were left out, as their prompts alone fill the model's context"
+        raise UserError(f"the stage trained on no token; {why}")
+    # Linux gives kilobytes, macOS bytes.
+    unit = 1024 if sys.platform.startswith("linux") else 1
+    peaks = trainer.world.all_gather_object(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    on_gpu = trainer.model.device.type == "cuda"
+    gpu = {"peak_gpu_memory_gb": torch.cuda.max_memory_allocated() / 1e9} if on_gpu else {}
+    return gpu | {
+        "flops": progress.flops,
+        "seconds": progress.seconds,
+        "steps": progress.step,
+        "tokens": progress.tokens,
+        "teacher_tokens": progress.teacher_tokens,
+        "skipped_steps": progress.skipped,
+        "no_signal_steps": progress.no_signal_steps,
+        "best_step": progress.best_step,
+        "parameters": trainer.model.num_parameters(),
+        "peak_memory_gb": sum(peaks) * unit / 1e9,
+    }
+
+
+def _source(
+    job: Job,
+    name: str,
+    spec: Source,
+    chat: ChatTokenizer,
+    student: ForwardPass,
+    objectives: Sequence[LossTerm],
+    references: Mapping[str, ForwardPass],
+    say: Callable[[str], None],
+) -> sources.TokenSource:
+    """The source `name` for the `objectives` that read it. What is wrong with its rows is said, or refused, here."""
+    model = student.model
+    tasks = tasks_of(job, spec.tasks)
+    seed = stable_seed(job.recipe.seed, job.name, name)
+    longest = model.config.max_position_embeddings
+    if isinstance(spec, Text):
+        documents = [document for task in tasks for document in islice(task.documents(), DOCUMENTS)]
+        if not documents:
+            raise UserError(f"stage {job.name}, source {name}: no task has documents to pretrain on")
+        return TextSource(documents, chat, spec.batch, longest, seed)
+    if isinstance(spec, Demonstrations):
+        solved = worked_solutions(job, spec, tasks)
+        check_conversations(job, spec, solved, chat)
+        check_lengths(name, spec, solved, chat, longest, say)
+        say_overlap(job, name, solved, say)
+        stream = ProblemStream(solved, seed, name, given=spec.order == "given")
+        return DemonstrationSource(stream, chat, spec.batch, longest, spec.loss_on)
+    assert isinstance(spec, Rollouts)
+    estimators = [objective.estimator for objective in objectives if objective.estimator is not None]
+    engine = spec.engine.open(
+        model,
+        vocabulary=vocabulary_of(chat, model, job.name),
+        pad=chat.pad,
+        batch=spec.prompts * spec.group,
+        autocast=autocast_of(job),
+    )
+    posed = posed_problems(job, spec, tasks)
+    check_conversations(job, spec, posed, chat)
+    check_lengths(name, spec, posed, chat, longest, say)
+    say_overlap(job, name, posed, say)
+    stream = ProblemStream(posed, seed, name)
+    return RolloutSource(
+        stream,
+        chat,
+        engine,
+        spec,
+        Cost.of(model),
+        seed=seed,
+        estimator=estimators[0] if estimators else None,  # a recipe allows one estimator for a source
+        postprocessors=postprocessors_of(objectives, student, references, spec.temperature),
+        base=job.base,
+        world=student.world,
+    )
+
+
+def _validator(
+    job: Job, stage: TrainStage, model: PreTrainedModel, chat: ChatTokenizer, world: World
+) -> Callable[[], dict[str, float]]:
+    assert stage.validation is not None
+    evaluation, count = job.recipe.evaluation, stage.validation.problems
+    tasks = tasks_of(job, stage.validation.tasks or evaluation.tasks)
+    problems = {task.name: as_sequence(task.problems("validation"), count)[:count] for task in tasks}
+    generator = generator_of(job, model, chat, evaluation.batch)
+    decoding, batch = Decoding(0.0, evaluation.max_new_tokens), evaluation.batch
+
+    def validate() -> dict[str, float]:
+        scores = {}
+        for task in tasks:
+            measured = partial(measure, task, generator=generator, decoding=decoding, batch=batch, seed=job.recipe.seed)
+            rows = world.sharded_map(measured, problems[task.name])
+            require_verdicts(rows, f"validation on {task.name}")
+            scores[f"validation/{task.name}"] = mean_score(rows)
+        return scores | {"validation": sum(scores.values()) / len(scores)}
+
+    return validate
+
+
+class _MetricsLog:
+    """The stage's metrics, one line a step, and the reporter's progress line."""
+
+    def __init__(self, path: Path, trainer: Trainer, reporter: Reporter) -> None:
+        self.path, self.trainer, self.reporter = path, trainer, reporter
+        self.reported = 0.0
+
+    def rewind(self, step: int, content: bytes | None) -> None:
+        """Go back to what was logged when the checkpoint at `step` was saved: its `content`, without what a killed
+        attempt logged after that step. Says how many steps are missing."""
+        content = content if step and content is not None else b""
+        numbered = [(_step_of(line), line) for line in content.splitlines()]
+        kept = {number: line for number, line in numbered if number is not None and number <= step}
+        if missing := step - len(kept):
+            self.reporter.say(f"its log is damaged and lacks {missing} of the {step} steps before the checkpoint")
+        write_atomically(self.path, "".join(kept[number].decode() + "\n" for number in sorted(kept)))
+
+    def total(self, name: str) -> int:
+        """The sum over all steps of a count that the sources give, whichever attempt has logged them."""
+        rows = [json.loads(line) for line in self.path.read_text().splitlines()]
+        return int(sum(value for row in rows for key, value in row.items() if key.rpartition("/")[2] == name))
+
+    def write(self, metrics: dict[str, Any]) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps({key: _short(value) for key, value in metrics.items()}, allow_nan=False) + "\n")
+        now = time.monotonic()
+        if now - self.reported >= 0.2:
+            self.reported = now
+            shown = [f"{key} {metrics[key]:.3g}" for key in ("loss", "reward", "validation") if key in metrics]
+            share = self.trainer.budget.share(self.trainer.progress)
+            self.reporter.progress(min(share, 1.0), f"step {metrics['step']}, {', '.join(shown)}")
+
+
+def _step_of(line: bytes) -> int | None:
+    """The step that a line of the log is of, or `None` for what is no such line."""
+    try:
+        number = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return number if isinstance(number, int) and number >= 1 else None
+
+
+def _short(value: float) -> float | None:
+    """A number of six digits; `None` for one that is not finite, which JSON has no word for."""
+    return value if isinstance(value, int) else float(f"{value:.6g}") if isfinite(value) else None
