@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench import Result, compare, measured, report
-from smallwit.data.contamination import Evaluations
+from smallwit.data.contamination import ContaminationIndex
+from smallwit.data.contamination_suites import benchmarks, test_problems
 from smallwit.data.personal import findings
-from smallwit.data.suites import benchmarks, test_problems
 from smallwit.rows import read_rows
 from smallwit.tasks import load_task
 from smallwit.tasks.base import Problem
@@ -85,7 +85,7 @@ def decontamination(folder: Path, notes: list[str]) -> list[Result]:
     suites, missing = test_problems(None, {}, folder, benchmarks())
     if missing:
         notes.append(f"not in the data folder: {', '.join(missing)}")
-    evaluations = Evaluations(suites)
+    evaluations = ContaminationIndex(suites)
     notes.append(f"evaluation problems: {', '.join(f'{name} {len(each):,}' for name, each in suites.items())}")
     rows = read_rows(folder / "rl/dapo_math_17k.jsonl.gz")[0]
     marked = [row for row in rows if row["in_eval"]]
@@ -114,7 +114,7 @@ def decontamination(folder: Path, notes: list[str]) -> list[Result]:
 
 
 def planted(
-    evaluations: Evaluations, suites: dict[str, list[Problem]], change: Callable[[str, random.Random], str]
+    evaluations: ContaminationIndex, suites: dict[str, list[Problem]], change: Callable[[str, random.Random], str]
 ) -> float:
     """The share of all evaluation problems that are found again after a change."""
     dice = random.Random(0)

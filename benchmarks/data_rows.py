@@ -15,10 +15,13 @@ from pathlib import Path
 
 from bench import MAXRSS_BYTES
 from smallwit.data.build import build
-from smallwit.data.deduplicate import DeduplicateStep, runs
+from smallwit.data.context import Resources, StepContext
 from smallwit.data.lsh import PERMUTATIONS
-from smallwit.data.step import Context, Resources
-from smallwit.recipe.data import DataStepSpec, Deduplicate, Filter, Gather, Write
+from smallwit.data.step import DataStep
+from smallwit.data.steps.deduplicate import Deduplicate, shingles
+from smallwit.data.steps.filter import Filter
+from smallwit.data.steps.gather import Gather
+from smallwit.data.steps.write import Write
 from smallwit.rows import Row
 
 NAMES = ("Ada", "Ben", "Cleo", "Dan", "Eve", "Finn", "Gus", "Hana", "Ivo", "June")
@@ -71,7 +74,7 @@ def whole_build(folder: Path, count: int) -> dict[str, object]:
         file.writelines(json.dumps(row) + "\n" for row in rows(count))
     source = {"kind": "file", "path": "rows.jsonl", "origin": "made up", "license": "CC0-1.0"}
     rules = [{"kind": "language"}, {"kind": "length", "max_characters": 1000}]
-    specs: list[DataStepSpec] = [
+    specs: list[DataStep] = [
         Gather.model_validate({"kind": "gather", "sources": [source]}),
         Filter.model_validate({"kind": "filter", "rules": rules}),
         Deduplicate(kind="deduplicate"),
@@ -85,9 +88,9 @@ def whole_build(folder: Path, count: int) -> dict[str, object]:
 
 def deduplicate(folder: Path, count: int) -> dict[str, object]:
     """The step alone."""
-    context = Context(resources(folder), 0, "deduplicate", folder, folder)
+    context = StepContext(resources(folder), 0, "deduplicate", folder, folder)
     started = time.perf_counter()
-    kept = sum(1 for _ in DeduplicateStep(Deduplicate(kind="deduplicate")).rows(rows(count), context))
+    kept = sum(1 for _ in Deduplicate(kind="deduplicate").rows(rows(count), context))
     return {"seconds": time.perf_counter() - started, "rows": kept, "dropped": dict(context.account.dropped)}
 
 
@@ -100,7 +103,7 @@ def peer(folder: Path, count: int) -> dict[str, object]:
     kept = 0
     for row in rows(count):
         sketch = MinHash(num_perm=PERMUTATIONS)
-        sketch.update_batch(runs(row["prompt"], 3))
+        sketch.update_batch(shingles(row["prompt"], 3))
         if not index.query(sketch):
             index.insert(row["id"], sketch)
             kept += 1

@@ -26,13 +26,16 @@ from types import FrameType
 
 from fuzz_files import FORMS, Form, changed
 from smallwit.data.build import build
+from smallwit.data.context import Resources, StepContext
 from smallwit.data.dataset import read_dataset
-from smallwit.data.gather import GatherStep
-from smallwit.data.step import Context, Resources
+from smallwit.data.steps.decontaminate import Decontaminate
+from smallwit.data.steps.deduplicate import Deduplicate
+from smallwit.data.steps.filter import Filter
+from smallwit.data.steps.gather import Gather
+from smallwit.data.steps.write import Write
 from smallwit.data.validate import validate
 from smallwit.errors import UserError
 from smallwit.evaluation.responses import read_responses
-from smallwit.recipe.data import Decontaminate, Deduplicate, Filter, Gather, Write
 from smallwit.rows import read_rows
 from smallwit.tasks.base import Problem, Task
 from smallwit.tasks.functions import Functions
@@ -67,9 +70,9 @@ def _source(path: Path, **more: object) -> Gather:
 
 
 def _gathered(path: Path, folder: Path, **more: object) -> None:
-    context = Context(resources(folder), 0, "gather", folder)
+    context = StepContext(resources(folder), 0, "gather", folder)
     try:
-        for _ in GatherStep(_source(path, **more)).rows(iter(()), context):
+        for _ in _source(path, **more).rows(iter(()), context):
             pass
     finally:
         context.close()

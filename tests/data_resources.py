@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import TypeAdapter
 
 from scripted_teacher import ScriptedTeacher
-from smallwit.data.build import make_step
-from smallwit.data.step import Context, Resources
-from smallwit.inference.model import Model
-from smallwit.recipe.data import DataStepSpec
+from smallwit.data.context import Resources, StepContext
+from smallwit.data.step import DataStep
+from smallwit.inference.model import ServedModel
+from smallwit.recipe.section import ByKind
 from smallwit.rows import Row
 from smallwit.storage.journal import Journal
 from smallwit.tasks.base import Task
@@ -37,7 +37,7 @@ def resources(folder: Path, **teachers: ScriptedTeacher) -> Resources:
         data_dir=None,
         seed=0,
         load_tokenizer=_tokenizer,
-        model=lambda name, batch: Model(name, lambda: teachers[name]),
+        model=lambda name, batch: ServedModel(name, lambda: teachers[name]),
         inputs={},
         progress=lambda share, text: None,
         say=lambda text: None,
@@ -47,13 +47,13 @@ def resources(folder: Path, **teachers: ScriptedTeacher) -> Resources:
 
 def step(
     folder: Path, spec: dict[str, Any], rows: Sequence[Row], *, number: int = 1, **teachers: ScriptedTeacher
-) -> tuple[list[Row], Context]:
+) -> tuple[list[Row], StepContext]:
     """The rows that a step, the `number`-th of its stage, makes of `rows`; and its context with the account."""
-    section = TypeAdapter(DataStepSpec).validate_python(spec)
+    section = TypeAdapter(Annotated[DataStep, ByKind()]).validate_python(spec)
     (folder / "build").mkdir(parents=True, exist_ok=True)
     with Journal(folder / "replies.jsonl") as journal:
-        context = Context(resources(folder, **teachers), number, spec["kind"], folder / "build", lambda: journal)
-        made = list(make_step(section).rows(iter(rows), context))
+        context = StepContext(resources(folder, **teachers), number, spec["kind"], folder / "build", lambda: journal)
+        made = list(section.rows(iter(rows), context))
         context.close()
     return made, context
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from smallwit.data.build import make_step
-from smallwit.data.step import Account, Context, Resources
-from smallwit.recipe.data import DataStep, Gather
+from smallwit.data.context import Account, Resources, StepContext
+from smallwit.data.step import DataStep
+from smallwit.data.steps.gather import Gather
 from smallwit.rows import Row
 from smallwit.tasks.base import Problem, Task
 from smallwit.verify import Verdict
@@ -52,9 +52,9 @@ def step(resources: Resources, tmp_path: Path) -> Callable[..., tuple[list[Row],
     """Run one step on rows: what it lets pass, its account, and what it dropped."""
 
     def one(spec: DataStep, rows: Sequence[Row] = ()) -> tuple[list[Row], Account, list[Row]]:
-        context = Context(resources, 1, spec.kind, tmp_path / "build")  # type: ignore[attr-defined]
+        context = StepContext(resources, 1, spec.name, tmp_path / "build")
         (tmp_path / "build").mkdir(exist_ok=True)
-        passed = list(make_step(spec).rows(iter(rows), context))  # type: ignore[arg-type]
+        passed = list(spec.rows(iter(rows), context))
         context.close()
         side = tmp_path / "build" / "dropped" / f"{context.name}.jsonl"
         return passed, context.account, lines(side) if side.exists() else []

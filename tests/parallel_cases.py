@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from pydantic import TypeAdapter
-from smallwit.stages.teachers import read_by_teachers
 from torch import Tensor
 
 from objective_cases import parse_objective
@@ -14,6 +13,7 @@ from smallwit.inference.local import LocalEngine
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.flops import Cost
 from smallwit.models.tokenizer_training import train_tokenizer
+from smallwit.stages.train.teachers import read_by_teachers
 from smallwit.tasks.wordmath import WordMath
 from smallwit.training.cross_tokenizer import CrossTokenizerTeacher
 from smallwit.training.distributed import World

@@ -11,7 +11,7 @@ import pytest
 from data_resources import TASKS, step, task_rows
 from scripted_teacher import ScriptedTeacher, solve_any
 from smallwit.data.proposals import is_code
-from smallwit.recipe.augment import INSTRUCTION
+from smallwit.data.steps.augment import INSTRUCTION
 from smallwit.rows import Row
 from smallwit.tasks.base import Problem
 

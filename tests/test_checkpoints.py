@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from smallwit.pipeline.job import Reporter
 
 from smallwit.inference.local import LocalEngine
 from smallwit.models.chat import ChatTokenizer
@@ -21,7 +20,8 @@ from smallwit.objectives.kinds.forward_kl import ForwardKL
 from smallwit.objectives.kinds.grpo import GRPO
 from smallwit.objectives.kinds.ppo import PPO
 from smallwit.objectives.policy_loss import PolicyGradientLoss
-from smallwit.stages.train import _MetricsLog
+from smallwit.stages.job import Reporter
+from smallwit.stages.train.run import _MetricsLog
 from smallwit.storage.artifacts import MANIFEST
 from smallwit.tasks.wordmath import WordMath
 from smallwit.training.checkpoint import KEPT, Checkpoints

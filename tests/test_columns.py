@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from smallwit.data.columns import left_behind, mapped
-from smallwit.recipe.data import MappedRows
+from smallwit.data.columns import map_columns, unread_columns
+from smallwit.data.source import MappedRows
 from smallwit.rows import BadRow, Row
 
 PATH = Path("rows.jsonl")
@@ -15,14 +15,14 @@ TURNS = [{"role": "user", "content": "How many?"}, {"role": "assistant", "conten
 
 def read(theirs: Row, *, columnar: bool = False, **source: Any) -> Row:
     """A row that can be read, without its id."""
-    row = mapped(theirs, MappedRows.model_validate(source), PATH, 3, columnar=columnar)
+    row = map_columns(theirs, MappedRows.model_validate(source), PATH, 3, columnar=columnar)
     assert not isinstance(row, BadRow), row
     return {name: value for name, value in row.items() if name != "id"}
 
 
 def refused(theirs: Row, *, columnar: bool = False, **source: Any) -> str:
     """The message about a row that cannot."""
-    row = mapped(theirs, MappedRows.model_validate(source), PATH, 3, columnar=columnar)
+    row = map_columns(theirs, MappedRows.model_validate(source), PATH, 3, columnar=columnar)
     assert isinstance(row, BadRow), row
     assert str(row).startswith("rows.jsonl:3: ")
     assert len(str(row).splitlines()) == 1
@@ -78,7 +78,7 @@ class TestAnswers:
 class TestIds:
     @pytest.mark.parametrize(("given", "text"), [("a", "a"), (7, "7"), (7.0, "7"), (2**60, "1152921504606846976")])
     def test_a_number_is_an_id_as_text(self, given: Any, text: str) -> None:
-        row = mapped({"prompt": "?", "id": given}, MappedRows(), PATH, 3)
+        row = map_columns({"prompt": "?", "id": given}, MappedRows(), PATH, 3)
         assert isinstance(row, dict)
         assert row["id"] == text
 
@@ -87,7 +87,7 @@ class TestIds:
         assert "must be text or a whole number as an id" in refused({"prompt": "?", "id": given})
 
     def test_a_row_without_one_is_named_by_file_and_line(self) -> None:
-        row = mapped({"prompt": "?"}, MappedRows(), PATH, 3, called="sub/rows.jsonl")
+        row = map_columns({"prompt": "?"}, MappedRows(), PATH, 3, called="sub/rows.jsonl")
         assert isinstance(row, dict)
         assert row["id"] == "sub/rows.jsonl:3"
 
@@ -146,7 +146,7 @@ class TestFormatsOfTRL:
     def test_a_label_that_is_no_verdict_is_a_column_like_others(self) -> None:
         theirs = {"prompt": "a", "completion": "b", "label": "algebra"}
         assert read(theirs) == {"prompt": "a", "completion": "b"}
-        assert left_behind(theirs, MappedRows()) == {"label"}
+        assert unread_columns(theirs, MappedRows()) == {"label"}
 
     def test_other_columns_are_named_where_no_prompt_is(self) -> None:
         assert "it has 'conversations', 'source'" in refused({"conversations": [], "source": "x"})

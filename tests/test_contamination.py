@@ -2,7 +2,7 @@
 
 import pytest
 
-from smallwit.data.contamination import Evaluations
+from smallwit.data.contamination import ContaminationIndex
 from smallwit.tasks.base import Problem
 
 PROBLEM = (
@@ -15,14 +15,14 @@ SOLUTION = (
 
 
 @pytest.fixture
-def evaluations() -> Evaluations:
+def evaluations() -> ContaminationIndex:
     fillers = [
         Problem(f"f{n}", f"What is the sum of {n} and its square?\nThink step by step please.", str(n + n * n))
         for n in range(20)
     ]
     mine = Problem("goats", f"{PROBLEM}\nThink step by step please.", "61", SOLUTION)
     short = Problem("short", "Who wrote the longest letter ever?\nThink step by step please.", "7")
-    return Evaluations({"farm": [mine, short, *fillers]})
+    return ContaminationIndex({"farm": [mine, short, *fillers]})
 
 
 class TestContamination:
@@ -41,7 +41,7 @@ class TestContamination:
         ],
     )
     def test_copies_are_found(
-        self, evaluations: Evaluations, prompt: str, completion: str | None, answer: str | None, rule: str
+        self, evaluations: ContaminationIndex, prompt: str, completion: str | None, answer: str | None, rule: str
     ) -> None:
         match = evaluations.match(prompt, completion, answer)
         assert match is not None
@@ -59,12 +59,12 @@ class TestContamination:
         ],
     )
     def test_other_problems_pass_though_they_share_words_or_the_instruction(
-        self, evaluations: Evaluations, prompt: str, answer: str
+        self, evaluations: ContaminationIndex, prompt: str, answer: str
     ) -> None:
         assert evaluations.match(prompt, None, answer) is None
 
     def test_latex_that_only_looks_different_is_the_same(self) -> None:
-        known = Evaluations({"m": [Problem("p", "Find $\\dfrac{x}{2}$ if $x=10{,}000$.", "5000")]})
+        known = ContaminationIndex({"m": [Problem("p", "Find $\\dfrac{x}{2}$ if $x=10{,}000$.", "5000")]})
         match = known.match("find \\[ \\frac{ x }{ 2 } \\] if \\quad $ x = \\left( 10,000 \\right) $", None, None)
         assert match is not None
         assert match.rule == "exact"

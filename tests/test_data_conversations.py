@@ -11,12 +11,12 @@ import pytest
 
 from data_resources import step
 from scripted_teacher import ScriptedTeacher
-from smallwit.data.columns import mapped, shape_trouble
+from smallwit.data.columns import map_columns, row_error
 from smallwit.data.dataset import read_dataset, read_problems
-from smallwit.data.step import problem_of, texts
+from smallwit.data.row_access import problem_of, prompt_and_completion
+from smallwit.data.sources.file import FileRows
 from smallwit.errors import UserError
 from smallwit.inference.generator import Decoding, Prompt, Reply
-from smallwit.recipe.data import FileRows
 from smallwit.rows import BadRow, Row
 
 SYSTEM = {"role": "system", "content": "Answer in French."}
@@ -35,7 +35,7 @@ def row(messages: Sequence[Any], number: int = 0, **more: Any) -> Row:
 
 def read(theirs: Row) -> Row | BadRow:
     source = FileRows.model_validate({"kind": "file", "path": "f.jsonl", "origin": "o", "license": "l"})
-    return mapped(theirs, source, Path("f.jsonl"), 7)
+    return map_columns(theirs, source, Path("f.jsonl"), 7)
 
 
 class TestRows:
@@ -98,7 +98,7 @@ class TestRows:
         assert isinstance(made, BadRow)
         assert str(made).startswith("f.jsonl:7: ")
         assert reason in made.reason
-        assert shape_trouble(theirs) == made.reason
+        assert row_error(theirs) == made.reason
 
     def test_arguments_that_parquet_has_merged_are_refused(self, tmp_path: Path) -> None:
         other = CALL | {"function": {"name": "look", "arguments": {"place": "Rome"}}}
@@ -125,7 +125,7 @@ class TestRows:
         assert problem_of(row(AGENT[:-1])).solution is None
 
     def test_the_text_of_a_row_is_that_of_all_its_turns(self) -> None:
-        prompt, completion = texts(row(AGENT))
+        prompt, completion = prompt_and_completion(row(AGENT))
         assert prompt.split("\n\n")[:2] == [SYSTEM["content"], ASKS["content"]]
         assert '"add"' in prompt
         assert prompt.endswith("3")
@@ -229,7 +229,7 @@ class TestOtherSteps:
             step(tmp_path / "other", {"kind": "write", "format": "parquet"}, [row(AGENT, tools=[TOOL])])
 
     def test_personal_data_is_looked_for_in_every_turn(self, tmp_path: Path) -> None:
-        from smallwit.data.step import screened
+        from smallwit.data.personal import screened
 
         mail = "ann@example.org"
         call = CALLS | {"tool_calls": [{"function": {"name": "mail", "arguments": {"to": mail}}}]}

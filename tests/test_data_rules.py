@@ -3,7 +3,11 @@
 import pytest
 
 from smallwit.data.personal import findings
-from smallwit.data.rules import boxed_trouble, code_trouble, fenced_trouble, language_trouble, refusal, repetition
+from smallwit.data.rules.code import syntax_reason
+from smallwit.data.rules.format import unboxed_reason, unfenced_reason
+from smallwit.data.rules.language import non_english_reason
+from smallwit.data.rules.refusal import refusal_reason
+from smallwit.data.rules.repetition import repetition_reason
 
 ENGLISH = (
     "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May. How many in all?"
@@ -18,51 +22,51 @@ CHINESE = "娜塔莉亚在四月份向她的四十八个朋友出售了夹子，
 
 @pytest.mark.parametrize("text", [ENGLISH, MATH, "$2+2$", "Compute $\\sin 60^\\circ$.", "def f(x):\n    return x", ""])
 def test_english_formulas_and_code_pass_the_language_rule(text: str) -> None:
-    assert language_trouble(text) is None
+    assert non_english_reason(text) is None
 
 
 @pytest.mark.parametrize("text", [GERMAN, SPANISH, CHINESE])
 def test_other_languages_do_not_pass_the_language_rule(text: str) -> None:
-    assert language_trouble(text) is not None
+    assert non_english_reason(text) is not None
 
 
 def test_prose_in_a_formula_or_a_program_does_not_decide_the_language() -> None:
-    assert language_trouble(f"{GERMAN}\n```python\n# {ENGLISH * 5}\n```") is not None
+    assert non_english_reason(f"{GERMAN}\n```python\n# {ENGLISH * 5}\n```") is not None
 
 
 def test_a_loop_of_words_is_repetition_and_a_long_answer_is_none() -> None:
     loop = "So the answer is 5. Wait, let me check again. " * 30
     answer = " ".join(f"In step {n} we add {n * 7} to {n * n} and get {n * n + n * 7}." for n in range(40))
-    assert repetition(loop, share=0.5, compression=20.0) is not None
-    assert repetition(answer, share=0.5, compression=6.0) is None
+    assert repetition_reason(loop, share=0.5, compression=20.0) is not None
+    assert repetition_reason(answer, share=0.5, compression=6.0) is None
 
 
 def test_a_loop_without_spaces_is_found_by_how_far_it_compresses() -> None:
-    assert "compresses" in (repetition("哈" * 3000, share=0.5, compression=6.0) or "")
+    assert "compresses" in (repetition_reason("哈" * 3000, share=0.5, compression=6.0) or "")
 
 
 def test_an_answer_in_a_box_and_a_program_in_a_fence_are_in_format() -> None:
-    assert boxed_trouble("So it is \\boxed{\\frac{1}{2}}.") is None
-    assert boxed_trouble("So it is 5.") == "has no boxed answer"
-    assert boxed_trouble("So it is \\boxed{ }.") == "its last box is empty"
-    assert fenced_trouble("```python\nprint(1)\n```") is None
-    assert fenced_trouble("```python\nprint(1)") is not None
+    assert unboxed_reason("So it is \\boxed{\\frac{1}{2}}.") is None
+    assert unboxed_reason("So it is 5.") == "has no boxed answer"
+    assert unboxed_reason("So it is \\boxed{ }.") == "its last box is empty"
+    assert unfenced_reason("```python\nprint(1)\n```") is None
+    assert unfenced_reason("```python\nprint(1)") is not None
 
 
 @pytest.mark.parametrize("program", ["def f(:\n    pass", "return = 1", "x = '\0'", "(" * 5000])
 def test_a_program_that_does_not_parse_is_named_and_breaks_nothing(program: str) -> None:
-    assert (code_trouble(f"Here:\n```python\n{program}\n```") or "").startswith("block 1 does not parse")
+    assert (syntax_reason(f"Here:\n```python\n{program}\n```") or "").startswith("block 1 does not parse")
 
 
 def test_a_fence_in_a_docstring_is_text() -> None:
     program = 'def f(x):\n    """As in\n\n    ```\n    f(1)\n    ```\n    """\n    return x'
-    assert code_trouble(f"```python\n{program}\n```") is None
-    assert code_trouble(f"```python\n{program} +\n```") is not None
-    assert fenced_trouble(f"```python\n{program}\n```") is None
+    assert syntax_reason(f"```python\n{program}\n```") is None
+    assert syntax_reason(f"```python\n{program} +\n```") is not None
+    assert unfenced_reason(f"```python\n{program}\n```") is None
 
 
 def test_blocks_of_other_languages_and_good_programs_parse() -> None:
-    assert code_trouble("```python\nassert 1 is 1\n```\n```bash\ncd ..\n```") is None
+    assert syntax_reason("```python\nassert 1 is 1\n```\n```bash\ncd ..\n```") is None
 
 
 @pytest.mark.parametrize(
@@ -75,7 +79,7 @@ def test_blocks_of_other_languages_and_good_programs_parse() -> None:
     ],
 )
 def test_refusals_are_found(text: str) -> None:
-    assert refusal(text) is not None
+    assert refusal_reason(text) is not None
 
 
 @pytest.mark.parametrize(
@@ -87,7 +91,7 @@ def test_refusals_are_found(text: str) -> None:
     ],
 )
 def test_solutions_that_speak_of_what_cannot_be_are_no_refusals(text: str) -> None:
-    assert refusal(text) is None
+    assert refusal_reason(text) is None
 
 
 PERSONAL = [

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 
 from data_step_cases import gather, lines, row
-from smallwit.data.build import build, make_step
+from smallwit.data.build import build
+from smallwit.data.context import BuildProgress, Resources, StepContext
 from smallwit.data.dataset import read_dataset, shards_of
-from smallwit.data.step import Context, Progress, Resources
-from smallwit.data.write import split_of
+from smallwit.data.steps.decontaminate import Decontaminate
+from smallwit.data.steps.deduplicate import Deduplicate, NearDuplicates
+from smallwit.data.steps.filter import Filter
+from smallwit.data.steps.write import Write, split_of
 from smallwit.errors import UserError
-from smallwit.recipe.data import Decontaminate, Deduplicate, Filter, Near, Write
 
 
 class TestFilter:
@@ -83,7 +85,7 @@ class TestDeduplicate:
     def test_numbers_may_differ_if_the_recipe_says_so(self, step: Callable[..., Any]) -> None:
         story = " ".join(f"and then {word} came by {word}s" for word in WORDS)
         rows = [row(0, f"{story} at 5 o'clock"), row(1, f"{story} at 6 o'clock")]
-        near = Near(same_numbers=False)
+        near = NearDuplicates(same_numbers=False)
         assert len(step(Deduplicate(kind="deduplicate", near=near), rows)[0]) == 1
 
     def test_nearly_the_same_words_with_another_answer_are_another_problem(self, step: Callable[..., Any]) -> None:
@@ -131,16 +133,16 @@ class TestDecontaminate:
         self, step: Callable[..., Any], resources: Resources, tmp_path: Path
     ) -> None:
         resources = Resources(**{**vars(resources), "data_dir": tmp_path})
-        context = Context(resources, 1, "decontaminate", tmp_path)
+        context = StepContext(resources, 1, "decontaminate", tmp_path)
         spec = Decontaminate(kind="decontaminate", against=["sums", "gsm8k"])
         with pytest.raises(UserError, match=r"gsm8k cannot be loaded .*accept_missing: \[gsm8k\]"):
-            list(make_step(spec).rows(iter(()), context))
+            list(spec.rows(iter(()), context))
         spec = Decontaminate(kind="decontaminate", against=["sums", "gsm8k"], accept_missing=["gsm8k"])
-        list(make_step(spec).rows(iter(()), context))
+        list(spec.rows(iter(()), context))
         assert context.account.notes["not looked for"] == ["gsm8k"]
         spec = Decontaminate(kind="decontaminate", accept_missing=["gsm8"])
         with pytest.raises(UserError, match="there is no suite 'gsm8'; did you mean 'gsm8k'"):
-            list(make_step(spec).rows(iter(()), context))
+            list(spec.rows(iter(()), context))
 
 
 class TestWrite:
@@ -197,7 +199,7 @@ class TestBuild:
 
 def test_a_step_that_does_not_know_how_far_it_is_leaves_the_share_that_was_known() -> None:
     told: list[tuple[float, str]] = []
-    progress = Progress(lambda share, text: told.append((share, text)))
+    progress = BuildProgress(lambda share, text: told.append((share, text)))
     progress(None, "3 replies")
     progress(0.5, "10 rows read")
     progress(None, "20 replies")

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from smallwit.stages.demonstrations import posed_problems
 
 from conversation_templates import chat_tokenizer
 from smallwit.errors import UserError
@@ -18,6 +17,7 @@ from smallwit.inference.engine import Completion
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.flops import Cost
 from smallwit.objectives.batch import Example, TokenBatch
+from smallwit.stages.common.demonstrations import posed_problems
 from smallwit.tasks.base import Problem
 from smallwit.tasks.wordmath import WordMath
 from smallwit.training.demonstrations import demonstration_examples, encode_problems

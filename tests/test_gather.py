@@ -12,9 +12,9 @@ import pyarrow.parquet
 import pytest
 
 from data_step_cases import gather
-from smallwit.data.step import Resources
+from smallwit.data.context import Resources
+from smallwit.data.steps.gather import Gather
 from smallwit.errors import UserError
-from smallwit.recipe.data import Gather
 
 
 class TestGather:

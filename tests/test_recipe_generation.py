@@ -5,8 +5,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from smallwit.recipe.augment import Augment
-from smallwit.recipe.generation import Difficulty, Generate, Template, Verify
+from smallwit.data.generation import PromptTemplate
+from smallwit.data.steps.augment import Augment
+from smallwit.data.steps.difficulty import Difficulty
+from smallwit.data.steps.generate import Generate
+from smallwit.data.steps.verify import Verify
 
 GENERATE = {"kind": "generate", "teachers": ["t"]}
 AUGMENT = {"kind": "augment", "teacher": "t"}
@@ -20,7 +23,7 @@ def test_names_and_plain_texts_are_short_for_sections() -> None:
 
 
 def test_a_template_fills_system_and_prefix_and_keeps_braces() -> None:
-    template = Template(system="Answer {{plainly}}.", user="{problem} \\boxed{{}}", prefix="{answer}")
+    template = PromptTemplate(system="Answer {{plainly}}.", user="{problem} \\boxed{{}}", prefix="{answer}")
     prompt = template.fill({"problem": "P", "answer": "A {x}"})
     assert [message["content"] for message in prompt.messages] == ["Answer {plainly}.", "P \\boxed{}"]
     assert prompt.prefix == "A {x}"

@@ -81,7 +81,7 @@ class TestReading:
         assert paid.total.tolist() == [[score]]
 
     def test_of_the_filters_of_data(self, response: str, score: float) -> None:
-        assert agree_on_gold(task(), PROBLEM, [response]).places == ([0] if score else [])  # type: ignore[arg-type]
+        assert agree_on_gold(task(), PROBLEM, [response]).indices == ([0] if score else [])  # type: ignore[arg-type]
 
     def test_of_a_file_of_responses(self, response: str, score: float, tmp_path: Path) -> None:
         source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"

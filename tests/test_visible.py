@@ -17,8 +17,8 @@ from smallwit.console.progress import RunProgress
 from smallwit.console.sanitize import visible, visible_data
 from smallwit.console.terminal import Terminal
 from smallwit.data.card import card
+from smallwit.data.context import Account
 from smallwit.data.inspect import Inspection
-from smallwit.data.step import Account
 from smallwit.inference.endpoint_client import EndpointError
 from smallwit.recipe.yaml import read_yaml, write_yaml
 from smallwit.report.dataset import write_dataset_page

@@ -129,9 +129,9 @@ def validate(
     if found.spelling_rows:
         rule = "they are read as text, unless the model's control_tokens is 'refuse'"
         say(f"{file}: {found.spelling_rows:,} rows spell control tokens; {rule}")
-    if found.behind:
-        names = ", ".join(f"{name[:60]!r}" for name in sorted(found.behind)[:20])
-        say(f"{file}: columns that no stage reads: {names}{' and more' if len(found.behind) > 20 else ''}")
+    if found.unread:
+        names = ", ".join(f"{name[:60]!r}" for name in sorted(found.unread)[:20])
+        say(f"{file}: columns that no stage reads: {names}{' and more' if len(found.unread) > 20 else ''}")
     if found.bad_rows or not found.rows:
         what = f"{found.bad_rows:,} of {found.rows:,} rows are bad; mend or remove them"
         raise UserError(f"{file}: {what if found.rows else 'the file holds no rows'}")

@@ -1,4 +1,5 @@
-"""Datasets: gathered, filtered, freed of copies and of evaluation problems, written with a card; read again, looked at.
+"""Construction of datasets: gather, generate, verify, filter, deduplicate, decontaminate, write; and their inspection.
 
-A step takes a stream of rows and gives a stream of rows (`step.py`); `build.py` strings the steps of a recipe together.
+Each step takes a stream of rows and returns a stream of rows (`step.py`, `steps/`); `build.py` runs the steps of a
+recipe.
 """

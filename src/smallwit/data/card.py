@@ -1,4 +1,4 @@
-"""The card of a dataset: where its rows come from, what was done to them, and what it is to be known by."""
+"""The card of a dataset: the origins of its rows, the steps, and its identity."""
 
 import re
 from collections.abc import Sequence
@@ -8,14 +8,14 @@ from typing import Any
 import yaml
 
 from smallwit.console.sanitize import visible
+from smallwit.data.context import Account
 from smallwit.data.dataset import shards_of
-from smallwit.data.step import Account
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
 def card(name: str, accounts: Sequence[Account], folder: Path, identity: str, signature: str) -> str:
-    """README.md of a dataset whose shards are in `folder`, with the front matter that the Hugging Face hub reads."""
+    """Return the README.md of a dataset whose shards are in `folder`, with the Hugging Face hub's front matter."""
     splits: dict[str, int] = accounts[-1].notes["splits"]
     origins: list[tuple[str, str, str, int]] = accounts[-1].notes["origins"]
     parts = [
@@ -60,7 +60,7 @@ def _step_line(account: Account) -> tuple[str, str, str, str]:
 
 def _notes(accounts: Sequence[Account]) -> list[str]:
     lines = [
-        f"- {account.kind}: {key}: {_said(value)}"
+        f"- {account.kind}: {key}: {_format_value(value)}"
         for account in accounts
         for key, value in account.notes.items()
         if key not in ("splits", "origins")
@@ -68,11 +68,11 @@ def _notes(accounts: Sequence[Account]) -> list[str]:
     return ["## Notes", "\n".join(lines)] if lines else []
 
 
-def _said(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{_text(str(name))} {_said(inner)}" for name, inner in value.items())
+        return ", ".join(f"{_text(str(name))} {_format_value(inner)}" for name, inner in value.items())
     if isinstance(value, list):
-        return ", ".join(map(_said, value))
+        return ", ".join(map(_format_value, value))
     return f"{value:,}" if isinstance(value, int) else _text(str(value))
 
 
@@ -82,5 +82,5 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def _text(text: str) -> str:
-    """Text of rows in one line of Markdown: no cell, tag, link or picture begins in it."""
+    """Return text of rows escaped for one line of Markdown: it opens no cell, tag, link or picture."""
     return re.sub(r"([|\[\]])", r"\\\1", visible(" ".join(text.split()))).replace("<", "&lt;")

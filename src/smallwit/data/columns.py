@@ -1,49 +1,55 @@
-"""Other people's columns as ours: prompt and completion, or a conversation."""
+"""Mapping of a source's columns to smallwit's: prompt and completion, or a conversation."""
 
 import math
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from smallwit.data.formats import format_trouble
-from smallwit.data.turns import merged_trouble, normal_tools, normal_turn, tools_trouble, turns_trouble
-from smallwit.recipe.data import ROW_COLUMNS, MappedRows
+from smallwit.data.formats import unsupported_format
+from smallwit.data.turns import merged_error, normal_tools, normal_turn, tools_error, turns_error
 from smallwit.rows import BadRow, Row, kind_of
 from smallwit.rows.row import columns_of
-from smallwit.tasks.gsm8k import worked_answer
+
+if TYPE_CHECKING:
+    from smallwit.data.source import MappedRows
+
+Column = Literal["id", "prompt", "completion", "messages", "tools", "answer", "task", "origin", "license"]
+ROW_COLUMNS: tuple[str, ...] = get_args(Column)
+"""The standard columns of a row, in the order in which they are written; steps add their own columns after these."""
 
 _NEEDED = ("prompt", "completion", "messages", "answer")
 _EXACT = 2**53
-"""The largest bound below which every whole number is a floating-point number of its own."""
+"""Below this bound a floating-point number holds every whole number exactly."""
 
 
-def mapped(
-    theirs: Row, source: MappedRows, path: Path, line: int, *, called: str | None = None, columnar: bool = False
+def map_columns(
+    theirs: Row, source: "MappedRows", path: Path, line: int, *, called: str | None = None, columnar: bool = False
 ) -> Row | BadRow:
-    """A row in our columns, or why it cannot be one. Other columns are left behind.
+    """Return a row in smallwit's columns, without other columns; a `BadRow` with the reason if that is impossible.
 
-    A row without an id is named by its line and by what its file is `called`.
-
-    A column that the recipe does not map is looked for under our own name. Numbers as answers become text, digit by
-    digit. `columnar` is for rows of formats that give all objects of a column the same keys, and all rows all columns.
+    A column that the recipe does not map is read under smallwit's own name. Numbers as answers become text, digit by
+    digit. A row without an id gets one of the name `called` of its file and its line. `columnar` is for formats that
+    give all rows the same columns, and all objects of a column the same keys.
     """
-    row = _ours(theirs, source, columnar)
+    row = _read_columns(theirs, source, columnar)
     if isinstance(row, str):
         return BadRow(path, line, row)
     if source.task is not None:
         row["task"] = source.task
     row.setdefault("id", f"{called or path.name}:{line}")
     if source.style == "gsm8k" and isinstance(row.get("completion"), str):
+        from smallwit.tasks.gsm8k import worked_answer
+
         worked = worked_answer(row["completion"])
         if worked is None:
             return BadRow(path, line, "style is gsm8k, and the completion has no line '#### answer'")
         row["completion"], row["answer"] = worked
-    reason = shape_trouble(row) or _empty(row)
+    reason = row_error(row) or _empty(row)
     if reason is None and columnar:
-        reason = merged_trouble(row)
+        reason = merged_error(row)
     if reason is not None:
         return BadRow(path, line, reason)
-    row = plain(row)
+    row = canonical(row)
     if source.instruction is not None:
         if "messages" in row:
             return BadRow(path, line, "the source adds an instruction to prompts, and this row is a conversation")
@@ -51,18 +57,18 @@ def mapped(
     return row
 
 
-def left_behind(theirs: Row, source: MappedRows) -> set[str]:
-    """The columns of a row that `mapped` does not read."""
+def unread_columns(theirs: Row, source: "MappedRows") -> set[str]:
+    """Return the columns of a row that `map_columns` does not read."""
     return theirs.keys() - {source.columns.get(name, name) for name in ROW_COLUMNS}  # type: ignore[call-overload]
 
 
-def _ours(theirs: Row, source: MappedRows, columnar: bool) -> Row | str:
-    """The columns that are read, under our names, or why they cannot be."""
+def _read_columns(theirs: Row, source: "MappedRows", columnar: bool) -> Row | str:
+    """Return the columns that are read, under smallwit's names; a text with the reason if that is impossible."""
     row: Row = {}
     named = {str(name): column for name, column in source.columns.items()}
-    trouble = format_trouble(theirs, named.values())
-    if trouble is not None:
-        return trouble
+    error = unsupported_format(theirs, named.values())
+    if error is not None:
+        return error
     for name in ROW_COLUMNS:
         column = named.get(name, name)
         if theirs.get(column) is not None:
@@ -88,7 +94,7 @@ _CALLED = {"prompt": "a prompt", "completion": "a completion", "messages": "its 
 
 
 def _id_text(value: Any) -> tuple[Any, str | None]:
-    """An id as text. A float is what a whole number becomes in a column with gaps."""
+    """Return an id as text, and the reason against it. In a column with gaps a whole number becomes a float."""
     if isinstance(value, str):
         return value, None
     text, reason = number_text(value)
@@ -96,7 +102,7 @@ def _id_text(value: Any) -> tuple[Any, str | None]:
 
 
 def _answer(value: Any) -> tuple[Any, str | None]:
-    """A gold answer: text, or the tests of a program as an object; numbers become text."""
+    """Return a gold answer, and the reason against it: text, or the tests of a program as an object."""
     if isinstance(value, str):
         return value, None if value.strip() else "is empty, and nothing can be compared with it"
     if isinstance(value, dict):
@@ -106,7 +112,7 @@ def _answer(value: Any) -> tuple[Any, str | None]:
 
 
 def number_text(value: Any) -> tuple[str, str | None]:
-    """A number in plain digits, all of them; or why there is none."""
+    """Return a number in plain digits, all of them, and the reason against it."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "", f"is {kind_of(value)}"
     if isinstance(value, int):
@@ -119,8 +125,8 @@ def number_text(value: Any) -> tuple[str, str | None]:
     return (str(int(value)) if whole else format(Decimal(repr(value)), "f")), None
 
 
-def shape_trouble(row: Row) -> str | None:
-    """Why a row is no row of a dataset, or `None`."""
+def row_error(row: Row) -> str | None:
+    """Return why a row is no row of a dataset, or `None`."""
     if ("messages" in row) == ("prompt" in row):
         both = "both prompt and messages" if "messages" in row else "neither prompt nor messages"
         return f"a row has a prompt, or messages; this has {both}"
@@ -128,11 +134,11 @@ def shape_trouble(row: Row) -> str | None:
         value = row.get(name)
         if value is None or (isinstance(value, str) and name != "messages"):
             continue
-        trouble = turns_trouble(name, value)
-        if trouble is not None:
-            return trouble
-    if row.get("tools") is not None and (trouble := tools_trouble(row["tools"])) is not None:
-        return trouble
+        error = turns_error(name, value)
+        if error is not None:
+            return error
+    if row.get("tools") is not None and (error := tools_error(row["tools"])) is not None:
+        return error
     if row.get("messages") is not None and row.get("completion") is not None:
         return "a conversation ends in its answer; this has messages and a completion"
     if isinstance(row.get("completion"), list) and [turn["role"] for turn in row["completion"]] != ["assistant"]:
@@ -147,13 +153,14 @@ def shape_trouble(row: Row) -> str | None:
 
 
 def _empty(row: Row) -> str | None:
-    """Which text of a row from outside is empty: a model of ours may answer with nothing, a file says nothing by it."""
+    """Return which text of a row from outside is empty. A model may reply with nothing; in a file it is an error."""
     empty = (name for name in ("prompt", "completion") if isinstance(row.get(name), str) and not row[name].strip())
     return next((f"the {name} is empty" for name in empty), None)
 
 
-def plain(row: Row) -> Row:
-    """The row in one form: a question, or a question and its answer, as prompt and completion; all else as messages."""
+def canonical(row: Row) -> Row:
+    """Return the row in one form: a single question, with or without its answer, in `prompt` and `completion`, and
+    every other conversation in `messages`."""
     row = dict(row)
     tools = normal_tools(row.pop("tools", None) or [])
     if tools:

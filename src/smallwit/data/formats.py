@@ -1,12 +1,14 @@
-"""TRL's other formats of rows. No stage learns from them; read as prompts and completions they would teach wrongly."""
+"""TRL's other row formats. No stage learns from them, and read as prompts and completions they would teach errors."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
 
 
-def format_trouble(theirs: Mapping[str, Any], mapped: Collection[str]) -> str | None:
-    """Why a row is of a format that smallwit does not learn from, or `None`. `mapped` are the columns of the row that
-    the recipe names: what it reads on purpose is right."""
+def unsupported_format(theirs: Mapping[str, Any], mapped: Collection[str]) -> str | None:
+    """Return why a row is of a format that smallwit does not learn from, or `None`.
+
+    `mapped` are the columns that the recipe names: they are read on purpose, and not tested.
+    """
     there = {name for name, value in theirs.items() if value is not None and name not in mapped}
     if {"chosen", "rejected"} <= there:
         turns = "messages" if isinstance(theirs["chosen"], list) and theirs.get("prompt") is None else "completion"

@@ -1,4 +1,4 @@
-"""`smallwit data inspect`: what a dataset holds, how long its rows are, and what in it repeats."""
+"""`smallwit data inspect`: a dataset's rows, their lengths, duplicates and contamination."""
 
 import random
 import tempfile
@@ -7,20 +7,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.table import Column, Table
 
 from smallwit.console.terminal import Terminal
-from smallwit.data.build import make_step
+from smallwit.data.contamination_suites import benchmarks
+from smallwit.data.context import Resources, StepContext
 from smallwit.data.dataset import read_dataset
-from smallwit.data.step import Context, Resources, texts
-from smallwit.data.suites import benchmarks
-from smallwit.data.turns import readable
+from smallwit.data.row_access import prompt_and_completion
+from smallwit.data.steps.decontaminate import Decontaminate
+from smallwit.data.steps.deduplicate import Deduplicate
+from smallwit.data.turns import transcript
 from smallwit.errors import UserError
-from smallwit.recipe.data import DataStepSpec, Decontaminate, Deduplicate
 from smallwit.rows import Row
 from smallwit.storage.paths import path_of
 
@@ -34,7 +35,7 @@ _BATCH = 256
 
 @dataclass
 class Inspection:
-    """What was found. `lengths` has one number a row and part, in `unit`; `rows` were drawn at random."""
+    """The figures of a dataset. `lengths` has one number a row and part, in `unit`; `rows` are a random sample."""
 
     name: str
     unit: str
@@ -47,18 +48,14 @@ class Inspection:
     rows: list[Row] = field(default_factory=list)
 
     def quantiles(self, part: str) -> NDArray[np.float64]:
-        """The least, the quartiles, the 95th percentile and the largest length of a part."""
+        """Return the least, the quartiles, the 95th percentile and the largest length of a part `[6]`."""
         return np.percentile(self.lengths[part], [0, 25, 50, 75, 95, 100])
 
 
-def _no_model(name: str, batch: int) -> NoReturn:
-    raise AssertionError("no step of an inspection asks a model")
-
-
 def inspect(folder: Path, tokenizer: "PreTrainedTokenizerBase | None", data_dir: Path | None) -> Inspection:
-    """Look through all splits of a dataset. Lengths are in characters without a tokenizer.
+    """Return the figures of all splits of a dataset. Lengths are in tokens, or in characters without a tokenizer.
 
-    Benchmarks that cannot be loaded are not looked for, and named. Raises `UserError` for a folder without a dataset.
+    Benchmarks that cannot be loaded are skipped and named. Raises `UserError` for a folder without a dataset.
     """
     found = Inspection(folder.name, "characters" if tokenizer is None else "tokens")
     dice = random.Random(0)
@@ -81,22 +78,18 @@ def inspect(folder: Path, tokenizer: "PreTrainedTokenizerBase | None", data_dir:
         data_dir=data_dir,
         seed=0,
         load_tokenizer=lambda: tokenizer,  # type: ignore[arg-type, return-value]
-        model=_no_model,
         inputs={},
         progress=lambda share, text: None,
         say=lambda text: None,
         stop_if_asked=lambda: None,
     )
-    specs: list[DataStepSpec] = [
-        Decontaminate(kind="decontaminate", accept_missing=benchmarks()),
-        Deduplicate(kind="deduplicate"),
-    ]
+    steps = (Decontaminate(kind="decontaminate", accept_missing=benchmarks()), Deduplicate(kind="deduplicate"))
     with tempfile.TemporaryDirectory() as scratch:
-        contexts = [Context(resources, number, spec.kind, Path(scratch)) for number, spec in enumerate(specs)]
-        # Each looks at all rows: one that holds an evaluation problem may also repeat another.
+        contexts = [StepContext(resources, number, step.name, Path(scratch)) for number, step in enumerate(steps)]
+        # Each step gets all rows: a row that holds an evaluation problem may also repeat another row.
         streams = (counted(read_dataset(folder, None)), read_dataset(folder, None))
-        for spec, context, rows in zip(specs, contexts, streams, strict=True):
-            for _ in make_step(spec).rows(rows, context):
+        for step, context, rows in zip(steps, contexts, streams, strict=True):
+            for _ in step.rows(rows, context):
                 pass
             context.close()
     found.contaminated, found.repeats = contexts[0].account.dropped, contexts[1].account.dropped
@@ -105,7 +98,7 @@ def inspect(folder: Path, tokenizer: "PreTrainedTokenizerBase | None", data_dir:
 
 
 def dataset_folder(name: str) -> Path:
-    """The folder that DATASET names, itself or as `runs/NAME:STAGE`. Raises `UserError` if there is none."""
+    """Return the folder that DATASET names, itself or as `runs/NAME:STAGE`. Raises `UserError` if there is none."""
     folder = path_of(name)
     run, colon, stage = name.rpartition(":")
     if not folder.is_dir() and colon:
@@ -118,7 +111,7 @@ def dataset_folder(name: str) -> Path:
 
 
 def show(found: Inspection) -> None:
-    """Print the figures, and the rows that were drawn."""
+    """Print the figures and the sampled rows."""
     console = Terminal()
     console.print(f"{found.count:,} rows")
     groups = Table("origin", "licence", "task", Column("rows", justify="right"))
@@ -137,12 +130,12 @@ def show(found: Inspection) -> None:
         console.print(f"not looked for, as they cannot be loaded: {names}; {remedy}", highlight=False)
     for row in found.rows:
         console.rule(str(row.get("id", "")))
-        text = "\n\n".join(text for text in texts(row) if text is not None)
-        console.print(readable(row["messages"]) if row.get("messages") else text, markup=False, highlight=False)
+        text = "\n\n".join(text for text in prompt_and_completion(row) if text is not None)
+        console.print(transcript(row["messages"]) if row.get("messages") else text, markup=False, highlight=False)
 
 
 def _measure(batch: list[Row], found: Inspection, tokenizer: "PreTrainedTokenizerBase | None") -> None:
-    prompts, completions = zip(*map(texts, batch), strict=True)
+    prompts, completions = zip(*map(prompt_and_completion, batch), strict=True)
     for part, given in (("prompt", prompts), ("completion", [text for text in completions if text is not None])):
         if given:
             ids = given if tokenizer is None else tokenizer(list(given), add_special_tokens=False)["input_ids"]

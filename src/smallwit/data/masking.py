@@ -1,8 +1,8 @@
-"""Questions asked backwards, made without a model: a number of the question is hidden, the answer is told.
+"""Backward questions, made without a model: one number of the question is masked, and the answer is given.
 
 Self-verification (Weng et al. 2022, arXiv 2212.09561) and FOBAR (Jiang et al. 2023, arXiv 2308.07758), both used for
-training by MetaMath (Yu et al. 2023, arXiv 2309.12284). The number that was hidden is the gold answer. It need not be
-the only one that fits, which is why answers are checked for agreement.
+training by MetaMath (Yu et al. 2023, arXiv 2309.12284). The masked number is the gold answer. Other numbers may fit
+too, so samples are checked for agreement with it.
 """
 
 import re
@@ -13,33 +13,36 @@ _NUMBER = re.compile(r"(?<![\w.,/^\\{-])\d+(?:,\d{3})*(?:\.\d+)?(?![\w/^}]|[.,]\
 _SENTENCE_END = re.compile(r"(?<=[.?!])\s+")
 
 
-class Masked(NamedTuple):
-    """A question with a number hidden, and that number."""
+class MaskedQuestion(NamedTuple):
+    """A question with one number masked, and that number."""
 
     question: str
     hidden: str
 
 
 def numbers(question: str) -> list[re.Match[str]]:
-    """The plain numbers of a question that can be hidden: not parts of words, fractions, powers or commands."""
+    """Return the plain numbers that can be masked: not parts of words, fractions, powers or commands."""
     if re.search(rf"\b{UNKNOWN}\b", question):
         return []
     return list(_NUMBER.finditer(question))
 
 
-def backward(question: str, answer: str, which: int) -> Masked | None:
-    """FOBAR's form: the question with its number `which` (counted around) hidden; the answer is told behind it."""
+def backward(question: str, answer: str, which: int) -> MaskedQuestion | None:
+    """Return FOBAR's form: the question with its number `which` (modulo their count) masked, then the answer.
+
+    `None` for a question without a number.
+    """
     masked = _masked(question, which)
     if masked is None:
         return None
     told = f"If the answer to this question is {answer}, what is the value of {UNKNOWN}?"
-    return Masked(f"{masked.question} {told}", masked.hidden)
+    return MaskedQuestion(f"{masked.question} {told}", masked.hidden)
 
 
-def self_verification(question: str, answer: str, which: int) -> Masked | None:
-    """The facts as statements, a number of theirs hidden, and the answer among them as one more statement.
+def self_verification(question: str, answer: str, which: int) -> MaskedQuestion | None:
+    """Return the facts with one number masked, and the answer as one more fact.
 
-    `None` for a question that is not facts followed by one sentence that asks, or whose facts hold no number.
+    `None` for a question that is not facts followed by one interrogative sentence, or whose facts have no number.
     """
     sentences = _SENTENCE_END.split(question.strip())
     asks = [index for index, sentence in enumerate(sentences) if sentence.endswith("?")]
@@ -49,20 +52,20 @@ def self_verification(question: str, answer: str, which: int) -> Masked | None:
     if masked is None or re.search(rf"\b{UNKNOWN}\b", sentences[-1]):
         return None
     told = f'The answer to "{sentences[-1]}" is {answer}.'
-    return Masked(f"{masked.question} {told} What is the value of {UNKNOWN}?", masked.hidden)
+    return MaskedQuestion(f"{masked.question} {told} What is the value of {UNKNOWN}?", masked.hidden)
 
 
 def split_instruction(prompt: str, instruction: str) -> tuple[str, str]:
-    """A prompt as its question and the end that holds the instruction on the answer's form (empty if it has none)."""
+    """Return the question of a prompt and the rest: the instruction on the answer's format, empty if it has none."""
     question = prompt.rstrip()
     if instruction and question.endswith(instruction.strip()):
         question = question[: -len(instruction.strip())].rstrip()
     return question, prompt[len(question) :]
 
 
-def _masked(text: str, which: int) -> Masked | None:
+def _masked(text: str, which: int) -> MaskedQuestion | None:
     found = numbers(text)
     if not found:
         return None
     number = found[which % len(found)]
-    return Masked(f"{text[: number.start()]}{UNKNOWN}{text[number.end() :]}", number[0].replace(",", ""))
+    return MaskedQuestion(f"{text[: number.start()]}{UNKNOWN}{text[number.end() :]}", number[0].replace(",", ""))

@@ -1,4 +1,4 @@
-"""Texts as words for the search of copies, and the hashes of all their runs at once."""
+"""Words of a text for the search of copies, and the hashes of all its n-grams at once."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -20,18 +20,20 @@ Hashes = NDArray[np.uint64]
 
 
 def words_of(text: str) -> list[str]:
-    """The words and numbers of a text in lower case: signs, marks and spacing are dropped, `2x` is `2 x`, `1,000` is
-    `1000`, drawings are left out, and of LaTeX what only changes a formula's look."""
+    """Return the words and numbers of a text in lower case.
+
+    Signs, marks, spacing, drawings and LaTeX's layout commands are dropped; `2x` is `2 x`, `1,000` is `1000`.
+    """
     text = _FIGURE.sub(" ", text.lower())
     if "\\" in text:
         text = _FRACTION.sub(r"\\frac", _LOOK.sub(" ", text))
     return _WORD.findall(_THOUSANDS.sub("", text))
 
 
-class RunHasher:
-    """Hashes of runs of words, as polynomials modulo 2^64 with a random number for each word of a known vocabulary.
+class NgramHasher:
+    """Rolling hashes of word n-grams: polynomials modulo 2^64 with a random number for each word of a vocabulary.
 
-    Words that are not in it are all one word, which no known run holds.
+    All words outside of the vocabulary are one unknown word.
     """
 
     def __init__(self, vocabulary: Iterable[str]) -> None:
@@ -40,7 +42,7 @@ class RunHasher:
         self._powers = self._inverses = np.ones(1, dtype=np.uint64)
 
     def prefixes(self, words: Sequence[str]) -> Hashes:
-        """What the hashes of a text's runs are differences of `[W + 1]`."""
+        """Return the prefix sums `[W + 1]` of a text of W words; n-gram hashes are their differences."""
         numbers = np.array([self._numbers.get(word, self._unknown) for word in words], dtype=np.uint64)
         if len(words) > self._powers.size:
             self._powers = _powers_of(_BASE, 2 * len(words))
@@ -49,14 +51,14 @@ class RunHasher:
         np.cumsum(numbers * self._powers[: len(words)], out=prefixes[1:])
         return prefixes
 
-    def runs(self, prefixes: Hashes, length: int) -> Hashes:
-        """The hash of each run of `length` words `[W - length + 1]`; none when the text is shorter."""
+    def ngrams(self, prefixes: Hashes, length: int) -> Hashes:
+        """Return the hashes of all n-grams of `length` words `[W - length + 1]`; empty for a shorter text."""
         count = max(0, prefixes.size - length)
         return (prefixes[prefixes.size - count :] - prefixes[:count]) * self._inverses[:count]
 
-    def run(self, words: Sequence[str]) -> int:
-        """The hash of these words as one run."""
-        return int(self.runs(self.prefixes(words), len(words))[0])
+    def ngram(self, words: Sequence[str]) -> int:
+        """Return the hash of these words as one n-gram."""
+        return int(self.ngrams(self.prefixes(words), len(words))[0])
 
 
 def _powers_of(base: int, count: int) -> Hashes:

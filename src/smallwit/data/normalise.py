@@ -1,4 +1,4 @@
-"""What of a text counts when texts are compared."""
+"""Normal forms of texts for comparison."""
 
 import hashlib
 import re
@@ -7,7 +7,7 @@ import unicodedata
 
 _NOT_WORD = re.compile(r"[\W_]+")
 
-# Category Sm has the signs of arithmetic, comparison, sets and logic; two of them are marks of prose as well.
+# Unicode category Sm: signs of arithmetic, comparison, sets and logic. Two of them are also marks of prose.
 _SYMBOLS = {sign for sign in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(sign) == "Sm"} - {"|", "~"}
 _SIGNS = frozenset(_SYMBOLS | set("^*/°-"))
 _SIGN = f"[{re.escape(''.join(sorted(_SIGNS)))}]"
@@ -20,12 +20,12 @@ _THOUSANDS = re.compile(r",|\{,\}|\\,")
 
 
 def squeezed(text: str) -> str:
-    """Lower case, and nothing but letters and digits: texts that differ in case, spacing, marks or signs become one."""
+    """Return the letters and digits of a text in lower case, without spacing, marks and signs."""
     return _NOT_WORD.sub("", text.lower())
 
 
 def squeezed_formula(text: str) -> str:
-    """Lower case letters, numbers, signs of arithmetic, and the brackets beside these; all else is dropped.
+    """Return the letters in lower case, numbers, signs of arithmetic, and the brackets beside these signs.
 
     `sin(-60)` is not `sin 60`, `3.5` not `35`, `1 2` not `12` and `2(3+4)` not `2*3+4`; but `1,000` is `1000`.
     """
@@ -42,7 +42,7 @@ def squeezed_formula(text: str) -> str:
 
 
 def text_hash(*texts: str, size: int = 8) -> int:
-    """A hash of texts, the same on every machine; `size` is in bytes."""
+    """Return a hash of texts of `size` bytes, the same on every machine."""
     digest = hashlib.blake2b(digest_size=size)
     for text in texts:
         digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
@@ -50,5 +50,5 @@ def text_hash(*texts: str, size: int = 8) -> int:
 
 
 def numbers_in(text: str) -> list[str]:
-    """The numbers of a text, in their order of size as text: `1,000` is `1000`, and `3,5` are two."""
+    """Return the numbers of a text, sorted as texts: `1,000` is `1000`, and `3,5` are two numbers."""
     return sorted(_THOUSANDS.sub("", part["number"]) for part in _PART.finditer(text) if part["number"])

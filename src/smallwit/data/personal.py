@@ -1,34 +1,67 @@
-"""Text that looks like personal data: mail and postal addresses, phone and account numbers, keys and tokens.
+"""Detection of personal data by patterns: mail and postal addresses, phone and account numbers, keys and tokens.
 
-A scanner of patterns, tuned to stay silent on mathematics and code: where a form has check digits they must be right.
-It finds what has a form; names and stories about people it does not see.
+The patterns are tuned for few false alarms in mathematics and code; check digits must be right. Names of people, and
+stories about them, are not detected.
 """
 
 import ipaddress
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from smallwit.data.context import StepContext
+from smallwit.data.row_access import prompt_and_completion
+from smallwit.data.turns import tools_text
+from smallwit.errors import UserError
+from smallwit.rows import Row
 
-class Finding(NamedTuple):
-    """What kind of personal data a text seems to hold, and the place, its middle blotted out."""
+
+class PersonalDataFinding(NamedTuple):
+    """A kind of personal data, and the matched text with its middle removed."""
 
     kind: str
     text: str
 
 
-def findings(text: str) -> Iterator[Finding]:
-    """Everything in `text` that looks like personal data, kind by kind."""
+def findings(text: str) -> Iterator[PersonalDataFinding]:
+    """Yield all matches in `text`, kind by kind."""
     for kind, pattern, right in _FORMS:
         for match in pattern.finditer(text):
             if right(match[0]):
-                yield Finding(kind, blotted(match[0]))
+                yield PersonalDataFinding(kind, redacted(match[0]))
 
 
-def blotted(text: str) -> str:
-    """The ends of a text, so that a report can be read without giving away what it reports."""
+def redacted(text: str) -> str:
+    """Return the first and last characters of a text, so that a report does not disclose what it reports."""
     shown = max(1, min(4, len(text) // 4))
     return f"{text[:shown]}...{text[-shown:]}"
+
+
+def screened(rows: Iterator[Row], context: StepContext, action: str) -> Iterator[Row]:
+    """Yield the rows, and scan each for personal data before a step sends it to a model.
+
+    Findings go to the side file `personal-data`. When `action` is `stop`, raises `UserError` at the first one, before
+    that row is sent anywhere.
+    """
+    found: Counter[str] = Counter()
+    for row in rows:
+        prompt, completion = prompt_and_completion(row)
+        for finding in findings("\n".join(filter(None, (prompt, completion, tools_text(row))))):
+            if action == "stop":
+                raise UserError(_stopped(row, finding))
+            found[finding.kind] += 1
+            about = {"id": row["id"], "origin": row["origin"]}
+            context.write_side_file("personal-data", about | {"kind": finding.kind, "text": finding.text})
+            context.note("personal data", dict(found))
+        yield row
+
+
+def _stopped(row: Row, finding: PersonalDataFinding) -> str:
+    return (
+        f"row {row['id']} of {row['origin']} holds what looks like {finding.kind} ({finding.text}), and would go to a "
+        "model; drop it by a filter, or set on_personal_data: report"
+    )
 
 
 def _any(text: str) -> bool:
@@ -40,21 +73,21 @@ def _digits(text: str) -> list[int]:
 
 
 def _luhn(text: str) -> bool:
-    """The check digit of payment cards (ISO/IEC 7812-1)."""
+    """Return whether the check digit of a payment card is right (ISO/IEC 7812-1)."""
     digits = _digits(text)[::-1]
     doubled = [sum(divmod(2 * digit, 10)) for digit in digits[1::2]]
     return len(set(digits)) > 1 and (sum(digits[::2]) + sum(doubled)) % 10 == 0
 
 
 def _iban(text: str) -> bool:
-    """The check digits of account numbers (ISO 13616): 1 modulo 97."""
+    """Return whether the check digits of an account number are right (ISO 13616): 1 modulo 97."""
     plain = text.replace(" ", "")
     moved = plain[4:] + plain[:4]
     return 15 <= len(plain) <= 34 and int("".join(str(int(sign, 36)) for sign in moved)) % 97 == 1
 
 
 def _public(text: str) -> bool:
-    """An address of somebody's machine. One of fewer than six digits is rather a version number."""
+    """Return whether an internet address is public. One of fewer than six digits is more likely a version number."""
     try:
         return ipaddress.ip_address(text).is_global and len(_digits(text)) >= 6 and not text.endswith(".0")
     except ValueError:
@@ -62,7 +95,7 @@ def _public(text: str) -> bool:
 
 
 def _mixed(text: str) -> bool:
-    """A secret of letters and digits, and not a word or a call."""
+    """Return whether a secret has letters and digits, and so is no word or call."""
     secret = re.split(r"[:=]\s*", text, maxsplit=1)[1].strip("'\"")
     return any(sign.isdecimal() for sign in secret) and any(sign.isalpha() for sign in secret)
 

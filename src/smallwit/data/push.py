@@ -1,4 +1,4 @@
-"""Upload a dataset to the Hugging Face hub, when the user asks for it and never otherwise."""
+"""Upload of a dataset to the Hugging Face hub, on request only."""
 
 from pathlib import Path
 
@@ -9,9 +9,9 @@ from smallwit.storage.artifacts import MANIFEST
 
 
 def push(folder: Path, repository: str) -> None:
-    """Upload the shards, the card and the manifest into a private repository, which is made if it is not there.
+    """Upload the shards, the card and the manifest to a private repository, which is created if it does not exist.
 
-    What was dropped on the way stays here. Raises `UserError` when the hub refuses.
+    Dropped rows are not uploaded. Raises `UserError` when the hub refuses.
     """
     import httpx2
     from huggingface_hub import HfApi
@@ -29,6 +29,6 @@ def push(folder: Path, repository: str) -> None:
 
 def require_hub(repository: str) -> None:
     """Raise `UserError` where the hub does not answer: before a dataset is built for it."""
-    trouble = hub.unreachable()
-    if trouble is not None:
-        raise UserError(f"--push {repository}: {trouble}; connect to it, or build the dataset without --push")
+    reason = hub.unreachable()
+    if reason is not None:
+        raise UserError(f"--push {repository}: {reason}; connect to it, or build the dataset without --push")

@@ -1,246 +1,84 @@
-"""What a step of a dataset's construction is: rows in, rows out, and an account of every row that it dropped."""
+"""The base of the steps of a `dataset` stage."""
 
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from smallwit.data.personal import Finding, findings
-from smallwit.data.turns import asked_and_answered, tools_text, turn_text
-from smallwit.errors import UserError
-from smallwit.inference.model import Model
+from smallwit.recipe.section import Section
 from smallwit.rows import Row
-from smallwit.storage.journal import Journal
-from smallwit.storage.jsonl import json_line
-from smallwit.tasks.base import Problem, Task
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from smallwit.data.context import StepContext
+    from smallwit.recipe.check import Check
+    from smallwit.recipe.stage import Place
+    from smallwit.tasks import Task
 
 
-REPORT_SECONDS = 0.5
+class DataStep(Section):
+    """One step of a dataset's construction: its settings, its checks, its smoke form and its work.
 
-
-class VerifierFailed(Exception):
-    """Too many rows have no verdict because a verifier itself failed: what it would let pass means nothing."""
-
-
-class Step(Protocol):
-    """One step. What must outlive a killed build is in `context.journal`."""
-
-    def rows(self, rows: Iterator[Row], context: "Context") -> Iterator[Row]:
-        """The rows that the step lets pass or makes, in an order that depends on its input alone.
-
-        It reads `rows` as it goes and keeps no more of them than it must (hashes, not texts). Every row that it does
-        not pass on goes to `context.drop`.
-        """
-        ...
-
-
-def _no_model(name: str, batch: int) -> "Model":
-    raise LookupError(f"model {name} was asked for, and no step here asks one")
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What steps may ask for beside their rows.
-
-    `tasks` are the recipe's. `load_tokenizer` is called when a step first counts tokens; `model(name, batch)` gives a
-    model that can be asked. `inputs` has the folders of the earlier stages that the steps read. `progress(share, text)`
-    tells how far the build is, `say(text)` what the user should know; `stop_if_asked()` raises when the build should
-    stop, and is called between pieces of work that are kept.
+    A subclass with a field `kind: Literal["..."]`, in a module of `smallwit.data.steps`, is a step that recipes can
+    name. Reading a recipe imports all of these modules, so heavy libraries are imported inside `rows`.
     """
 
-    tasks: Mapping[str, Task]
-    base: Path
-    data_dir: Path | None
-    seed: int
-    load_tokenizer: "Callable[[], PreTrainedTokenizerBase]"
-    inputs: Mapping[str, Path]
-    progress: Callable[[float | None, str], None]
-    say: Callable[[str], None]
-    stop_if_asked: Callable[[], None]
-    model: "Callable[[str, int], Model]" = _no_model
-
-    @cached_property
-    def tokenizer(self) -> "PreTrainedTokenizerBase":
-        """The tokenizer that the stage names."""
-        return self.load_tokenizer()
-
-    def task_of(self, row: Row) -> Task:
-        """The task that a row belongs to. Raises `UserError` for a row without one."""
-        name = str(row.get("task") or "")
-        if name not in self.tasks:
-            what = f"its task '{name}' is none of the recipe's" if name else "it names no task"
-            raise UserError(f"row {row['id']} cannot be verified: {what}; give its source a task of the recipe")
-        return self.tasks[name]
-
-
-@dataclass
-class Account:
-    """What a step did, for the card: rows in and out, drops by rule, what else it notes; and what it cost, in FLOPs and
-    in tokens that models wrote."""
-
-    kind: str
-    rows_in: int = 0
-    rows_out: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    notes: dict[str, Any] = field(default_factory=dict)
-    flops: float = 0.0
-    tokens: int = 0
-
-    def as_json(self) -> dict[str, Any]:
-        """All of it as JSON data."""
-        return vars(self) | {"dropped": dict(self.dropped)}
-
-
-class Context:
-    """A step's own view of the build."""
-
-    def __init__(
-        self,
-        resources: Resources,
-        number: int,
-        kind: str,
-        build: Path,
-        open_journal: Callable[[], Journal] | None = None,
-    ) -> None:
-        self.resources = resources
-        self.name = f"{number:02d}-{kind}"
-        self.account = Account(kind)
-        self.build = build
-        self._open_journal = open_journal
-        self._side_files: dict[str, TextIO] = {}
+    kinds_in: ClassVar[tuple[str, ...]] = ("smallwit.data.steps",)
 
     @property
-    def journal(self) -> Journal:
-        """What outlives a killed build, the same for all steps: a step finds its results whatever its number is."""
-        if self._open_journal is None:
-            raise ValueError(f"step {self.name} asks models, and its build keeps no journal")
-        return self._open_journal()
+    def name(self) -> str:
+        """Return the step's name in files, messages and the card."""
+        return str(self.kind)  # type: ignore[attr-defined]
 
-    def drop(self, row: Row, rule: str, reason: str) -> None:
-        """Account for a row that the step does not pass on; it is kept in `dropped/NN-KIND.jsonl`."""
-        self.account.dropped[rule] += 1
-        self.aside("dropped", row | {"dropped": {"step": self.name, "rule": rule, "reason": reason}})
+    @property
+    def models(self) -> Sequence[str]:
+        """Return the names of the models and train stages that the step generates with."""
+        return ()
 
-    def aside(self, what: str, row: Mapping[str, Any]) -> None:
-        """Add a line to the side file `WHAT/NN-KIND.jsonl` of the dataset."""
-        file = self._side_files.get(what)
-        if file is None:
-            path = self.build / what / f"{self.name}.jsonl"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = self._side_files[what] = path.open("w", encoding="utf-8")
-        file.write(json_line(row) + "\n")
+    @property
+    def stages(self) -> Sequence[str]:
+        """Return the names of the earlier stages whose rows the step reads."""
+        return ()
 
-    def note(self, key: str, value: Any) -> None:
-        """A figure of the step (JSON data) for the card and the manifest."""
-        self.account.notes[key] = value
+    @property
+    def uses_verifiers(self) -> bool:
+        """Return whether the step calls the verifiers of the rows' tasks."""
+        return False
 
-    def close(self) -> None:
-        """Close the side files."""
-        for file in self._side_files.values():
-            file.close()
+    @property
+    def counts_tokens(self) -> bool:
+        """Return whether the stage needs a tokenizer."""
+        return False
 
+    def task_splits(self) -> "Iterator[tuple[str, str, Place]]":
+        """Yield the task, the split and the place below the step of every split of a task that the step reads."""
+        yield from ()
 
-class Progress:
-    """Tells how far a build is and how long it will take, by the share of its sources that was read."""
+    def tasks_of_rows(self, known: Sequence[str]) -> Sequence[str]:
+        """Return which of the recipe's tasks (`known`) the rows made by this step may belong to."""
+        return ()
 
-    def __init__(self, tell: Callable[[float, str], None]) -> None:
-        self.tell = tell
-        self.started = time.monotonic()
-        self.share = 0.0
+    def check_references(self, check: "Check", place: "Place") -> None:
+        """Check the models, stages, tasks and files that the step names. `place` is where the step is in the recipe.
 
-    def __call__(self, share: float | None, text: str) -> None:
-        """`share` is `None` where a step does not know it: it is what it was then."""
-        self.share = self.share if share is None else share
-        if self.share:
-            text += f", {_clock((time.monotonic() - self.started) * (1 - self.share) / self.share)} left"
-        self.tell(self.share, text)
+        Raises `UserError`, with the line, for a name that does not exist.
+        """
+        for name in self.models:
+            check.model_before("model", name, *place, weights=False)
 
+    def smoke(self, problems: int, max_new_tokens: int) -> "Self | None":
+        """Return the step for a smoke run: `problems` rows a source, short replies. `None` leaves the step out."""
+        return self
 
-class Pace:
-    """The rate of a loop, told at most twice a second."""
+    def content(self, tasks: "Mapping[str, Task]", base: Path, data_dir: Path | None) -> dict[str, Any]:
+        """Return hashes of what the step reads beside its rows, by name: they are part of the stage's key.
 
-    def __init__(self, resources: Resources, what: str) -> None:
-        self.resources, self.what = resources, what
-        self.started = self.told = time.monotonic()
-        self.count = 0
+        Raises `UserError` for a file or an evaluation suite that does not exist.
+        """
+        return {}
 
-    def step(self, share: float | None = None, count: int = 1) -> None:
-        """`count` more are done, `share` (0..1) of all if that is known."""
-        self.count += count
-        now = time.monotonic()
-        if now - self.told < REPORT_SECONDS:
-            return
-        self.told = now
-        rate = self.count / (now - self.started)
-        self.resources.progress(share, f"{self.count:,} {self.what}, {rate:,.0f} a second")
+    def rows(self, rows: Iterator[Row], context: "StepContext") -> Iterator[Row]:
+        """Yield the rows that the step keeps or makes, in an order that depends on its input alone.
 
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
-
-
-# ---- rows
-
-
-def texts(row: Row) -> tuple[str, str | None]:
-    """The text that is asked and that is answered, whichever columns hold it. Of a conversation: all turns before the
-    answer, one after the other, and the answer."""
-    if row.get("messages"):
-        asked, answer = asked_and_answered(row["messages"])
-        return "\n\n".join(map(turn_text, asked)), None if answer is None else turn_text(answer)
-    return row["prompt"], row.get("completion")
-
-
-def answered(row: Row, text: str) -> Row:
-    """The row with `text` as its answer: the completion, or the assistant's turn at the end of a conversation."""
-    if not row.get("messages"):
-        return row | {"completion": text}
-    asked, _ = asked_and_answered(row["messages"])
-    return row | {"messages": [*asked, {"role": "assistant", "content": text}]}
-
-
-def problem_of(row: Row) -> Problem:
-    """A row as a task's problem, so that the task's verifier can judge answers to it."""
-    prompt, completion = texts(row)
-    turns = row.get("messages") or []
-    if turns:
-        _, answer = asked_and_answered(turns)
-        completion = None if answer is None else answer["content"]
-    tools = tuple(row.get("tools") or ())
-    return Problem(str(row["id"]), prompt, row.get("answer"), completion, tuple(turns), tools)
-
-
-# ---- personal data
-
-
-def screened(rows: Iterator[Row], context: Context, action: str) -> Iterator[Row]:
-    """The rows on their way to a model, looked through for personal data.
-
-    Findings go to the side file `personal-data`. Raises `UserError` at the first one when `action` is `stop`; that row
-    has gone nowhere then.
-    """
-    found: Counter[str] = Counter()
-    for row in rows:
-        asked, answer = texts(row)
-        for finding in findings("\n".join(filter(None, (asked, answer, tools_text(row))))):
-            if action == "stop":
-                raise UserError(_stopped(row, finding))
-            found[finding.kind] += 1
-            about = {"id": row["id"], "origin": row["origin"]}
-            context.aside("personal-data", about | {"kind": finding.kind, "text": finding.text})
-            context.note("personal data", dict(found))
-        yield row
-
-
-def _stopped(row: Row, finding: Finding) -> str:
-    return (
-        f"row {row['id']} of {row['origin']} holds what looks like {finding.kind} ({finding.text}), and would go to a "
-        "model; drop it by a filter, or set on_personal_data: report"
-    )
+        Reads `rows` as a stream and holds as little of them as possible (hashes, not texts). Calls `context.drop` for
+        every row that is not passed on. What must survive a killed build goes to `context.journal`.
+        """
+        raise NotImplementedError

@@ -1,9 +1,10 @@
-"""Turns of conversations: what they may hold, their one form, and their text."""
+"""Turns of conversations: their checks, their canonical form, and their text."""
 
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from smallwit.inference.generator import message_text
 from smallwit.rows import Row, too_deep
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -12,20 +13,20 @@ FIELDS = (*TEXT_FIELDS, "tool_calls")
 Turn = dict[str, Any]
 
 
-def turns_trouble(column: str, turns: Any) -> str | None:
-    """Why the value of a column is no list of turns that a chat template takes, or `None`."""
+def turns_error(column: str, turns: Any) -> str | None:
+    """Return why the value of a column is no list of turns that a chat template takes, or `None`."""
     if not isinstance(turns, list) or not turns:
         what = "messages must be" if column == "messages" else f"column {column!r} must be text or"
         return f"{what} a list of turns"
     for number, turn in enumerate(turns, 1):
-        trouble = _turn_trouble(turn)
-        if trouble is not None:
-            return f"turn {number} of '{column}' {trouble}"
+        error = _turn_error(turn)
+        if error is not None:
+            return f"turn {number} of '{column}' {error}"
     return None
 
 
-def tools_trouble(tools: Any) -> str | None:
-    """Why the value of the column `tools` is no list of JSON schemas, or the JSON text of one; or `None`."""
+def tools_error(tools: Any) -> str | None:
+    """Return why the value of `tools` is no list of JSON schemas, and no JSON text of one; or `None`."""
     if isinstance(tools, str):
         tools = _read(tools)
     if not isinstance(tools, list):
@@ -37,10 +38,10 @@ def tools_trouble(tools: Any) -> str | None:
     return None
 
 
-def merged_trouble(row: Row) -> str | None:
-    """Why tool calls or tools read from columns (parquet, the hub) are not those that were written, or `None`.
+def merged_error(row: Row) -> str | None:
+    """Return why tool calls or tools read from columns (parquet, the hub) differ from what was written, or `None`.
 
-    Columns give all objects of a place the same keys, with null where an object had none.
+    Columns give all objects the same keys, with null where an object had none.
     """
     columns = [row.get(name) for name in ("messages", "prompt", "completion")]
     turns = [turn for column in columns if isinstance(column, list) for turn in column]
@@ -60,7 +61,7 @@ def _has_null(value: Any) -> bool:
 
 
 def normal_turn(turn: Mapping[str, Any]) -> Turn:
-    """A turn without empty fields; `content` is text, and the arguments of tool calls are objects."""
+    """Return a turn without empty fields; `content` is text, and the arguments of tool calls are objects."""
     made = {name: value for name, value in turn.items() if value not in (None, [])} | {
         "content": turn.get("content") or ""
     }
@@ -70,33 +71,26 @@ def normal_turn(turn: Mapping[str, Any]) -> Turn:
 
 
 def normal_tools(tools: Any) -> list[Any]:
-    """Tools as a list, whether they were one or its JSON text."""
+    """Return tools as a list, from a list or its JSON text."""
     return list(_read(tools) if isinstance(tools, str) else tools)
 
 
-def asked_and_answered(turns: Sequence[Turn]) -> tuple[Sequence[Turn], Turn | None]:
-    """The turns before the answer, and the answer: the last turn, if it is the assistant's."""
+def split_answer(turns: Sequence[Turn]) -> tuple[Sequence[Turn], Turn | None]:
+    """Return the turns before the answer, and the answer: the last turn, if it is the assistant's."""
     return (turns[:-1], turns[-1]) if turns[-1]["role"] == "assistant" else (turns, None)
 
 
-def turn_text(turn: Mapping[str, Any]) -> str:
-    """Everything that a turn says: its thought, its content, its tool calls."""
-    calls = turn.get("tool_calls")
-    parts = [turn.get("reasoning_content"), turn["content"], json.dumps(calls, ensure_ascii=False) if calls else None]
-    return "\n".join(part for part in parts if part)
-
-
 def tools_text(row: Row) -> str:
-    """The schemas of a row's tools; empty without any."""
+    """Return the schemas of a row's tools as text; empty without tools."""
     return json.dumps(row["tools"], ensure_ascii=False) if row.get("tools") else ""
 
 
-def readable(turns: Sequence[Mapping[str, Any]]) -> str:
-    """Turns for people to read, each behind its role."""
-    return "\n\n".join(f"[{turn['role']}] {turn_text(turn)}" for turn in turns)
+def transcript(turns: Sequence[Mapping[str, Any]]) -> str:
+    """Return turns for people to read, each after its role."""
+    return "\n\n".join(f"[{turn['role']}] {message_text(turn)}" for turn in turns)
 
 
-def _turn_trouble(turn: Any) -> str | None:
+def _turn_error(turn: Any) -> str | None:
     if not isinstance(turn, dict) or turn.get("role") not in ROLES:
         return f"must have a role ({', '.join(ROLES)}) and a content that is text"
     given = {name: value for name, value in turn.items() if value not in (None, [])}
@@ -109,7 +103,7 @@ def _turn_trouble(turn: Any) -> str | None:
     if calls is not None:
         if turn["role"] != "assistant":
             return f"calls tools, and its role is {turn['role']}; only the assistant calls tools"
-        return _calls_trouble(calls)
+        return _calls_error(calls)
     if "content" not in given:
         return f"must have a role ({', '.join(ROLES)}) and a content that is text"
     if turn["role"] in ("user", "assistant") and not given["content"].strip() and not given.get("reasoning_content"):
@@ -117,7 +111,7 @@ def _turn_trouble(turn: Any) -> str | None:
     return None
 
 
-def _calls_trouble(calls: Any) -> str | None:
+def _calls_error(calls: Any) -> str | None:
     for call in calls if isinstance(calls, list) else [None]:
         function = call.get("function") if isinstance(call, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
@@ -137,7 +131,7 @@ def _normal_call(call: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read(text: str) -> Any:
-    """The JSON data of a text; `None` where it is none, or nested too deep to be walked."""
+    """Return the JSON data of a text; `None` for other text, and for JSON that is nested too deep."""
     try:
         return None if too_deep(text) else json.loads(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""`smallwit data validate`: every row of a file that no stage could use, with its line and the reason."""
+"""`smallwit data validate`: the rows of a file that no stage can use, with line and reason."""
 
 import re
 from collections import Counter
@@ -7,29 +7,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from smallwit.data.columns import left_behind, mapped
-from smallwit.data.gather import Ids
-from smallwit.recipe.data import MappedRows
+from smallwit.data.columns import map_columns, unread_columns
+from smallwit.data.source import MappedRows, RowIds
 from smallwit.rows import BadRow, Row, is_columnar, numbered_rows
 
 COMMON_CONTROL_TOKENS = re.compile(
     r"<\|[^|<>\s]{1,40}\|>|<｜[^｜<>]{1,40}｜>|</?s>|<(?:bos|eos|pad|unk|start_of_turn|end_of_turn)>|\[/?INST\]"
 )
-"""What control tokens of published models look like, for a file whose model is not known."""
+"""The control tokens of published models, for a file whose model is not known."""
 SHOWN = 20
 """Lines of a kind that are printed; the others are counted."""
 
 
 @dataclass
 class Validation:
-    """What was found in a file: rows, bad ones, rows that spell control tokens, and columns that no stage reads."""
+    """The findings in a file: rows, bad rows, rows that spell control tokens, and columns that no stage reads."""
 
     rows: int = 0
     bad: list[BadRow] = field(default_factory=list)
     bad_rows: int = 0
     spelling: list[tuple[int, str]] = field(default_factory=list)
     spelling_rows: int = 0
-    behind: Counter[str] = field(default_factory=Counter)
+    unread: Counter[str] = field(default_factory=Counter)
 
 
 def control_token_in(row: Row, pattern: re.Pattern[str] = COMMON_CONTROL_TOKENS) -> str | None:
@@ -52,20 +51,20 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def validate(path: Path, pattern: re.Pattern[str] = COMMON_CONTROL_TOKENS) -> Validation:
-    """Read a file as `gather` would, by the names that its columns have; the first `SHOWN` findings are kept.
+    """Return the findings in a file, read as `gather` reads it without a mapping; the first `SHOWN` have their lines.
 
-    An id that stands for two problems is wrong too. Raises `UserError` for a file that cannot be read at all.
+    A row whose id was used for another problem is bad too. Raises `UserError` for a file that cannot be read at all.
     """
-    found, ids = Validation(), Ids()
+    found, ids = Validation(), RowIds()
     plain = MappedRows()
     columnar = is_columnar(path)
     for line, theirs in numbered_rows(path):
         found.rows += 1
         row = theirs
         if not isinstance(theirs, BadRow):
-            found.behind.update(left_behind(theirs, plain))
-            row = mapped(theirs, plain, path, line, columnar=columnar)
-        if not isinstance(row, BadRow) and not ids.same(row):
+            found.unread.update(unread_columns(theirs, plain))
+            row = map_columns(theirs, plain, path, line, columnar=columnar)
+        if not isinstance(row, BadRow) and not ids.consistent(row):
             row = BadRow(path, line, f"the id '{row['id']:.80}' came before, and stood for another problem")
         if isinstance(row, BadRow):
             found.bad_rows += 1

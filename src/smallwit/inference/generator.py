@@ -1,8 +1,9 @@
 """Text in, text out: what evaluation and data construction ask of a model, wherever it runs."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NotRequired, Protocol, TypedDict
+from typing import Any, Literal, NamedTuple, NotRequired, Protocol, TypedDict
 
 from smallwit.thoughts import answer_part, is_unfinished
 
@@ -20,6 +21,14 @@ class Message(TypedDict):
     reasoning_content: NotRequired[str]
     tool_calls: NotRequired[list[dict[str, Any]]]
     tool_call_id: NotRequired[str]
+
+
+def message_text(message: Mapping[str, Any]) -> str:
+    """Return all text of a message: reasoning, content and tool calls, a line each."""
+    calls = message.get("tool_calls")
+    parts = [message.get("reasoning_content"), message["content"]]
+    parts.append(json.dumps(calls, ensure_ascii=False) if calls else None)
+    return "\n".join(part for part in parts if part)
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,15 @@ class Decoding:
     top_k: int | None = None
     repetition_penalty: float = 1.0
     stop: tuple[str, ...] = ()
+
+
+class GenerationRequest(NamedTuple):
+    """A request for one reply of the model called `model`."""
+
+    model: str
+    prompt: Prompt
+    decoding: Decoding
+    seed: int
 
 
 @dataclass(frozen=True)

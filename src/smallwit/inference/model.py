@@ -1,29 +1,37 @@
-"""A model that data construction asks, and what its replies cost."""
+"""A model that generates replies on request, here or behind an endpoint, and what its replies cost."""
 
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from smallwit.data.turns import turn_text
-from smallwit.inference.generator import Generator, Prompt
-from smallwit.recipe.generation import Price
+from pydantic import Field
+
+from smallwit.inference.generator import Generator, Prompt, message_text
+from smallwit.recipe.section import Section
 
 _TURN_TOKENS = 64
 """More than any chat template writes around a turn."""
 
 
-class Spent(NamedTuple):
-    """What replies have cost: tokens of prompts and of replies, dollars, FLOPs."""
+class Price(Section):
+    """Dollars for a million tokens."""
+
+    input: float = Field(ge=0, description="dollars for a million prompt tokens")
+    output: float = Field(ge=0, description="dollars for a million generated tokens")
+
+
+class Usage(NamedTuple):
+    """Tokens of prompts and of replies, dollars and FLOPs."""
 
     prompt_tokens: int = 0
     tokens: int = 0
     dollars: float = 0.0
     flops: float = 0.0
 
-    def plus(self, other: "Spent") -> "Spent":
-        """The sum."""
-        return Spent(
+    def plus(self, other: "Usage") -> "Usage":
+        """Return the sum of two usages."""
+        return Usage(
             self.prompt_tokens + other.prompt_tokens,
             self.tokens + other.tokens,
             self.dollars + other.dollars,
@@ -31,46 +39,46 @@ class Spent(NamedTuple):
         )
 
 
-def most_prompt_tokens(prompt: Prompt) -> int:
-    """A bound on a prompt's length with any tokenizer: a token is a byte at least."""
-    texts = [turn_text(message) for message in prompt.messages] + [prompt.text or "", prompt.prefix]
+def max_prompt_tokens(prompt: Prompt) -> int:
+    """Return an upper bound on a prompt's tokens with any tokenizer: a token is at least one byte."""
+    texts = [message_text(message) for message in prompt.messages] + [prompt.text or "", prompt.prefix]
     texts += [json.dumps(tool) for tool in prompt.tools]
     return sum(len(text.encode()) + _TURN_TOKENS for text in texts if text)
 
 
 def no_flops(prompt_tokens: int, tokens: int) -> float:
-    """A model elsewhere spends none of ours."""
+    """Return 0: a remote model costs no FLOPs on this machine."""
     return 0.0
 
 
 @dataclass
-class Model:
-    """A model that can be asked.
+class ServedModel:
+    """A model behind a `Generator`, with its identity and its costs.
 
-    `identity` says which weights these are (a hash, or an address and a name): replies are found again by it. `load` is
-    called when a reply is not there yet, and once. `flops(prompt_tokens, tokens)` is what a reply costs here,
-    `prompt_tokens` the length of a prompt, or a bound on it.
+    `identity` names the weights (a hash, or an address and a name); the journal of replies uses it as a key. `load`
+    makes the generator, once, when the first reply is missing. `flops(prompt_tokens, tokens)` is the cost of a reply on
+    this machine. `prompt_tokens` returns the length of a prompt in tokens, or an upper bound on it.
 
-    `whole` says that a reply depends, in its last bits, on the calls that it is made with, as on this machine: then a
-    batch that was broken off is made again whole, so that a restart changes nothing.
+    `batch_dependent` models give replies whose last bits depend on the other prompts of the batch, as local ones do.
+    An interrupted batch of such a model is generated again as a whole, so that a restart changes nothing.
     """
 
     identity: str
     load: Callable[[], Generator]
     price: Price = field(default_factory=lambda: Price(input=0, output=0))
     flops: Callable[[int, int], float] = no_flops
-    prompt_tokens: Callable[[Prompt], int] = most_prompt_tokens
-    whole: bool = False
+    prompt_tokens: Callable[[Prompt], int] = max_prompt_tokens
+    batch_dependent: bool = False
     _generator: Generator | None = None
 
     @property
     def generator(self) -> Generator:
-        """The model itself."""
+        """Return the generator; load it on first use."""
         if self._generator is None:
             self._generator = self.load()
         return self._generator
 
-    def cost(self, prompt_tokens: int, tokens: int) -> Spent:
-        """What a reply of this length costs."""
+    def cost(self, prompt_tokens: int, tokens: int) -> Usage:
+        """Return what a reply of `tokens` tokens to a prompt of `prompt_tokens` tokens costs."""
         dollars = (prompt_tokens * self.price.input + tokens * self.price.output) / 1e6
-        return Spent(prompt_tokens, tokens, dollars, self.flops(prompt_tokens, tokens))
+        return Usage(prompt_tokens, tokens, dollars, self.flops(prompt_tokens, tokens))

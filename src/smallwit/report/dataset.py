@@ -6,8 +6,8 @@ from pathlib import Path
 from markupsafe import Markup
 
 from smallwit.data.inspect import QUANTILES, Inspection
-from smallwit.data.step import texts
-from smallwit.data.turns import asked_and_answered, readable
+from smallwit.data.row_access import prompt_and_completion
+from smallwit.data.turns import split_answer, transcript
 from smallwit.report.charts import histogram
 from smallwit.report.format import human_count
 from smallwit.report.pages import environment
@@ -41,12 +41,12 @@ def write_dataset_page(found: Inspection, path: Path) -> None:
 
 
 def _shown(row: Row) -> dict[str, str]:
-    prompt, completion = texts(row)
+    prompt, completion = prompt_and_completion(row)
     answer = row.get("answer")
     about = [str(row[name]) for name in ("id", "task", "origin", "license") if row.get(name)]
     return {
         "about": " · ".join(about),
-        "prompt": readable(asked_and_answered(row["messages"])[0]) if row.get("messages") else prompt,
+        "prompt": transcript(split_answer(row["messages"])[0]) if row.get("messages") else prompt,
         "completion": completion or "",
         "answer": answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False),
     }

@@ -7,7 +7,7 @@ from pathlib import Path
 from smallwit.inference.endpoint import EndpointGenerator
 from smallwit.inference.generator import Decoding, Prompt, Reply
 from smallwit.inference.local_generator import LocalGenerator
-from smallwit.inference.model import Model
+from smallwit.inference.model import ServedModel
 from smallwit.models.flops import Cost
 from smallwit.network.hosts import REQUESTS_FILE, HostLog
 from smallwit.stages.common.inputs import chat_of, endpoint_of, generator_of, model_of
@@ -15,7 +15,7 @@ from smallwit.stages.job import Job
 from smallwit.storage.artifacts import content_key, folder_hash
 
 
-def asked_model(job: Job, name: str, batch: int) -> Model:
+def asked_model(job: Job, name: str, batch: int) -> ServedModel:
     """The model or stage `name` as one that can be asked; it is loaded when first needed.
 
     On this machine it answers `batch` prompts at a time. What an endpoint's machine computes is not known here: its
@@ -30,7 +30,7 @@ def asked_model(job: Job, name: str, batch: int) -> Model:
     return _near(job, name, content_key(made_of), batch)
 
 
-def _near(job: Job, name: str, identity: str, batch: int) -> Model:
+def _near(job: Job, name: str, identity: str, batch: int) -> ServedModel:
     @cache
     def loaded() -> tuple[LocalGenerator, Cost]:
         chat, model = chat_of(job, name), model_of(job, name)
@@ -42,10 +42,10 @@ def _near(job: Job, name: str, identity: str, batch: int) -> Model:
     def flops(prompt_tokens: int, tokens: int) -> float:
         return loaded()[1].forward([prompt_tokens + tokens - 1], tokens)
 
-    return Model(identity, lambda: loaded()[0], flops=flops, prompt_tokens=prompt_tokens, whole=True)
+    return ServedModel(identity, lambda: loaded()[0], flops=flops, prompt_tokens=prompt_tokens, batch_dependent=True)
 
 
-def _far(job: Job, name: str) -> Model:
+def _far(job: Job, name: str) -> ServedModel:
     endpoint = endpoint_of(job, name)
     named = job.recipe.models[name].tokenizer is not None
 
@@ -60,7 +60,7 @@ def _far(job: Job, name: str) -> Model:
         generator = EndpointGenerator(endpoint, count=count if named else None, chat_template_kwargs=options)
         return _Logged(generator, HostLog(job.work / REQUESTS_FILE, generator.client.counts))
 
-    return Model(_with_options(job, name, content_key([endpoint.urls[0], endpoint.model])), load)
+    return ServedModel(_with_options(job, name, content_key([endpoint.urls[0], endpoint.model])), load)
 
 
 def _with_options(job: Job, name: str, identity: str) -> str:

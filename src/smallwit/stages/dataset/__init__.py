@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from smallwit.data.build import content_of, origin_of_tokenizer
+from smallwit.data.construction import complete_steps
+from smallwit.data.step import DataStep
 from smallwit.errors import UserError
-from smallwit.recipe.check_data import check_construct_stage, judged_tasks, rows_of_tasks
-from smallwit.recipe.data import DataStepSpec, whole_construction
+from smallwit.recipe.section import ByKind
 from smallwit.recipe.stage import SMOKE_PROBLEMS, SMOKE_TOKENS, Place, Stage, TaskNeed
 from smallwit.stages.job import Info, Job, Reporter
 from smallwit.storage.artifacts import file_hash
@@ -28,7 +29,9 @@ class DatasetStage(Stage):
     standalone = True
 
     kind: Literal["dataset"]
-    steps: list[DataStepSpec] = Field(description="the steps, in their order: gather first, write last")
+    steps: list[Annotated[DataStep, ByKind()]] = Field(
+        description="the steps, in their order: gather first, write last"
+    )
     tokenizer: str | None = Field(
         default=None, description="what counts tokens: a model of the recipe, or else a folder or hub id"
     )
@@ -38,8 +41,8 @@ class DatasetStage(Stage):
 
     @field_validator("steps")
     @classmethod
-    def _whole(cls, steps: list[DataStepSpec]) -> list[DataStepSpec]:
-        return whole_construction(steps)
+    def _complete(cls, steps: list[DataStep]) -> list[DataStep]:
+        return complete_steps(steps)
 
     @model_validator(mode="after")
     def _consistent(self) -> "DatasetStage":
@@ -72,12 +75,15 @@ class DatasetStage(Stage):
         return content
 
     def task_needs(self, recipe: "Recipe", place: Place) -> Iterator[TaskNeed]:
-        for rows, where in rows_of_tasks(self):
-            yield TaskNeed(rows.split, rows.task, 0, (*place, *where))
+        for number, step in enumerate(self.steps):
+            for task, split, where in step.task_splits():
+                yield TaskNeed(split, task, 0, (*place, "steps", number, *where))
 
     def judged_tasks(self, recipe: "Recipe", place: Place) -> Iterator[tuple[str, Place]]:
-        if any(step.judges for step in self.steps):
-            yield from ((task, place) for task in judged_tasks(self, list(recipe.tasks)))
+        if any(step.uses_verifiers for step in self.steps):
+            known = list(recipe.tasks)
+            tasks = dict.fromkeys(name for step in self.steps for name in step.tasks_of_rows(known))
+            yield from ((task, place) for task in tasks)
 
     @property
     def declared_flops(self) -> float | None:
@@ -89,7 +95,8 @@ class DatasetStage(Stage):
         return self.rows_from
 
     def check(self, check: "Check", place: Place) -> None:
-        check_construct_stage(check, int(place[1]), self)
+        for number, step in enumerate(self.steps):
+            step.check_references(check, (*place, "steps", number))
 
     def check_machine(self, check: "Check", place: Place, ask_hub: bool) -> None:
         """Check that a tokenizer that is no model of the recipe can be loaded. Raises `UserError`."""
@@ -105,29 +112,11 @@ class DatasetStage(Stage):
 
     def smoke(self) -> Self:
         """Return the stage with two problems a source and short replies; nothing is verified."""
-        data = self.model_dump(mode="json", by_alias=True)
-        data["steps"] = [_small_step(step) for step in data["steps"] if step["kind"] != "verify"]
-        return type(self).model_validate(data)
+        steps = [step.smoke(SMOKE_PROBLEMS, SMOKE_TOKENS) for step in self.steps]
+        return self.model_copy(update={"steps": [step for step in steps if step is not None]})
 
     def run(self, job: Job, reporter: Reporter) -> Info:
         """Publish the dataset."""
         from smallwit.stages.dataset.run import run
 
         return run(self, job, reporter)
-
-
-def _small_step(step: dict[str, Any]) -> dict[str, Any]:
-    """A step of a dataset's construction on two problems a source, with short replies."""
-    few = {"samples": 2, "max_new_tokens": SMOKE_TOKENS}
-    match step["kind"]:
-        case "gather":
-            return step | {"sources": [source | {"limit": SMOKE_PROBLEMS} for source in step["sources"]]}
-        case "generate":
-            return step | {"draw": step["draw"] | few | {"temperature": 1.0}}
-        case "difficulty":
-            return step | {"draw": step["draw"] | few, "band": [0.0, 1.0], "max_tokens": None}
-        case "augment":
-            check = step["check"] | {"draw": step["check"]["draw"] | few}
-            return step | {"max_new_tokens": SMOKE_TOKENS, "check": check, "originals": True}
-        case _:
-            return step

@@ -1,4 +1,4 @@
-"""Build a dataset: the recipe's steps on one side, a published folder on the other."""
+"""The stage `dataset`: run the recipe's steps and publish the dataset."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from smallwit.data.build import build, identity_of, origin_of_tokenizer, signature_of
 from smallwit.data.card import card
-from smallwit.data.step import Progress, Resources, VerifierFailed
+from smallwit.data.context import BuildProgress, Resources, VerifierFailed
 from smallwit.errors import UserError
 from smallwit.models.tokenizer import load_tokenizer
 from smallwit.stages.common.inference_models import asked_model
@@ -20,7 +20,7 @@ from smallwit.storage.artifacts import publish
 
 
 def run(stage: DatasetStage, job: Job, reporter: Reporter) -> Info:
-    """Publish the dataset. Raises `UserError` when no row is left, and for what the sources and steps refuse."""
+    """Build and publish the dataset. Raises `UserError` when no row is left, and what the sources and steps raise."""
     started = time.monotonic()
 
     def stop_if_asked() -> None:
@@ -35,7 +35,7 @@ def run(stage: DatasetStage, job: Job, reporter: Reporter) -> Info:
         load_tokenizer=lambda: _tokenizer(job, stage),
         model=lambda name, batch: asked_model(job, name, batch),
         inputs={name: Path(job.inputs[name]) for name in stage.rows_from},
-        progress=Progress(reporter.progress),
+        progress=BuildProgress(reporter.progress),
         say=reporter.say,
         stop_if_asked=stop_if_asked,
     )
@@ -64,7 +64,7 @@ def run(stage: DatasetStage, job: Job, reporter: Reporter) -> Info:
             path.rename(folder / path.name)
 
     publish(job.folder, write, {"key": job.key, "name": job.name} | info)
-    # The journals stay: what a model has answered is not asked again when later steps of the recipe change.
+    # The journals stay: when later steps of the recipe change, replies are not generated again.
     shutil.rmtree(made)
     return info
 

@@ -10,9 +10,9 @@ from smallwit.errors import UserError
 from smallwit.evaluation.graders import load_grader
 from smallwit.evaluation.named import HOUSE
 from smallwit.evaluation.runner import graded, require_verdicts
-from smallwit.inference.client import Asker, Call, Limits
-from smallwit.inference.generator import Decoding, Reply
-from smallwit.inference.model import Model
+from smallwit.inference.client import GenerationClient, SpendingLimits
+from smallwit.inference.generator import Decoding, GenerationRequest, Reply
+from smallwit.inference.model import ServedModel
 from smallwit.seeds import stable_seed
 from smallwit.stages.common.inference_models import asked_model
 from smallwit.stages.common.inputs import tasks_of
@@ -47,13 +47,13 @@ def run(stage: RejectionSamplingStage, job: Job, reporter: Reporter) -> Info:
     verdicts: list[dict[str, float | None]] = []
     asked = 0
     model = asked_model(job, stage.model, stage.batch)
-    if model.whole:
+    if model.batch_dependent:
         # What a model of ours says may change with the code.
         model = replace(model, identity=job.key)
     calls = job.work / f"calls-{model.identity}.jsonl"
     with Journal(calls) as journal:
-        asker = _asker(stage, model, journal, reporter)
-        for batch in asker.ask(_call(job, stage, each) for each in wanted):
+        client = _client(stage, model, journal, reporter)
+        for batch in client.batches(_request(job, stage, each) for each in wanted):
             pairs = [(each, reply) for each, (_, reply) in zip(wanted[asked:], batch, strict=False)]
             asked += len(batch)
             for each, reply, verdict in _judged([(each, reply) for each, reply in pairs if reply is not None]):
@@ -62,42 +62,45 @@ def run(stage: RejectionSamplingStage, job: Job, reporter: Reporter) -> Info:
                     kept[each.task.name, each.problem.id, reply.text] = _row(each, reply, stage)
             if verdicts:
                 require_verdicts(verdicts, stage.name)
-            share = asked / len(wanted) if stage.flops is None else asker.spent.flops / stage.flops
+            share = asked / len(wanted) if stage.flops is None else client.usage.flops / stage.flops
             reporter.progress(min(share, 1.0), f"{len(kept)} of {asked} answers kept")
             if reporter.stopping():
                 raise Stopped
     if not kept:
         raise UserError(f"stage {stage.name}: {stage.model} answered {asked} problems and the verifier accepted none")
-    spent = asker.spent
+    usage = client.usage
     info: Info = {
         "seconds": time.monotonic() - started,
-        "flops": spent.flops,
-        "tokens": spent.tokens,
-        "teacher_tokens": 0 if model.whole else spent.prompt_tokens + spent.tokens,
+        "flops": usage.flops,
+        "tokens": usage.tokens,
+        "teacher_tokens": 0 if model.batch_dependent else usage.prompt_tokens + usage.tokens,
         "asked": len(verdicts),
-        "failed": asker.failed,
+        "failed": client.failed,
         "kept": len(kept),
     }
     publish(job.folder, lambda folder: _write(folder, list(kept.values())), {"key": job.key, "name": job.name} | info)
-    if model.whole:
+    if model.batch_dependent:
         calls.unlink()
     return info
 
 
-def _asker(stage: RejectionSamplingStage, model: Model, journal: Journal, reporter: Reporter) -> Asker:
+def _client(
+    stage: RejectionSamplingStage, model: ServedModel, journal: Journal, reporter: Reporter
+) -> GenerationClient:
     def stop() -> None:
         if reporter.stopping():
             raise Stopped
 
-    limits = Limits(flops=stage.flops)
-    return Asker(
+    limits = SpendingLimits(flops=stage.flops)
+    return GenerationClient(
         {stage.model: model}, journal, limits=limits, batch=stage.batch, on_reply=stop, on_failure=reporter.say
     )
 
 
-def _call(job: Job, stage: RejectionSamplingStage, wanted: _Wanted) -> Call:
+def _request(job: Job, stage: RejectionSamplingStage, wanted: _Wanted) -> GenerationRequest:
     seed = stable_seed(job.recipe.seed, stage.name, wanted.task.name, wanted.problem.id, wanted.sample)
-    return Call(stage.model, wanted.problem.as_prompt(), Decoding(stage.temperature, stage.max_new_tokens), seed)
+    decoding = Decoding(stage.temperature, stage.max_new_tokens)
+    return GenerationRequest(stage.model, wanted.problem.as_prompt(), decoding, seed)
 
 
 def _judged(answered: Sequence[tuple[_Wanted, Reply]]) -> Iterator[tuple[_Wanted, Reply, Verdict]]:

@@ -4,8 +4,7 @@ from itertools import combinations
 
 import pytest
 
-from smallwit.data.response_selection import distance, kept, word_runs
-from smallwit.recipe.generation import Keep
+from smallwit.data.response_selection import ResponseSelection, jaccard_distance, word_ngrams
 
 ANSWERS = [
     "4 + 4 = 8, so 8 apples\n#### 8",
@@ -18,7 +17,7 @@ ANSWERS = [
 
 
 def chosen(rule: str, count: int | None = None, answers: list[str] = ANSWERS) -> list[str]:
-    return [answers[place] for place in kept(answers, Keep(rule=rule, count=count))]
+    return [answers[place] for place in ResponseSelection(rule=rule, count=count).select(answers)]
 
 
 def test_all_keeps_each_text_once() -> None:
@@ -40,16 +39,18 @@ def test_mixed_goes_from_the_shortest_to_the_longest() -> None:
 
 def test_diverse_are_farther_apart_than_the_shortest() -> None:
     def nearest(texts: list[str]) -> float:
-        return min(distance(word_runs(a), word_runs(b)) for a, b in combinations(texts, 2))
+        return min(jaccard_distance(word_ngrams(a), word_ngrams(b)) for a, b in combinations(texts, 2))
 
     assert nearest(chosen("diverse", 3)) > nearest(chosen("shortest", 3))
 
 
 def test_diverse_begins_with_the_shortest_and_the_least_like_it() -> None:
     first, second = chosen("diverse", 2)
-    runs = {text: word_runs(text) for text in set(ANSWERS)}
+    runs = {text: word_ngrams(text) for text in set(ANSWERS)}
     assert first == "4 + 4 = 8\n#### 8"
-    assert distance(runs[first], runs[second]) == max(distance(runs[first], other) for other in runs.values())
+    assert jaccard_distance(runs[first], runs[second]) == max(
+        jaccard_distance(runs[first], other) for other in runs.values()
+    )
 
 
 @pytest.mark.parametrize("rule", ["shortest", "diverse", "mixed"])
@@ -59,9 +60,9 @@ def test_fewer_answers_than_wanted_are_all_kept(rule: str) -> None:
 
 @pytest.mark.parametrize("rule", ["all", "shortest", "diverse", "mixed"])
 def test_no_answer_is_nothing_to_keep(rule: str) -> None:
-    assert kept([], Keep(rule=rule)) == []
+    assert ResponseSelection(rule=rule).select([]) == []
 
 
 def test_texts_that_differ_in_one_number_are_different() -> None:
-    assert distance(word_runs("3 + 4 = 7"), word_runs("3 + 5 = 8")) > 0
-    assert distance(word_runs("3 + 4 = 7"), word_runs("3  +  4 =\n7")) == 0
+    assert jaccard_distance(word_ngrams("3 + 4 = 7"), word_ngrams("3 + 5 = 8")) > 0
+    assert jaccard_distance(word_ngrams("3 + 4 = 7"), word_ngrams("3  +  4 =\n7")) == 0

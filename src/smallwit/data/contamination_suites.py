@@ -1,7 +1,7 @@
-"""The evaluation suites that training data must not hold: every benchmark that smallwit knows, and the recipe's own."""
+"""The benchmarks that training data must not contain: all that smallwit knows, and the recipe's own tasks."""
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from smallwit.errors import UserError
@@ -13,7 +13,7 @@ from smallwit.tasks.loading import TASKS
 
 
 def benchmarks() -> list[str]:
-    """The built-in tasks whose test split is a published dataset. Procedural families keep their splits apart."""
+    """Return the built-in tasks whose test split is a published dataset. Procedural tasks keep their splits apart."""
     names = []
     for name, place in TASKS.items():
         module, class_name = place.split(":")
@@ -23,12 +23,17 @@ def benchmarks() -> list[str]:
     return names
 
 
+def suite_names(tasks: Iterable[str]) -> list[str]:
+    """Return the names of all benchmarks that a recipe with these tasks can name."""
+    return list(dict.fromkeys([*TASKS, *tasks]))
+
+
 def test_problems(
     against: Sequence[str] | None, tasks: Mapping[str, Task], data_dir: Path | None, accept_missing: Sequence[str]
 ) -> tuple[dict[str, list[Problem]], dict[str, str]]:
-    """The test problems of each suite, and why those that may be missing (`accept_missing`) are.
+    """Return the test problems of each benchmark, and the reasons for missing ones that are in `accept_missing`.
 
-    Raises `UserError` for a suite that is unknown, or that cannot be loaded and may not be missing.
+    Raises `UserError` for a benchmark that is unknown, or that cannot be loaded and is not in `accept_missing`.
     """
     known = list(dict.fromkeys([*benchmarks(), *tasks]))
     for name in [*(against or ()), *accept_missing]:

@@ -1,23 +1,25 @@
-"""Strict reading of what a teacher wrote: a question, a solution, or tests; or why it cannot be used."""
+"""Strict parsing of a teacher's reply: a question, a solution or tests, or the reason why it cannot be used."""
 
 import ast
 import json
 import re
 from typing import Any, NamedTuple
 
-from smallwit.data.agreement import Case
 from smallwit.verify.sandbox.blocks import fenced_blocks
+
+TestCase = tuple[tuple[Any, ...], Any]
+"""The arguments of a call and the value that it must return."""
 
 _LABEL = re.compile(r"^(?:#+ *)?\**(?:new |rewritten |rephrased )?(?:question|problem)\**\s*:\**\s*", re.IGNORECASE)
 _MARKS = ("<question>", "</question>")
 
 
-class Unusable(ValueError):
-    """A reply that cannot be used; the message is the reason, in a few words."""
+class UnusableReply(ValueError):
+    """Raised for a reply or a row that cannot be used; the message is the reason, in a few words."""
 
 
-class Signature(NamedTuple):
-    """A function that is asked for: its name, how many arguments it takes at least and at most, and the code so far."""
+class FunctionSignature(NamedTuple):
+    """A function to be written: its name, the least and the most arguments that it takes, and the code so far."""
 
     name: str
     least: int
@@ -25,78 +27,78 @@ class Signature(NamedTuple):
     code: str
 
 
-def read_question(reply: str, truncated: bool, original: str) -> str:
-    """The text between `<question>` and `</question>`, which must be there once, and be a question of its own.
+def parse_question(reply: str, truncated: bool, original: str) -> str:
+    """Return the text between `<question>` and `</question>`, which must be there once.
 
-    Raises `Unusable` for a reply that was cut, has no such marks, holds an answer, or only repeats `original`.
+    Raises `UnusableReply` for a reply that was cut, has no such marks, holds an answer, or only repeats `original`.
     """
     if truncated:
-        raise Unusable("cut at the length limit")
+        raise UnusableReply("cut at the length limit")
     if reply.count(_MARKS[0]) != 1 or reply.count(_MARKS[1]) != 1:
-        raise Unusable("not one question between its marks")
+        raise UnusableReply("not one question between its marks")
     question = reply.partition(_MARKS[0])[2].partition(_MARKS[1])[0].strip()
     question = _LABEL.sub("", question)
     if not question:
-        raise Unusable("an empty question")
+        raise UnusableReply("an empty question")
     if re.search(r"\\boxed\s*\{[^}]|^####", question, re.MULTILINE):
-        raise Unusable("the question holds its answer")
+        raise UnusableReply("the question holds its answer")
     if " ".join(question.split()).casefold() == " ".join(original.split()).casefold():
-        raise Unusable("the same question again")
+        raise UnusableReply("the same question again")
     return question
 
 
-def read_solution(reply: str, truncated: bool) -> str:
-    """The whole reply as a solution. Raises `Unusable` when it was cut or is empty."""
+def parse_solution(reply: str, truncated: bool) -> str:
+    """Return the whole reply as a solution. Raises `UnusableReply` when it was cut or is empty."""
     if truncated:
-        raise Unusable("cut at the length limit")
+        raise UnusableReply("cut at the length limit")
     solution = reply.strip()
     if not solution:
-        raise Unusable("an empty solution")
+        raise UnusableReply("an empty solution")
     return solution
 
 
-def read_signature(prompt: str) -> Signature:
-    """The function that a prompt, or its fenced block, ends with. Raises `Unusable` where there is none."""
+def parse_signature(prompt: str) -> FunctionSignature:
+    """Return the function that a prompt, or its last fenced block, ends with. Raises `UnusableReply` without one."""
     blocks = _fenced(prompt)
     prompt = (blocks[-1] if blocks else prompt).rstrip()
     start = [match.start() for match in re.finditer(r"^def ", prompt, re.MULTILINE)]
     if not start:
-        raise Unusable("no function is asked for")
+        raise UnusableReply("no function is asked for")
     try:
         body = ast.parse(prompt[start[-1] :] + "\n    pass\n").body
     except SyntaxError:
-        raise Unusable("the prompt does not end with a signature and a docstring") from None
+        raise UnusableReply("the prompt does not end with a signature and a docstring") from None
     function = body[0]
     if len(body) != 1 or not isinstance(function, ast.FunctionDef) or function.args.kwonlyargs or function.args.kwarg:
-        raise Unusable("the prompt does not end with one plain function")
+        raise UnusableReply("the prompt does not end with one plain function")
     takes = len(function.args.posonlyargs) + len(function.args.args)
     most = 1_000 if function.args.vararg else takes
-    return Signature(function.name, takes - len(function.args.defaults), most, prompt)
+    return FunctionSignature(function.name, takes - len(function.args.defaults), most, prompt)
 
 
-def read_cases(reply: str, signature: Signature) -> list[Case]:
-    """The lines `assert name(literals) == literal` of a reply, in fences or bare, each once.
+def parse_test_cases(reply: str, signature: FunctionSignature) -> list[TestCase]:
+    """Return the distinct lines `assert name(literals) == literal` of a reply, in fences or bare, as test cases.
 
-    Lines of another form are passed over, and those with values that JSON does not keep (tuples, sets): a wrong test
-    may cost nothing but itself. Raises `Unusable` when none is left.
+    Skips lines of another form, and lines with values that JSON does not keep (tuples, sets). Raises `UnusableReply`
+    when none is left.
     """
     blocks = _fenced(reply) or [reply]
-    cases: dict[str, Case] = {}
+    cases: dict[str, TestCase] = {}
     for line in "\n".join(blocks).splitlines():
         case = _case(line.strip(), signature)
         if case is not None:
             cases.setdefault(repr(case), case)
     if not cases:
-        raise Unusable("no line is an assert on a call with plain values")
+        raise UnusableReply("no line is an assert on a call with plain values")
     return list(cases.values())
 
 
 def _fenced(text: str) -> list[str]:
-    """The closed blocks of a text, as the code judge reads them."""
+    """Return the closed fenced blocks of a text, as the code judge reads them."""
     return [block.code for block in fenced_blocks(text) if block.closed]
 
 
-def _case(line: str, signature: Signature) -> Case | None:
+def _case(line: str, signature: FunctionSignature) -> TestCase | None:
     try:
         body = ast.parse(line).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from scripted_teacher import ScriptedTeacher
-from smallwit.inference.client import Asker, Call, Limits
-from smallwit.inference.generator import Decoding, Prompt
-from smallwit.inference.model import Model, most_prompt_tokens
-from smallwit.recipe.generation import Price
+from smallwit.inference.client import GenerationClient, SpendingLimits
+from smallwit.inference.generator import Decoding, GenerationRequest, Prompt
+from smallwit.inference.model import Price, ServedModel, max_prompt_tokens
 from smallwit.storage.journal import Journal
 
 DRAW = Decoding(temperature=1.0, max_new_tokens=10)
@@ -21,25 +20,34 @@ def echo(question: str, seed: int) -> str:
     return " ".join(["w"] * (1 + seed % 7)) + f" {question}"
 
 
-def calls(count: int, teacher: str = "t", decoding: Decoding = DRAW) -> list[Call]:
+def calls(count: int, teacher: str = "t", decoding: Decoding = DRAW) -> list[GenerationRequest]:
     return [
-        Call(teacher, Prompt(({"role": "user", "content": f"q{i}"},)), decoding, seed=i * 31 % 17) for i in range(count)
+        GenerationRequest(teacher, Prompt(({"role": "user", "content": f"q{i}"},)), decoding, seed=i * 31 % 17)
+        for i in range(count)
     ]
 
 
-def asker(teacher: ScriptedTeacher, journal: Journal, whole: bool = False, **options: object) -> Asker:
-    model = Model("weights", lambda: teacher, Price(input=1.0, output=10.0), lambda p, t: 2.0 * (p + t), whole=whole)
-    return Asker({"t": model}, journal, **options)  # type: ignore[arg-type]
+def client_of(
+    teacher: ScriptedTeacher, journal: Journal, batch_dependent: bool = False, **options: object
+) -> GenerationClient:
+    model = ServedModel(
+        "weights",
+        lambda: teacher,
+        Price(input=1.0, output=10.0),
+        lambda p, t: 2.0 * (p + t),
+        batch_dependent=batch_dependent,
+    )
+    return GenerationClient({"t": model}, journal, **options)  # type: ignore[arg-type]
 
 
-def texts(asking: Asker, wanted: list[Call]) -> list[str]:
-    return [reply.text for _, reply in chain.from_iterable(asking.ask(wanted))]
+def texts(client: GenerationClient, wanted: list[GenerationRequest]) -> list[str]:
+    return [reply.text for _, reply in chain.from_iterable(client.batches(wanted))]
 
 
 def texts_of_a_process(path: Path, teacher: ScriptedTeacher, count: int, **options: Any) -> list[str]:
     """What a process gets that opens the journal, asks and ends."""
     with Journal(path) as journal:
-        return texts(asker(teacher, journal, **options), calls(count))
+        return texts(client_of(teacher, journal, **options), calls(count))
 
 
 @pytest.fixture
@@ -67,12 +75,12 @@ class TestJournal:
         assert again.asked == []
 
     def test_a_model_that_need_not_speak_is_not_loaded(self, journal: Journal) -> None:
-        texts(asker(ScriptedTeacher(echo), journal), calls(3))
+        texts(client_of(ScriptedTeacher(echo), journal), calls(3))
 
         def load() -> ScriptedTeacher:
             raise Broken
 
-        assert len(texts(Asker({"t": Model("weights", load)}, journal), calls(3))) == 3
+        assert len(texts(GenerationClient({"t": ServedModel("weights", load)}, journal), calls(3))) == 3
 
     @pytest.mark.parametrize("stop_after", [1, 5, 9])
     def test_after_a_break_only_the_calls_without_a_reply_are_made(self, tmp_path: Path, stop_after: int) -> None:
@@ -96,16 +104,16 @@ class TestJournal:
                 raise Broken
 
         with pytest.raises(Broken):
-            texts_of_a_process(tmp_path / "j", teacher, 10, whole=True, batch=4, on_reply=stop)
+            texts_of_a_process(tmp_path / "j", teacher, 10, batch_dependent=True, batch=4, on_reply=stop)
         again = ScriptedTeacher(echo)
-        texts_of_a_process(tmp_path / "j", again, 10, whole=True, batch=4)
+        texts_of_a_process(tmp_path / "j", again, 10, batch_dependent=True, batch=4)
         assert again.asked == [f"q{i}" for i in range(4, 10)]
 
     def test_other_weights_another_prompt_and_other_decoding_are_other_calls(self, journal: Journal) -> None:
-        texts(asker(ScriptedTeacher(echo), journal), calls(1))
+        texts(client_of(ScriptedTeacher(echo), journal), calls(1))
         other = ScriptedTeacher(echo)
-        texts(Asker({"t": Model("other weights", lambda: other)}, journal), calls(1))
-        same_weights = asker(other, journal)
+        texts(GenerationClient({"t": ServedModel("other weights", lambda: other)}, journal), calls(1))
+        same_weights = client_of(other, journal)
         texts(same_weights, calls(1, decoding=Decoding(1.0, 11)))
         texts(same_weights, [calls(1)[0]._replace(prompt=Prompt(text="q0"))][:0])
         texts(same_weights, [calls(1)[0]._replace(seed=5)])
@@ -115,23 +123,25 @@ class TestJournal:
         teacher = ScriptedTeacher(echo)
         greedy = Decoding(temperature=0.0, max_new_tokens=10)
         call = calls(1, decoding=greedy)[0]
-        assert len(set(texts(asker(teacher, journal), [call, call._replace(seed=9)]))) == 1
+        assert len(set(texts(client_of(teacher, journal), [call, call._replace(seed=9)]))) == 1
         assert len(teacher.asked) == 1
 
 
 class TestBudget:
     def test_it_is_never_exceeded_and_less_than_one_call_is_left(self, journal: Journal) -> None:
-        asking = asker(ScriptedTeacher(echo), journal, limits=Limits(tokens=600), batch=16)
-        done = texts(asking, calls(200))
-        spent = asking.spent.prompt_tokens + asking.spent.tokens
-        most = most_prompt_tokens(calls(1)[0].prompt) + DRAW.max_new_tokens
+        client = client_of(ScriptedTeacher(echo), journal, limits=SpendingLimits(tokens=600), batch=16)
+        done = texts(client, calls(200))
+        spent = client.usage.prompt_tokens + client.usage.tokens
+        most = max_prompt_tokens(calls(1)[0].prompt) + DRAW.max_new_tokens
         assert 600 - most - 4 < spent <= 600
         assert 0 < len(done) < 200
-        assert asking.exhausted == "tokens"
+        assert client.exhausted == "tokens"
 
-    @pytest.mark.parametrize("limit", [Limits(tokens=500), Limits(dollars=0.003), Limits(flops=900.0)])
+    @pytest.mark.parametrize(
+        "limit", [SpendingLimits(tokens=500), SpendingLimits(dollars=0.003), SpendingLimits(flops=900.0)]
+    )
     def test_which_calls_are_made_depends_neither_on_batches_nor_on_restarts(
-        self, tmp_path: Path, limit: Limits
+        self, tmp_path: Path, limit: SpendingLimits
     ) -> None:
         counts = set()
         for batch in (1, 5, 64):
@@ -144,12 +154,12 @@ class TestBudget:
         assert 0 < counts.pop() < 200
 
     def test_dollars_are_tokens_at_the_models_price(self, journal: Journal) -> None:
-        asking = asker(ScriptedTeacher(echo), journal)
-        texts(asking, calls(8))
-        spent = asking.spent
+        client = client_of(ScriptedTeacher(echo), journal)
+        texts(client, calls(8))
+        spent = client.usage
         assert spent.dollars == pytest.approx((1.0 * spent.prompt_tokens + 10.0 * spent.tokens) / 1e6)
 
     def test_work_that_fits_exhausts_nothing(self, journal: Journal) -> None:
-        asking = asker(ScriptedTeacher(echo), journal, limits=Limits(tokens=10_000))
-        assert len(texts(asking, calls(20))) == 20
-        assert asking.exhausted is None
+        client = client_of(ScriptedTeacher(echo), journal, limits=SpendingLimits(tokens=10_000))
+        assert len(texts(client, calls(20))) == 20
+        assert client.exhausted is None

@@ -1,15 +1,19 @@
-"""The last step: every row into the split that its problem belongs to, in shards of a fixed size."""
+"""The step `write`: rows go to the split of their problem, in shards of a fixed size."""
 
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import Field, PositiveInt, model_validator
+
+from smallwit.data.columns import ROW_COLUMNS
+from smallwit.data.context import StepContext
 from smallwit.data.normalise import squeezed, text_hash
-from smallwit.data.step import Context, texts
+from smallwit.data.row_access import prompt_and_completion
+from smallwit.data.step import DataStep
 from smallwit.data.turns import TEXT_FIELDS
 from smallwit.errors import UserError
-from smallwit.recipe.data import ROW_COLUMNS, Write
 from smallwit.rows import Row
 from smallwit.storage.jsonl import json_line
 
@@ -17,20 +21,29 @@ _GROUP_ROWS = 2048
 _PARTS = 1_000_000
 
 
-class WriteStep:
-    """Writes `SPLIT-00000-of-00003.jsonl` (or .parquet) files, and passes on what it has written."""
+class Write(DataStep):
+    """Split the rows by the hash of their problem, and write shards: `SPLIT-00000-of-00003.jsonl` (or .parquet)."""
 
-    def __init__(self, spec: Write) -> None:
-        self.spec = spec
+    kind: Literal["write"] = Field(description="write the dataset; the last step")
+    format: Literal["jsonl", "parquet"] = Field(default="jsonl", description="file format of the shards")
+    shard_rows: PositiveInt = Field(default=100_000, description="rows of a shard, at most")
+    validation: float = Field(default=0.0, ge=0, lt=1, description="share of the problems in the validation split")
+    test: float = Field(default=0.0, ge=0, lt=1, description="share of the problems in the test split")
 
-    def rows(self, rows: Iterator[Row], context: Context) -> Iterator[Row]:
-        """Raises `UserError` for rows that parquet cannot hold."""
+    @model_validator(mode="after")
+    def _some_training(self) -> "Write":
+        if self.validation + self.test >= 1:
+            raise ValueError(f"validation {self.validation:g} and test {self.test:g} leave nothing to train on")
+        return self
+
+    def rows(self, rows: Iterator[Row], context: StepContext) -> Iterator[Row]:
+        """Yield the rows that were written. Raises `UserError` for rows that parquet cannot hold."""
         shards: dict[str, _Shards] = {}
         origins: Counter[tuple[str, str, str]] = Counter()
         for row in rows:
-            split = split_of(texts(row)[0], self.spec.validation, self.spec.test)
+            split = split_of(prompt_and_completion(row)[0], self.validation, self.test)
             if split not in shards:
-                shards[split] = _Shards(context.build, split, self.spec)
+                shards[split] = _Shards(context.build, split, self)
             shards[split].add(_ordered(row))
             origins[row["origin"], row["license"], row.get("task") or ""] += 1
             yield row
@@ -41,8 +54,8 @@ class WriteStep:
 
 
 def split_of(prompt: str, validation: float, test: float) -> str:
-    """The only split in which a problem may stand. It depends on the problem's letters and digits alone, so that
-    neither another seed nor another spelling moves it."""
+    """Return the split of a problem. It depends on the prompt's letters and digits alone, so that neither another seed
+    nor another spacing moves a problem. `validation` and `test` are shares (0..1)."""
     part = text_hash("split", squeezed(prompt)) % _PARTS / _PARTS
     if part < test:
         return "test"
@@ -50,22 +63,22 @@ def split_of(prompt: str, validation: float, test: float) -> str:
 
 
 def _ordered(row: Row) -> Row:
-    """The columns that every dataset has, in their order, then the others; empty ones left out."""
+    """Return the row with the standard columns first, in their order, and without empty columns."""
     first = {name: row[name] for name in ROW_COLUMNS if row.get(name) is not None}
     return first | {name: value for name, value in row.items() if name not in first and value is not None}
 
 
 class _Shards:
-    """The files of one split. Their names say how many there are, which is known when the last is closed."""
+    """The files of one split. They get their names when the last one is closed and their number is known."""
 
-    def __init__(self, folder: Path, split: str, spec: Write) -> None:
-        self.folder, self.split, self.spec = folder, split, spec
+    def __init__(self, folder: Path, split: str, settings: Write) -> None:
+        self.folder, self.split, self.settings = folder, split, settings
         self.rows = 0
         self.files: list[Path] = []
         self.open: _JsonlFile | _ParquetFile | None = None
 
     def add(self, row: Row) -> None:
-        if self.rows % self.spec.shard_rows == 0:
+        if self.rows % self.settings.shard_rows == 0:
             self._next()
         assert self.open is not None
         self.open.write(row)
@@ -75,7 +88,7 @@ class _Shards:
         if self.open is not None:
             self.open.close()
         for number, path in enumerate(self.files):
-            name = f"{self.split}-{number:05d}-of-{len(self.files):05d}.{self.spec.format}"
+            name = f"{self.split}-{number:05d}-of-{len(self.files):05d}.{self.settings.format}"
             path.rename(self.folder / name)
 
     def _next(self) -> None:
@@ -83,7 +96,7 @@ class _Shards:
             self.open.close()
         path = self.folder / f".{self.split}-{len(self.files):05d}"
         self.files.append(path)
-        self.open = _JsonlFile(path) if self.spec.format == "jsonl" else _ParquetFile(path)
+        self.open = _JsonlFile(path) if self.settings.format == "jsonl" else _ParquetFile(path)
 
 
 class _JsonlFile:
@@ -98,7 +111,7 @@ class _JsonlFile:
 
 
 class _ParquetFile:
-    """The standard columns are text whether or not a row has them; others have the type of the first rows."""
+    """A parquet file. The standard columns are text; other columns have the type that they have in the first rows."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -142,7 +155,7 @@ class _ParquetFile:
 
 
 def _turn_fields(rows: list[Row]) -> list[str]:
-    """The fields that the turns of these rows have. Raises `UserError` for those that parquet would change."""
+    """Return the fields of the rows' turns. Raises `UserError` for tools, which parquet would change."""
     used = {name for row in rows for turn in row.get("messages") or () for name in turn}
     if "tool_calls" in used or any(row.get("tools") for row in rows):
         raise UserError("parquet gives all tool calls and tools one set of arguments; write format: jsonl")

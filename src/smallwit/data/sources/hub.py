@@ -1,0 +1,76 @@
+"""Rows from the Hugging Face hub."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from smallwit.data.columns import unread_columns
+from smallwit.data.source import LocatedRow, MappedRows, SourceReader
+from smallwit.errors import UserError
+from smallwit.network import hub
+from smallwit.rows import BadRow, Row, as_json
+
+
+class HubRows(MappedRows):
+    """Rows of a dataset of the Hugging Face hub, streamed."""
+
+    kind: Literal["hub"] = Field(description="rows of a dataset of the Hugging Face hub")
+    repository: str = Field(description="id of the dataset, or a folder in the hub's layout", examples=["openai/gsm8k"])
+    config: str | None = Field(default=None, description="configuration (subset) of the dataset", examples=["main"])
+    split: str = Field(default="train", description="split of the dataset")
+    revision: str | None = Field(default=None, description="branch, tag or commit; the newest commit if absent")
+
+    def read(self, reader: SourceReader) -> Iterator[LocatedRow]:
+        """Yield the rows at one commit, which is noted. The licence is the hub card's if the recipe declares none."""
+        import datasets
+        import httpx2
+        import pyarrow  # type: ignore[import-untyped]
+        from huggingface_hub import HfApi
+
+        context, path = reader.context, Path(self.repository)
+        revision, license = self.revision, self.license
+        called = reader.name_of(path.name)
+        local = path.is_dir()
+        unreachable = None if local else hub.unreachable()
+        try:
+            if not local and unreachable is None:
+                about = HfApi().dataset_info(self.repository, revision=self.revision)
+                revision = about.sha
+                license = license or (about.card_data.get("license") if about.card_data else None)
+                context.note(f"commit of {self.repository}", revision)
+            stream = datasets.load_dataset(
+                self.repository, self.config, split=self.split, revision=revision, streaming=True
+            )
+            total = (stream.info.splits or {}).get(self.split)
+            count = total.num_examples if total is not None else None
+            for index, row in enumerate(stream, 1):
+                if self.limit or count:
+                    reader.report(index / (self.limit or count or 1))
+                try:
+                    theirs = self._as_json(row)
+                except (TypeError, UnicodeDecodeError) as error:
+                    reason = f"a column that is read is no JSON data ({hub.reason(error)})"
+                    yield BadRow(path, index, reason), None
+                    continue
+                made, where = self.located(theirs, reader, path, index, called=called, columnar=True)
+                if not isinstance(made, BadRow):
+                    made.setdefault("origin", self.origin or self.repository)
+                    if license:
+                        made.setdefault("license", license if isinstance(license, str) else " or ".join(license))
+                yield made, where
+        except (
+            OSError,
+            ValueError,
+            httpx2.HTTPError,
+            datasets.exceptions.DatasetsError,
+            pyarrow.ArrowException,
+        ) as error:
+            what = f"{self.repository}: cannot be read from the Hugging Face hub ({hub.reason(error, unreachable)})"
+            raise UserError(f"{what}; connect to it, or name a file") from error
+
+    def _as_json(self, theirs: Mapping[str, Any]) -> Row:
+        """Return the row with the columns that are read as JSON data."""
+        read = theirs.keys() - unread_columns(dict(theirs), self)
+        return {name: as_json(value) if name in read else value for name, value in theirs.items()}
