@@ -11,7 +11,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c c
 # Each test process has one thread to itself: more threads than cores only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help quickstart test test-fast lint bench-training bench-grading bench-gold-changes bench-eval bench-data bench-gpu gpu-kit hybrids bench-curves check-families check-handover fuzz clean
+.PHONY: help quickstart test test-fast lint docs bench-training bench-grading bench-gold-changes bench-eval bench-data bench-gpu gpu-kit hybrids bench-curves check-families check-handover fuzz clean
 # Two installations into one .venv at the same time would break it.
 .NOTPARALLEL:
 
@@ -21,6 +21,7 @@ help:
 	@echo 'make test         run all tests (12 minutes on 2 cores)'
 	@echo 'make test-fast    run the tests that take no time'
 	@echo 'make lint         check style and types'
+	@echo 'make docs         write docs/reference/ and the schema of recipes again'
 	@echo 'make bench-training   smallwit and TRL on the same work: speed and memory (15 to 35 minutes on 2 cores)'
 	@echo 'make bench-grading   the graders against their bars (about a minute on 2 cores)'
 	@echo 'make bench-gold-changes   published gold answers against themselves and with one character changed (a minute)'
@@ -50,6 +51,9 @@ lint: .venv/installed-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: .venv/installed
+	$(BIN)/python docs/generate.py
 
 bench-training: .venv/installed-bench
 	$(BIN)/python benchmarks/training.py

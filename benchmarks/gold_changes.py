@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from smallwit.commands import data_dir_of
+from smallwit.cli.options import data_dir_of
 from smallwit.errors import UserError
 from smallwit.rows import BadRow, scan_rows
 from smallwit.tasks import load_task

@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from bench import Result, compare, report
-from smallwit.commands import data_dir_of
+from smallwit.cli.options import data_dir_of
 from smallwit.errors import UserError
 from smallwit.rows import BadRow, scan_rows
 from smallwit.tasks import load_task

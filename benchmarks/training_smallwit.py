@@ -16,8 +16,8 @@ from smallwit.objectives.kinds.divergences import ForwardKL
 from smallwit.objectives.kinds.group_algorithms import GRPO
 from smallwit.objectives.loss import LossTerm
 from smallwit.objectives.policy_loss import PolicyGradientLoss
-from smallwit.training.settings import Optimizer
 from smallwit.training.loop import Teacher, Trainer, TrainingBudget
+from smallwit.training.settings import Optimizer
 from smallwit.training.sources import StepBatch
 from training_cases import CASES, DEVICE, Case, encoded, recorded_rollouts, rows_of, student, teacher, tokenizer_of
 

@@ -12,7 +12,7 @@ from smallwit import __version__
 from smallwit.cli import main
 from smallwit.recipe.file import load_recipe
 
-ALL = "run, teach, eval, data, model, grade, report, compare, doctor"
+ALL = "run, teacher-logprobs, compare, eval, grade, report, data, doctor, model, schema"
 RECIPE = """\
 name: tiny
 tasks: {own: {class: own.py:Own}}
@@ -86,14 +86,18 @@ class TestWords:
                 f"smallwit needs a command: {ALL}; see smallwit --help",
             ),
             ("model", "smallwit model needs a command: new; see smallwit model --help"),
-            ("run", "the following arguments are required: RECIPE; see smallwit run --help"),
-            ("run r.yaml --smoek", "unknown argument '--smoek'; did you mean '--smoke'?"),
-            ("run r.yaml --ste seed=1", "unknown argument '--ste'; did you mean '--set'?"),
-            ("run r.yaml --set", "argument --set: expected one argument; see smallwit run --help"),
-            ("model new out --like x --tokenizer t --dtype half", "argument --dtype: invalid choice: 'half'"),
+            ("teach r.yaml", "smallwit has no command 'teach'; it is called 'teacher-logprobs' now"),
+            ("run", "missing argument 'RECIPE'; see smallwit run --help"),
+            ("run r.yaml --smoek", "unknown option '--smoek'; did you mean '--smoke'?"),
+            ("run r.yaml --ste seed=1", "unknown option '--ste'; did you mean '--set'?"),
+            ("run r.yaml --set", "option '--set' requires an argument; see smallwit --help"),
+            (
+                "model new out --like x --tokenizer t --dtype half",
+                "invalid value for '--dtype': 'half' is not one of 'float32', 'bfloat16'",
+            ),
             (
                 "model new out --like x --tokenizer t --vocabulary-rows 0",
-                "argument --vocabulary-rows: invalid number",
+                "invalid value for '--vocabulary-rows': Input should be greater than or equal to 1",
             ),
         ],
     )
@@ -113,7 +117,7 @@ class TestWords:
             "try: main(sys.argv[1:])\n"
             "finally: print(sorted({'torch', 'transformers', 'pydantic', 'yaml', 'rich', 'numpy'} & set(sys.modules)))"
         )
-        for word, printed in (("--version", f"smallwit {__version__}"), ("--help", "show what of this machine")):
+        for word, printed in (("--version", f"smallwit {__version__}"), ("--help", "Show what of this machine")):
             done = subprocess.run([sys.executable, "-c", code, word], capture_output=True, text=True, timeout=60)
             assert done.returncode == 0
             assert printed in done.stdout
@@ -194,6 +198,21 @@ class TestRun:
         assert again.returncode == 0, again.stderr
         assert report.is_file()
         assert "here/report.html" in again.stdout
+
+
+class TestSchema:
+    RECIPES = Path(__file__).parents[1] / "recipes"
+
+    def test_the_shipped_schema_is_current(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["schema"]) == 0
+        current = (self.RECIPES / "recipe.schema.json").read_text(encoding="utf-8")
+        assert current == capsys.readouterr().out, "run `make docs`"
+
+    def test_every_shipped_recipe_names_it_in_its_first_line(self) -> None:
+        for path in self.RECIPES.rglob("*.yaml"):
+            first = path.read_text(encoding="utf-8").splitlines()[0]
+            named = first.removeprefix("# yaml-language-server: $schema=")
+            assert (path.parent / named).resolve() == self.RECIPES / "recipe.schema.json"
 
 
 class TestModelNew:

@@ -302,7 +302,9 @@ stages:
 def built(recipe: Path, run_dir: str) -> Path:
     """The folder of the dataset that a recipe builds."""
     console = Console(file=io.StringIO())
-    made = pipeline.construct(load_recipe(recipe), base=Path(), run_dir=Path(run_dir), data_dir=None, console=console)
+    made = pipeline.build_datasets(
+        load_recipe(recipe), base=Path(), run_dir=Path(run_dir), data_dir=None, console=console
+    )
     return made[0][1]
 
 

@@ -362,7 +362,7 @@ def test_an_evaluation_that_is_killed_goes_on_where_it_was(place: Path) -> None:
     ("arguments", "message"),
     [
         (["--suite", "gsm8k"], "measures a MODEL or --responses FILE; give one of them"),
-        (["model"], "the following arguments are required: --suite"),
+        (["model"], "missing option '--suite'"),
         (["model", "--suite", "gsm8"], "unknown task 'gsm8'; did you mean 'gsm8k'"),
         (["model", "--suite", "own.py:Lenght"], "no class Lenght; did you mean 'Length'"),
         (
@@ -371,7 +371,7 @@ def test_an_evaluation_that_is_killed_goes_on_where_it_was(place: Path) -> None:
         ),
         (["nowhere", "--suite", "own.py:Length"], "model nowhere: there is no such folder"),
         (["model", "--suite", "gsm8k", "--data-dir", "."], "gsm8k/test.jsonl is not there"),
-        (["model", "--suite", "own.py:Length", "--temperature", "-1"], "argument --temperature: invalid"),
+        (["model", "--suite", "own.py:Length", "--temperature", "-1"], "invalid value for '--temperature'"),
         (["--responses", "none.jsonl", "--suite", "own.py:Length"], "none.jsonl: no such file"),
         (["--responses", "none.jsonl", "--suite", "own.py:Length", "--against", "model"], "--against compares"),
     ],

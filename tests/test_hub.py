@@ -90,7 +90,7 @@ def test_it_is_asked_once_for_all_that_is_wanted_of_it(silent: SilentHub) -> Non
     assert "name that folder by --data-dir" in said[2]
 
 
-@pytest.mark.parametrize("command", ["run", "teach", "data build"])
+@pytest.mark.parametrize("command", ["run", "teacher-logprobs", "data build"])
 def test_a_recipe_says_so_with_the_line_of_the_model(
     silent: SilentHub, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from recipe_samples import RECIPE
-from smallwit import doctor
-from smallwit.cli import main
+from smallwit.cli import doctor, main
 from smallwit.errors import UserError
 from smallwit.pipeline.preflight import check_recipe
 from smallwit.recipe.file import read_recipe
@@ -158,7 +157,7 @@ class TestCommands:
         assert json.loads(out.read_text())["score"] == 1.0
 
     def test_the_doctor_says_what_it_takes(self, bare_machine: None, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(doctor.hub, "state", lambda seconds: "not asked")
+        monkeypatch.setattr("smallwit.network.hub.state", lambda seconds: "not asked")
         said = doctor.examine(None)["isolation"]
         assert said == "rlimits (for running code that a model wrote; below namespaces: --allow-unsafe-code)"
 

@@ -63,7 +63,7 @@ class TestCommand:
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         path, run_dir = micro.write(tmp_path, STORED), tmp_path / "run"
-        assert main(["teach", str(path), "--run-dir", str(run_dir)]) == 0
+        assert main(["teacher-logprobs", str(path), "--run-dir", str(run_dir)]) == 0
         store = micro.artifact(run_dir, "taught")
         said = capsys.readouterr().out
         tokens = read_manifest(store, check_content=True)["tokens"]
@@ -74,14 +74,16 @@ class TestCommand:
 
     def test_a_run_goes_on_from_it(self, tmp_path: Path) -> None:
         path, run_dir = micro.write(tmp_path, STORED), tmp_path / "run"
-        assert main(["teach", str(path), "--run-dir", str(run_dir)]) == 0
+        assert main(["teacher-logprobs", str(path), "--run-dir", str(run_dir)]) == 0
         left = micro.stage_folder(run_dir, "taught") / "shards" / "of a process killed after publishing"
         left.mkdir(parents=True)
         assert micro.run(path, run_dir).computed[0] == "kd"
         assert not left.parent.exists()
 
     def test_a_recipe_that_stores_nothing_is_refused(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert main(["teach", str(micro.write(tmp_path, micro.SHORT)), "--run-dir", str(tmp_path / "run")]) == 2
+        assert (
+            main(["teacher-logprobs", str(micro.write(tmp_path, micro.SHORT)), "--run-dir", str(tmp_path / "run")]) == 2
+        )
         assert "recipe micro: has no teacher_logprobs stage" in capsys.readouterr().err
 
 

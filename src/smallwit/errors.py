@@ -1,4 +1,4 @@
-"""The one exception for input that a person can mend."""
+"""The exceptions that the command line shows as one line, without a traceback."""
 
 
 class UserError(Exception):
@@ -6,3 +6,7 @@ class UserError(Exception):
 
     The command line prints the message without a traceback and exits with status 2.
     """
+
+
+class RunFailed(Exception):
+    """A run cannot go on, though the user's input is right: exit status 1. What is published by then stays."""

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from smallwit.console.progress import RunProgress
 from smallwit.console.terminal import Terminal
-from smallwit.errors import UserError
+from smallwit.errors import RunFailed, UserError
 from smallwit.evaluation.folder import admit, write_scores
 from smallwit.evaluation.model_reference import ResolvedModel, Settings, resolve_model
 from smallwit.evaluation.protocol import GeneratorInfo
@@ -36,7 +36,7 @@ from smallwit.verify import code
 EVALUATIONS = Path("evaluations")
 
 
-class EvaluationFailed(Exception):
+class EvaluationFailed(RunFailed):
     """An evaluation could not be finished. The message says why; what it has stays on disk."""
 
 

@@ -20,10 +20,8 @@ from smallwit.tasks import load_task, task_bytes
 LIBRARIES = ("torch", "transformers", "tokenizers", "mpmath")
 # These read the recipe, conduct, and sum up; they cannot change what a stage with a given key computes.
 NOT_COMPUTING = (
-    "cli.py",
-    "commands.py",
+    "cli/",
     "console/",
-    "doctor.py",
     "evaluation/compare.py",
     "evaluation/comparison_table.py",
     "evaluation/endpoint_model.py",

@@ -74,7 +74,7 @@ class Store:
     size: int
 
 
-def teach(
+def store_teacher_logprobs(
     recipe: Recipe, *, base: Path, run_dir: Path, data_dir: Path | None, console: Console | None = None
 ) -> list[Store]:
     """Compute what is missing of a recipe's teacher_logprobs stages and of what they need, and nothing else.
@@ -88,7 +88,7 @@ def teach(
     return stores
 
 
-def construct(
+def build_datasets(
     recipe: Recipe, *, base: Path, run_dir: Path, data_dir: Path | None, console: Console | None = None
 ) -> list[tuple[str, Path]]:
     """Build what is missing of a recipe's datasets and of what they need, and nothing else; their names and folders.

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from smallwit.console.progress import RunProgress
 from smallwit.device import cores
-from smallwit.errors import UserError
+from smallwit.errors import RunFailed, UserError
 from smallwit.pipeline.ledger import Entry, Ledger
 from smallwit.pipeline.plan import Node, Plan, remaining_flops
 from smallwit.pipeline.processes import (
@@ -32,7 +32,7 @@ from smallwit.storage.artifacts import read_manifest, write_atomically
 from smallwit.storage.jsonl import finite
 
 
-class StageFailed(Exception):
+class StageFailed(RunFailed):
     """A stage could not be finished. The message says which and why."""
 
 

@@ -20,12 +20,12 @@ RESERVED_TEMPLATE_KWARGS = frozenset(
 class NewModel(Section):
     """Shape of a Qwen2 model made from scratch."""
 
-    hidden: PositiveInt
-    layers: PositiveInt
-    heads: PositiveInt
-    kv_heads: PositiveInt
-    intermediate: PositiveInt
-    max_length: PositiveInt = 1024
+    hidden: PositiveInt = Field(description="width of the hidden states")
+    layers: PositiveInt = Field(description="number of layers")
+    heads: PositiveInt = Field(description="attention heads of a layer")
+    kv_heads: PositiveInt = Field(description="heads of keys and values; fewer than `heads` is grouped-query attention")
+    intermediate: PositiveInt = Field(description="width of the feed-forward layers")
+    max_length: PositiveInt = Field(default=1024, description="longest context, in tokens")
 
 
 def check_template_kwargs(options: dict[str, Any]) -> dict[str, Any]:
@@ -43,16 +43,24 @@ class ModelSpec(Section):
     here. A model that a stage makes keeps the `chat_template_kwargs` and `control_tokens` of the model it began as.
     """
 
-    new: NewModel | None = None
-    folder: str | None = None
-    hub: str | None = None
-    revision: str | None = None
+    new: NewModel | None = Field(default=None, description="shape of a model with random weights")
+    folder: str | None = Field(
+        default=None,
+        description="folder with a model that transformers can load, relative to the recipe",
+        examples=["../models/qwen2.5-0.5b"],
+    )
+    hub: str | None = Field(
+        default=None, description="id of a model on the Hugging Face hub", examples=["Qwen/Qwen2.5-0.5B-Instruct"]
+    )
+    revision: str | None = Field(default=None, description="commit, tag or branch of the hub model; its main if absent")
     endpoint: str | list[str] | None = Field(
         default=None, description="base URL of an OpenAI-compatible server, or of several that serve the same model"
     )
     model: str | None = Field(default=None, description="the model's name at the endpoint")
     key_env: str = Field(default="OPENAI_API_KEY", description="environment variable with the endpoint's key, if any")
-    tokenizer: str | None = Field(default=None, description="folder or hub id of the endpoint's tokenizer, for `teach`")
+    tokenizer: str | None = Field(
+        default=None, description="folder or hub id of the endpoint's tokenizer, for `teacher_logprobs`"
+    )
     concurrency: PositiveInt = Field(default=16, description="requests to the endpoint under way at once")
     timeout: PositiveFloat = Field(default=900.0, description="seconds that the endpoint has for one reply")
     chat_template_kwargs: dict[str, Any] = Field(

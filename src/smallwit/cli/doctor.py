@@ -5,24 +5,29 @@ import shutil
 from importlib.metadata import version
 from pathlib import Path
 
-import psutil
-import torch
-from rich.table import Table
-
 from smallwit import __version__
+from smallwit.cli.app import SET_UP, app
+from smallwit.cli.options import DataDir, data_dir_of
 from smallwit.console.sanitize import say
-from smallwit.console.terminal import Terminal
-from smallwit.device import cores, resolve_device, resolve_dtype
-from smallwit.network import hub
-from smallwit.verify.code import isolation_level
-from smallwit.verify.consent import LEAST_ISOLATION, OPTION
-from smallwit.verify.sandbox.isolation import LEVELS
 
 HUB_SECONDS = 3.0
 
 
+@app.command(rich_help_panel=SET_UP)
+def doctor(data_dir: DataDir = None) -> None:
+    """Show what of this machine will be used."""
+    show(examine(data_dir_of(data_dir)))
+
+
 def examine(data_dir: Path | None) -> dict[str, str]:
-    """The facts, by name, in the order they are shown. Asks the Hugging Face hub for one page, unless offline."""
+    """Return the facts by name, in the order they are shown. Asks the Hugging Face hub for one page, unless offline."""
+    import psutil
+    import torch
+
+    from smallwit.device import cores, resolve_device, resolve_dtype
+    from smallwit.network import hub
+    from smallwit.verify.code import isolation_level
+
     device = resolve_device()
     memory = psutil.virtual_memory()
     disk = shutil.disk_usage(Path.cwd())
@@ -43,12 +48,19 @@ def examine(data_dir: Path | None) -> dict[str, str]:
 
 
 def _isolation(level: str) -> str:
+    from smallwit.verify.consent import LEAST_ISOLATION, OPTION
+    from smallwit.verify.sandbox.isolation import LEVELS
+
     enough = LEVELS.index(level) >= LEVELS.index(LEAST_ISOLATION)
     return f"{level} (for running code that a model wrote{'' if enough else f'; below {LEAST_ISOLATION}: {OPTION}'})"
 
 
 def show(facts: dict[str, str]) -> None:
     """Print the facts: a table on a terminal, plain lines into a pipe or file."""
+    from rich.table import Table
+
+    from smallwit.console.terminal import Terminal
+
     console = Terminal()
     if not console.is_terminal:
         for name, fact in facts.items():

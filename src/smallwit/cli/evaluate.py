@@ -1,0 +1,131 @@
+"""`smallwit eval`: a model, or stored responses, on benchmarks."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from smallwit.cli.app import MEASURE, app
+from smallwit.cli.options import AllowUnsafeCode, DataDir, Offline, apply_safety, data_dir_of
+from smallwit.errors import UserError
+from smallwit.storage.paths import path_of
+
+
+def _not_negative(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < float("inf"):
+        raise ValueError
+    return number
+
+
+def _template_kwargs(text: str) -> dict[str, Any]:
+    from smallwit.recipe.model import check_template_kwargs
+
+    try:
+        options = json.loads(text)
+        if not isinstance(options, dict):
+            raise ValueError('give a JSON object, as {"enable_thinking": false}')
+        return check_template_kwargs(options)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r}: {error}") from error
+
+
+@app.command("eval", rich_help_panel=MEASURE)
+def evaluate(
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="MODEL", help="A folder, a hub id, runs/NAME:STAGE, or openai:URL#model."),
+    ] = None,
+    *,
+    suite: Annotated[str, typer.Option("--suite", metavar="A,B", help="Tasks, or path/to/file.py:ClassName.")],
+    responses: Annotated[
+        Path | None,
+        typer.Option(
+            "--responses", metavar="FILE", parser=path_of, help="Stored generations to grade, in place of MODEL."
+        ),
+    ] = None,
+    protocol: Annotated[
+        str, typer.Option("--protocol", metavar="NAME", help="How tasks are asked and answers are read.")
+    ] = "default",
+    samples: Annotated[int, typer.Option("--samples", metavar="K", min=1, help="Responses to each problem.")] = 1,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            "--temperature", metavar="T", parser=_not_negative, help="0 is greedy. By default the protocol's."
+        ),
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option("--max-new-tokens", metavar="N", min=1, help="Of a response. By default the protocol's."),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", metavar="N", min=1, help="Problems of each suite, from its start. By default all."),
+    ] = None,
+    split: Annotated[
+        Literal["test", "validation", "train"], typer.Option("--split", help="Split of the tasks.")
+    ] = "test",
+    seed: Annotated[int, typer.Option("--seed", metavar="S", help="Seed of the samples' random streams.")] = 0,
+    against: Annotated[
+        str | None, typer.Option("--against", metavar="MODEL", help="Give per cent of this model's score, too.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", parser=path_of, help="Folder of samples and scores, by default in evaluations/."
+        ),
+    ] = None,
+    batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, help="Sequences in flight.")] = 64,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda", "mps"], typer.Option("--device", help="Device of MODEL.")
+    ] = "auto",
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16"], typer.Option("--dtype", help="Number format of MODEL.")
+    ] = "auto",
+    chat_template_kwargs: Annotated[
+        dict[str, Any] | None,
+        typer.Option(
+            "--chat-template-kwargs",
+            metavar="JSON",
+            parser=_template_kwargs,
+            help="Options of the chat template, as '{\"enable_thinking\": false}'; the run's by default.",
+        ),
+    ] = None,
+    data_dir: DataDir = None,
+    offline: Offline = False,
+    allow_unsafe_code: AllowUnsafeCode = False,
+) -> None:
+    """Measure a model, or stored responses, on benchmarks by one protocol."""
+    apply_safety(offline, allow_unsafe_code)
+    if (model is None) == (responses is None):
+        raise UserError("smallwit eval measures a MODEL or --responses FILE; give one of them")
+    if responses is not None and against is not None:
+        raise UserError("--against compares with a model under the same protocol; it needs a MODEL, not --responses")
+    if responses is not None and chat_template_kwargs:
+        raise UserError("--chat-template-kwargs is for a MODEL that is asked, not for stored --responses; leave it out")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the graders' processes are forked
+    from transformers.utils import logging
+
+    from smallwit.evaluation.evaluate import Request, Settings, evaluate, evaluate_responses
+    from smallwit.evaluation.suite import Choice
+
+    logging.disable_progress_bar()
+    suites = list(dict.fromkeys(name.strip() for name in suite.split(",") if name.strip()))
+    if not suites:
+        raise UserError(f"--suite '{suite}': names no task; give some, as gsm8k,math500")
+    choice = Choice(
+        split=split,
+        limit=limit,
+        samples=samples,
+        seed=seed,
+        temperature=temperature,
+        max_new_tokens=max_new_tokens,
+    )
+    request = Request(suites, protocol, choice, data_dir_of(data_dir), out)
+    if model is None:
+        assert responses is not None
+        evaluate_responses(responses, request)
+    else:
+        evaluate(model, request, Settings(device, dtype, batch, chat_template_kwargs or {}), against=against)

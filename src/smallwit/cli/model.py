@@ -1,0 +1,36 @@
+"""`smallwit model`: model folders are made."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from smallwit.cli.app import SET_UP, app, group
+from smallwit.console.sanitize import say
+from smallwit.storage.paths import path_of
+
+model = group("Make model folders.")
+app.add_typer(model, name="model", rich_help_panel=SET_UP)
+
+
+@model.command()
+def new(
+    out: Annotated[Path, typer.Argument(metavar="OUT", parser=path_of, help="The new folder.")],
+    like: Annotated[str, typer.Option("--like", metavar="NAME", help="A published model's shape, as qwen2.5-0.5b.")],
+    tokenizer: Annotated[
+        Path, typer.Option("--tokenizer", metavar="DIR", parser=path_of, help="Folder that holds its tokenizer.")
+    ],
+    vocabulary_rows: Annotated[
+        int | None,
+        typer.Option("--vocabulary-rows", metavar="N", min=1, help="Rows of the embedding, by default the shape's."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", metavar="S", help="Seed of the random weights.")] = 0,
+    dtype: Annotated[
+        Literal["float32", "bfloat16"], typer.Option("--dtype", help="Number format of the weights.")
+    ] = "float32",
+) -> None:
+    """Make a model folder with random weights."""
+    from smallwit.models.build import new_like
+
+    parameters = new_like(like, tokenizer, out, vocabulary_rows=vocabulary_rows, seed=seed, dtype=dtype)
+    say(f"{out}: {parameters:,} parameters with random weights")

@@ -1,0 +1,46 @@
+"""`smallwit run`: a recipe from its first stage to its report."""
+
+from typing import Annotated
+
+import typer
+
+from smallwit.cli.app import TRAIN, app
+from smallwit.cli.options import AllowUnsafeCode, DataDir, Offline, Overrides, RecipeFile, RunDir
+from smallwit.cli.recipes import open_recipe
+
+
+@app.command(rich_help_panel=TRAIN)
+def run(
+    recipe: RecipeFile,
+    run_dir: RunDir = None,
+    data_dir: DataDir = None,
+    overrides: Overrides = None,
+    offline: Offline = False,
+    allow_unsafe_code: AllowUnsafeCode = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the recipe with every default filled in, and stop.")
+    ] = False,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="Take two steps of every stage, to see that all fits.")
+    ] = False,
+) -> None:
+    """Run a recipe, or go on with it."""
+    loaded = open_recipe(
+        recipe,
+        overrides,
+        run_dir,
+        data_dir,
+        offline=offline,
+        allow_unsafe_code=allow_unsafe_code,
+        read_data=not dry_run,
+        suffix="-smoke" if smoke else "",
+    )
+    if dry_run:
+        from smallwit.recipe.file import dump_recipe
+
+        print(dump_recipe(loaded.recipe), end="")
+        return
+
+    from smallwit.pipeline import runs as pipeline
+
+    pipeline.run(**vars(loaded), smoke=smoke)
