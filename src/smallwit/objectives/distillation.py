@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from smallwit.objectives.loss import LossTerm
-from smallwit.objectives.settings import Objective, SourceSettings
+from smallwit.objectives.settings import Objective, SourceProtocol
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +46,7 @@ class Distillation(Objective):
         """Return D `[n]` and its slopes `[n, K]`; see `Divergence.evaluate`."""
         raise NotImplementedError
 
-    def build(self, source: SourceSettings, hidden_size: int) -> DistillationLoss:
+    def build(self, source: SourceProtocol, hidden_size: int) -> DistillationLoss:
         return DistillationLoss(
             **self.loss_arguments(),
             teacher=self.teacher,

@@ -187,7 +187,7 @@ def require_family(config: PreTrainedConfig, name: str) -> None:
 @cache
 def supported_families() -> frozenset[str]:
     """Return the model types that were checked for the installed version of transformers, and are right."""
-    table = json.loads(files("smallwit.models").joinpath("families.json").read_text(encoding="utf-8"))
+    table = json.loads(files("smallwit.training").joinpath("families.json").read_text(encoding="utf-8"))
     return frozenset(table["supported"] if table["transformers"] == transformers.__version__ else ())
 
 
