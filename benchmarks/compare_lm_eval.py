@@ -26,7 +26,7 @@ from lm_eval.api.model import LM
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.evaluator import evaluate
 
-from smallwit.evaluation.replica_graders import lm_eval_gsm8k
+from smallwit.evaluation.protocols import named_protocol
 from smallwit.rows import read_rows
 from smallwit.tasks import load_task
 
@@ -170,7 +170,8 @@ def main() -> None:
     rows = generations_of(read_rows(data_dir / "gsm8k" / "test.jsonl")[0])
     task = load_task("gsm8k", data_dir=data_dir)
     problems = [problem for problem in task.problems("test") for _ in range(PER_PROBLEM + 1)]
-    verdicts = lm_eval_gsm8k(task, [(problem, row["response"]) for problem, row in zip(problems, rows, strict=True)])
+    pairs = [(problem, row["response"]) for problem, row in zip(problems, rows, strict=True)]
+    verdicts = named_protocol("lm-eval-gsm8k").grade(task, pairs)
     peer = theirs(rows)
     print(f"lm_eval {version('lm_eval')}, task gsm8k: {len(rows):,} generations, {len(MUTATIONS)} mutations")
     differing = 0

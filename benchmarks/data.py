@@ -13,10 +13,10 @@ from pathlib import Path
 
 from bench import Result, compare, measured, report
 from smallwit.data.contamination import ContaminationIndex
-from smallwit.data.contamination_suites import benchmarks, test_problems
+from smallwit.data.contamination_suites import test_problems
 from smallwit.data.personal import findings
 from smallwit.rows import read_rows
-from smallwit.tasks import load_task
+from smallwit.tasks import benchmark_names, load_task
 from smallwit.tasks.base import Problem
 
 MILLION = 1_000_000
@@ -82,7 +82,7 @@ def _bar(case: str, metric: str, unit: str, ours: float, bar: float, direction: 
 
 def decontamination(folder: Path, notes: list[str]) -> list[Result]:
     """What is known to be contaminated, planted copies, and what is not contaminated."""
-    suites, missing = test_problems(None, {}, folder, benchmarks())
+    suites, missing = test_problems(None, {}, folder, benchmark_names())
     if missing:
         notes.append(f"not in the data folder: {', '.join(missing)}")
     evaluations = ContaminationIndex(suites)

@@ -6,13 +6,13 @@ import time
 from pathlib import Path
 
 from evaluation_cases import BATCH, PROTOCOL, prompts_of
-from smallwit.evaluation.model_reference import Settings, open_model
+from smallwit.evaluation.model_reference import Settings, resolve_model
 
 
 def main() -> None:
     """Print seconds of generation and the replies."""
     prompts = prompts_of(Path(sys.argv[2]), int(sys.argv[3]))
-    generator = open_model(sys.argv[1], Settings(dtype="float32", batch=BATCH)).load(PROTOCOL.overflow)
+    generator = resolve_model(sys.argv[1], Settings(dtype="float32", batch=BATCH)).load(PROTOCOL.overflow)
     generator.reply(prompts[:1], PROTOCOL.decoding, [0])
     started = time.perf_counter()
     replies = generator.reply(prompts, PROTOCOL.decoding, [0] * len(prompts))

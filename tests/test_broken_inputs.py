@@ -18,7 +18,7 @@ from endpoint_server import FaultServer, serving
 from own_task import OWN, save_models
 from smallwit.cli import main
 from smallwit.errors import UserError
-from smallwit.evaluation.model_reference import Settings, open_model
+from smallwit.evaluation.model_reference import Settings, resolve_model
 from smallwit.inference.endpoint import EndpointGenerator
 from smallwit.inference.endpoint_client import Endpoint, EndpointError
 from smallwit.inference.generator import Decoding, Prompt
@@ -79,7 +79,7 @@ def model(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def asked(content: bytes, file: Path) -> None:
     """The model is opened, loaded and asked, as `smallwit eval` does."""
     file.write_bytes(content)
-    opened = open_model("model", Settings("cpu", "float32"))
+    opened = resolve_model("model", Settings("cpu", "float32"))
     opened.load("cut").reply([Prompt(text="1 + 1 =")], Decoding(1.0, 2), [1])
 
 
@@ -229,7 +229,7 @@ def test_a_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def opened(content: bytes) -> None:
         Path("m.gguf").write_bytes(content)
-        open_model("m.gguf", Settings("cpu", "float32"))
+        resolve_model("m.gguf", Settings("cpu", "float32"))
 
     bad, refused = tracebacks(broken_bytes(b"GGUF\x03\0\0\0" + bytes(500)), opened, "m.gguf: is a GGUF file")
     assert bad == []

@@ -11,7 +11,7 @@ import chat_templates as families
 import pipeline_recipes as micro
 from smallwit.errors import UserError
 from smallwit.evaluation.evaluate import Request, Settings, evaluate
-from smallwit.evaluation.model_reference import open_model
+from smallwit.evaluation.model_reference import resolve_model
 from smallwit.evaluation.suite import Choice
 from smallwit.models.build import new_model, save_model
 from smallwit.models.chat import ChatTokenizer
@@ -84,10 +84,10 @@ def test_a_run_s_evaluation_and_smallwit_eval_of_its_stage_have_one_signature(pl
     measured = evaluate("run:sft", request, Settings("cpu", "float32"))
     assert measured.signatures["sums"] == signatures["sft"] == signatures["m"]
     protocol = json.loads((place / "out/protocol.json").read_text())["protocols"]["sums"]
-    assert protocol["asker"]["ends"] == [2, 0]
-    assert protocol["asker"]["chat_template_kwargs"] == {"enable_thinking": False}
-    thinking = open_model("run:sft", Settings("cpu", "float32", chat_template_kwargs={"enable_thinking": True}))
-    assert thinking.asker.chat_template_kwargs == {"enable_thinking": True}
+    assert protocol["generator"]["ends"] == [2, 0]
+    assert protocol["generator"]["chat_template_kwargs"] == {"enable_thinking": False}
+    thinking = resolve_model("run:sft", Settings("cpu", "float32", chat_template_kwargs={"enable_thinking": True}))
+    assert thinking.generator.chat_template_kwargs == {"enable_thinking": True}
 
 
 @pytest.mark.slow
@@ -150,7 +150,7 @@ def test_nor_for_responses_that_are_there(capsys: pytest.CaptureFixture[str]) ->
 def test_an_option_that_a_model_s_template_does_not_read_is_refused_by_the_model_s_name(place: Path) -> None:
     save(place / "m", families.gemma3())
     with pytest.raises(UserError, match=r"model m: .*enable_thinking: its chat template does not read it"):
-        open_model("m", Settings("cpu", "float32", chat_template_kwargs={"enable_thinking": False}))
+        resolve_model("m", Settings("cpu", "float32", chat_template_kwargs={"enable_thinking": False}))
 
 
 def test_what_the_template_writes_is_in_the_signature_and_not_only_what_is_asked(place: Path) -> None:

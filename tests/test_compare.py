@@ -20,7 +20,7 @@ PROTOCOL = {
     "problems": 4,
     "data": "d0",
     "prompts": "p0",
-    "asker": {"engine": "local", "chat_template": "T", "ends": [1]},
+    "generator": {"engine": "local", "chat_template": "T", "ends": [1]},
 }
 
 
@@ -209,10 +209,10 @@ class TestCommand:
     def test_another_chat_template_is_the_models_own_and_said(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        asker = PROTOCOL["asker"] | {"chat_template": "U"}  # type: ignore[operator]
-        a, b = folder(tmp_path / "a", {"t": [1, 1]}), folder(tmp_path / "b", {"t": [0, 1]}, asker=asker)
+        generator = PROTOCOL["generator"] | {"chat_template": "U"}  # type: ignore[operator]
+        a, b = folder(tmp_path / "a", {"t": [1, 1]}), folder(tmp_path / "b", {"t": [0, 1]}, generator=generator)
         assert main(["compare", str(a), str(b)]) == 0
-        assert 't: asker.chat_template: "T" -> "U"' in capsys.readouterr().out
+        assert 't: generator.chat_template: "T" -> "U"' in capsys.readouterr().out
 
     def test_of_different_problems_the_common_ones_are_compared(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -11,7 +11,7 @@ import tiny
 from endpoint_calls import GREEDY, asks, chat, endpoint
 from endpoint_server import FaultServer, serving, text
 from model_server import ALL_FORMS, serving_model
-from smallwit.evaluation.endpoint_model import open_endpoint
+from smallwit.evaluation.endpoint_model import resolve_endpoint
 from smallwit.evaluation.model_reference import Settings
 from smallwit.inference.endpoint import EndpointGenerator, RepliesMissing
 from smallwit.inference.endpoint_client import Endpoint, RequestFailed
@@ -103,7 +103,7 @@ class TestWithheld:
         self, message: dict[str, Any], reason: str, named: str, came: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         with serving(server_that_says(message, reason)) as server:
-            generator = open_endpoint(f"openai:{server.url}#tiny", Settings()).load("refuse")
+            generator = resolve_endpoint(f"openai:{server.url}#tiny", Settings()).load("refuse")
             replies = generator.reply([chat("one"), chat("two")], GREEDY, [0, 1])
         assert [reply.text for reply in replies] == [came, came]
         assert [named in record.message for record in caplog.records].count(True) == 1

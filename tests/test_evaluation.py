@@ -16,8 +16,8 @@ from own_task import OWN, save_models
 from smallwit.cli import main
 from smallwit.errors import UserError
 from smallwit.evaluation.evaluate import EvaluationFailed, Measured, Request, evaluate, evaluate_responses
-from smallwit.evaluation.model_reference import Settings, open_model
-from smallwit.evaluation.named import HOUSE
+from smallwit.evaluation.model_reference import Settings, resolve_model
+from smallwit.evaluation.protocols.default import DEFAULT
 from smallwit.evaluation.runner import collect, samples_of
 from smallwit.evaluation.sample_file import SampleFile
 from smallwit.evaluation.suite import Choice, problems_of
@@ -76,7 +76,7 @@ def test_every_sample_is_a_line_in_the_order_of_the_problems() -> None:
     assert scores["signature"] == result.signatures["length"]
     protocol = json.loads(Path("out/protocol.json").read_text())["protocols"]["length"]
     assert protocol["signature"] == result.signatures["length"]
-    assert protocol["asker"]["chat_template"] == tokenizer().chat_template
+    assert protocol["generator"]["chat_template"] == tokenizer().chat_template
     assert scores["signature"] in Path("console.txt").read_text()
 
 
@@ -212,8 +212,8 @@ def test_a_folder_in_use_is_refused() -> None:
 
 
 def test_a_failed_grader_stops_the_run_and_is_asked_again_by_the_next(place: Path) -> None:
-    (place / "broken").write_text("p3")
-    with pytest.raises(EvaluationFailed, match=r"model on length: the verifier itself failed on 11\.1% of 9 responses"):
+    (place / "broken").write_text("p3 p4")
+    with pytest.raises(EvaluationFailed, match=r"model on length: the verifier itself failed on 22\.2% of 9 responses"):
         measured()
     assert next(row for row in lines() if row["id"] == "p3")["score"] is None
     (place / "broken").unlink()
@@ -233,8 +233,8 @@ def test_a_failure_of_the_grader_is_tried_once_more() -> None:
         return [replace(v, score=None) if len(asked) == 1 and i == 2 else v for i, v in enumerate(verdicts)]
 
     rows: list[dict[str, Any]] = []
-    samples = samples_of(problems, HOUSE.prompts(task, problems), 1, 0)
-    generator = open_model("model", SETTINGS).load("refuse")
+    samples = samples_of(problems, DEFAULT.prompts(task, problems), 1, 0)
+    generator = resolve_model("model", SETTINGS).load("refuse")
     collect(task, samples, generator, Decoding(0.0, 8), flaky, batch=64, have=(), keep=rows.extend)
     assert asked == [9, 1]
     assert all(row["score"] is not None for row in rows)
@@ -255,7 +255,7 @@ def test_stored_responses_are_graded_by_id_or_index() -> None:
     graded = [(row["id"], row["sample"], row["response"], row["score"]) for row in result.rows["length"]]
     assert graded == [("p1", 0, "ab", 0.0), ("p8", 0, "abc", 1.0), ("p8", 1, "abcd", 0.0)]
     assert "answers 2 of 9 problems" in Path("console.txt").read_text()
-    assert "length|house|test:2|2x|responses|" in result.signatures["length"]
+    assert "length|default|test:2|2x|responses|" in result.signatures["length"]
 
 
 def test_stored_responses_need_no_training_split(place: Path) -> None:
@@ -365,7 +365,10 @@ def test_an_evaluation_that_is_killed_goes_on_where_it_was(place: Path) -> None:
         (["model"], "missing option '--suite'"),
         (["model", "--suite", "gsm8"], "unknown task 'gsm8'; did you mean 'gsm8k'"),
         (["model", "--suite", "own.py:Lenght"], "no class Lenght; did you mean 'Length'"),
-        (["model", "--suite", "own.py:Length", "--protocol", "hous"], "unknown protocol 'hous'; did you mean 'house'"),
+        (
+            ["model", "--suite", "own.py:Length", "--protocol", "defalt"],
+            "unknown protocol 'defalt'; did you mean 'default'",
+        ),
         (["nowhere", "--suite", "own.py:Length"], "model nowhere: there is no such folder"),
         (["model", "--suite", "gsm8k", "--data-dir", "."], "gsm8k/test.jsonl is not there"),
         (["model", "--suite", "own.py:Length", "--temperature", "-1"], "invalid value for '--temperature'"),
@@ -386,5 +389,5 @@ def test_the_command_prints_scores_and_where_they_are(capsys: pytest.CaptureFixt
     command = ["eval", "model", "--suite", "own.py:Length", "--limit", "3", "--max-new-tokens", "4", "--out", "here"]
     assert main(command) == 0
     printed = capsys.readouterr().out
-    assert "signature: length|house|test:3|0-shot|T0|max4|float32|" in printed
+    assert "signature: length|default|test:3|0-shot|T0|max4|float32|" in printed
     assert "samples and scores: here" in printed

@@ -2,13 +2,9 @@
 
 import pytest
 
-from smallwit.evaluation.extractors import (
-    lm_eval_exact_match,
-    lm_eval_flexible,
-    lm_eval_strict,
-    minerva_answer,
-    qwen_answer,
-)
+from smallwit.evaluation.protocols.lm_eval_gsm8k import exact_match, flexible_extract, strict_match
+from smallwit.evaluation.protocols.minerva_math import minerva_answer
+from smallwit.evaluation.protocols.qwen_boxed import qwen_answer
 
 
 @pytest.mark.parametrize(
@@ -28,7 +24,7 @@ from smallwit.evaluation.extractors import (
     ],
 )
 def test_lm_eval_strict_wants_the_mark_a_space_and_a_number(response: str, answer: str | None) -> None:
-    assert lm_eval_strict(response) == answer
+    assert strict_match(response) == answer
 
 
 @pytest.mark.parametrize(
@@ -44,7 +40,7 @@ def test_lm_eval_strict_wants_the_mark_a_space_and_a_number(response: str, answe
     ],
 )
 def test_lm_eval_flexible_takes_the_last_thing_like_a_number(response: str, answer: str | None) -> None:
-    assert lm_eval_flexible(response) == answer
+    assert flexible_extract(response) == answer
 
 
 @pytest.mark.parametrize(
@@ -61,7 +57,7 @@ def test_lm_eval_flexible_takes_the_last_thing_like_a_number(response: str, answ
     ],
 )
 def test_lm_eval_compares_texts_without_commas_dollars_and_one_stop(answer: str | None, gold: str, equal: bool) -> None:
-    assert lm_eval_exact_match(answer, gold) is equal
+    assert exact_match(answer, gold) is equal
 
 
 @pytest.mark.parametrize(

@@ -186,7 +186,7 @@ def test_only_one_process_writes_a_file(tmp_path: Path) -> None:
     source, out = write(tmp_path / "in.jsonl", MATH), tmp_path / "out.jsonl"
 
     def again(done: int, total: int) -> None:
-        with pytest.raises(UserError, match="another smallwit"):
+        with pytest.raises(UserError, match="another process writes there"):
             grade_math_file(source, out)
 
     assert grade_math_file(source, out, tell=again).rows == len(MATH)

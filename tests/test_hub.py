@@ -16,7 +16,7 @@ from huggingface_hub import constants
 from own_task import OWN
 from recipe_samples import refusal
 from smallwit.cli import main
-from smallwit.evaluation.model_reference import Settings, open_model
+from smallwit.evaluation.model_reference import Settings, resolve_model
 from smallwit.models.tokenizer import load_tokenizer
 from smallwit.network import hub
 from smallwit.tasks import load_task
@@ -78,7 +78,7 @@ def silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SilentHu
 
 def test_it_is_asked_once_for_all_that_is_wanted_of_it(silent: SilentHub) -> None:
     said = [
-        refusal(lambda: open_model("someone/some-model", Settings("cpu", "float32"))),
+        refusal(lambda: resolve_model("someone/some-model", Settings("cpu", "float32"))),
         refusal(lambda: load_tokenizer("someone/other")),
         refusal(lambda: load_task("gsm8k", {}, None).problems("test")),
     ]

@@ -42,7 +42,7 @@ JOB = CodeJob("", "add", ADD, cases=[((1, 2), 3)])
 def bare_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A machine that offers no namespaces, and a user who has accepted nothing."""
     code.close()
-    code._state.verdicts.clear()
+    code._verdicts.clear()
     monkeypatch.setattr("smallwit.verify.sandbox.pool._ways", ["none"])
     monkeypatch.setenv(consent.VARIABLE, "")
     yield
@@ -114,7 +114,7 @@ class TestRecipes:
         self, bare_machine: None, write_recipe: Callable[[str], Path]
     ) -> None:
         check(write_recipe(edited(*ELSEWHERE)))
-        assert code._state.pool is None  # nothing was started to find that out
+        assert code.POOL.pool is None  # nothing was started to find that out
 
     def test_a_machine_with_namespaces_is_enough(
         self, write_recipe: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch

@@ -8,7 +8,7 @@ import pytest
 
 from own_task import save_models
 from smallwit.errors import UserError
-from smallwit.evaluation.model_reference import OpenModel, Settings, open_model
+from smallwit.evaluation.model_reference import ResolvedModel, Settings, resolve_model
 from tampering import damaged, publish_again
 
 SETTINGS = Settings(device="cpu", dtype="float32")
@@ -22,8 +22,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def opened(reference: str = "model") -> OpenModel:
-    return open_model(reference, SETTINGS)
+def opened(reference: str = "model") -> ResolvedModel:
+    return resolve_model(reference, SETTINGS)
 
 
 def test_a_model_is_told_by_its_content() -> None:
@@ -35,7 +35,7 @@ def test_end_tokens_of_the_model_s_own_settings_end_replies() -> None:
     path = Path("model/generation_config.json")
     listed = [7, 3]
     path.write_text(json.dumps({"eos_token_id": listed}))
-    assert set(listed) < set(opened().asker.ends)
+    assert set(listed) < set(opened().generator.ends)
 
 
 @pytest.mark.parametrize(

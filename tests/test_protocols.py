@@ -9,9 +9,9 @@ import pytest
 
 from own_task import OWN
 from smallwit.errors import UserError
-from smallwit.evaluation.named import HOUSE
-from smallwit.evaluation.protocol import Asker, Protocol, data_checksum, differences
+from smallwit.evaluation.protocol import EvaluationProtocol, GeneratorInfo, data_checksum, differences
 from smallwit.evaluation.protocols import named_protocol, protocols
+from smallwit.evaluation.protocols.default import DEFAULT
 from smallwit.evaluation.suite import Choice, make_suite, problems_of
 from smallwit.inference.generator import Decoding
 from smallwit.tasks import load_task
@@ -24,22 +24,25 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own.py").write_text(OWN)
 
 
-def protocol(**changes: Any) -> Protocol:
+def protocol(**changes: Any) -> EvaluationProtocol:
     task = load_task("own.py:Length")
-    asker = Asker("local", "template", (3,), "float32")
-    made = make_suite(task, problems_of(task, "test", None), HOUSE, Choice(max_new_tokens=12), asker).protocol
+    generator = GeneratorInfo("local", "template", (3,), "float32")
+    made = make_suite(task, problems_of(task, "test", None), DEFAULT, Choice(max_new_tokens=12), generator).protocol
     return replace(made, **changes)
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Protocol)])
+@pytest.mark.parametrize("name", [field.name for field in fields(EvaluationProtocol)])
 def test_whatever_is_changed_in_a_protocol_changes_its_signature(name: str) -> None:
-    changed = {"decoding": Decoding(0.0, 12, stop=("\n",)), "asker": Asker("local", "other", (3,), "float32")}
+    changed = {
+        "decoding": Decoding(0.0, 12, stop=("\n",)),
+        "generator": GeneratorInfo("local", "other", (3,), "float32"),
+    }
     value = changed.get(name, 77 if isinstance(getattr(protocol(), name), int) else "changed")
     assert protocol(**{name: value}).signature != protocol().signature
 
 
 def test_a_signature_begins_with_what_a_reader_asks_first() -> None:
-    assert re.fullmatch(r"length\|house\|test:9\|0-shot\|T0\|max12\|float32\|[0-9a-f]{8}", protocol().signature)
+    assert re.fullmatch(r"length\|default\|test:9\|0-shot\|T0\|max12\|float32\|[0-9a-f]{8}", protocol().signature)
 
 
 def test_differences_name_the_fields() -> None:
@@ -54,7 +57,9 @@ def test_the_data_s_checksum_follows_every_text() -> None:
 
 def test_every_named_protocol_says_what_it_is() -> None:
     known = protocols()
-    assert next(iter(known)) == "house"
+    assert next(iter(known)) == "default"
     assert all(each.about and each.name == name for name, each in known.items())
-    with pytest.raises(UserError, match="unknown protocol 'hose'; did you mean 'house'"):
-        named_protocol("hose")
+    with pytest.raises(UserError, match="unknown protocol 'defalt'; did you mean 'default'"):
+        named_protocol("defalt")
+    with pytest.raises(UserError, match="unknown protocol 'house'; it is called 'default' now"):
+        named_protocol("house")

@@ -30,12 +30,12 @@ UNHURRIED = {*SLOW, *SLOW_CUNNING}
 
 @pytest.fixture(autouse=True)
 def _forget_verdicts() -> None:
-    code._state.verdicts.clear()
+    code._verdicts.clear()
 
 
 def servers() -> list[psutil.Process]:
     """The fork servers and all that runs under them (the test process may have other children)."""
-    pool = code._state.pool
+    pool = code.POOL.pool
     found = [server.process.pid for worker in pool.workers for server in worker.servers.values()] if pool else []
     return [
         process for pid in found for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
@@ -174,7 +174,7 @@ def test_every_way_of_isolation_judges(way: str, monkeypatch: pytest.MonkeyPatch
         Server("candidate", way).close()
     except RefusedError as error:
         pytest.skip(f"this machine refuses: {error}")
-    code._state.close()
+    code.close()
     monkeypatch.setattr("smallwit.verify.sandbox.pool._ways", [way])
     kill = textwrap.dedent(HOSTILE["parent killed"])
     jobs = [
@@ -187,15 +187,15 @@ def test_every_way_of_isolation_judges(way: str, monkeypatch: pytest.MonkeyPatch
         assert isolation_level() in (LEVELS[:1] if way == "none" else LEVELS[1:])
         assert [verdict.score for verdict in judge_code(jobs, cpu_seconds=LIMIT)] == [1.0, 0.0, 1.0, 0.0]
     finally:
-        code._state.close()
+        code.close()
 
 
 def test_no_server_outlives_its_socket() -> None:
     isolation_level()
-    assert code._state.pool is not None
+    assert code.POOL.pool is not None
     processes = servers()
     assert processes
-    code._state.close()
+    code.close()
     _, alive = psutil.wait_procs(processes, timeout=5)
     assert not alive
 
@@ -214,7 +214,7 @@ def test_forked_child_has_its_own_servers() -> None:
         status = 1
         try:
             status = 0 if judge_code([honest()], workers=1)[0].score == 1.0 else 2
-            code._state.close()
+            code.close()
         finally:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

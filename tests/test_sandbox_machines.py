@@ -26,11 +26,11 @@ HONEST = "def f(a, b):\n    return a + b\n"
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """No server and no verdict from before, and none for what comes after."""
-    code._state.close()
-    code._state.verdicts.clear()
+    code.close()
+    code._verdicts.clear()
     monkeypatch.setattr(pool, "_ways", list(pool._ways))
     yield monkeypatch
-    code._state.close()
+    code.close()
 
 
 def answer(program: bytes, machine: int, number: int, *arguments: int) -> int:
@@ -127,7 +127,7 @@ def test_packages_in_a_folder_for_temporary_files_are_there_for_tests(fresh: pyt
         fresh.setattr(pool, "_numpy_folder", lambda: folder)
         tests = "import numpy.testing\nassert f(1, 2) == numpy.testing.three"
         assert judge_code([CodeJob("", "f", HONEST, tests=tests)], workers=1)[0].reason == "correct"
-        code._state.close()
+        code.close()
 
 
 def test_a_kill_leaves_no_folder(tmp_path: Path) -> None:

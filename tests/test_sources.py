@@ -339,6 +339,7 @@ def test_a_verdict_that_is_not_known_is_masked_and_counted() -> None:
     source, _ = rollout_source(tasks=[Failing()])
     batch = source.batch(0)
     assert batch.metrics["unverified"] == pytest.approx(1 / GROUP)
+    assert batch.failed_verdicts * GROUP == batch.verdicts == len(batch.examples)
     assert batch.metrics["reward"] == pytest.approx(1 / 3)
     group = [example.advantage for example in batch.examples[:GROUP]]
     assert group[3] == 0.0

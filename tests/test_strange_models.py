@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from own_task import save_models
 from recipe_samples import refusal
 from smallwit.errors import UserError
-from smallwit.evaluation.model_reference import Settings, open_model
+from smallwit.evaluation.model_reference import Settings, resolve_model
 from smallwit.inference.generator import Decoding, Prompt
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.fit import fitting, vocabulary_of
@@ -43,7 +43,7 @@ def folder(whole: Path, tmp_path: Path) -> Path:
 
 def asked(folder: Path) -> int:
     """The tokens of an answer of the model, opened and asked as `smallwit eval` does."""
-    opened = open_model(str(folder), Settings("cpu", "float32"))
+    opened = resolve_model(str(folder), Settings("cpu", "float32"))
     return opened.load("cut").reply([Prompt(text="1 + 1 =")], Decoding(1.0, 2), [1])[0].tokens
 
 

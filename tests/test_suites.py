@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from smallwit.errors import UserError
-from smallwit.evaluation.graders import GRADERS, load_grader
-from smallwit.evaluation.named import HOUSE
 from smallwit.evaluation.protocols import named_protocol, protocols
-from smallwit.evaluation.replicas import MINERVA_SHOTS, _text_key
+from smallwit.evaluation.protocols.base import text_key
+from smallwit.evaluation.protocols.default import DEFAULT
+from smallwit.evaluation.protocols.minerva_math import DEMONSTRATIONS
 from smallwit.inference.generator import Prompt
 from smallwit.tasks import check_gold, load_task
 from smallwit.tasks.base import Problem, Task
@@ -215,7 +215,7 @@ def test_no_problem_of_gsm8k_is_shown_its_own_solution(tmp_path: Path) -> None:
 def test_no_problem_of_math_is_shown_its_own_solution() -> None:
     task = load_task("math", {}, DATA)
     problems = [problem for split in ("train", "validation") for problem in task.problems(split)]
-    shown = [p for p in problems if _text_key(task.row(p)["problem"]) in MINERVA_SHOTS]  # type: ignore[attr-defined]
+    shown = [p for p in problems if text_key(task.row(p)["problem"]) in DEMONSTRATIONS]  # type: ignore[attr-defined]
     assert len(shown) == 4
     for prompt in named_protocol("minerva-math").prompts(task, shown):
         assert prompt.text is not None
@@ -244,13 +244,12 @@ def test_evalplus_begins_the_answer() -> None:
 
 
 def read(name: str, task: Task, responses: Sequence[str]) -> list[Verdict]:
-    protocol = named_protocol(name)
-    return load_grader(protocol.extractor, protocol.grader)(task, [(only(task), each) for each in responses])
+    return named_protocol(name).grade(task, [(only(task), each) for each in responses])
 
 
-def test_every_protocol_names_a_grader_that_there_is() -> None:
-    assert {(each.extractor, each.grader) for each in protocols().values()} == set(GRADERS)
-    assert (HOUSE.extractor, HOUSE.grader) == ("task", "task")
+def test_no_two_protocols_name_the_same_extractor_and_grader() -> None:
+    assert len({(each.extractor, each.grader) for each in protocols().values()}) == len(protocols())
+    assert (DEFAULT.extractor, DEFAULT.grader) == ("task", "task")
 
 
 @pytest.fixture
@@ -277,8 +276,7 @@ def test_evalplus_reads_a_program_without_its_fences(name: str) -> None:
     problem = list(task.problems("test"))[2]  # truncate_number
     body = "    return number % 1.0\n"
     whole = "def truncate_number(number):\n" + body
-    protocol = named_protocol(name)
-    grade = load_grader(protocol.extractor, protocol.grader)
+    grade = named_protocol(name).grade
     replies = [body, "    return 0.5\n"] if name == "evalplus-base" else [whole, whole.replace("%", "//")]
     assert [v.score for v in grade(task, [(problem, reply) for reply in replies])] == [1.0, 0.0]
 

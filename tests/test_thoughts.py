@@ -14,7 +14,7 @@ from endpoint_server import FaultServer, serving
 from smallwit.data.agreement import agree_on_gold
 from smallwit.errors import UserError
 from smallwit.evaluation.grade import grade
-from smallwit.evaluation.graders import load_grader
+from smallwit.evaluation.protocols import named_protocol
 from smallwit.evaluation.runner import graded, measure
 from smallwit.inference.endpoint import EndpointGenerator
 from smallwit.inference.engine import Completion, Sampling, Watch
@@ -71,7 +71,7 @@ class TestReading:
         assert (row["reason"] == "no-answer") == (response == CUT)
 
     def test_of_a_replica_of_another_protocol(self, response: str, score: float) -> None:
-        grader = load_grader("lm-eval-gsm8k", "exact-match")
+        grader = named_protocol("lm-eval-gsm8k").grade
         (verdict,) = graded(task(), grader, [(PROBLEM, response)])  # type: ignore[arg-type]
         assert (verdict.score, verdict.strict) == (score, score)
 

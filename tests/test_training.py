@@ -42,9 +42,11 @@ class Prepared:
     examples: list[Example]
     metrics: dict[str, float] = field(default_factory=dict)
     flops: float = 0.0
+    verdicts: int = 0
+    failed_verdicts: int = 0
 
     def batch(self, step: int) -> StepBatch:
-        return StepBatch(list(self.examples), dict(self.metrics), self.flops)
+        return StepBatch(list(self.examples), dict(self.metrics), self.flops, self.verdicts, self.failed_verdicts)
 
 
 def demonstrations(seed: int = 0, count: int = 8) -> list[Example]:
@@ -343,7 +345,7 @@ def test_examples_without_a_signal_count_in_the_normaliser_but_cost_nothing() ->
 @pytest.mark.parametrize("place", ["first", "second"])
 def test_too_many_failed_verdicts_of_any_source_stop_before_the_weights_change(place: str) -> None:
     sources: dict[str, TokenSource] = {
-        name: Prepared(demonstrations(), {"unverified": 0.011 if name == place else 0.0})
+        name: Prepared(demonstrations(), verdicts=1000, failed_verdicts=11 if name == place else 0)
         for name in ("first", "second")
     }
     trainer = make_trainer(tiny_model(), sources, [CrossEntropyLoss("cross_entropy", name, 1.0) for name in sources])
@@ -354,7 +356,7 @@ def test_too_many_failed_verdicts_of_any_source_stop_before_the_weights_change(p
 
 
 def test_one_failed_verdict_in_a_hundred_does_not_stop() -> None:
-    source = Prepared(demonstrations(), {"unverified": 0.01})
+    source = Prepared(demonstrations(), verdicts=100, failed_verdicts=1)
     metrics = make_trainer(tiny_model(), {"s": source}, [CrossEntropyLoss("cross_entropy", "s", 1.0)]).step()
     assert metrics["step"] == 1
 

@@ -33,9 +33,9 @@ def fresh_pool() -> Iterator[None]:
     math_pool.close()
 
 
-def workers() -> list[math_pool.Worker]:
-    assert math_pool._pool is not None
-    return math_pool._pool._all
+def workers() -> list[math_pool.FormulaWorker]:
+    assert math_pool.POOL.pool is not None
+    return math_pool.POOL.pool.workers
 
 
 def test_numbers_start_no_process_and_import_no_algebra() -> None:
@@ -45,7 +45,7 @@ def test_numbers_start_no_process_and_import_no_algebra() -> None:
         from smallwit.verify.math import grade_math
         assert grade_math("72", r"\\boxed{72.0}").score == 1.0
         assert grade_math(r"\\text{Evelyn}", r"\\boxed{Evelyn}").score == 1.0
-        assert math_pool._pool is None
+        assert math_pool.POOL.pool is None
         assert grade_math(r"2\\sqrt{3}", r"\\boxed{\\sqrt{12}}").score == 1.0
         assert not {"sympy", "math_verify", "torch"} & set(sys.modules)
     """
@@ -68,7 +68,7 @@ def test_workers_end_with_their_parent(tmp_path: Path) -> None:
     script = (
         "import os, signal\nfrom smallwit.verify import math_pool\nfrom smallwit.verify.math import grade_math\n"
         "grade_math('2\\\\sqrt{3}', r'\\boxed{\\sqrt{12}}')\n"
-        "print(math_pool._pool._all[0].process.pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
+        "print(math_pool.POOL.pool.workers[0].process.pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     pid = int(done.stdout)
@@ -85,7 +85,7 @@ def test_the_memory_of_the_process_that_asks_is_not_the_workers() -> None:
         from smallwit.verify.math import grade_math
         held = b"1" * (900 << 20)
         assert grade_math("x+1", r"\\boxed{x+2}").reason != "limit"
-        assert [worker.requests for worker in math_pool._pool._all] == [1]
+        assert [worker.requests for worker in math_pool.POOL.pool.workers] == [1]
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=120)
 

@@ -48,7 +48,7 @@ def evaluate(
     ] = None,
     protocol: Annotated[
         str, typer.Option("--protocol", metavar="NAME", help="How tasks are asked and answers are read.")
-    ] = "house",
+    ] = "default",
     samples: Annotated[int, typer.Option("--samples", metavar="K", min=1, help="Responses to each problem.")] = 1,
     temperature: Annotated[
         float | None,

@@ -38,7 +38,7 @@ def map_columns(
         row["task"] = source.task
     row.setdefault("id", f"{called or path.name}:{line}")
     if source.style == "gsm8k" and isinstance(row.get("completion"), str):
-        from smallwit.tasks.gsm8k import worked_answer
+        from smallwit.tasks.benchmarks.gsm8k import worked_answer
 
         worked = worked_answer(row["completion"])
         if worked is None:

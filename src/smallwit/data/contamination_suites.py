@@ -1,31 +1,18 @@
 """The benchmarks that training data must not contain: all that smallwit knows, and the recipe's own tasks."""
 
-import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from smallwit.errors import UserError
 from smallwit.suggestions import hint
-from smallwit.tasks import load_task
+from smallwit.tasks import benchmark_names, load_task, task_classes
 from smallwit.tasks.base import Problem, Task
 from smallwit.tasks.dataset import DatasetTask
-from smallwit.tasks.loading import TASKS
-
-
-def benchmarks() -> list[str]:
-    """Return the built-in tasks whose test split is a published dataset. Procedural tasks keep their splits apart."""
-    names = []
-    for name, place in TASKS.items():
-        module, class_name = place.split(":")
-        made = getattr(importlib.import_module(module), class_name)
-        if issubclass(made, DatasetTask) and "test" in made.sources:
-            names.append(name)
-    return names
 
 
 def suite_names(tasks: Iterable[str]) -> list[str]:
     """Return the names of all benchmarks that a recipe with these tasks can name."""
-    return list(dict.fromkeys([*TASKS, *tasks]))
+    return list(dict.fromkeys([*task_classes(), *tasks]))
 
 
 def test_problems(
@@ -35,7 +22,7 @@ def test_problems(
 
     Raises `UserError` for a benchmark that is unknown, or that cannot be loaded and is not in `accept_missing`.
     """
-    known = list(dict.fromkeys([*benchmarks(), *tasks]))
+    known = list(dict.fromkeys([*benchmark_names(), *tasks]))
     for name in [*(against or ()), *accept_missing]:
         if name not in known:
             raise UserError(f"decontaminate: there is no suite '{name}'; {hint(name, known)}")

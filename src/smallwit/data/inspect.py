@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from rich.table import Column, Table
 
 from smallwit.console.terminal import Terminal
-from smallwit.data.contamination_suites import benchmarks
 from smallwit.data.context import Resources, StepContext
 from smallwit.data.dataset import read_dataset
 from smallwit.data.row_access import prompt_and_completion
@@ -24,6 +23,7 @@ from smallwit.data.turns import transcript
 from smallwit.errors import UserError
 from smallwit.rows import Row
 from smallwit.storage.paths import path_of
+from smallwit.tasks import benchmark_names
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -83,7 +83,7 @@ def inspect(folder: Path, tokenizer: "PreTrainedTokenizerBase | None", data_dir:
         say=lambda text: None,
         stop_if_asked=lambda: None,
     )
-    steps = (Decontaminate(kind="decontaminate", accept_missing=benchmarks()), Deduplicate(kind="deduplicate"))
+    steps = (Decontaminate(kind="decontaminate", accept_missing=benchmark_names()), Deduplicate(kind="deduplicate"))
     with tempfile.TemporaryDirectory() as scratch:
         contexts = [StepContext(resources, number, step.name, Path(scratch)) for number, step in enumerate(steps)]
         # Each step gets all rows: a row that holds an evaluation problem may also repeat another row.

@@ -62,10 +62,7 @@ class Proposal:
 
 def is_code(task: Task) -> bool:
     """Return whether a task's answers are programs and its gold answers are tests."""
-    from smallwit.tasks.fenced import FencedTask
-    from smallwit.tasks.functions import Functions
-
-    return isinstance(task, FencedTask | Functions)
+    return task.answer_kind == "code"
 
 
 def _gold_of_task(task: Task, signature: FunctionSignature, cases: list[TestCase]) -> Any:

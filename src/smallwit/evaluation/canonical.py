@@ -9,7 +9,7 @@ units, lists in any order, tuples, intervals, matrices, texts. Formulas that onl
 """
 
 from smallwit.verify.math_limits import over_limit
-from smallwit.verify.math_structure import Node, parse
+from smallwit.verify.math_structure import AnswerNode, parse
 from smallwit.verify.math_text import key, spell, words
 from smallwit.verify.numbers import read_number
 
@@ -23,7 +23,7 @@ def canonical_answer(answer: str) -> str:
     return _node_key(parse(spell(answer)))
 
 
-def _node_key(node: Node) -> str:
+def _node_key(node: AnswerNode) -> str:
     """The name of a single value (`x` of `x = 3`) is dropped, as the grader does where only one side has one."""
     if node.kind == "leaf":
         if quantity := read_number(node.text):

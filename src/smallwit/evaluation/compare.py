@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from smallwit.errors import UserError
-from smallwit.evaluation.comparison import Comparison, Outcome, compare_tasks
+from smallwit.evaluation.comparison import Outcome, TaskComparison, compare_tasks
 from smallwit.evaluation.comparison_table import few, print_comparison
 from smallwit.evaluation.scores import Row
 from smallwit.evaluation.stored import StoredEvaluation, common_rows, comparable, read_evaluation
@@ -80,7 +80,7 @@ def _common(a: StoredEvaluation, b: StoredEvaluation, across_protocols: bool) ->
     return pair
 
 
-def _problem_rows(found: Comparison, pair: _Pair) -> list[dict[str, Any]]:
+def _problem_rows(found: TaskComparison, pair: _Pair) -> list[dict[str, Any]]:
     """One row a problem, with the answers that were read, in the order of the samples."""
     answers = [_answers(rows[found.task]) for rows in (pair.a, pair.b)]
     return [_problem_row(outcome, answers[0][outcome.id], answers[1][outcome.id]) for outcome in found.outcomes]

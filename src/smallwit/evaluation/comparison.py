@@ -35,7 +35,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class TaskComparison:
     """`a` against `b` on one task, or pooled; scores are fractions of 1.
 
     `p_holm` is the p value adjusted for the number of tasks compared; the pooled comparison, which is not one of them,
@@ -78,7 +78,7 @@ class Comparison:
 
 def compare_tasks(
     a: Mapping[str, Sequence[Row]], b: Mapping[str, Sequence[Row]], seed: int = 0
-) -> tuple[list[Comparison], Comparison | None]:
+) -> tuple[list[TaskComparison], TaskComparison | None]:
     """One comparison a task on the problems for which both have a verdict, and one over all of them.
 
     `a` and `b` hold the sample rows of each task. A task without a common problem is left out; the pooled comparison is
@@ -88,7 +88,7 @@ def compare_tasks(
     compared = [_compare(task, found, seed) for task, found in outcomes.items()]
     adjusted = holm([comparison.paired.p for comparison in compared])
     tasks = [
-        Comparison(c.task, c.outcomes, c.paired, p, c.detectable, c.ratio)
+        TaskComparison(c.task, c.outcomes, c.paired, p, c.detectable, c.ratio)
         for c, p in zip(compared, adjusted, strict=True)
     ]
     if len(tasks) < 2:
@@ -101,9 +101,9 @@ def _outcomes(task: str, a: Sequence[Row], b: Sequence[Row]) -> list[Outcome]:
     return [Outcome(task, id, first[id], second[id]) for id in first if id in second]
 
 
-def _compare(task: str, outcomes: Sequence[Outcome], seed: int) -> Comparison:
+def _compare(task: str, outcomes: Sequence[Outcome], seed: int) -> TaskComparison:
     a, b = [found.a for found in outcomes], [found.b for found in outcomes]
     strata = [found.task for found in outcomes] if task == POOLED else None
     paired = paired_comparison(a, b, seed, strata=strata)
     ratio = ratio_interval(a, b, seed=seed, strata=strata)
-    return Comparison(task, outcomes, paired, None, smallest_difference(a, b), ratio)
+    return TaskComparison(task, outcomes, paired, None, smallest_difference(a, b), ratio)

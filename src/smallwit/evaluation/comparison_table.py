@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from smallwit.evaluation.comparison import POOLED, Comparison
+from smallwit.evaluation.comparison import POOLED, TaskComparison
 from smallwit.evaluation.statistics import Interval
 from smallwit.report.format import p_value, percent, points
 
@@ -13,7 +13,9 @@ _SHOWN = 8
 _TESTS = {"McNemar": "exact McNemar", "bootstrap": "paired bootstrap"}
 
 
-def print_comparison(console: Console, a: str, b: str, comparisons: Sequence[Comparison], notes: Sequence[str]) -> None:
+def print_comparison(
+    console: Console, a: str, b: str, comparisons: Sequence[TaskComparison], notes: Sequence[str]
+) -> None:
     """A paragraph a task. Lines are never wrapped: into a file or a pipe they are plain text."""
 
     def say(text: str, style: str = "") -> None:
@@ -30,7 +32,7 @@ def print_comparison(console: Console, a: str, b: str, comparisons: Sequence[Com
             say(text, style)
 
 
-def _lines(found: Comparison, several: bool) -> list[tuple[str, str]]:
+def _lines(found: TaskComparison, several: bool) -> list[tuple[str, str]]:
     n, paired, entry = len(found.outcomes), found.paired, found.as_json()
     low, high = (points(end).lstrip("+") for end in (paired.low, paired.high))
     p = f"{p_value(paired.p)} ({_TESTS[paired.test]})"

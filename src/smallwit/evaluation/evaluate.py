@@ -15,8 +15,8 @@ from smallwit.console.progress import RunProgress
 from smallwit.console.terminal import Terminal
 from smallwit.errors import RunFailed, UserError
 from smallwit.evaluation.folder import admit, write_scores
-from smallwit.evaluation.model_reference import OpenModel, Settings, open_model
-from smallwit.evaluation.protocol import Asker
+from smallwit.evaluation.model_reference import ResolvedModel, Settings, resolve_model
+from smallwit.evaluation.protocol import GeneratorInfo
 from smallwit.evaluation.protocols import named_protocol
 from smallwit.evaluation.responses import grade_responses, read_responses
 from smallwit.evaluation.runner import GraderFailed, Row
@@ -45,7 +45,7 @@ class Request:
     """What is measured: suites (names of tasks, or `file.py:Class`) by a protocol, and the folder of the samples."""
 
     suites: Sequence[str]
-    protocol: str = "house"
+    protocol: str = "default"
     choice: Choice = field(default_factory=Choice)
     data_dir: Path | None = None
     out: Path | None = None
@@ -82,7 +82,7 @@ def evaluate(
     `KeyboardInterrupt` when stopped; the samples that are there by then are not asked for again.
     """
     console = console or Terminal()
-    opened = [open_model(reference, settings) for reference in (model, against) if reference is not None]
+    opened = [resolve_model(reference, settings) for reference in (model, against) if reference is not None]
     tasks = {name: options for one in reversed(opened) for name, options in one.tasks.items()}
     for name in request.suites:
         if tasks.get(name):
@@ -118,7 +118,9 @@ def evaluate_responses(path: Path, request: Request, console: Console | None = N
     stored = read_responses(path, problems)
     answered = [problem for problem in problems if problem.id in stored][: request.choice.limit]
     counts = [len(stored[problem.id]) for problem in answered]
-    suite = make_suite(task, answered, named, request.choice, Asker("responses"), own=task_bytes(name), stored=counts)
+    suite = make_suite(
+        task, answered, named, request.choice, GeneratorInfo("responses"), own=task_bytes(name), stored=counts
+    )
     identity = f"responses:{file_hash(path)}"
     folder = request.out or EVALUATIONS / f"{path.stem}-{_key(identity, request, None)}"
     with _at_work(folder):
@@ -149,18 +151,18 @@ def _checked_task(name: str, options: Mapping[str, Any], request: Request) -> Ta
     return task
 
 
-def _prepare(request: Request, model: OpenModel, tasks: Mapping[str, Mapping[str, Any]]) -> list[Suite]:
+def _prepare(request: Request, model: ResolvedModel, tasks: Mapping[str, Mapping[str, Any]]) -> list[Suite]:
     """Every suite, read and composed before anything is generated; `tasks` are options by name."""
     named, suites = named_protocol(request.protocol), []
     for name in request.suites:
         task = _checked_task(name, tasks.get(name, {}), request)
         problems = problems_of(task, request.choice.split, request.choice.limit)
         own = task_bytes(name, tasks.get(name))
-        suites.append(make_suite(task, problems, named, request.choice, model.asker, own=own, encode=model.encode))
+        suites.append(make_suite(task, problems, named, request.choice, model.generator, own=own, encode=model.encode))
     return suites
 
 
-def _measure(model: OpenModel, suites: Sequence[Suite], folder: Path, console: Console) -> Measured:
+def _measure(model: ResolvedModel, suites: Sequence[Suite], folder: Path, console: Console) -> Measured:
     rows: dict[str, list[Row]] = {}
     load = cache(model.load)  # once, and only when a sample is missing
     with _at_work(folder), RunProgress(console) as progress, _beating(progress):

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from smallwit.errors import UserError
-from smallwit.evaluation.protocol import Protocol, differences
+from smallwit.evaluation.protocol import EvaluationProtocol, differences
 from smallwit.storage.artifacts import read_json, write_atomically
 
 SCHEMA = 1
 _OF_MODEL = ("identity", "reference")
 
 
-def admit(folder: Path, model: Mapping[str, str], protocols: Mapping[str, Protocol]) -> None:
+def admit(folder: Path, model: Mapping[str, str], protocols: Mapping[str, EvaluationProtocol]) -> None:
     """Write what is going to be measured, and how. Raises `UserError` where the folder holds samples of another model
     or by another protocol: they could not be told from those that are to come."""
     path = folder / "protocol.json"

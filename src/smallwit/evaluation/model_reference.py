@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smallwit.errors import UserError
-from smallwit.evaluation.protocol import Asker
+from smallwit.evaluation.protocol import GeneratorInfo, local_generator_info
 from smallwit.inference.generator import Generator, Overflow, Prompt
 from smallwit.storage.artifacts import BrokenArtifact, folder_hash, read_manifest
 from smallwit.storage.paths import path_of
@@ -22,9 +22,9 @@ from smallwit.suggestions import hint
 if TYPE_CHECKING:
     from smallwit.models.chat import ControlTokenRule
 
-OTHERS: Mapping[str, str] = {"openai": "smallwit.evaluation.endpoint_model:open_endpoint"}
-"""Prefixes of models that are not run in this process, and the functions `open(MODEL, settings) -> OpenModel` for them;
-they are imported when they are needed."""
+OTHERS: Mapping[str, str] = {"openai": "smallwit.evaluation.endpoint_model:resolve_endpoint"}
+"""Prefixes of models that do not run in this process, and the functions `(MODEL, settings) -> ResolvedModel` for them.
+A function is imported when it is needed."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class OpenModel:
+class ResolvedModel:
     """A model that replies can be asked of.
 
     `label` is a name for files, `identity` changes when the model does. `load(overflow)` makes the generator. `batch`
@@ -51,19 +51,19 @@ class OpenModel:
     reference: str
     label: str
     identity: str
-    asker: Asker
+    generator: GeneratorInfo
     load: Callable[[Overflow], Generator]
     batch: int | None
     tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     encode: Callable[[Sequence[Prompt]], list[list[int]]] | None = None
 
 
-def open_model(reference: str, settings: Settings) -> OpenModel:
+def resolve_model(reference: str, settings: Settings) -> ResolvedModel:
     """The model of this name. Raises `UserError`, with what would be right, where there is none."""
     prefix, colon, _ = reference.partition(":")
     if colon and prefix in OTHERS:
         module, name = OTHERS[prefix].split(":")
-        found: OpenModel = getattr(importlib.import_module(module), name)(reference, settings)
+        found: ResolvedModel = getattr(importlib.import_module(module), name)(reference, settings)
         return found
     path = path_of(reference)
     if path.is_file():
@@ -83,7 +83,7 @@ def open_model(reference: str, settings: Settings) -> OpenModel:
     return _of_hub(reference, settings)
 
 
-def _of_run(reference: str, run: Path, stage: str, settings: Settings) -> OpenModel:
+def _of_run(reference: str, run: Path, stage: str, settings: Settings) -> ResolvedModel:
     """What a stage of a run has handed over."""
     artifacts = {path.parent.name.partition("-")[2]: path for path in sorted((run / "stages").glob("*/artifact"))}
     models = {name: path for name, path in artifacts.items() if (path / "config.json").is_file()}
@@ -127,7 +127,7 @@ def _first_model(recipe: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return found
 
 
-def _of_hub(reference: str, settings: Settings) -> OpenModel:
+def _of_hub(reference: str, settings: Settings) -> ResolvedModel:
     from smallwit.models.folder import MODEL_FILES
     from smallwit.network.hub import model_files
 
@@ -144,7 +144,7 @@ def _local(
     identity: str,
     settings: Settings,
     control_tokens: ControlTokenRule = "text",
-) -> OpenModel:
+) -> ResolvedModel:
     from smallwit.models.folder import read_config, weight_shapes
 
     try:
@@ -154,7 +154,6 @@ def _local(
     except UserError as error:
         raise UserError(f"model {reference}: {error}") from error
     from smallwit.device import resolve_device, resolve_dtype
-    from smallwit.evaluation.local_asker import local_asker
     from smallwit.inference.local_generator import encode
     from smallwit.models.chat import ChatTokenizer
 
@@ -163,7 +162,7 @@ def _local(
     options = settings.chat_template_kwargs
     try:
         chat = ChatTokenizer.load(folder, chat_template_kwargs=options, control_tokens=control_tokens)
-        asker = local_asker(chat, dtype)
+        generator = local_generator_info(chat, dtype)
     except UserError as error:
         raise UserError(f"model {reference}: {error}") from error
 
@@ -180,4 +179,4 @@ def _local(
         engine = LocalEngine(model, vocabulary=vocabulary, pad=chat.pad, batch=settings.batch, autocast=mixed)
         return LocalGenerator(engine, chat, overflow=overflow)
 
-    return OpenModel(reference, label, identity, asker, load, settings.batch, encode=partial(encode, chat))
+    return ResolvedModel(reference, label, identity, generator, load, settings.batch, encode=partial(encode, chat))

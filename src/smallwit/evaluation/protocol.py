@@ -6,11 +6,14 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from smallwit.inference.generator import Decoding, Prompt
 from smallwit.storage.artifacts import content_key
 from smallwit.tasks.base import Problem
+
+if TYPE_CHECKING:
+    from smallwit.models.chat import ChatTokenizer
 
 LIBRARIES = (
     "smallwit",
@@ -24,10 +27,12 @@ VERSION = 2
 
 
 @dataclass(frozen=True)
-class Asker:
-    """What the protocol holds of the side that answers: `engine` (`local`, a server's protocol, `responses` for stored
-    ones), the bytes of its chat template and the options that it is given, the token ids that end a reply, and its
-    number format; `None` where it is not known."""
+class GeneratorInfo:
+    """The generator's part of a protocol.
+
+    `engine` is `local`, a server's protocol, or `responses` for stored ones. `chat_template` is the template's text,
+    `chat_template_kwargs` its options, `ends` the ids of the tokens that end a reply. `None` is for what is not known.
+    """
 
     engine: str
     chat_template: str | None = None
@@ -36,15 +41,20 @@ class Asker:
     chat_template_kwargs: Mapping[str, Any] | None = None
 
 
+def local_generator_info(chat: "ChatTokenizer", dtype: str) -> GeneratorInfo:
+    """Return the generator's part for a model of this process with this chat tokenizer and number format."""
+    return GeneratorInfo("local", chat.template or "", chat.ends.all, dtype, chat.chat_template_kwargs)
+
+
 @dataclass(frozen=True)
-class Protocol:
-    """How one task was measured. Two scores can be compared when their signatures are equal.
+class EvaluationProtocol:
+    """All settings of the measurement of one task. Two scores can be compared when their signatures are equal.
 
     `data` is a checksum over the problems' ids, texts and gold answers, `prompts` one over what was asked, word for
     word: system message, demonstrations and all. `encoded` is one over the token ids that the model is given, with all
     that template and tokenizer write; `None` where a server does that, or responses are stored. `system`, `shots` and
-    `decoding` are `None` for stored responses, `seed` where nothing is drawn. `extractor` and `grader` are what
-    `evaluation.graders` calls them.
+    `decoding` are `None` for stored responses, `seed` where nothing is drawn. `extractor` and `grader` are names that
+    `evaluation.protocols` gives them.
     """
 
     name: str
@@ -62,13 +72,13 @@ class Protocol:
     overflow: str
     extractor: str
     grader: str
-    asker: Asker
+    generator: GeneratorInfo
     libraries: tuple[tuple[str, str], ...]
     version: int = VERSION
 
     @property
     def signature(self) -> str:
-        """Readable parts and a hash over all of them: `gsm8k|house|test:1319|0-shot|T0|max2048|float32|3f2a9c01`."""
+        """Readable parts and a hash over all of them: `gsm8k|default|test:1319|0-shot|T0|max2048|float32|3f2a9c01`."""
         parts = [self.task, self.name, f"{self.split}:{self.problems}"]
         if self.shots is not None:
             parts.append(f"{self.shots}-shot")
@@ -76,7 +86,7 @@ class Protocol:
             parts.append(f"{self.samples}x")
         if self.decoding is not None:
             parts += [f"T{self.decoding.temperature:g}", f"max{self.decoding.max_new_tokens}"]
-        parts.append(self.asker.dtype or self.asker.engine)
+        parts.append(self.generator.dtype or self.generator.engine)
         return "|".join([*parts, content_key(asdict(self))[:8]])
 
     def as_json(self) -> dict[str, Any]:

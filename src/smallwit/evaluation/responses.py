@@ -52,7 +52,7 @@ def grade_responses(suite: Suite, path: Path, stored: Mapping[str, Sequence[Row]
             part = waiting[start : start + _GRADED_AT_ONCE]
             given = [stored[sample.problem.id][sample.number] for sample in part]
             pairs = [(sample.problem, str(row["response"])) for sample, row in zip(part, given, strict=True)]
-            verdicts = graded(suite.task, suite.grader, pairs)
+            verdicts = graded(suite.task, suite.named.grade, pairs)
             for sample, row, verdict in zip(part, given, verdicts, strict=True):
                 known = {key: row.get(key) for key in ("tokens", "prompt_tokens", "truncated", "seconds")}
                 file.add(row_of(suite.task, sample, str(row["response"]), verdict) | known)

@@ -12,18 +12,17 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from smallwit.evaluation.graders import Grader, load_grader
-from smallwit.evaluation.named import HOUSE
+from smallwit.evaluation.protocols.base import Grader
+from smallwit.evaluation.protocols.default import DEFAULT
 from smallwit.inference.generator import Decoding, Generator, Prompt, Reply
 from smallwit.tasks.base import Problem, Task
 from smallwit.thoughts import answer_part, is_unfinished
 from smallwit.verify import Verdict
 from smallwit.verify.extract import boxed
+from smallwit.verify.failures import too_many_failures
 
 Row = dict[str, Any]
 Key = tuple[str, int]
-UNVERIFIED_SHARE = 0.01
-"""Above this share of responses without a verdict a score means nothing."""
 _GRADED_AT_ONCE = 16
 _LONGEST_WAIT = 1.0  # seconds that a reply waits for others to be graded with
 
@@ -107,15 +106,14 @@ def measure(
     batch: int,
     seed: int,
 ) -> list[Row]:
-    """One row a problem by the house protocol, in their order, kept in memory: for validation and training's data."""
+    """One row a problem by the default protocol, in their order, kept in memory: for validation and training's data."""
     rows: dict[Key, Row] = {}
-    samples = samples_of(problems, HOUSE.prompts(task, problems), 1, seed)
-    grader = load_grader(HOUSE.extractor, HOUSE.grader)
+    samples = samples_of(problems, DEFAULT.prompts(task, problems), 1, seed)
 
     def keep(part: list[Row]) -> None:
         rows.update({(row["id"], row["sample"]): row for row in part})
 
-    collect(task, samples, generator, decoding, grader, batch=batch, have=(), keep=keep)
+    collect(task, samples, generator, decoding, DEFAULT.grade, batch=batch, have=(), keep=keep)
     return [rows[sample.key] for sample in samples]
 
 
@@ -125,15 +123,12 @@ def unverified(row: Row) -> bool:
 
 
 def require_verdicts(rows: Sequence[Row], what: str, total: int | None = None) -> None:
-    """Raises `GraderFailed` when more than `UNVERIFIED_SHARE` of the rows (of `total`, if more are to come) have no
-    verdict; `what` says whose they are."""
-    failed = sum(map(unverified, rows))
-    share = failed / (total or len(rows))
-    if share > UNVERIFIED_SHARE:
-        raise GraderFailed(
-            f"{what}: the verifier itself failed on {share:.1%} of {total or len(rows)} responses; "
-            "run `smallwit doctor` to see what grades them on this machine"
-        )
+    """Raise `GraderFailed` when too many rows (of `total`, if more are to come) have no verdict.
+
+    `what` names the model and the task in the message.
+    """
+    if message := too_many_failures(sum(map(unverified, rows)), total or len(rows)):
+        raise GraderFailed(f"{what}: {message}")
 
 
 def mean_score(rows: Sequence[Row], key: str = "score") -> float:

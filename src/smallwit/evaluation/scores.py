@@ -33,7 +33,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Reading:
+class MetricVariant:
     """The scores under one reading of the responses, lenient or strict.
 
     With k samples a problem `mean` is avg@k. `pass_at[k]` is the chance that one of k samples is right (score 1),
@@ -60,8 +60,8 @@ class Scores:
     samples: int
     fewest: int
     most: int
-    lenient: Reading
-    strict: Reading
+    lenient: MetricVariant
+    strict: MetricVariant
     truncated: float | None
     no_answer: float
     several: float | None
@@ -124,8 +124,8 @@ def scores(rows: Sequence[Row]) -> Scores:
         samples=len(rows),
         fewest=min(map(len, groups)),
         most=max(map(len, groups)),
-        lenient=_reading(groups, "score"),
-        strict=_reading(groups, "strict"),
+        lenient=_metric_variant(groups, "score"),
+        strict=_metric_variant(groups, "strict"),
         truncated=_rate(rows, "truncated"),
         no_answer=_share([row["reason"] == "no-answer" for row in rows]),
         several=_rate(rows, "several"),
@@ -177,7 +177,7 @@ def _majority(scores: Sequence[float], keys: Sequence[str | None], group: range)
     return sum(first) / len(first) if first else 0.0
 
 
-def _reading(problems: Sequence[Sequence[Row]], key: str) -> Reading:
+def _metric_variant(problems: Sequence[Sequence[Row]], key: str) -> MetricVariant:
     def average(rows: Sequence[Row], values: Sequence[float], k: int) -> float:
         return sum(values) / len(values)
 
@@ -199,7 +199,7 @@ def _reading(problems: Sequence[Sequence[Row]], key: str) -> Reading:
         given = {row["answer"] for rows in problems for row in rows} - {None}
         answers.update((answer, canonical_answer(answer)) for answer in given)
     majorities = {k: _estimate(problems, key, majority, k) for k in votes}
-    return Reading(mean, _known({k: _estimate(problems, key, passed, k) for k in sizes}), _known(majorities))
+    return MetricVariant(mean, _known({k: _estimate(problems, key, passed, k) for k in sizes}), _known(majorities))
 
 
 def _known(estimates: Mapping[int, Estimate | None]) -> dict[int, Estimate]:

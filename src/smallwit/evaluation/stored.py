@@ -16,7 +16,7 @@ from smallwit.suggestions import hint
 PROTOCOL = "protocol.json"
 # What a protocol says of the choice of problems, and of the model itself: the rest has to be the same.
 _CHOICE = frozenset(("problems", "data", "prompts"))
-_MODELS_OWN = frozenset(("asker.chat_template", "asker.chat_template_kwargs", "asker.ends", "encoded"))
+_MODELS_OWN = frozenset(("generator.chat_template", "generator.chat_template_kwargs", "generator.ends", "encoded"))
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,15 @@ from itertools import islice
 from pathlib import Path
 
 from smallwit.errors import UserError
-from smallwit.evaluation.graders import Grader, load_grader
-from smallwit.evaluation.named import NamedProtocol
 from smallwit.evaluation.protocol import (
-    Asker,
-    Protocol,
+    EvaluationProtocol,
+    GeneratorInfo,
     data_checksum,
     encoded_checksum,
     library_versions,
     prompt_checksum,
 )
+from smallwit.evaluation.protocols.base import NamedProtocol
 from smallwit.evaluation.runner import Row, Sample, collect, graded, require_verdicts, samples_of, unverified
 from smallwit.evaluation.sample_file import SampleFile
 from smallwit.inference.generator import Decoding, Generator, Prompt
@@ -49,8 +48,7 @@ class Suite:
     task: Task
     samples: Sequence[Sample]
     named: NamedProtocol
-    grader: Grader
-    protocol: Protocol
+    protocol: EvaluationProtocol
 
 
 def problems_of(task: Task, split: str, limit: int | None) -> list[Problem]:
@@ -69,7 +67,7 @@ def make_suite(
     problems: Sequence[Problem],
     named: NamedProtocol,
     choice: Choice,
-    asker: Asker,
+    generator: GeneratorInfo,
     *,
     own: bytes = b"",
     stored: Sequence[int] | None = None,
@@ -94,7 +92,7 @@ def make_suite(
         counts = dict(zip([problem.id for problem in problems], stored, strict=True))
         samples = [s for s in samples_of(problems, prompts, max(stored), 0) if s.number < counts[s.problem.id]]
     grader = f"{named.grader}:{hashlib.sha256(own).hexdigest()[:12]}" if own else named.grader
-    protocol = Protocol(
+    protocol = EvaluationProtocol(
         name=named.name,
         task=task.name,
         split=choice.split,
@@ -110,10 +108,10 @@ def make_suite(
         overflow=named.overflow,
         extractor=named.extractor,
         grader=grader,
-        asker=asker,
+        generator=generator,
         libraries=library_versions(),
     )
-    return Suite(task, samples, named, load_grader(named.extractor, named.grader), protocol)
+    return Suite(task, samples, named, protocol)
 
 
 def measure_suite(
@@ -148,7 +146,7 @@ def measure_suite(
                 suite.samples,
                 generator(),
                 suite.protocol.decoding,
-                suite.grader,
+                suite.named.grade,
                 batch=batch,
                 have=have,
                 keep=keep,
@@ -160,6 +158,6 @@ def _grade_again(suite: Suite, file: SampleFile) -> None:
     """What had no verdict when it was written gets another chance; it is not generated again."""
     failed = [sample for sample in suite.samples if sample.key in file.rows and unverified(file.rows[sample.key])]
     pairs = [(sample.problem, str(file.rows[sample.key]["response"])) for sample in failed]
-    for sample, verdict in zip(failed, graded(suite.task, suite.grader, pairs), strict=True):
+    for sample, verdict in zip(failed, graded(suite.task, suite.named.grade, pairs), strict=True):
         reading = {name: getattr(verdict, name) for name in ("score", "strict", "answer", "reason")}
         file.add(file.rows[sample.key] | reading)

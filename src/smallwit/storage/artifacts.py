@@ -151,12 +151,14 @@ def read_json(text: str | bytes) -> Any:
         raise ValueError("is nested too deeply") from error
 
 
-def open_own(path: Path) -> BinaryIO:
-    """Open, or make, a file to append to and to read. What is there stays as it is.
+def open_own(path: Path, *, follow_links: bool = False) -> BinaryIO:
+    """Open a file for appending and reading, or make it. Its content stays as it is.
 
-    Raises `OSError` for whatever is no ordinary file, links among it: what they point to is somebody else's.
+    Raises `OSError` for what is no ordinary file. A symbolic link is none without `follow_links`: it may point to a
+    file of somebody else.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    links = 0 if follow_links else os.O_NOFOLLOW
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | links, 0o666)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "is no ordinary file", str(path))

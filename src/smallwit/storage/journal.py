@@ -1,16 +1,14 @@
-"""Finished work that must not be done twice, on disk as it comes: replies of models, most of all."""
+"""A journal of finished work, such as replies of models: after an interruption it is not done again."""
 
-import fcntl
 import hashlib
 import json
 import logging
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 from smallwit.errors import UserError
-from smallwit.storage.artifacts import open_own, why_not_opened
+from smallwit.storage.append_log import AppendLog
 
 _SYNC_SECONDS = 1.0
 _SUM, _END = b', "sum": "', b'"}\n'
@@ -18,48 +16,29 @@ _log = logging.getLogger(__name__)
 
 
 class Journal:
-    """JSON data by key, one line each in a file that only grows: `{"key": ..., "value": ..., "sum": ...}`. A context
-    manager.
+    """JSON data by key, in an append-only file of lines `{"key": ..., "value": ..., "sum": ...}`. A context manager.
 
-    A key is a text, such as a `content_key` of all that the value depends on. In memory are the places of the lines.
+    A key is a text, such as a `content_key` of all that the value depends on. Memory holds only the places of lines.
 
-    A line that was cut off, by a kill or a full disk, or was changed (`sum` is of the bytes before it) counts as not
-    there, and that is said. Written lines reach the system at once and the disk at least every second, so that a kill
-    loses nothing and a power cut a second.
+    A line that was cut off (by a kill or a full disk) or changed (`sum` is of the bytes before it) is ignored with a
+    warning. A kill loses no line, a power cut the lines of a second.
     """
 
     def __init__(self, path: Path) -> None:
-        """Opens, or makes, the file. Raises `UserError` when another process has it, or it cannot be written."""
+        """Open the file, or make it. Raises `UserError` when another process has it, or it cannot be written."""
         self.path = path
         self.places: dict[str, tuple[int, int]] = {}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = open_own(path)
-        except OSError as error:
-            raise UserError(f"{path}: cannot be written ({why_not_opened(error)}); name another place") from error
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self.file.close()
-            raise UserError(f"{path}: another process writes there; wait for it, or name another file") from error
-        self.end = self._read()
-        self.synced = time.monotonic()
-
-    def _read(self) -> int:
-        self.file.seek(0)
-        start, whole = 0, True
-        for line in self.file:
-            whole = line.endswith(b"\n")
+        self._lines = AppendLog(path)
+        self._end = 0
+        for start, line in self._lines.lines():
             try:
                 self.places[_read_line(line)["key"]] = (start, len(line))
             except (ValueError, KeyError, TypeError, RecursionError):
-                _log.warning("%s: a line at byte %d is not whole; its work is done again", self.path, start)
-            start += len(line)
-        if not whole:
-            self.file.write(b"\n")
-            self.file.flush()
-            start += 1
-        return start
+                _log.warning("%s: a line at byte %d is not whole; its work is done again", path, start)
+            if line.endswith(b"\n"):
+                self._end = start + len(line)
+        self._lines.rewind(self._end)
+        self._synced = time.monotonic()
 
     def __enter__(self) -> "Journal":
         return self
@@ -77,32 +56,31 @@ class Journal:
         """Raises `KeyError` when it is not there, and `UserError` when the line was changed since it was found."""
         start, size = self.places[key]
         try:
-            return _read_line(os.pread(self.file.fileno(), size, start))["value"]
+            return _read_line(self._lines.read(start, size))["value"]
         except ValueError as error:
             raise UserError(
                 f"{self.path}: the line at byte {start} was changed meanwhile; run the same command again"
             ) from error
 
     def add(self, key: str, value: Any) -> None:
-        """Raises `OSError` when the disk takes no more."""
+        """Append a value. Raises `OSError` when the disk is full."""
         whole = json.dumps({"key": key, "value": value}, ensure_ascii=False).encode("utf-8", "surrogatepass")
         line = whole[:-1] + _SUM + _sum(whole[:-1]) + _END
-        self.file.write(line)
-        self.file.flush()
-        self.places[key] = (self.end, len(line))
-        self.end += len(line)
-        if time.monotonic() - self.synced >= _SYNC_SECONDS:
+        self._lines.append(line)
+        self.places[key] = (self._end, len(line))
+        self._end += len(line)
+        if time.monotonic() - self._synced >= _SYNC_SECONDS:
             self.sync()
 
     def sync(self) -> None:
-        """Let the disk have everything."""
-        os.fsync(self.file.fileno())
-        self.synced = time.monotonic()
+        """Wait until the disk has everything."""
+        self._lines.sync()
+        self._synced = time.monotonic()
 
     def close(self) -> None:
-        """Sync, and let other processes have the file."""
+        """Sync the file and close it; other processes may open it then."""
         self.sync()
-        self.file.close()
+        self._lines.close()
 
 
 def _sum(part: bytes) -> bytes:
@@ -110,9 +88,9 @@ def _sum(part: bytes) -> bytes:
 
 
 def _read_line(line: bytes) -> dict[str, Any]:
-    """Raises `ValueError` for a line that is not as it was written."""
+    """Return the row of a line. Raises `ValueError` for a line that is not as it was written."""
     part, _, rest = line.rpartition(_SUM)
     if rest != _sum(part) + _END:
-        raise ValueError("the sum is another")
+        raise ValueError("its sum differs from its content")
     row: dict[str, Any] = json.loads(line)
     return row

@@ -1,7 +1,18 @@
 """Tasks: problems, and verdicts for responses to them. One benchmark or problem family a file."""
 
 from smallwit.tasks.base import SPLITS, Problem, Task
-from smallwit.tasks.loading import TASKS, check_gold, load_task, task_bytes
+from smallwit.tasks.loading import check_gold, load_task, task_bytes
+from smallwit.tasks.registry import benchmark_names, task_classes
 from smallwit.verify import Verdict
 
-__all__ = ["SPLITS", "TASKS", "Problem", "Task", "Verdict", "check_gold", "load_task", "task_bytes"]
+__all__ = [
+    "SPLITS",
+    "Problem",
+    "Task",
+    "Verdict",
+    "benchmark_names",
+    "check_gold",
+    "load_task",
+    "task_bytes",
+    "task_classes",
+]

@@ -5,10 +5,10 @@ Each kind of problem has a level, the number of steps of its solution; `steps` i
 
 from collections.abc import Callable, Iterator, Sequence
 from math import gcd, lcm
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from smallwit.tasks.base import Problem
-from smallwit.tasks.procedural import Dice, Draft, ProceduralTask, arithmetic_fact
+from smallwit.tasks.procedural import Dice, DraftProblem, ProceduralTask, arithmetic_fact
 from smallwit.verify import Verdict
 from smallwit.verify.math import grade_math, grade_math_batch
 
@@ -284,6 +284,7 @@ class Algebra(ProceduralTask):
     """Symbolic problems. `gold` is the number or fraction as text, the declared format `\\boxed{...}`."""
 
     name = "algebra"
+    answer_kind: ClassVar = "math"
     hardest = 4
 
     def __init__(
@@ -292,12 +293,12 @@ class Algebra(ProceduralTask):
         super().__init__(steps=steps, largest=largest, train=train, validation=validation, test=test)
         self.levels = LEVELS[min(1, steps - 1) : steps]
 
-    def draft(self, dice: Dice, split: str) -> Draft | None:
+    def draft(self, dice: Dice, split: str) -> DraftProblem | None:
         """A problem of one of the kinds of level 2 to `steps`, all levels equally often."""
         worked = dice.pick(dice.pick(self.levels))(dice, self.largest)
         if worked is None:
             return None
-        return Draft(worked.prompt, worked.answer, "\n".join([*worked.lines, f"\\boxed{{{worked.answer}}}"]))
+        return DraftProblem(worked.prompt, worked.answer, "\n".join([*worked.lines, f"\\boxed{{{worked.answer}}}"]))
 
     def verify(self, problem: Problem, response: str) -> Verdict:
         """The verdict of the math grader on the boxed answer."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from smallwit.inference.generator import Message, Prompt
 from smallwit.thoughts import answer_part
@@ -45,14 +45,18 @@ class Problem:
 class Task:
     """Base class of tasks. Subclasses set `name` and define `problems` and `verify`.
 
-    A task whose `verify` runs programs says in `isolation` what must at least surround them: one of the levels of
-    `smallwit.verify.consent`. `None` is for a task that runs none.
+    A subclass with a `name` in a module below `smallwit.tasks` is a built-in task: defining it registers it.
+    `answer_kind` says what an answer is: mathematics, a program, or anything else (`None`). A task whose `verify` runs
+    programs gives their least isolation in `isolation`: one of the levels of `smallwit.verify.consent`. A class with a
+    `collection` stands for a library of problem families, named `COLLECTION:FAMILY`; it takes the option `family`.
     """
 
     name: str
     origin: str = ""
     license: str = ""
     isolation: str | None = None
+    answer_kind: ClassVar[Literal["math", "code"] | None] = None
+    collection: ClassVar[str | None] = None
 
     def problems(self, split: str) -> Iterable[Problem]:
         """The problems of `split` (one of `SPLITS`), always in the same order.

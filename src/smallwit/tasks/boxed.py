@@ -1,6 +1,7 @@
 """What tasks with a boxed answer share: the instruction, the grader and the form of a gold response."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from smallwit.tasks.base import Problem
 from smallwit.tasks.dataset import DatasetTask
@@ -8,11 +9,13 @@ from smallwit.verify import Verdict
 from smallwit.verify.math import grade_math, grade_math_batch
 
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
-"""The house protocol's instruction: Qwen's, as part of the user's message."""
+"""The instruction of the default protocol, a part of the user's message. It is Qwen's."""
 
 
 class BoxedTask(DatasetTask):
     """A dataset whose gold answers are mathematics, graded by `smallwit.verify.math`. `Problem.gold` is a string."""
+
+    answer_kind: ClassVar = "math"
 
     def verify(self, problem: Problem, response: str) -> Verdict:
         """The verdict of the math grader."""

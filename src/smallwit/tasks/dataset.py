@@ -23,7 +23,7 @@ VALIDATION_SHARE = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class DatasetSource:
     """Where one set of rows is: `file` in the data folder, `hub` (repository, configurations, split) otherwise.
 
     `configs` of a dataset that is split by subject are read one after the other.
@@ -43,7 +43,7 @@ class DatasetTask(Task):
     so it is the same from files and from the hub, and two rows with one text are on the same side.
     """
 
-    sources: ClassVar[Mapping[str, Source]]
+    sources: ClassVar[Mapping[str, DatasetSource]]
     columns: ClassVar[Mapping[str, type]]
 
     def __init__(self, data_dir: Path | None = None, revision: str | None = None) -> None:
@@ -97,7 +97,7 @@ class DatasetTask(Task):
         """A response in the declared format that holds the gold answer and nothing else."""
         raise NotImplementedError(f"{type(self).__name__} defines no gold_response()")
 
-    def _file(self, source: Source) -> Path:
+    def _file(self, source: DatasetSource) -> Path:
         assert self.data_dir is not None
         path = self.data_dir / source.file
         if not path.is_file():
@@ -114,7 +114,7 @@ class DatasetTask(Task):
         # A test set with a row missing is another test set: only training rows may be left out.
         return read_rows(self._file(source), 0.001 if split == "train" else 0.0, self.columns)[0]
 
-    def _hub_rows(self, source: Source) -> list[Row]:
+    def _hub_rows(self, source: DatasetSource) -> list[Row]:
         import datasets
         import httpx2
 

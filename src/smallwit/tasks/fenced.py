@@ -20,6 +20,7 @@ class FencedTask(DatasetTask):
     A program may use `cpu_seconds` of CPU time. The option `isolation` is the least that must surround it.
     """
 
+    answer_kind: ClassVar = "code"
     cpu_seconds: ClassVar[float] = CPU_SECONDS
 
     def __init__(

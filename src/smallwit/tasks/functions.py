@@ -5,11 +5,11 @@ operations' own closures; a chain is used only if leaving out any one operation 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from smallwit.tasks.base import Problem
 from smallwit.tasks.functions_library import BY_TYPE, LETTERS, NOT_LAST, Operation
-from smallwit.tasks.procedural import Dice, Draft, ProceduralTask, split_of
+from smallwit.tasks.procedural import Dice, DraftProblem, ProceduralTask, split_of
 from smallwit.verify import Verdict
 from smallwit.verify.code import CodeJob, judge_code
 from smallwit.verify.consent import LEAST_ISOLATION, known_level
@@ -27,14 +27,14 @@ CASES = 6
 CANDIDATES = 16
 
 
-class Step(NamedTuple):
+class AppliedOperation(NamedTuple):
     """An operation with its constant: a number, a letter, or "k" if the function takes it as a parameter."""
 
     operation: Operation
     constant: Any
 
 
-class Call(NamedTuple):
+class HiddenTest(NamedTuple):
     """The arguments of one hidden test. `extra` is the value of the parameter k, `None` if there is none."""
 
     args: list[Any]
@@ -64,11 +64,11 @@ def _inputs(source: str) -> tuple[list[Any], ...]:
 STORE = {source: _inputs(source) for source in BY_TYPE}
 
 
-def _chain(dice: Dice, source: str, length: int, largest: int) -> list[Step]:
+def _chain(dice: Dice, source: str, length: int, largest: int) -> list[AppliedOperation]:
     """`length` operations that fit each other, starting from type `source`, with constants up to `largest`.
 
     No operation comes twice in a row: "add 3 and then add 4" is one step said as two."""
-    steps: list[Step] = []
+    steps: list[AppliedOperation] = []
     current, previous = source, None
     for rest in range(length, 0, -1):
         choices = (BY_TYPE if rest == 1 else NOT_LAST)[current]
@@ -81,12 +81,12 @@ def _chain(dice: Dice, source: str, length: int, largest: int) -> list[Step]:
             constant = dice.between(operation.constants[0], min(operation.constants[1], largest))
         elif operation.letters:
             constant = dice.pick(LETTERS)
-        steps.append(Step(operation, constant))
+        steps.append(AppliedOperation(operation, constant))
         current = operation.gives
     return steps
 
 
-def _result(steps: Sequence[Step], source: str, call: Call) -> Any:
+def _result(steps: Sequence[AppliedOperation], source: str, call: HiddenTest) -> Any:
     """What the function returns, or `None` where it would raise (no operation returns `None`)."""
     args, extra = call
     value: Any = args if source == "pair" else args[0]
@@ -99,12 +99,12 @@ def _result(steps: Sequence[Step], source: str, call: Call) -> Any:
 
 
 def _cases(
-    dice: Dice, steps: Sequence[Step], source: str, extras: Sequence[int] | None
-) -> list[tuple[Call, Any]] | None:
+    dice: Dice, steps: Sequence[AppliedOperation], source: str, extras: Sequence[int] | None
+) -> list[tuple[HiddenTest, Any]] | None:
     """Hidden tests for the chain, or `None` if its outcomes do not depend on the input and on every operation."""
     start = dice.between(0, len(STORE[source]) - CANDIDATES)
     store = STORE[source][start : start + CANDIDATES]
-    calls: Iterable[Call] = (Call(args, extras[i % 2] if extras else None) for i, args in enumerate(store))
+    calls: Iterable[HiddenTest] = (HiddenTest(args, extras[i % 2] if extras else None) for i, args in enumerate(store))
     if steps[-1].operation.gives == "bool":
         calls = _at_the_border(steps, source, calls)
     cases = []
@@ -124,7 +124,7 @@ def _cases(
     return cases
 
 
-def _at_the_border(steps: Sequence[Step], source: str, calls: Iterable[Call]) -> list[Call]:
+def _at_the_border(steps: Sequence[AppliedOperation], source: str, calls: Iterable[HiddenTest]) -> list[HiddenTest]:
     """`calls` with those first between which a yes-or-no answer turns, which tell `> 5` from `> 6`."""
     before = [(value, call) for call in calls if (value := _result(steps[:-1], source, call)) is not None]
     before.sort(key=_value)
@@ -135,7 +135,7 @@ def _at_the_border(steps: Sequence[Step], source: str, calls: Iterable[Call]) ->
     return [before[i][1] for i in first] + [call for i, (_, call) in enumerate(before) if i not in first]
 
 
-def _value(pair: tuple[Any, Call]) -> Any:
+def _value(pair: tuple[Any, HiddenTest]) -> Any:
     return pair[0]
 
 
@@ -144,6 +144,7 @@ class Functions(ProceduralTask):
     expected], ...]}`, the response the whole function as bare code."""
 
     name = "functions"
+    answer_kind: ClassVar = "code"
     hardest = 3
     largest_numbers = 9
 
@@ -163,7 +164,7 @@ class Functions(ProceduralTask):
         self.fewest = min(2, steps) if fewest is None else fewest
         self._check("fewest", self.fewest, 1, steps)
 
-    def draft(self, dice: Dice, split: str) -> Draft | None:
+    def draft(self, dice: Dice, split: str) -> DraftProblem | None:
         """A chain of operations, said in one of several ways, or `None` if the chain does not make a good problem."""
         source = dice.pick(SOURCES)
         steps = _chain(dice, source, dice.between(self.fewest, self.steps), self.largest)
@@ -174,7 +175,7 @@ class Functions(ProceduralTask):
             operation, constant = steps[numbers[0]]
             low, high = operation.constants or (0, 0)
             extras = (constant, dice.between(low, min(high, self.largest)))
-            steps[numbers[0]] = Step(operation, "k")
+            steps[numbers[0]] = AppliedOperation(operation, "k")
             parameters = (*parameters, "k")
         name = dice.pick(NAMES)
         signature = f"def {name}({', '.join(parameters)}):"
@@ -185,7 +186,7 @@ class Functions(ProceduralTask):
         if cases is None:
             return None
         gold = {"entry_point": name, "cases": [[call.arguments(), value] for call, value in cases]}
-        return Draft(prompt, gold, f"{signature}\n{_body(steps, parameters)}")
+        return DraftProblem(prompt, gold, f"{signature}\n{_body(steps, parameters)}")
 
     def verify(self, problem: Problem, response: str) -> Verdict:
         """The verdict of the hidden tests on the response's code."""
@@ -221,7 +222,7 @@ def _job(problem: Problem, response: str) -> CodeJob:
     return CodeJob(prompt=problem.prompt, entry_point=gold["entry_point"], response=response, cases=cases)
 
 
-def _body(steps: Sequence[Step], parameters: Sequence[str]) -> str:
+def _body(steps: Sequence[AppliedOperation], parameters: Sequence[str]) -> str:
     """The function's body: one line for each operation, the last one returned."""
     variable, lines = parameters[0], []
     for operation, constant in steps[:-1]:
@@ -234,7 +235,7 @@ def _body(steps: Sequence[Step], parameters: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def _said(dice: Dice, steps: Sequence[Step], parameters: Sequence[str]) -> str:
+def _said(dice: Dice, steps: Sequence[AppliedOperation], parameters: Sequence[str]) -> str:
     """The docstring's sentence: nested noun phrases, instructions in order, or the result before the instructions."""
     form = dice.between(0, 3)
     if len(steps) == 1 or (form == 0 and all(step.operation.of for step in steps)):
@@ -252,7 +253,7 @@ def _said(dice: Dice, steps: Sequence[Step], parameters: Sequence[str]) -> str:
     return f"Given {given}, {', '.join(orders)} and return {noun}."
 
 
-def _nested(dice: Dice, steps: Sequence[Step], parameters: Sequence[str]) -> str:
+def _nested(dice: Dice, steps: Sequence[AppliedOperation], parameters: Sequence[str]) -> str:
     phrase = parameters[0]
     for operation, constant in steps:
         forms = operation.of or tuple(f"{{v}}, then {order}" for order in operation.do)

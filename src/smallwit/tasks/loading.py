@@ -1,6 +1,5 @@
 """Tasks by name: the built-in ones, and classes in a user's own file."""
 
-import importlib
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
@@ -9,31 +8,9 @@ from typing import Any
 from smallwit.errors import UserError
 from smallwit.suggestions import hint
 from smallwit.tasks.base import Task
+from smallwit.tasks.registry import task_classes, task_collections
 from smallwit.tasks.user_file import user_class, user_file
 from smallwit.tasks.user_task import make_task, make_user_task
-
-TASKS: Mapping[str, str] = {
-    "wordmath": "smallwit.tasks.wordmath:WordMath",
-    "algebra": "smallwit.tasks.algebra:Algebra",
-    "functions": "smallwit.tasks.functions:Functions",
-    "gsm8k": "smallwit.tasks.gsm8k:GSM8K",
-    "math": "smallwit.tasks.math_benchmarks:Math",
-    "math500": "smallwit.tasks.math_benchmarks:Math500",
-    "humaneval": "smallwit.tasks.humaneval:HumanEval",
-    "humaneval+": "smallwit.tasks.plus:HumanEvalPlus",
-    "mbpp": "smallwit.tasks.mbpp:MBPP",
-    "mbpp+": "smallwit.tasks.plus:MBPPPlus",
-    "aime24": "smallwit.tasks.competitions:AIME24",
-    "aime25": "smallwit.tasks.competitions:AIME25",
-    "amc23": "smallwit.tasks.competitions:AMC23",
-    "minerva": "smallwit.tasks.competitions:Minerva",
-    "olympiadbench": "smallwit.tasks.competitions:OlympiadBench",
-    "svamp": "smallwit.tasks.competitions:SVAMP",
-}
-"""Built-in names, and where their classes are. A class is imported when its task is loaded."""
-
-FAMILIES: Mapping[str, str] = {"reasoning-gym": "smallwit.tasks.reasoning_gym:ReasoningGym"}
-"""Libraries of problem families, named as `reasoning-gym:FAMILY`."""
 
 _CHUNK = 512
 
@@ -56,16 +33,17 @@ def load_task(
         path, class_name = user_file(reference, base)
         task: Task = make_user_task(user_class(path, class_name), path, class_name, arguments, data_dir)
     else:
-        library, colon, family = reference.partition(":")
-        if colon and library in FAMILIES:
+        collection, colon, family = reference.partition(":")
+        known: Mapping[str, type[Task]] = task_classes()
+        if colon and collection in task_collections():
+            known = {reference: task_collections()[collection]}
             arguments["family"] = family
-        elif reference not in TASKS:
+        if reference not in known:
             raise UserError(
-                f"unknown task '{reference}'; {hint(reference, TASKS)} "
+                f"unknown task '{reference}'; {hint(reference, known)} "
                 "(a task of your own is given as path/to/file.py:ClassName)"
             )
-        module, class_name = (FAMILIES[library] if colon else TASKS[reference]).split(":")
-        task = make_task(getattr(importlib.import_module(module), class_name), f"task {name}", arguments, data_dir)
+        task = make_task(known[reference], f"task {name}", arguments, data_dir)
     if not _is_file(name):
         task.name = name
     return task

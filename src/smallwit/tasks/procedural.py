@@ -43,7 +43,7 @@ class Dice(random.Random):
         return items[first], items[second + (second >= first)]
 
 
-class Draft(NamedTuple):
+class DraftProblem(NamedTuple):
     """A problem before it has a split and an id."""
 
     prompt: str
@@ -87,7 +87,7 @@ class ProceduralTask(Task):
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
             raise UserError(f"task {self.name}: option {option} is {value!r}, give a whole number from {low} to {high}")
 
-    def draft(self, dice: Dice, split: str) -> Draft | None:
+    def draft(self, dice: Dice, split: str) -> DraftProblem | None:
         """One problem drawn with `dice`, or `None` when the numbers drawn do not fit (the caller draws again).
 
         A problem of another split than `split` will be thrown away: a family whose answers take long to make can
@@ -118,7 +118,7 @@ class ProceduralTask(Task):
             problems.append(Problem(f"{self.name}-{split}-{index}", *draft))
         return problems
 
-    def _drawn(self, dice: Dice, split: str, seen: set[str] | None = None) -> Draft:
+    def _drawn(self, dice: Dice, split: str, seen: set[str] | None = None) -> DraftProblem:
         """The first problem from `dice` that belongs to `split` and whose prompt is not in `seen`."""
         for _ in range(PATIENCE):
             draft = self.draft(dice, split)

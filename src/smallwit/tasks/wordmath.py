@@ -5,9 +5,10 @@ are drawn so that the steps add up. All quantities are whole numbers from 1 to t
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar
 
 from smallwit.tasks.base import Problem
-from smallwit.tasks.procedural import Dice, Draft, ProceduralTask, arithmetic_fact
+from smallwit.tasks.procedural import Dice, DraftProblem, ProceduralTask, arithmetic_fact
 from smallwit.verify import Verdict
 from smallwit.verify.math import grade_math, grade_math_batch
 
@@ -273,6 +274,7 @@ class WordMath(ProceduralTask):
     """Grade-school word problems. `gold` is the number as text, the declared format its line `#### n`."""
 
     name = "wordmath"
+    answer_kind: ClassVar = "math"
     hardest = 4
 
     def __init__(
@@ -280,7 +282,7 @@ class WordMath(ProceduralTask):
     ) -> None:
         super().__init__(steps=steps, largest=largest, train=train, validation=validation, test=test)
 
-    def draft(self, dice: Dice, split: str) -> Draft | None:
+    def draft(self, dice: Dice, split: str) -> DraftProblem | None:
         """A story whose clauses need between two and `steps` steps together."""
         rest = dice.between(min(2, self.steps), self.steps)
         start = dice.between(0, 1)
@@ -297,7 +299,7 @@ class WordMath(ProceduralTask):
         if not dice.pick(QUESTIONS[question])(story):
             return None
         answer = str(story.value)
-        return Draft(" ".join(story.said), answer, "\n".join([*story.lines, f"#### {answer}"]))
+        return DraftProblem(" ".join(story.said), answer, "\n".join([*story.lines, f"#### {answer}"]))
 
     def verify(self, problem: Problem, response: str) -> Verdict:
         """The verdict of the math grader on the response's final number."""

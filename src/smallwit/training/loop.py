@@ -27,9 +27,9 @@ from smallwit.training.metrics import Tally, labels, merged_objectives, merged_s
 from smallwit.training.optimizer import make_optimizers, rate_share
 from smallwit.training.settings import Optimizer
 from smallwit.training.sources import Stateful, StepBatch, TokenSource
+from smallwit.verify.failures import too_many_failures
 
 MAX_NON_FINITE_STEPS = 5
-UNVERIFIED_SHARE = 0.01
 
 
 class TrainingStopped(Exception):
@@ -178,12 +178,8 @@ class Trainer:
 
     def _check_verified(self, batches: Mapping[str, StepBatch]) -> None:
         for batch in batches.values():
-            share = batch.metrics.get("unverified", 0.0)
-            if share > UNVERIFIED_SHARE:
-                raise TrainingStopped(
-                    f"step {self.progress.step}: the verifier itself failed on {share:.1%} of the completions; "
-                    "run `smallwit doctor` to see what code isolation this machine offers"
-                )
+            if message := too_many_failures(batch.failed_verdicts, batch.verdicts, "completions"):
+                raise TrainingStopped(f"step {self.progress.step}: {message}")
 
     def _backward(self, batches: Mapping[str, StepBatch]) -> Tally:
         """Accumulate the gradient of this process' share of the step."""

@@ -172,6 +172,8 @@ class RolloutSource:
             self.cooldown.note(drawn.pairs, drawn.rewards, step)
             metrics["cooldown"] = float(len(self.cooldown.until))
         flops = self._flops(drawn.prompts, drawn.completions)
+        verdicts = drawn.rewards.numel() if drawn.parts else 0
+        failed = int(drawn.rewards.isnan().sum()) if drawn.parts else 0
         if spec.resample:
             metrics["dropped"] = float((~has_signal(drawn.rewards)).sum())
             drawn = drawn.with_signal()
@@ -185,10 +187,11 @@ class RolloutSource:
             Example(prompt + completion.tokens, len(prompt), completion.log_probs, advantage, prompt=problem)
             for prompt, problem, completion, advantage in rows
         ]
-        batch = StepBatch(examples, metrics, flops)
+        batch = StepBatch(examples, metrics, flops, verdicts, failed)
         for postprocessor in self.postprocessors:
             added = postprocessor.process(batch.examples, drawn.rewards.flatten())
-            batch = StepBatch(added.examples, batch.metrics | added.metrics, batch.flops + added.flops)
+            metrics, flops = batch.metrics | added.metrics, batch.flops + added.flops
+            batch = replace(batch, examples=added.examples, metrics=metrics, flops=flops)
         return batch
 
     def _draw(self, step: int, attempt: int, first: int, count: int) -> "_Drawn":

@@ -9,14 +9,12 @@ Each program gets a process of its own, used once, behind the layers of `sandbox
 over the limit, so that a busy machine changes no verdict; wall time is a backstop of twice that plus two seconds.
 """
 
-import atexit
 import hashlib
 import logging
 import os
 import re
 import signal
 import socket
-import threading
 import time
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -26,12 +24,13 @@ from typing import Any
 from smallwit.device import cores
 from smallwit.errors import UserError
 from smallwit.verify import consent
-from smallwit.verify.ordered_map import Memory, Work, in_order
+from smallwit.verify.ordered_map import CachedTask, LRUCache, ordered_map
 from smallwit.verify.sandbox.candidate import LIMIT, READY, REQUEST_BYTES, VALUE
 from smallwit.verify.sandbox.codec import CodecError, TooLargeError, decode, encode, receive_frame, send_frame
 from smallwit.verify.sandbox.extract import MAX_CHARACTERS
-from smallwit.verify.sandbox.pool import Pool, ServerLostError, Worker
+from smallwit.verify.sandbox.pool import SandboxPool, SandboxWorker, ServerLostError
 from smallwit.verify.verdict import Verdict
+from smallwit.verify.worker_pool import SharedPool
 
 CPU_SECONDS = 10.0
 """CPU time of one program, by default. Wall time is limited to twice that plus two seconds."""
@@ -123,11 +122,16 @@ def judge_stream(
     return _judged((_order(job, cpu_seconds, level) for job in jobs), cpu_seconds, workers)
 
 
+# A failure of our own machinery is not cached.
+_verdicts: LRUCache[Verdict] = LRUCache(_REMEMBERED, lambda verdict: verdict.score is not None)
+POOL = SharedPool(SandboxPool)
+
+
 def _judged(orders: Iterable["_Order"], cpu_seconds: float, workers: int | None) -> Generator[Verdict, None, None]:
     if cpu_seconds <= 0:
         raise UserError(f"a program cannot have cpu_seconds {cpu_seconds}; give a positive number")
-    works = (Work(order.key(), partial(_judge_in_pool, order), _same) for order in orders)
-    return in_order(works, workers or cores(), _state.verdicts, _state.close)
+    works = (CachedTask(order.key(), partial(_judge_in_pool, order), _same) for order in orders)
+    return ordered_map(works, workers or cores(), _verdicts, POOL.close)
 
 
 def _same(verdict: Verdict) -> Verdict:
@@ -136,14 +140,14 @@ def _same(verdict: Verdict) -> Verdict:
 
 def _judge_in_pool(order: "_Order") -> Verdict:
     start = time.perf_counter()
-    with _state.current_pool().lend() as worker:
+    with POOL.get().lend() as worker:
         verdict = _judge(worker, order)
     return replace(verdict, seconds=time.perf_counter() - start)
 
 
 def close() -> None:
     """End the worker processes; the next job starts new ones."""
-    _state.close()
+    POOL.close()
 
 
 def isolation_level() -> str:
@@ -151,7 +155,7 @@ def isolation_level() -> str:
 
     Starts the first worker on the first call. Raises `ServerLostError` if it does not start.
     """
-    with _state.current_pool().lend() as worker:
+    with POOL.get().lend() as worker:
         return worker.server("candidate").level
 
 
@@ -176,7 +180,7 @@ def _order(job: CodeJob, cpu_seconds: float, isolation: str) -> _Order:
     return _Order(job, cases, VALUE + encode(expected, REQUEST_BYTES), cpu_seconds, isolation)
 
 
-def _judge(worker: Worker, order: _Order) -> Verdict:
+def _judge(worker: SandboxWorker, order: _Order) -> Verdict:
     """The verdict on one job; what our own machinery breaks is tried once more on fresh servers."""
     if len(order.job.response) > MAX_CHARACTERS:
         return Verdict(0.0, 0.0, None, "limit")
@@ -197,7 +201,7 @@ def _judge(worker: Worker, order: _Order) -> Verdict:
     return Verdict(score, score if strict else 0.0, answer, run.reason, strict)
 
 
-def _judge_once(worker: Worker, order: _Order) -> _Run:
+def _judge_once(worker: SandboxWorker, order: _Order) -> _Run:
     offered = worker.server("candidate").level
     if refused := consent.objection("the code judge", offered, order.isolation, f"a task's isolation, {_CONSENT}"):
         raise UserError(refused)
@@ -209,7 +213,7 @@ def _judge_once(worker: Worker, order: _Order) -> _Run:
     return run
 
 
-def _run_cases(worker: Worker, order: _Order) -> _Run:
+def _run_cases(worker: SandboxWorker, order: _Order) -> _Run:
     candidate = worker.server("candidate")
     deadline = time.monotonic() + 2 * order.cpu_seconds + 2
     ours, theirs = socket.socketpair()
@@ -249,7 +253,7 @@ def _ask_candidate(connection: socket.socket, order: _Order, deadline: float) ->
     return _Run("limit" if outcome == LIMIT else "wrong", program)
 
 
-def _run_tests(worker: Worker, order: _Order) -> _Run:
+def _run_tests(worker: SandboxWorker, order: _Order) -> _Run:
     candidate, tester = worker.server("candidate"), worker.server("tester")
     deadline = time.monotonic() + 2 * order.cpu_seconds + 2
     sources = (order.job.setup, *([order.job.tests] if isinstance(order.job.tests, str) else order.job.tests))
@@ -300,37 +304,3 @@ def _settle(run: _Run, status: int, cpu_seconds: float, limit: float) -> _Run:
     if run.reason == "ended":
         return _Run("limit" if _signal(status) in _KILLED else "wrong", run.program)
     return run
-
-
-class _State:
-    """The pool of this process and the verdicts it remembers."""
-
-    def __init__(self) -> None:
-        self.pool: Pool | None = None
-        # A failure of our own is not remembered.
-        self.verdicts: Memory[Verdict] = Memory(_REMEMBERED, lambda verdict: verdict.score is not None)
-        self.lock = threading.Lock()
-
-    def current_pool(self) -> Pool:
-        with self.lock:
-            if self.pool is None:
-                self.pool = Pool()
-            return self.pool
-
-    def close(self) -> None:
-        with self.lock:
-            pool, self.pool = self.pool, None
-        if pool is not None:
-            pool.close()
-
-    def after_fork(self) -> None:
-        """A forked child starts servers of its own; the parent's stay the parent's."""
-        self.lock = threading.Lock()
-        if self.pool is not None:
-            self.pool.forget()
-            self.pool = None
-
-
-_state = _State()
-atexit.register(_state.close)
-os.register_at_fork(after_in_child=_state.after_fork)

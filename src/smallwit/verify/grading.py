@@ -10,7 +10,6 @@ a row at a time, and never held whole.
 """
 
 import contextlib
-import fcntl
 import itertools
 import json
 import os
@@ -18,10 +17,11 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 from smallwit.errors import UserError
 from smallwit.rows import BadRow, Row, scan_rows
+from smallwit.storage.append_log import AppendLog
 from smallwit.storage.artifacts import write_atomically
 from smallwit.storage.jsonl import json_line
 from smallwit.thoughts import answer_part
@@ -157,9 +157,9 @@ def _grade_file(
     tell = tell or (lambda done, total: None)
     total = _count(kind, source)
     isolation = kind.isolation()
-    with _open(source, out) as file:
+    with _open(source, out) as log:
         totals = _Totals(kind.name == "math")
-        done, rows = _go_on(file, out, source, _rows(kind, source), totals)
+        done, rows = _go_on(log, out, source, _rows(kind, source), totals)
         summary = Summary(kind.name, timeout, isolation)
         _join(out, summary, done)
         _write_summary(out, summary)
@@ -169,11 +169,10 @@ def _grade_file(
         with contextlib.closing(kind.grade(answers, timeout, workers)) as verdicts:
             for number, (row, verdict) in enumerate(zip(behind, verdicts, strict=True), done + 1):
                 graded = _head(row) | dict(zip(ADDED, _values(verdict), strict=True))
-                file.write(json_line(graded).encode() + b"\n")
-                file.flush()
+                log.append(json_line(graded).encode() + b"\n")
                 totals.add(graded)
                 tell(number, total)
-        os.fsync(file.fileno())
+        log.sync()
         totals.into(summary)
         _write_summary(out, summary)
     return summary
@@ -203,43 +202,37 @@ def _count(kind: _Kind, source: Path) -> int:
 
 
 @contextlib.contextmanager
-def _open(source: Path, out: Path) -> Iterator[BinaryIO]:
-    """`out` for reading and writing, by this process alone."""
+def _open(source: Path, out: Path) -> Iterator[AppendLog]:
+    """Open `out` as the log of graded rows. A file that holds nothing after a mistake of the user is removed."""
     if out.exists() and out.samefile(source):
         raise UserError(f"{out}: is the source itself; name another file")
     if out.exists() and not out.is_file():
         raise UserError(f"{out}: is no file; name one")
     if out.parent.is_dir() and not os.access(out.parent, os.W_OK):
         raise UserError(f"{out.parent}: cannot be written to; name a file in another folder")
+    if not out.parent.is_dir():
+        raise UserError(f"{out}: cannot be written (there is no such folder); name another file")
     new = not out.exists()
-    try:
-        file = out.open("x+b" if new else "r+b")
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror}); name another file") from error
-    with file:
+    with AppendLog(out, follow_links=True) as log:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{out}: another smallwit is writing it; wait for it, or name another file") from None
-        try:
-            yield file
+            yield log
         except UserError:
-            if new and not os.fstat(file.fileno()).st_size:
+            if new and not log.size():
                 out.unlink()
             raise
 
 
 def _go_on(
-    file: BinaryIO, out: Path, source: Path, rows: Iterator[Row], totals: "_Totals"
+    log: AppendLog, out: Path, source: Path, rows: Iterator[Row], totals: "_Totals"
 ) -> tuple[int, Iterator[Row]]:
-    """How many rows are graded, and the rows that are left. What a kill has left of a line is cut off."""
+    """Return how many rows are graded, and an iterator over the others. An unfinished last line is cut off."""
     remedy = f"name another file, or remove this one to grade {source} anew"
     done = end = 0
-    for line in file:
+    for start, line in log.lines():
         row = next(rows, None)
-        start = b"" if row is None else json_line(_head(row))[:-1].encode() + b', "score": '
+        head = b"" if row is None else json_line(_head(row))[:-1].encode() + b', "score": '
         torn = not line.endswith(b"\n")
-        if row is None or not (line.startswith(start) or (torn and start.startswith(line))):
+        if row is None or not (line.startswith(head) or (torn and head.startswith(line))):
             raise UserError(f"{out}:{done + 1}: is not row {done + 1} of {source}, graded; {remedy}")
         if torn:
             rows = itertools.chain([row], rows)
@@ -249,9 +242,8 @@ def _go_on(
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{out}:{done + 1}: is damaged; {remedy}") from error
         done += 1
-        end += len(line)
-    file.truncate(end)
-    file.seek(end)
+        end = start + len(line)
+    log.rewind(end)
     return done, rows
 
 

@@ -29,10 +29,10 @@ from smallwit.verify.extract import Extraction, boxed, extract
 from smallwit.verify.math_compare import equal
 from smallwit.verify.math_limits import MAX_CHARACTERS, over_limit
 from smallwit.verify.math_pool import CPU_SECONDS
-from smallwit.verify.math_structure import Node, identity, parse
+from smallwit.verify.math_structure import AnswerNode, identity, parse
 from smallwit.verify.math_text import key, spell
 from smallwit.verify.numbers import read_number
-from smallwit.verify.ordered_map import Memory, Work, in_order
+from smallwit.verify.ordered_map import CachedTask, LRUCache, ordered_map
 from smallwit.verify.verdict import Verdict
 
 _PAIRS_A_WORKER = 32
@@ -76,7 +76,7 @@ def _graded(readings: Iterable["Verdict | _Open"], cpu_seconds: float, workers: 
     if cpu_seconds <= 0:
         raise UserError(f"a comparison of formulas cannot have {cpu_seconds} CPU seconds; give a positive number")
     items = (reading.work(cpu_seconds) if isinstance(reading, _Open) else reading for reading in readings)
-    return in_order(items, workers, _outcomes, math_pool.close)
+    return ordered_map(items, workers, _outcomes, math_pool.close)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,20 +87,20 @@ class _Outcome:
     seconds: float
 
 
-_outcomes: Memory[_Outcome] = Memory(_REMEMBERED, lambda outcome: outcome.reason != "infrastructure")
+_outcomes: LRUCache[_Outcome] = LRUCache(_REMEMBERED, lambda outcome: outcome.reason != "infrastructure")
 
 
 @dataclass(frozen=True, slots=True)
 class _Open:
     """A response whose verdict waits for formulas to be compared."""
 
-    gold: Node
-    answer: Node
+    gold: AnswerNode
+    answer: AnswerNode
     extraction: Extraction
     seconds: float = 0.0
 
-    def work(self, cpu_seconds: float) -> Work[_Outcome, Verdict]:
-        return Work((self.gold, self.answer, cpu_seconds), lambda: self._compare(cpu_seconds), self._verdict)
+    def work(self, cpu_seconds: float) -> CachedTask[_Outcome, Verdict]:
+        return CachedTask((self.gold, self.answer, cpu_seconds), lambda: self._compare(cpu_seconds), self._verdict)
 
     def _compare(self, cpu_seconds: float) -> _Outcome:
         start = time.perf_counter()

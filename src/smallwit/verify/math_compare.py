@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise, permutations
 
 from smallwit.verify.math_formula import readable
-from smallwit.verify.math_structure import Node, as_interval, named_items, split
+from smallwit.verify.math_structure import AnswerNode, as_interval, named_items, split
 from smallwit.verify.math_text import key, words
 from smallwit.verify.math_units import NOT_A_UNIT, read_units
 from smallwit.verify.numbers import Quantity, read_number
@@ -39,14 +39,14 @@ _TURNED_COORDINATES = frozenset(f"({','.join(names)})" for names in (*permutatio
 }
 
 
-def equal(gold: Node, answer: Node, oracle: Oracle) -> bool | None:
+def equal(gold: AnswerNode, answer: AnswerNode, oracle: Oracle) -> bool | None:
     """Whether `answer` says what `gold` says; `None` if that hangs on formulas that `oracle` does not know yet."""
     if gold.kind == "items" and len(gold.parts) == 1 and answer.kind != "items":
         return equal(gold.parts[0], answer, oracle)  # the set of one solution, answered by the solution
     if gold.kind == "items" and answer.kind == "leaf" and re.fullmatch(r"[0-9,]+", answer.text):
         # 100,200 was read as one number; the gold answer says that it is two.
-        parts = tuple(Node("leaf", part) for part in answer.text.split(","))
-        answer = Node("items", answer.text, answer.name, parts)
+        parts = tuple(AnswerNode("leaf", part) for part in answer.text.split(","))
+        answer = AnswerNode("items", answer.text, answer.name, parts)
     if gold.kind == "items" and answer.kind == "sequence":
         answer = named_items(answer)
     elif gold.kind == "sequence" and answer.kind == "items" and all(part.name for part in answer.parts):
@@ -54,7 +54,7 @@ def equal(gold: Node, answer: Node, oracle: Oracle) -> bool | None:
     return _same_shape(gold, answer, oracle)
 
 
-def _same_shape(gold: Node, answer: Node, oracle: Oracle) -> bool | None:
+def _same_shape(gold: AnswerNode, answer: AnswerNode, oracle: Oracle) -> bool | None:
     """The same for the parts of an answer too, where a set is a set and no list."""
     if len(gold.parts) > MAX_ITEMS or len(answer.parts) > MAX_ITEMS:
         return key(gold.text) == key(answer.text) and gold.name == answer.name
@@ -80,13 +80,13 @@ def _same_shape(gold: Node, answer: Node, oracle: Oracle) -> bool | None:
     return _any_order(gold.parts, answer.parts, oracle)
 
 
-def _in_order(gold: Sequence[Node], answer: Sequence[Node], oracle: Oracle) -> bool | None:
+def _in_order(gold: Sequence[AnswerNode], answer: Sequence[AnswerNode], oracle: Oracle) -> bool | None:
     if len(gold) != len(answer):
         return False
     return _all([_part(one, other, oracle) for one, other in zip(gold, answer, strict=True)])
 
 
-def _part(gold: Node, answer: Node, oracle: Oracle) -> bool | None:
+def _part(gold: AnswerNode, answer: AnswerNode, oracle: Oracle) -> bool | None:
     if "items" in (gold.kind, answer.kind) and gold.brackets != answer.brackets:
         return False  # {{1, 2}, 3} is not {1, 2, 3}
     return _same_shape(gold, answer, oracle)
@@ -100,7 +100,7 @@ def _any(verdicts: Sequence[bool | None]) -> bool | None:
     return True if True in verdicts else None if None in verdicts else False
 
 
-def _any_order(gold: Sequence[Node], answer: Sequence[Node], oracle: Oracle) -> bool | None:
+def _any_order(gold: Sequence[AnswerNode], answer: Sequence[AnswerNode], oracle: Oracle) -> bool | None:
     """Whether every part of the one has a part of its own in the other. The first that is equal will do."""
     if len(gold) != len(answer):
         return False
@@ -119,7 +119,7 @@ def _any_order(gold: Sequence[Node], answer: Sequence[Node], oracle: Oracle) -> 
     return None if undecided else True
 
 
-def _leaf(gold: Node, answer: Node, oracle: Oracle) -> bool | None:
+def _leaf(gold: AnswerNode, answer: AnswerNode, oracle: Oracle) -> bool | None:
     gold_equation, answer_equation = _equation(gold), _equation(answer)
     if gold.name and answer.name and gold.name != answer.name:
         # "xy = 6" and "yx = 6" are equations whose left sides are no names.
@@ -136,7 +136,7 @@ def _leaf(gold: Node, answer: Node, oracle: Oracle) -> bool | None:
     return _chain([side for group in values for side in group], claims, oracle)
 
 
-def _equation(node: Node) -> str:
+def _equation(node: AnswerNode) -> str:
     return f"{node.name}={node.text}" if node.name else node.text
 
 

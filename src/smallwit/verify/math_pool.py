@@ -1,12 +1,9 @@
 """Processes that compare formulas and can be killed, whatever a formula makes them do.
 
-One pool a process: it starts at the first question, grows with the work, ends with the process, and a forked child
-makes its own. The workers are plain subprocesses that speak JSON lines. `multiprocessing` (and with it pebble) would
-import the caller's main module again in every worker, and refuses to start one from a daemonic process such as a data
-loader's.
+The workers are plain subprocesses that speak JSON lines. `multiprocessing` (and with it pebble) would import the
+caller's main module again in every worker, and refuses to start one from a daemonic process such as a data loader's.
 """
 
-import atexit
 import json
 import logging
 import os
@@ -14,11 +11,12 @@ import select
 import signal
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from smallwit.verify.worker_pool import SharedPool, WorkerPool
 
 CPU_SECONDS = 3.0
 """CPU time for the formulas of one answer, by default. It counts work, so a busy machine changes no verdict."""
@@ -37,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class FormulaComparison:
     """`equal` is `None` when nothing can be said; `reason` then is `limit` or `infrastructure`."""
 
     equal: bool | None
@@ -57,7 +55,7 @@ class WorkerLost(Exception):
         self.certain = certain
 
 
-class Worker:
+class FormulaWorker:
     """One subprocess. Raises `WorkerLost` when it does not start or gives no answer; it is dead then."""
 
     def __init__(self) -> None:
@@ -77,10 +75,10 @@ class Worker:
         self._pending = b""
         started = self._receive(time.monotonic() + START_SECONDS)
         if "failed" in started:
-            self.kill()
+            self.close()
             raise WorkerLost("infrastructure", f"the comparison of formulas does not start: {started['failed']}")
 
-    def compare(self, gold: str, answer: str, cpu_seconds: float) -> Comparison:
+    def compare(self, gold: str, answer: str, cpu_seconds: float) -> FormulaComparison:
         """Whether the two formulas are equal."""
         self.requests += 1
         request = json.dumps({"gold": gold, "answer": answer, "cpu_seconds": cpu_seconds}).encode() + b"\n"
@@ -88,14 +86,14 @@ class Worker:
         try:
             self.process.stdin.write(request)
         except OSError as error:
-            self.kill()
+            self.close()
             raise WorkerLost("infrastructure", f"worker is gone: {error}") from error
         reply = self._receive(time.monotonic() + max(WALL_SECONDS, 4 * cpu_seconds))
         if "limit" in reply:
-            self.kill()
+            self.close()
             # Memory may have been used up by the requests before this one; a fresh worker tells.
             raise WorkerLost("limit", reply["limit"], certain=self.requests == 1)
-        return Comparison(bool(reply["equal"]), cpu_seconds=reply["cpu_seconds"])
+        return FormulaComparison(bool(reply["equal"]), cpu_seconds=reply["cpu_seconds"])
 
     def _receive(self, deadline: float) -> dict[str, Any]:
         assert self.process.stdout is not None
@@ -104,12 +102,12 @@ class Worker:
         poll.register(descriptor, select.POLLIN | select.POLLHUP)
         while b"\n" not in self._pending:
             if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                self.kill()
+                self.close()
                 raise WorkerLost("infrastructure", "no answer within the wall time")
             received = os.read(descriptor, 65536)
             if not received:
                 status = self.process.wait()
-                self.kill()
+                self.close()
                 reason = "limit" if status in _LIMIT_SIGNALS else "infrastructure"
                 certain = reason == "limit" and (status == -signal.SIGPROF or self.requests == 1)
                 raise WorkerLost(reason, f"worker ended with status {status}", certain)
@@ -118,8 +116,16 @@ class Worker:
         message: dict[str, Any] = json.loads(line)
         return message
 
-    def kill(self) -> None:
-        """End the process now and release what it holds."""
+    def usable(self) -> bool:
+        """Return whether the process lives and has answered few requests."""
+        return self.process.returncode is None and self.requests < REQUESTS_A_WORKER
+
+    def interrupt(self) -> None:
+        """Kill the process; a thread that listens to it closes the pipes."""
+        self.process.kill()
+
+    def close(self) -> None:
+        """Kill the process and close the pipes."""
         self.process.kill()
         self.process.wait()
         self.forget()
@@ -131,105 +137,38 @@ class Worker:
                 pipe.close()
 
 
-class Pool:
-    """Workers, lent to one thread each; as many as were ever needed at the same time."""
+class FormulaPool(WorkerPool[FormulaWorker]):
+    """Workers that compare formulas."""
 
     def __init__(self) -> None:
-        self._idle: list[Worker] = []
-        self._all: list[Worker] = []
-        self._closed = False
-        self._lock = threading.Lock()
+        super().__init__(FormulaWorker, lambda: WorkerLost("infrastructure", "the pool is closed", certain=True))
 
-    def compare(self, gold: str, answer: str, cpu_seconds: float) -> Comparison:
-        """Whether the formulas are equal. Safe to call from several threads."""
+    def compare(self, gold: str, answer: str, cpu_seconds: float) -> FormulaComparison:
+        """Return whether the formulas are equal. Safe to call from several threads."""
         reason = ""
         for attempt in (1, 2):
             # A fresh worker is asked again whether it was the memory of earlier requests; not for as long.
             seconds = cpu_seconds if reason != "limit" else cpu_seconds / 4
             try:
-                worker = self._take()
-                comparison = worker.compare(gold, answer, seconds)
+                with self.lend() as worker:
+                    return worker.compare(gold, answer, seconds)
             except WorkerLost as lost:
                 reason = lost.reason
-                level = logging.WARNING if reason == "infrastructure" and not self._closed else logging.DEBUG
+                level = logging.WARNING if reason == "infrastructure" and not self.closed else logging.DEBUG
                 _log.log(level, "math grading, attempt %d: %s", attempt, lost)
                 if lost.certain:
                     break
-            else:
-                self._give_back(worker)
-                return comparison
-        return Comparison(None, reason)
-
-    def close(self) -> None:
-        """Kill all workers. Threads that wait for one wake up."""
-        with self._lock:
-            self._closed = True
-            workers, idle, self._all, self._idle = self._all, self._idle, [], []
-        for worker in workers:
-            if worker in idle:
-                worker.kill()
-            else:
-                worker.process.kill()  # the thread that listens to it does the rest
-
-    def forget(self) -> None:
-        """Let go of workers that belong to another process (after a fork)."""
-        for worker in self._all:
-            worker.forget()
-
-    def _take(self) -> Worker:
-        with self._lock:
-            if self._closed:
-                raise WorkerLost("infrastructure", "the pool is closed", certain=True)
-            if self._idle:
-                return self._idle.pop()
-        worker = Worker()
-        with self._lock:
-            self._all = [*(other for other in self._all if other.process.returncode is None), worker]
-            closed = self._closed
-        if closed:
-            worker.kill()
-        return worker
-
-    def _give_back(self, worker: Worker) -> None:
-        if worker.requests >= REQUESTS_A_WORKER:
-            worker.kill()
-            return
-        with self._lock:
-            self._idle.append(worker)
+        return FormulaComparison(None, reason)
 
 
-_pool: Pool | None = None
-_pool_lock = threading.Lock()
+POOL = SharedPool(FormulaPool)
 
 
-def compare(gold: str, answer: str, cpu_seconds: float) -> Comparison:
-    """Whether two formulas are equal, by this process's pool."""
-    global _pool
-    with _pool_lock:
-        if _pool is None:
-            _pool = Pool()
-        pool = _pool
-    return pool.compare(gold, answer, cpu_seconds)
+def compare(gold: str, answer: str, cpu_seconds: float) -> FormulaComparison:
+    """Return whether two formulas are equal, by the pool of this process."""
+    return POOL.get().compare(gold, answer, cpu_seconds)
 
 
 def close() -> None:
-    """End the pool's processes; the next question starts new ones."""
-    global _pool
-    with _pool_lock:
-        pool, _pool = _pool, None
-    if pool is not None:
-        pool.close()
-
-
-def _after_fork() -> None:
-    """In a forked child: the workers are the parent's, and locks may have been held by threads that are not here."""
-    global _pool, _pool_lock
-    _pool_lock = threading.Lock()
-    pool, _pool = _pool, None
-    if pool is not None:
-        pool.forget()
-
-
-atexit.register(close)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    """End the processes of the pool; the next comparison starts new ones."""
+    POOL.close()

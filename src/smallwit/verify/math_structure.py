@@ -12,7 +12,7 @@ from smallwit.verify.numbers import read_number
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class AnswerNode:
     """`kind` is `leaf`, `items` (unordered), `sequence` (tuple or interval, in `brackets`), `union` or `matrix`.
 
     `text` is the whole answer without its name, `name` what stands before an equals sign (`x`, `f(x)`), `parts` what it
@@ -22,7 +22,7 @@ class Node:
     kind: str
     text: str
     name: str | None = None
-    parts: tuple["Node", ...] = field(default=())
+    parts: tuple["AnswerNode", ...] = field(default=())
     brackets: str = ""
 
 
@@ -49,14 +49,14 @@ _OPENING = {"(": "(", "[": "[", "{": "{", r"\{": r"\{", r"\langle": "(", r"\begi
 _CLOSING = {")": ")", "]": "]", "}": "}", r"\}": r"\}", r"\rangle": ")", r"\end": "e"}
 
 
-def parse(spelled: str) -> Node:
+def parse(spelled: str) -> AnswerNode:
     """The shape of an answer that is in the spelling of `math_text.spell`."""
     if read_number(spelled) is not None:
-        return Node("leaf", spelled)
+        return AnswerNode("leaf", spelled)
     if (plain := words(spelled)) is not None:
         choices = [choice for choice in re.split(r"[\s,;()]+|\band\b", plain) if choice]
         letters = len(choices) > 1 and all(len(choice) == 1 for choice in choices)
-        return _list(spelled, [rf"\text{{{choice}}}" for choice in choices]) if letters else Node("leaf", spelled)
+        return _list(spelled, [rf"\text{{{choice}}}" for choice in choices]) if letters else AnswerNode("leaf", spelled)
     if (alternatives := _alternatives(spelled)) is not None:
         return alternatives
     sides = split(spelled, "=")
@@ -78,68 +78,68 @@ def parse(spelled: str) -> Node:
     if not _NAME.fullmatch(first) and _NAME.fullmatch(last) and len(sides) == 2:
         first, last = last, first
     if not first or not _NAME.fullmatch(first):
-        return Node("leaf", spelled)
+        return AnswerNode("leaf", spelled)
     if len(sides) == 2:
         return replace(_shape(last), name=key(first))
-    return Node("leaf", "=".join(sides[1:]), key(first))
+    return AnswerNode("leaf", "=".join(sides[1:]), key(first))
 
 
-def _alternatives(spelled: str) -> Node | None:
+def _alternatives(spelled: str) -> AnswerNode | None:
     """`x < 2` or `x > 7` as a union of intervals."""
     found = _OR.split(spelled)
     if len(found) < 2:
         return None
-    intervals = [as_interval(Node("leaf", part.strip())) for part in found]
+    intervals = [as_interval(AnswerNode("leaf", part.strip())) for part in found]
     parts = tuple(interval for interval in intervals if interval is not None)
     if len(parts) < len(found) or len({part.name for part in parts}) > 1:
         return None
-    return Node("union", spelled, parts[0].name, tuple(replace(part, name=None) for part in parts))
+    return AnswerNode("union", spelled, parts[0].name, tuple(replace(part, name=None) for part in parts))
 
 
-def _named_tuple(names: str, value: Node) -> Node:
+def _named_tuple(names: str, value: AnswerNode) -> AnswerNode:
     """`(a, b) = (2, 5)`: the value keeps the names, for an answer that says `a = 2, b = 5`."""
-    return replace(value, name=key(names)) if value.kind == "sequence" else Node("leaf", value.text, key(names))
+    return replace(value, name=key(names)) if value.kind == "sequence" else AnswerNode("leaf", value.text, key(names))
 
 
-def named_items(node: Node) -> Node:
+def named_items(node: AnswerNode) -> AnswerNode:
     """`(a, b) = (2, 5)` as the items `a = 2` and `b = 5`; any other shape as it is."""
     names = (node.name or "").strip("()").split(",")
     if node.kind != "sequence" or node.brackets != "()" or not 1 < len(names) == len(node.parts):
         return node
     parts = tuple(replace(part, name=name.strip()) for part, name in zip(node.parts, names, strict=True))
-    return Node("items", node.text, parts=parts)
+    return AnswerNode("items", node.text, parts=parts)
 
 
-def as_interval(leaf: Node) -> Node | None:
+def as_interval(leaf: AnswerNode) -> AnswerNode | None:
     r"""The interval that an inequality in one variable describes (`1 \le x < 3`, `x > 2`), or `None`."""
     sides = [side.strip() for side in _ORDER.split(leaf.text)]
     if len(sides) == 3 and re.fullmatch("[a-z]", sides[0]):
         sides = [r"-\infty", "<", *sides] if sides[1] in ("<", r"\le") else [*sides[::-1], "<", r"\infty"]
         sides = [{">": "<", r"\ge": r"\le"}.get(side, side) for side in sides]
     elif len(sides) == 3 and re.fullmatch("[a-z]", sides[2]):
-        return as_interval(Node("leaf", " ".join((sides[2], _TURNED.get(sides[1], ""), sides[0]))))
+        return as_interval(AnswerNode("leaf", " ".join((sides[2], _TURNED.get(sides[1], ""), sides[0]))))
     elif len(sides) == 5 and {sides[1], sides[3]} <= {">", r"\ge"}:
         sides = [_TURNED.get(side, side) for side in sides[::-1]]
     if len(sides) != 5 or not re.fullmatch("[a-z]", sides[2]) or not {sides[1], sides[3]} <= {"<", r"\le"}:
         return None
     brackets = ("(" if sides[1] == "<" else "[") + (")" if sides[3] == "<" else "]")
     bounds = (parse(sides[0]), parse(sides[4]))
-    return Node("sequence", leaf.text, leaf.name or sides[2], bounds, brackets)
+    return AnswerNode("sequence", leaf.text, leaf.name or sides[2], bounds, brackets)
 
 
-def _shape(text: str) -> Node:
+def _shape(text: str) -> AnswerNode:
     if read_number(text) is not None:
-        return Node("leaf", text)
+        return AnswerNode("leaf", text)
     matrix = _MATRIX.fullmatch(text)
     if matrix and "\\begin" not in matrix[2]:
         rows = [row for row in matrix[2].split(r"\\") if row.strip()]
         cells = (tuple(_shape(cell.strip()) for cell in row.split("&")) for row in rows)
-        return Node("matrix", text, parts=tuple(Node("sequence", "", parts=row) for row in cells))
+        return AnswerNode("matrix", text, parts=tuple(AnswerNode("sequence", "", parts=row) for row in cells))
     if (cases := _cases(text)) is not None:
         return cases
     sets = split(text, r"\cup")
     if len(sets) > 1:
-        return Node("union", text, parts=tuple(_shape(part) for part in sets))
+        return AnswerNode("union", text, parts=tuple(_shape(part) for part in sets))
     items = _items(text)
     if len(items) > 1:
         return _list(text, items)
@@ -150,30 +150,32 @@ def _shape(text: str) -> Node:
         if brackets == r"\{\}":
             return _set(text, held)
         if len(held) > 1:
-            return Node("sequence", text, parts=tuple(parse(item) for item in held), brackets=brackets)
+            return AnswerNode("sequence", text, parts=tuple(parse(item) for item in held), brackets=brackets)
         if brackets == "()":
             return parse(content)
     if text.count(r"\pm") == 1 and r"\mp" not in text:
         both = [text.replace(r"\pm", sign).strip() for sign in ("+", "-")]
         return _list(text, [both[0].removeprefix("+").strip(), both[1]])
-    return Node("leaf", text)
+    return AnswerNode("leaf", text)
 
 
-def _cases(text: str) -> Node | None:
+def _cases(text: str) -> AnswerNode | None:
     """Lines of a `cases` environment: equations that hold together, or values with their conditions."""
     found = _CASES.fullmatch(text)
     if found is None or "\\begin" in found[2]:
         return None
     lines = [line.strip().rstrip(",;.") for line in found[2].split(r"\\") if line.strip()]
     if not any("&" in line for line in lines):
-        return Node("items", text, parts=tuple(parse(line) for line in lines))
+        return AnswerNode("items", text, parts=tuple(parse(line) for line in lines))
     rows = (tuple(parse(cell.strip().strip(",")) for cell in line.split("&")) for line in lines)
-    return Node("items", text, parts=tuple(Node("sequence", "", parts=row, brackets="case") for row in rows))
+    return AnswerNode(
+        "items", text, parts=tuple(AnswerNode("sequence", "", parts=row, brackets="case") for row in rows)
+    )
 
 
-def _unique(items: list[str]) -> tuple[Node, ...]:
+def _unique(items: list[str]) -> tuple[AnswerNode, ...]:
     """The items, equal ones once; those that are lists themselves (a pm) are merged, sets are not."""
-    parts: dict[str, Node] = {}
+    parts: dict[str, AnswerNode] = {}
     for item in items:
         node = parse(item)
         for part in node.parts if node.kind == "items" and not node.brackets else (node,):
@@ -181,14 +183,14 @@ def _unique(items: list[str]) -> tuple[Node, ...]:
     return tuple(parts.values())
 
 
-def _list(text: str, items: list[str]) -> Node:
+def _list(text: str, items: list[str]) -> AnswerNode:
     """An unordered list; one of a single item is that item."""
     parts = _unique(items)
-    return parts[0] if len(parts) == 1 else Node("items", text, parts=parts)
+    return parts[0] if len(parts) == 1 else AnswerNode("items", text, parts=parts)
 
 
-def _set(text: str, items: list[str]) -> Node:
-    return Node("items", text, parts=_unique(items), brackets=r"\{\}")
+def _set(text: str, items: list[str]) -> AnswerNode:
+    return AnswerNode("items", text, parts=_unique(items), brackets=r"\{\}")
 
 
 def identity(text: str) -> str:

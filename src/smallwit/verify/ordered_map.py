@@ -1,4 +1,4 @@
-"""Work that threads do side by side, handed over in the order in which it was asked for."""
+"""An ordered parallel map over threads, with a cache of results."""
 
 import os
 import threading
@@ -13,23 +13,23 @@ Result = TypeVar("Result")
 Value = TypeVar("Value")
 
 AHEAD = 256
-"""Items that are read ahead of the one that is waited for: as many may be held in memory."""
+"""The most items that are read ahead of the next result; they are held in memory."""
 
 
 @dataclass(frozen=True, slots=True)
-class Work(Generic[Value, Result]):
-    """`finish(do())`. Of works with one key, `do` is called once while the others wait for what it returns."""
+class CachedTask(Generic[Value, Result]):
+    """A task whose result is `finish(do())`. Tasks with the same key share one call of `do`."""
 
     key: Hashable
     do: Callable[[], Value]
     finish: Callable[[Value], Result]
 
 
-class Memory(Generic[Value]):
-    """The newest values by key, for as long as the process lives. Safe to use from threads and in forked children."""
+class LRUCache(Generic[Value]):
+    """A cache that keeps the newest values by key. Safe to use from threads and in forked children."""
 
-    def __init__(self, size: int, lasting: Callable[[Value], bool]) -> None:
-        self._size, self._lasting = size, lasting
+    def __init__(self, size: int, cacheable: Callable[[Value], bool]) -> None:
+        self._size, self._cacheable = size, cacheable
         self._values: OrderedDict[Hashable, Value] = OrderedDict()
         self._lock = threading.Lock()
         if hasattr(os, "register_at_fork"):
@@ -40,13 +40,13 @@ class Memory(Generic[Value]):
         self._lock = threading.Lock()
 
     def get(self, key: Hashable) -> Value | None:
-        """The value, or `None` when it is not remembered."""
+        """Return the value, or `None` when it is not in the cache."""
         with self._lock:
             return self._values.get(key)
 
     def put(self, key: Hashable, value: Value) -> None:
-        """Remember a value, if it is one that would come out the same again."""
-        if not self._lasting(value):
+        """Store a value, if it is cacheable: one that would come out the same again."""
+        if not self._cacheable(value):
             return
         with self._lock:
             self._values[key] = value
@@ -55,47 +55,47 @@ class Memory(Generic[Value]):
                 self._values.popitem(last=False)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all values."""
         with self._lock:
             self._values.clear()
 
 
-def in_order(
-    items: Iterable[Result | Work[Any, Result]], threads: int, memory: Memory[Any], abandon: Callable[[], None]
+def ordered_map(
+    items: Iterable[Result | CachedTask[Any, Result]], threads: int, cache: LRUCache[Any], abandon: Callable[[], None]
 ) -> Generator[Result, None, None]:
-    """The items, those that are `Work` done by `threads` threads, in order; no more than `AHEAD` are read ahead.
+    """Yield the results of the items, in order. `threads` threads run the `CachedTask` items; other items are results.
 
-    When work raises, when the consumer stops early or on Ctrl-C, nothing new is begun and `abandon` is called, which
-    should end what is running.
+    At most `AHEAD` items are read ahead. When a task raises, when the consumer stops early or on Ctrl-C, nothing new is
+    started and `abandon` is called, which should end what is running.
     """
     executor = ThreadPoolExecutor(threads)
     running: dict[Hashable, Future[Any]] = {}
-    # Of each item what is waited for, if anything, and how its result is then had.
+    # For each item its future, if it has one, and the function that then gives its result.
     waiting: deque[tuple[Future[Any] | None, Callable[[], Result]]] = deque()
 
-    def begin(item: Result | Work[Any, Result]) -> tuple[Future[Any] | None, Callable[[], Result]]:
-        if not isinstance(item, Work):
+    def start(item: Result | CachedTask[Any, Result]) -> tuple[Future[Any] | None, Callable[[], Result]]:
+        if not isinstance(item, CachedTask):
             return None, lambda: item
-        value = memory.get(item.key)
+        value = cache.get(item.key)
         if value is not None:
             return None, lambda: item.finish(value)
         if item.key not in running:
             running[item.key] = executor.submit(item.do)
         future = running[item.key]
-        return future, lambda: end(item, future)
+        return future, lambda: finish(item, future)
 
-    def end(work: Work[Any, Result], future: Future[Any]) -> Result:
+    def finish(task: CachedTask[Any, Result], future: Future[Any]) -> Result:
         value = future.result()
-        memory.put(work.key, value)
-        running.pop(work.key, None)
-        return work.finish(value)
+        cache.put(task.key, value)
+        running.pop(task.key, None)
+        return task.finish(value)
 
     with ExitStack() as unfinished:
-        # Where work raised, on Ctrl-C, and where the consumer stopped early: nothing may go on running behind them.
+        # After an error, on Ctrl-C and when the consumer stops early, no task may go on running.
         unfinished.callback(abandon)
         unfinished.callback(executor.shutdown, wait=False, cancel_futures=True)
         for item in items:
-            waiting.append(begin(item))
+            waiting.append(start(item))
             while waiting and (len(waiting) > AHEAD or waiting[0][0] is None or waiting[0][0].done()):
                 yield waiting.popleft()[1]()
         while waiting:

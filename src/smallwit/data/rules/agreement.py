@@ -9,8 +9,7 @@ from smallwit.data.context import Resources, VerifierFailed
 from smallwit.data.row_access import problem_of
 from smallwit.data.rule import FilterRule, RowCheck
 from smallwit.rows import Row
-
-_UNVERIFIED_SHARE = 0.01
+from smallwit.verify.failures import too_many_failures
 
 
 class AgreementRule(FilterRule):
@@ -24,7 +23,7 @@ class AgreementRule(FilterRule):
         return True
 
     def row_check(self, resources: Resources) -> RowCheck:
-        """Return the test of a batch. It raises `VerifierFailed` when over 1 % of the rows have no verdict."""
+        """Return the test of a batch. It raises `VerifierFailed` when too many rows have no verdict."""
         return _VerifierCheck(resources)
 
 
@@ -53,9 +52,6 @@ class _VerifierCheck:
                     reasons[index] = f"the verifier itself failed ({verdict.reason})"
                 elif verdict.strict < 1.0:
                     reasons[index] = f"scores {verdict.strict:g} ({verdict.reason}); its answer is {verdict.answer}"
-        if self.unknown > max(1, _UNVERIFIED_SHARE * self.judged):
-            raise VerifierFailed(
-                f"the verifier itself failed on {self.unknown:,} of {self.judged:,} rows; "
-                "run `smallwit doctor` to see what grades them on this machine"
-            )
+        if message := too_many_failures(self.unknown, self.judged, "rows"):
+            raise VerifierFailed(message)
         return reasons

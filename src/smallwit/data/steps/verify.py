@@ -13,11 +13,10 @@ from smallwit.data.turns import split_answer
 from smallwit.errors import UserError
 from smallwit.rows import Row
 from smallwit.verify import Verdict
+from smallwit.verify.failures import too_many_failures
 
 PROBLEMS_PER_BATCH = 256
 """Problems whose answers are judged together, so that all of the judge's processes have work."""
-UNKNOWN_SHARE = 0.01
-"""Above this share of answers without a verdict the other verdicts mean nothing."""
 
 
 class Verify(DataStep):
@@ -51,7 +50,7 @@ class Verify(DataStep):
     def rows(self, rows: Iterator[Row], context: StepContext) -> Iterator[Row]:
         """Yield the kept rows, problem by problem.
 
-        Raises `UserError` at the end when more than `UNKNOWN_SHARE` of the answers have no verdict.
+        Raises `UserError` at the end when too many answers have no verdict.
         """
         seen = unknown = solved = problems = 0
         for groups in batched(by_problem(rows), PROBLEMS_PER_BATCH):
@@ -64,11 +63,8 @@ class Verify(DataStep):
                 yield from self._select(judged, right, context)
         context.note("problems", problems)
         context.note("solved problems", solved)
-        if unknown > UNKNOWN_SHARE * seen:
-            raise UserError(
-                f"the verifier itself failed on {unknown:,} of {seen:,} answers; run `smallwit doctor` to see what "
-                "grades them on this machine"
-            )
+        if message := too_many_failures(unknown, seen, "answers"):
+            raise UserError(message)
 
     def _score(self, verdict: Verdict) -> float | None:
         return verdict.strict if self.reading == "strict" else verdict.score

@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 
 from smallwit.evaluation.folder import admit
-from smallwit.evaluation.local_asker import local_asker
-from smallwit.evaluation.named import HOUSE
+from smallwit.evaluation.protocol import local_generator_info
+from smallwit.evaluation.protocols.default import DEFAULT
 from smallwit.evaluation.suite import Choice, make_suite, measure_suite, problems_of
 from smallwit.inference.local_generator import encode
 from smallwit.stages.common.inputs import chat_of, generator_of, model_of, tasks_of
@@ -28,7 +28,7 @@ def run(job: Job, reporter: Reporter) -> Info:
     published = measured.published_dtype if measured is not None else None
     chat, model = chat_of(job, job.name), model_of(job, job.name, dtype=published or job.dtype)
     generator = generator_of(job, model, chat, spec.batch)
-    asker = local_asker(chat, job.dtype)
+    about = local_generator_info(chat, job.dtype)
     choice = Choice(spec.split, spec.problems, 1, job.recipe.seed, spec.temperature, spec.max_new_tokens)
     tasks = tasks_of(job, spec.tasks)
     samples = job.folder.with_name(f"partial-{job.key}")
@@ -36,7 +36,7 @@ def run(job: Job, reporter: Reporter) -> Info:
     for task in tasks:
         own = task_bytes(task.name, job.recipe.tasks[task.name], job.base)
         problems = problems_of(task, spec.split, spec.problems)
-        suites[task.name] = make_suite(task, problems, HOUSE, choice, asker, own=own, encode=partial(encode, chat))
+        suites[task.name] = make_suite(task, problems, DEFAULT, choice, about, own=own, encode=partial(encode, chat))
     protocols = {name: suite.protocol for name, suite in suites.items()}
     samples.mkdir(exist_ok=True)
     admit(samples, {"reference": job.name, "identity": job.key}, protocols)

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from smallwit.errors import UserError
-from smallwit.evaluation.graders import load_grader
-from smallwit.evaluation.named import HOUSE
+from smallwit.evaluation.protocols.default import DEFAULT
 from smallwit.evaluation.runner import graded, require_verdicts
 from smallwit.inference.client import GenerationClient, SpendingLimits
 from smallwit.inference.generator import Decoding, GenerationRequest, Reply
@@ -105,10 +104,9 @@ def _request(job: Job, stage: RejectionSamplingStage, wanted: _Wanted) -> Genera
 
 def _judged(answered: Sequence[tuple[_Wanted, Reply]]) -> Iterator[tuple[_Wanted, Reply, Verdict]]:
     """The answers with their verdicts, task by task."""
-    grader = load_grader(HOUSE.extractor, HOUSE.grader)
     for task in dict.fromkeys(each.task for each, _ in answered):
         rows = [(each, reply) for each, reply in answered if each.task is task]
-        verdicts = graded(task, grader, [(each.problem, reply.text) for each, reply in rows])
+        verdicts = graded(task, DEFAULT.grade, [(each.problem, reply.text) for each, reply in rows])
         yield from ((each, reply, verdict) for (each, reply), verdict in zip(rows, verdicts, strict=True))
 
 

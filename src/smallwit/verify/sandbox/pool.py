@@ -1,7 +1,4 @@
-"""Fork servers and the calling process: starting them, restarting them, and handing them work.
-
-A pool belongs to the process that made it; see `smallwit.verify.code` for what happens at a fork.
-"""
+"""The fork servers of the sandbox, as the calling process sees them: start, restart, requests, and their pool."""
 
 import contextlib
 import importlib.util
@@ -14,12 +11,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from smallwit.verify.sandbox.codec import receive_frame
 from smallwit.verify.sandbox.leftovers import new_folder, remove_folder
 from smallwit.verify.sandbox.server import REQUEST, START, STATUS, STOP
+from smallwit.verify.worker_pool import WorkerPool
 
 _LOG = logging.getLogger(__name__)
 _START_SECONDS = 30.0
@@ -133,7 +132,7 @@ def _numpy_folder() -> str:
     return str(Path(spec.origin).parent.parent) if spec is not None and spec.origin else ""
 
 
-class Worker:
+class SandboxWorker:
     """A server for candidates and, once it is needed, one for testers."""
 
     def __init__(self) -> None:
@@ -156,9 +155,25 @@ class Worker:
         while self.servers:
             self.servers.popitem()[1].close()
 
+    def usable(self) -> bool:
+        """Return whether the worker is open: servers that end are started again."""
+        return not self.closed
+
+    def interrupt(self) -> None:
+        """Hang up on the servers, which end by themselves then."""
+        self.closed = True
+        for server in list(self.servers.values()):
+            server.hang_up()
+
     def close(self) -> None:
+        """End the servers for good."""
         self.closed = True
         self.restart()
+
+    def forget(self) -> None:
+        """In a forked child: let go of the parent's servers."""
+        for server in self.servers.values():
+            server.forget()
 
 
 _ways: list[str] = ["root", "user", "none"] if os.geteuid() == 0 else ["user", "none"]
@@ -183,44 +198,10 @@ def _start(kind: str) -> Server:
     return Server(kind, _ways[0])
 
 
-class Pool:
-    """Workers, lent to one thread each; as many as were ever needed at the same time."""
+class SandboxPool(WorkerPool[SandboxWorker]):
+    """Workers that run programs. `close` returns when no program runs any more."""
+
+    closes_lent_workers: ClassVar = True
 
     def __init__(self) -> None:
-        self.workers: list[Worker] = []
-        self.idle: list[Worker] = []
-        self.closed = False
-        self.lock = threading.Lock()
-
-    @contextlib.contextmanager
-    def lend(self) -> Iterator[Worker]:
-        """A worker for the calling thread alone. Raises `ServerLostError` when the pool is closed."""
-        with self.lock:
-            if self.closed:
-                raise ServerLostError("the pool is closed")
-            worker = self.idle.pop() if self.idle else Worker()
-            if worker not in self.workers:
-                self.workers.append(worker)
-        try:
-            yield worker
-        finally:
-            with self.lock:
-                self.idle.append(worker)
-
-    def close(self) -> None:
-        """End every server. Threads that wait for one wake up."""
-        with self.lock:
-            self.closed = True
-            workers, self.workers = self.workers, []
-        for worker in workers:
-            worker.closed = True
-            for server in list(worker.servers.values()):
-                server.hang_up()
-        for worker in workers:
-            worker.close()
-
-    def forget(self) -> None:
-        """In a forked child: let go of the parent's servers."""
-        for worker in self.workers:
-            for server in worker.servers.values():
-                server.forget()
+        super().__init__(SandboxWorker, lambda: ServerLostError("the pool is closed"))

@@ -46,7 +46,7 @@ _NUMPY = ("numpy",)
 _NUMPY_WITHOUT_NAMESPACES = ("numpy", "numpy.fft", "numpy.ma", "numpy.polynomial", "numpy.random", "numpy.testing")
 
 
-class _Server:
+class _ForkServer:
     def __init__(self, kind: str, isolation: Isolation, scratch: str, control: socket.socket) -> None:
         self.kind = kind
         self.isolation = isolation
@@ -206,7 +206,7 @@ def main(arguments: list[str]) -> None:
     for name in f"{_WARM} {'' if isolation.namespaces else _WARM_WITHOUT_NAMESPACES}".split():
         importlib.import_module(name)
     os.environ.clear()
-    server = _Server(kind, isolation, scratch, control)
+    server = _ForkServer(kind, isolation, scratch, control)
     while (refused := server.probe()) is not None:
         if not isolation.without(refused.partition(":")[0]):
             send_frame(control, json.dumps({"error": refused}).encode())

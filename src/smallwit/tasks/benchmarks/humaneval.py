@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from smallwit.rows import Row
 from smallwit.tasks.base import Problem
-from smallwit.tasks.dataset import Source
+from smallwit.tasks.dataset import DatasetSource
 from smallwit.tasks.fenced import FencedTask, fenced
 
 _REQUEST = (
@@ -18,7 +18,7 @@ class HumanEval(FencedTask):
     name = "humaneval"
     origin = "openai/openai_humaneval"
     license = "MIT"
-    sources: ClassVar = {"test": Source("humaneval/HumanEval.jsonl", "openai/openai_humaneval", "test")}
+    sources: ClassVar = {"test": DatasetSource("humaneval/HumanEval.jsonl", "openai/openai_humaneval", "test")}
     columns: ClassVar = {"task_id": str, "prompt": str, "entry_point": str, "canonical_solution": str, "test": str}
 
     def problem(self, row: Row, index: int, split: str) -> Problem:

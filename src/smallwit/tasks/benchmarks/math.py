@@ -7,7 +7,7 @@ from typing import ClassVar
 from smallwit.rows import Row
 from smallwit.tasks.base import Problem
 from smallwit.tasks.boxed import BoxedTask, ask
-from smallwit.tasks.dataset import Source
+from smallwit.tasks.dataset import DatasetSource
 from smallwit.verify.extract import boxed
 
 _SUBJECTS = (
@@ -20,10 +20,10 @@ _SUBJECTS = (
     "precalculus",
 )
 _BARE_BOX = re.compile(r"\\boxed\s+([^\s{}$.,]+)")
-_TRAIN = Source("math/train.jsonl.gz", "EleutherAI/hendrycks_math", "train", _SUBJECTS)
+_TRAIN = DatasetSource("math/train.jsonl.gz", "EleutherAI/hendrycks_math", "train", _SUBJECTS)
 
 
-class Math(BoxedTask):
+class MATH(BoxedTask):
     """7,500 training problems (a twentieth of them is the validation split) and 5,000 test problems.
 
     Two training rows have an empty answer (`\\boxed{}` in the source): math-train-5341 and math-train-5343. No response
@@ -35,7 +35,7 @@ class Math(BoxedTask):
     license = "MIT"
     sources: ClassVar = {
         "train": _TRAIN,
-        "test": Source("math/test.jsonl", "EleutherAI/hendrycks_math", "test", _SUBJECTS),
+        "test": DatasetSource("math/test.jsonl", "EleutherAI/hendrycks_math", "test", _SUBJECTS),
     }
     columns: ClassVar = {"problem": str, "solution": str}
 
@@ -51,12 +51,12 @@ class Math(BoxedTask):
         return f"math-{split}-{hashlib.sha256(row['problem'].encode()).hexdigest()[:12]}"
 
 
-class Math500(Math):
+class MATH500(MATH):
     """500 of MATH's test problems. Its training and validation splits are MATH's."""
 
     name = "math500"
     origin = "HuggingFaceH4/MATH-500"
-    sources: ClassVar = {"train": _TRAIN, "test": Source("math/math500.jsonl", "HuggingFaceH4/MATH-500", "test")}
+    sources: ClassVar = {"train": _TRAIN, "test": DatasetSource("math/math500.jsonl", "HuggingFaceH4/MATH-500", "test")}
 
     def _id(self, row: Row, split: str) -> str:
         return str(row.get("unique_id") or super()._id(row, split))

@@ -6,7 +6,7 @@ from smallwit.errors import UserError
 from smallwit.rows import Row
 from smallwit.tasks.base import Problem
 from smallwit.tasks.boxed import BoxedTask, ask
-from smallwit.tasks.dataset import Source
+from smallwit.tasks.dataset import DatasetSource
 from smallwit.verify.extract import boxed
 
 
@@ -19,7 +19,7 @@ class Competition(BoxedTask):
     columns: ClassVar = {}
 
     def problem(self, row: Row, index: int, split: str) -> Problem:
-        """The question with the house's instruction, and the answer as text."""
+        """The question with the instruction, and the answer as text."""
         name = next((row[key] for key in ("id", "idx") if row.get(key) is not None), index)
         question = row["problem"] if "problem" in row else row.get("question")
         if not isinstance(question, str):
@@ -41,7 +41,7 @@ class AIME24(Competition):
 
     name = "aime24"
     origin = "HuggingFaceH4/aime_2024"
-    sources: ClassVar = {"test": Source("math_other/aime24.jsonl", "HuggingFaceH4/aime_2024", "train")}
+    sources: ClassVar = {"test": DatasetSource("math_other/aime24.jsonl", "HuggingFaceH4/aime_2024", "train")}
 
 
 class AIME25(Competition):
@@ -50,7 +50,7 @@ class AIME25(Competition):
     name = "aime25"
     origin = "opencompass/AIME2025"
     sources: ClassVar = {
-        "test": Source("math_other/aime25.jsonl", "opencompass/AIME2025", "test", ("AIME2025-I", "AIME2025-II"))
+        "test": DatasetSource("math_other/aime25.jsonl", "opencompass/AIME2025", "test", ("AIME2025-I", "AIME2025-II"))
     }
 
 
@@ -59,7 +59,7 @@ class AMC23(Competition):
 
     name = "amc23"
     origin = "math-ai/amc23"
-    sources: ClassVar = {"test": Source("math_other/amc23.jsonl", "math-ai/amc23", "test")}
+    sources: ClassVar = {"test": DatasetSource("math_other/amc23.jsonl", "math-ai/amc23", "test")}
 
 
 class Minerva(Competition):
@@ -70,7 +70,7 @@ class Minerva(Competition):
 
     name = "minerva"
     origin = "math-ai/minervamath"
-    sources: ClassVar = {"test": Source("math_other/minerva_math.jsonl", "math-ai/minervamath", "test")}
+    sources: ClassVar = {"test": DatasetSource("math_other/minerva_math.jsonl", "math-ai/minervamath", "test")}
 
     def _gold(self, row: Row, index: int) -> str:
         if row.get("answer") is None and isinstance(row.get("solution"), str) and (found := boxed(row["solution"])):
@@ -88,7 +88,9 @@ class OlympiadBench(Competition):
     origin = "Hothan/OlympiadBench"
     license = "Apache-2.0"
     sources: ClassVar = {
-        "test": Source("math_other/olympiadbench.jsonl", "Hothan/OlympiadBench", "train", ("OE_TO_maths_en_COMP",))
+        "test": DatasetSource(
+            "math_other/olympiadbench.jsonl", "Hothan/OlympiadBench", "train", ("OE_TO_maths_en_COMP",)
+        )
     }
 
     def _gold(self, row: Row, index: int) -> str:
@@ -104,7 +106,7 @@ class SVAMP(Competition):
     name = "svamp"
     origin = "ChilleD/SVAMP"
     license = "MIT"
-    sources: ClassVar = {"test": Source("math_other/svamp.jsonl", "ChilleD/SVAMP", "test")}
+    sources: ClassVar = {"test": DatasetSource("math_other/svamp.jsonl", "ChilleD/SVAMP", "test")}
     columns: ClassVar = {"Body": str, "Question": str}
 
     def problem(self, row: Row, index: int, split: str) -> Problem:

@@ -10,11 +10,11 @@ from typing import ClassVar
 from smallwit.errors import UserError
 from smallwit.rows import Row
 from smallwit.tasks.base import Problem
-from smallwit.tasks.dataset import Source
+from smallwit.tasks.benchmarks.humaneval import HumanEval
+from smallwit.tasks.benchmarks.mbpp import MBPP, entry_point
+from smallwit.tasks.dataset import DatasetSource
 from smallwit.tasks.evalplus import evalplus_tests
 from smallwit.tasks.fenced import fenced
-from smallwit.tasks.humaneval import HumanEval
-from smallwit.tasks.mbpp import MBPP, entry_point
 
 _LOOP = re.compile(r"^for i, \(inp, exp\) in enumerate\(zip\(inputs, results\)\):\n(?:[ \t]+.*\n?)+", re.MULTILINE)
 
@@ -30,7 +30,9 @@ class HumanEvalPlus(HumanEval):
     origin = "evalplus/humanevalplus"
     license = "Apache-2.0"
     cpu_seconds: ClassVar = 20.0
-    sources: ClassVar = {"test": Source("humaneval/HumanEvalPlus-OriginFmt.jsonl.gz", "evalplus/humanevalplus", "test")}
+    sources: ClassVar = {
+        "test": DatasetSource("humaneval/HumanEvalPlus-OriginFmt.jsonl.gz", "evalplus/humanevalplus", "test")
+    }
 
     def problem(self, row: Row, index: int, split: str) -> Problem:
         """As HumanEval, with more tests."""
@@ -46,7 +48,7 @@ class MBPPPlus(MBPP):
     name = "mbpp+"
     origin = "evalplus/mbppplus"
     license = "Apache-2.0"
-    sources: ClassVar = {"test": Source("mbpp/MbppPlus-OriginFmt.jsonl.gz", "evalplus/mbppplus", "test")}
+    sources: ClassVar = {"test": DatasetSource("mbpp/MbppPlus-OriginFmt.jsonl.gz", "evalplus/mbppplus", "test")}
     columns: ClassVar = {"code": str, "prompt": str, "test_list": list, "test": str}
 
     def problem(self, row: Row, index: int, split: str) -> Problem:

@@ -6,7 +6,7 @@ does the same; such families are refused, for nothing of a response is ever run 
 
 import types
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from smallwit.errors import UserError
 from smallwit.suggestions import hint
@@ -15,7 +15,6 @@ from smallwit.tasks.procedural import PATIENCE, split_of
 from smallwit.verify import Verdict
 from smallwit.verify.extract import boxed
 
-PREFIX = "reasoning-gym:"
 LONGEST_ANSWER = 4096
 """Characters. What is longer is over the limit: the library's scorers set none."""
 _REQUEST = "Think step by step. Put your final answer, and nothing else, between <answer> and </answer>."
@@ -30,18 +29,19 @@ class ReasoningGym(Task):
     """
 
     license = "Apache-2.0"
+    collection: ClassVar = "reasoning-gym"
 
     def __init__(self, family: str, size: int = 500, seed: int = 0) -> None:
+        self.name = f"{self.collection}:{family}"
+        self.origin = f"{self.collection}/{family}"
         try:
             from reasoning_gym.factory import DATASETS, create_dataset
         except ImportError as error:
-            raise UserError(f"task {PREFIX}{family}: needs a package: pip install 'smallwit[reasoning-gym]'") from error
+            raise UserError(f"task {self.name}: needs a package: pip install 'smallwit[reasoning-gym]'") from error
         if family not in DATASETS:
             raise UserError(f"reasoning-gym has no family '{family}'; {hint(family, DATASETS, 'families')}")
         if found := evaluating(DATASETS[family][0].score_answer):
-            raise UserError(f"task {PREFIX}{family}: its scorer runs the response as code ({found}); choose another")
-        self.name = f"{PREFIX}{family}"
-        self.origin = f"reasoning-gym/{family}"
+            raise UserError(f"task {self.name}: its scorer runs the response as code ({found}); choose another")
         self.size, self.seed = size, seed
         try:
             self._dataset: Any = create_dataset(family, seed=seed, size=16 * size + PATIENCE)

@@ -7,7 +7,7 @@ from smallwit.errors import UserError
 from smallwit.rows import Row
 from smallwit.tasks.base import Problem
 from smallwit.tasks.boxed import BoxedTask, ask
-from smallwit.tasks.dataset import Source
+from smallwit.tasks.dataset import DatasetSource
 
 _CALCULATOR_MARK = re.compile(r"<<[^<>]*>>")
 
@@ -19,7 +19,7 @@ class GSM8K(BoxedTask):
     origin = "openai/gsm8k"
     license = "MIT"
     sources: ClassVar = {
-        split: Source(f"gsm8k/{split}.jsonl", "openai/gsm8k", split, ("main",)) for split in ("train", "test")
+        split: DatasetSource(f"gsm8k/{split}.jsonl", "openai/gsm8k", split, ("main",)) for split in ("train", "test")
     }
     columns: ClassVar = {"question": str, "answer": str}
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 from smallwit.errors import UserError
 from smallwit.rows import Row
 from smallwit.tasks.base import Problem
-from smallwit.tasks.dataset import Source
+from smallwit.tasks.dataset import DatasetSource
 from smallwit.tasks.fenced import FencedTask, fenced
 
 _DEFINITION = re.compile(r"^def\s+(\w+)", re.MULTILINE)
@@ -22,7 +22,8 @@ class MBPP(FencedTask):
     license = "CC-BY-4.0"
     cpu_seconds: ClassVar = 20.0  # the published solution of task 123 needs 6 on a fast core
     sources: ClassVar = {
-        split: Source("mbpp/mbpp.jsonl", "google-research-datasets/mbpp", split, ("full",)) for split in _FIRST_IDS
+        split: DatasetSource("mbpp/mbpp.jsonl", "google-research-datasets/mbpp", split, ("full",))
+        for split in _FIRST_IDS
     }
     columns: ClassVar = {"task_id": int, "text": str, "code": str, "test_list": list}
 

@@ -1,4 +1,4 @@
-"""Work done by threads, handed over in order."""
+"""The ordered parallel map: results in order, each key computed once."""
 
 import threading
 import time
@@ -6,34 +6,34 @@ from collections.abc import Iterator
 
 import pytest
 
-from smallwit.verify.ordered_map import AHEAD, Memory, Work, in_order
+from smallwit.verify.ordered_map import AHEAD, CachedTask, LRUCache, ordered_map
 
 
-def remembering() -> Memory[int]:
-    return Memory(8, lambda value: value >= 0)
+def remembering() -> LRUCache[int]:
+    return LRUCache(8, lambda value: value >= 0)
 
 
 def test_results_come_in_order_whichever_is_ready_first() -> None:
-    def work(number: int) -> Work[int, int]:
+    def work(number: int) -> CachedTask[int, int]:
         def do() -> int:
             time.sleep(0.02 if number % 3 == 0 else 0.0)
             return number
 
-        return Work(number, do, lambda value: value * 10)
+        return CachedTask(number, do, lambda value: value * 10)
 
     items = [work(number) if number % 2 else -number for number in range(30)]
     expected = [number * 10 if number % 2 else -number for number in range(30)]
-    assert list(in_order(items, 4, remembering(), lambda: None)) == expected
+    assert list(ordered_map(items, 4, remembering(), lambda: None)) == expected
 
 
 def test_equal_keys_are_done_once_and_failures_are_not_remembered() -> None:
     memory, done = remembering(), []
 
-    def work(key: int) -> Work[int, str]:
-        return Work(key, lambda: done.append(key) or key, str)  # type: ignore[func-returns-value]
+    def work(key: int) -> CachedTask[int, str]:
+        return CachedTask(key, lambda: done.append(key) or key, str)  # type: ignore[func-returns-value]
 
     def run(keys: list[int]) -> list[str]:
-        return list(in_order(map(work, keys), 2, memory, lambda: None))
+        return list(ordered_map(map(work, keys), 2, memory, lambda: None))
 
     assert run([1, 2, 1, 1, -1, 2]) == ["1", "2", "1", "1", "-1", "2"]
     assert sorted(done) == [-1, 1, 2]
@@ -47,10 +47,10 @@ def test_equal_keys_are_done_once_and_failures_are_not_remembered() -> None:
 def test_no_more_than_a_window_is_read_ahead() -> None:
     gate, read = threading.Event(), []
 
-    def items() -> Iterator[Work[int, int]]:
+    def items() -> Iterator[CachedTask[int, int]]:
         for number in range(3 * AHEAD):
             read.append(number)
-            yield Work(number, lambda number=number: gate.wait(10) and number, int)  # type: ignore[misc]
+            yield CachedTask(number, lambda number=number: gate.wait(10) and number, int)  # type: ignore[misc]
 
     def open_when_full() -> None:
         while len(read) <= AHEAD:
@@ -58,7 +58,7 @@ def test_no_more_than_a_window_is_read_ahead() -> None:
         time.sleep(0.1)  # in which more would be read
         gate.set()
 
-    results = in_order(items(), 2, remembering(), lambda: None)
+    results = ordered_map(items(), 2, remembering(), lambda: None)
     threading.Thread(target=open_when_full, daemon=True).start()
     assert next(results) == 0
     assert len(read) == AHEAD + 1
@@ -77,8 +77,8 @@ def test_what_runs_is_abandoned_when_the_work_ends_too_soon(end: str) -> None:
             assert stopped.wait(10)
         return number
 
-    items = [Work(number, lambda number=number: wait(number), int) for number in range(100)]  # type: ignore[misc]
-    results = in_order(items, 2, remembering(), stopped.set)
+    items = [CachedTask(number, lambda number=number: wait(number), int) for number in range(100)]  # type: ignore[misc]
+    results = ordered_map(items, 2, remembering(), stopped.set)
     assert next(results) == 0
     if end == "early":
         results.close()
