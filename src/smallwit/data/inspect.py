@@ -22,7 +22,7 @@ from smallwit.errors import UserError
 from smallwit.recipe.data import DataStepSpec, Decontaminate, Deduplicate
 from smallwit.rows import Row
 from smallwit.storage.paths import path_of
-from smallwit.tasks import benchmark_names
+from smallwit.tasks.dataset import benchmark_names
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
