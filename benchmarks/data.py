@@ -16,8 +16,9 @@ from smallwit.data.contamination import ContaminationIndex
 from smallwit.data.contamination_suites import test_problems
 from smallwit.data.personal import findings
 from smallwit.rows import read_rows
-from smallwit.tasks import benchmark_names, load_task
+from smallwit.tasks import load_task
 from smallwit.tasks.base import Problem
+from smallwit.tasks.dataset import benchmark_names
 
 MILLION = 1_000_000
 ROWS = 100_000

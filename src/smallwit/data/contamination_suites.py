@@ -5,9 +5,9 @@ from pathlib import Path
 
 from smallwit.errors import UserError
 from smallwit.suggestions import hint
-from smallwit.tasks import benchmark_names, load_task, task_classes
+from smallwit.tasks import load_task, task_classes
 from smallwit.tasks.base import Problem, Task
-from smallwit.tasks.dataset import DatasetTask
+from smallwit.tasks.dataset import DatasetTask, benchmark_names
 
 
 def suite_names(tasks: Iterable[str]) -> list[str]:

@@ -23,7 +23,7 @@ from smallwit.data.turns import transcript
 from smallwit.errors import UserError
 from smallwit.rows import Row
 from smallwit.storage.paths import path_of
-from smallwit.tasks import benchmark_names
+from smallwit.tasks.dataset import benchmark_names
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

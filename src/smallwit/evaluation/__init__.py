@@ -1,1 +1,1 @@
-"""Evaluation: a frozen protocol, one row a sample, and statistics that come with the score."""
+"""Evaluation: a frozen protocol, one row for each sample, and scores with their statistics."""

@@ -1,4 +1,4 @@
-r"""One key for answers that say the same, so that a majority counts answers and not their spelling.
+r"""Canonical keys of answers: equal answers have one key, so that majority voting does not depend on spelling.
 
     >>> canonical_answer(r"\frac{1}{2}") == canonical_answer("0.50") == canonical_answer("x = 1/2")
     True

@@ -1,4 +1,4 @@
-"""Two models on the same problems: which is better, by how much, and on which problems."""
+"""Paired comparison of two models on the same problems."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The terminal's view of two evaluations compared."""
+"""The terminal output of `smallwit compare`."""
 
 from collections.abc import Sequence
 

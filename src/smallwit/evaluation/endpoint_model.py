@@ -1,4 +1,4 @@
-"""`openai:URL#model` as a model that is measured."""
+"""Models behind an endpoint, `openai:URL#model`, for evaluation."""
 
 import re
 
@@ -9,8 +9,10 @@ from smallwit.inference.generator import Generator, Overflow
 
 
 def resolve_endpoint(reference: str, settings: Settings) -> ResolvedModel:
-    """Return the model behind a server. What a server does with a prompt that is too long, and its template, is its own
-    affair: the protocol says that it is not known."""
+    """Return the model behind a server.
+
+    The protocol records neither its chat template nor its treatment of long prompts: both are unknown.
+    """
     model, options = parse_endpoint(reference).model, settings.chat_template_kwargs
 
     def load(overflow: Overflow) -> Generator:

@@ -1,4 +1,4 @@
-"""`smallwit grade`: a file of responses graded, with a bar and a summary. The work is `verify.grading`'s."""
+"""`smallwit grade`: a progress bar and a summary for `verify.grading`."""
 
 import sys
 import threading

@@ -114,7 +114,7 @@ def _of_run(reference: str, run: Path, stage: str, settings: Settings) -> Resolv
 
 
 def _read_resolved(path: Path) -> Mapping[str, Any]:
-    # Imported here: pydantic is not needed for a model of one's own.
+    # Imported here: pydantic is needed only for models of a run.
     from smallwit.recipe.file import read_text
     from smallwit.recipe.yaml import read_yaml
 

@@ -1,4 +1,4 @@
-"""The protocol of a score: everything that could move it, in one frozen object with a short signature."""
+"""The protocol of a score: all settings that could change it, in one frozen object with a short signature."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Measure a model on a task: ask, grade, one row a sample.
+"""Measurement of a model on a task: generate, grade, one row for each sample.
 
 Replies are graded as they come. What comes of a sample does not depend on which others were asked with it, so that an
 evaluation that was interrupted and goes on ends with the same rows: a random stream belongs to (seed, problem, sample),
@@ -171,7 +171,7 @@ class _Grading:
 def graded(task: Task, grader: Grader, pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
     """Return the verdicts on responses, in order; a failure of our own infrastructure is tried once more.
 
-    Graders read the answers behind the responses' thoughts, whatever the protocol.
+    Graders read the answer after the thought of a response, whatever the protocol.
     """
     if not pairs:
         return []

@@ -1,4 +1,4 @@
-"""From sample rows to scores: means, pass@k, maj@k, rates and lengths, each mean with its interval.
+"""Scores of sample rows: means, pass@k, maj@k, rates and lengths, each mean with its interval.
 
 A sample row is one line of an evaluation's TASK.jsonl: one response to one problem with its verdict. The problem is the
 unit of every interval, however many samples it has: responses to the same problem are not independent.

@@ -1,4 +1,4 @@
-"""The terminal's view of an evaluation: a line a model and task, and the signatures under them."""
+"""The terminal output of `smallwit eval`: a line for each model and task, and the signatures."""
 
 from collections.abc import Mapping
 

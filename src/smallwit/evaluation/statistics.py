@@ -1,4 +1,4 @@
-"""Intervals and paired tests, so that a number never comes without its uncertainty.
+"""Confidence intervals and paired tests.
 
 Scores are fractions in 0..1, one a problem. Every function is deterministic: the bootstrap draws from its own seeded
 generator. A score that is `None` (our own grader failed) has no place in a mean: `evaluation.scores` leaves it out and

@@ -1,4 +1,4 @@
-"""One task by one protocol: what is asked, and its samples on disk, finished where they were interrupted."""
+"""One task measured by one protocol: its prompts, and its samples on disk, resumed after an interruption."""
 
 import hashlib
 from collections import Counter

@@ -129,7 +129,7 @@ def register() -> None:
 
 
 def require_attention(model: Any) -> None:
-    """Raise `ValueError` for a model with another attention: it would not see how its rows are laid out."""
+    """Raise `ValueError` for a model with another attention: it would ignore the row layout."""
     found = model.config._attn_implementation
     if found != ATTENTION:
         raise ValueError(f"the model attends by '{found}'; load it with attn_implementation='{ATTENTION}'")
@@ -224,7 +224,7 @@ class _Scores:
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """Return attention under a mask `[B or 1, 1, T or 1, S]` that is added to scores, or on all keys.
 
-        The heads that share keys are laid one behind the other as queries, so that no key is repeated.
+        The heads that share keys are concatenated as queries, so that no key is repeated.
         """
         rows, heads, queries, _ = query.shape
         group = heads // key.shape[1]

@@ -1,4 +1,4 @@
-"""Texts that go on behind a prompt, for tokenizers that put a space in front of a text or drop it again.
+"""Encoding of continuations, for tokenizers that add a space before a text or drop it again.
 
 SentencePiece's convention: `Hello` at the beginning of a text is the token `▁Hello`, and the space of a first token is
 dropped when it is decoded. Behind a prompt neither must happen, or a reply loses its first space.
@@ -16,7 +16,7 @@ _ANCHORS = ("\n", "1", "a", ":")
 """Texts that stand for a prompt: for each text one is taken whose tokens stay the same with the text behind it."""
 
 Encode = Callable[[Sequence[str], str], list[list[int]]]
-"""`encode(texts, anchor)`: token ids of each text behind the anchor, those of the anchor included."""
+"""`encode(texts, anchor)`: token ids of the anchor and of each text after it."""
 
 
 class Continuation:

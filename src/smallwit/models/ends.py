@@ -1,4 +1,4 @@
-"""How a turn of the assistant ends: the one notion of it for training, rollouts, answers and evaluation."""
+"""The tokens that end an assistant turn, for training, rollouts, answers and evaluation."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Whether a tokenizer fits a model: each token that can come up needs a row in the table of embeddings."""
+"""Check that a tokenizer fits a model: each token that can occur needs a row in the embedding matrix."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Model folders as strangers make them: what is in them is looked at before any of it is loaded.
+"""Checks of model folders from other sources, before anything in them is loaded.
 
 Weights are read from safetensors files alone. Pickles can run code when they are loaded, and a folder's own Python
 files (`auto_map`) are code: neither is ever run.

@@ -1,4 +1,4 @@
-"""What a published model folder holds, so that transformers 4.57 and 5, llama.cpp and vLLM read it alike."""
+"""The files of a published model folder, so that transformers 4.57 and 5, llama.cpp and vLLM read it alike."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""The output head of a causal language model: what turns its last hidden states into logits."""
+"""The output head of a causal language model, from last hidden states to logits."""
 
 from dataclasses import dataclass
 from typing import Any

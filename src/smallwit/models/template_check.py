@@ -1,4 +1,4 @@
-"""Whether a chat template writes all of a conversation, tried with texts that occur nowhere else."""
+"""Check that a chat template writes all of a conversation, with texts that occur nowhere else."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

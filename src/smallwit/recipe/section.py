@@ -2,10 +2,12 @@
 
 import importlib
 import pkgutil
-from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema
+
+Kind = TypeVar("Kind", bound="Section")
 
 
 class Section(BaseModel):
@@ -35,7 +37,7 @@ def union_of(base: type[Section]) -> Any:
     return Annotated[Union[tuple(kinds)], Field(discriminator="kind")] if len(kinds) > 1 else kinds[0]  # noqa: UP007
 
 
-def kinds_of(base: type[Section]) -> list[type[Section]]:
+def kinds_of(base: type[Kind]) -> list[type[Kind]]:
     """Return the registered kinds of `base`, in the order of their modules. Imports the modules that define them.
 
     Raises `TypeError` when two classes have the same `kind`.
@@ -45,7 +47,7 @@ def kinds_of(base: type[Section]) -> list[type[Section]]:
         for module in pkgutil.iter_modules(root.__path__, f"{package}."):
             importlib.import_module(module.name)
     kinds = sorted((each for each in subclasses_of(base) if tags_of(each)), key=lambda each: each.__module__)
-    seen: dict[str, type[Section]] = {}
+    seen: dict[str, type[Kind]] = {}
     for each in kinds:
         for tag in tags_of(each):
             if seen.setdefault(tag, each) is not each:
@@ -61,9 +63,9 @@ def tags_of(section: type[Section]) -> tuple[str, ...]:
     return get_args(field.annotation)
 
 
-def subclasses_of(base: type[Section]) -> list[type[Section]]:
+def subclasses_of(base: type[Kind]) -> list[type[Kind]]:
     """Return the classes below `base` that are defined so far."""
-    found: dict[type[Section], None] = {}
+    found: dict[type[Kind], None] = {}
     for each in base.__subclasses__():
         found[each] = None
         found.update(dict.fromkeys(subclasses_of(each)))

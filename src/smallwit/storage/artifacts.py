@@ -1,4 +1,4 @@
-"""Folders that exist whole or not at all.
+"""Artifacts: folders that are published whole or not at all.
 
 Everything a stage makes is written to a temporary folder beside its place, described by a manifest, synced to disk and
 renamed. A folder without a valid manifest is never read.

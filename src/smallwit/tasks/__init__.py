@@ -2,17 +2,7 @@
 
 from smallwit.tasks.base import SPLITS, Problem, Task
 from smallwit.tasks.loading import check_gold, load_task, task_bytes
-from smallwit.tasks.registry import benchmark_names, task_classes
+from smallwit.tasks.registry import task_classes
 from smallwit.verify import Verdict
 
-__all__ = [
-    "SPLITS",
-    "Problem",
-    "Task",
-    "Verdict",
-    "benchmark_names",
-    "check_gold",
-    "load_task",
-    "task_bytes",
-    "task_classes",
-]
+__all__ = ["SPLITS", "Problem", "Task", "Verdict", "check_gold", "load_task", "task_bytes", "task_classes"]

@@ -82,7 +82,7 @@ class Task:
         return [self.verify(problem, response) for problem, response in pairs]
 
     def gold_trouble(self, gold: Any) -> str | None:
-        """Return why `verify` cannot compare with a gold answer that stands in somebody's rows; `None` if it can.
+        """Return why `verify` cannot compare with a gold answer of a user's data; `None` if it can.
 
         By default an answer is text. A task whose gold answers are other data overrides this.
         """

@@ -1,4 +1,4 @@
-"""What tasks with a boxed answer share: the instruction, the grader and the form of a gold response."""
+"""The base class of tasks with a boxed answer: the instruction, the grader and the form of a gold response."""
 
 from collections.abc import Sequence
 from typing import ClassVar

@@ -16,6 +16,7 @@ from smallwit.errors import UserError
 from smallwit.network import hub
 from smallwit.rows import Row, read_rows
 from smallwit.tasks.base import SPLITS, Problem, Task
+from smallwit.tasks.registry import task_classes
 
 DATA_DIR_VARIABLE = "SMALLWIT_DATA_DIR"
 VALIDATION_SHARE = 20
@@ -137,6 +138,11 @@ class DatasetTask(Task):
                 f"folder by --data-dir or {DATA_DIR_VARIABLE}"
             ) from error
         return rows
+
+
+def benchmark_names() -> list[str]:
+    """Return the names of the built-in tasks whose test split is a published dataset."""
+    return [name for name, each in task_classes().items() if issubclass(each, DatasetTask) and "test" in each.sources]
 
 
 def held_out(problem: Problem) -> bool:

@@ -1,4 +1,4 @@
-"""EvalPlus' rules (Liu et al. 2023, arXiv 2305.01210; release 0.3.1): its reading of a response, its comparison.
+"""EvalPlus' rules (Liu et al. 2023, arXiv 2305.01210; release 0.3.1): its sanitiser of responses, and its comparison.
 
 A problem is passed if the base inputs and the added ones all are. `evalplus_tests` takes the published tests, whose
 inputs are both together, and gives them the comparison that EvalPlus itself makes.

@@ -1,4 +1,4 @@
-"""What tasks with a program as the answer share: the judge and the form of a gold response."""
+"""The base class of tasks with a program as the answer: the judge and the form of a gold response."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The operations that the `functions` family composes: how each is said, how it is written, what it does.
+"""The operations of the `functions` family: the wording, the code and the effect of each.
 
 An operation takes one value (a list of ints, an int or a string) and gives one value. `do` are ways to say it as an
 instruction, `of` as a noun phrase around the phrase of its input. In all texts `{v}` is the input (a name or a noun

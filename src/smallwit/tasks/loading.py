@@ -1,4 +1,4 @@
-"""Tasks by name: the built-in ones, and classes in a user's own file."""
+"""Loading of tasks by name: built-in ones, and classes in files of the user."""
 
 from collections.abc import Mapping
 from itertools import islice

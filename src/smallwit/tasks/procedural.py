@@ -1,4 +1,4 @@
-"""Problem families made by a program: endless, split without overlap, the same on every machine.
+"""The base of procedural tasks: endless problems, splits without overlap, the same on every machine.
 
 A family says how to draw one problem from a stream of random numbers (`draft`). This base turns that into the three
 splits. Which split a problem belongs to is decided by a hash of its prompt alone, so that no prompt can ever be in two

@@ -8,7 +8,6 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from smallwit.tasks.base import Task
-from smallwit.tasks.dataset import DatasetTask
 
 _PACKAGE = "smallwit.tasks"
 Base = TypeVar("Base")
@@ -32,11 +31,6 @@ def task_collections() -> Mapping[str, type[Task]]:
     """Return the classes that stand for a library of problem families, named as `COLLECTION:FAMILY`."""
     classes = classes_in(_PACKAGE, Task)
     return MappingProxyType({each.collection: each for each in classes if each.collection is not None})
-
-
-def benchmark_names() -> list[str]:
-    """Return the names of the tasks whose test split is a published dataset."""
-    return [name for name, each in task_classes().items() if issubclass(each, DatasetTask) and "test" in each.sources]
 
 
 def classes_in(package: str, base: type[Base]) -> Iterator[type[Base]]:

@@ -1,4 +1,4 @@
-"""A part of the reward of the user's own: a function in a file outside the package, `path/to/file.py:function`."""
+"""Reward functions of the user, named as `path/to/file.py:function`."""
 
 import inspect
 import math

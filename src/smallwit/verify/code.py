@@ -1,4 +1,4 @@
-"""The code judge: programs are run where they can do no harm, and the verdict is made where they cannot reach.
+"""The code judge: programs run in a sandbox, and the verdict is made outside of it.
 
 Plain cases, `(arguments, expected)`: the candidate's process gets the arguments of all cases and returns its results
 in a canonical encoding; the judge, here, compares bytes. Published tests run in a second process, the tester, which

@@ -1,4 +1,4 @@
-"""The gate in front of programs that a model wrote: below `namespaces` they run with the user's consent alone.
+"""Consent to run programs that a model wrote: isolation weaker than `namespaces` needs the consent of the user.
 
 Everything that runs such programs passes it, for the code judge itself asks (`smallwit.verify.code`); commands and
 recipes ask before they begin, so that nothing is generated in vain. The user consents by the task's option

@@ -1,4 +1,4 @@
-r"""Where an answer stands in a response: the last closed box, the `#### n` line, a sentence, the last number.
+r"""Extraction of the answer from a response: the last closed box, the `#### n` line, a sentence, the last number.
 
 Every function is linear in the length of the text, whatever the text is.
 """
@@ -18,7 +18,7 @@ _HASHES = re.compile(r"^[ \t]*####[ \t]*([-+$£€.0-9\\].{0,200})$", re.MULTILI
 _LIST_ITEM = re.compile(r"[0-9]+[.)]\s+\S")
 _MARKER = re.compile(r"answer[*_ ]{0,4}(?:\bis\b|:)[*_: ]{0,4}", re.IGNORECASE)
 _LINE = 400
-"""Characters of a line that are read behind a marker, and before and behind the last number."""
+"""The number of characters that are read after a marker, and on both sides of the last number."""
 
 _TAIL = 4000
 """Characters at the end of a text among which the last number is looked for."""
@@ -122,7 +122,7 @@ def _hash_line(text: str) -> str | None:
 
 
 def _sentence(text: str) -> str | None:
-    """Return the rest of the line behind the last marker that has one."""
+    """Return the rest of the line after the last marker that has one."""
     ends = [match.end() for match in _MARKER.finditer(text)]
     for end in reversed(ends[-8:]):
         if rest := text[end : end + _LINE].partition("\n")[0].strip():

@@ -4,7 +4,7 @@
     0.5
 
 A row of the graded file is the row of the source with the keys `ADDED` behind its own; the order is the source's. Rows
-are appended as they are judged, so whatever ends the work, the same call goes on behind the last whole row. Beside the
+are appended as they are judged, so after any interruption the same call goes on after the last whole row. Beside the
 graded file lies `NAME.summary.json`: the settings from the start on, the scores at the end. The source is read twice,
 a row at a time, and never held whole.
 """

@@ -1,4 +1,4 @@
-"""Comparison of two answers by their shape, in three values while formulas wait for their process."""
+"""Comparison of two answers by their shape: equal, not equal, or undecided until formulas are compared."""
 
 import re
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-r"""A reader of formulas that knows what it reads: every command, letter and mark is on a list, all else is refused.
+r"""A parser of formulas: every command, letter and mark that it reads is on a list, and all else is refused.
 
     >>> read_relation(r"\frac{x}{2} = 3")
     ((('div', ('var', 'x'), ('num', Fraction(2, 1))), ('num', Fraction(3, 1))), ('=',))
@@ -307,7 +307,7 @@ class _Reader:
         return ("call", letter + index, arguments)
 
     def _applied_after_power(self) -> bool:
-        """Return whether a bracket stands behind the exponent that begins here: `f^{-1}(x)`."""
+        """Return whether a bracket follows the exponent that begins here: `f^{-1}(x)`."""
         at, self._at = self._at, self._at + 1
         self._exponent()
         found = self._token == "("

@@ -1,4 +1,4 @@
-"""Static limits on an answer, checked before anything is parsed: what is over them was written to harm.
+"""Static limits on an answer, checked before anything is parsed. An answer over a limit was written to harm.
 
 They need not catch every bomb, since the process that parses the answer has limits of its own; they make the usual ones
 cheap.

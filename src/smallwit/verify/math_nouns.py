@@ -1,4 +1,4 @@
-"""Words that may stand behind a number without changing it: what people count, and small words between.
+"""Words that may follow a number without changing it: counted nouns, and small words between.
 
 Made of the words behind numbers in GSM8K's questions and answers, read one by one. A word that changes the number
 (`halves`, `quarters`, `dozens`, `pairs`, `times ten`, `below`, `less`, `inverse`) is not here, and what is not here is

@@ -1,4 +1,4 @@
-"""Processes that compare formulas and can be killed, whatever a formula makes them do.
+"""The pool of killable processes that compare formulas.
 
 The workers are plain subprocesses that speak JSON lines. `multiprocessing` (and with it pebble) would import the
 caller's main module again in every worker, and refuses to start one from a daemonic process such as a data loader's.

@@ -1,4 +1,4 @@
-r"""Whether two formulas say the same, decided by their values at many points.
+r"""Equality of two formulas, decided by their values at many points.
 
 Floats have hundreds of digits here, so that no rounded decimal and no small addend passes for the number beside it.
 Formulas are compared over the reals: they have to be defined at the same points. No formula is ever simplified.

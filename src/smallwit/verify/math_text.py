@@ -1,4 +1,4 @@
-r"""LaTeX answers in one common spelling, so that equal strings are equal answers without any algebra."""
+r"""A common spelling of LaTeX answers: answers with equal spellings are equal."""
 
 import re
 

@@ -1,4 +1,4 @@
-r"""The words of formulas: which commands, letters and marks are known, and the tokens that a text is made of."""
+r"""The tokens of formulas: the known commands, letters and marks, and the tokeniser."""
 
 import re
 

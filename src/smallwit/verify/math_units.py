@@ -1,4 +1,4 @@
-r"""Units and words that trail a number: which are dropped, which contradict each other, which are no unit at all.
+r"""Units and words after a number: which are dropped, which contradict each other, and which are no units.
 
 A word is dropped if it is a unit, or on the list of words that leave a number what it is (`math_nouns`). No other is.
 """

@@ -62,7 +62,7 @@ def alike(one: Value, other: Value) -> tuple[Value, Value]:
 
 
 def _random(*seed: object) -> Fraction:
-    """Return a fraction between 0 and 1 that hangs on the seed alone."""
+    """Return a fraction between 0 and 1 that depends on the seed alone."""
     return Fraction(int.from_bytes(sha256(repr(seed).encode()).digest()[:2]), 1 << 16)
 
 

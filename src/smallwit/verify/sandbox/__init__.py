@@ -1,1 +1,1 @@
-"""Running programs nobody trusts. Standard library only: the fork server loads this package without smallwit."""
+"""The sandbox for untrusted programs. Standard library only: the fork server loads this package without smallwit."""

@@ -1,4 +1,4 @@
-"""What programs leave in folders of the host: how much it is, and its removal, however deep and whoever may enter."""
+"""Files that programs leave in folders of the host: their size and their removal, at any depth and permission."""
 
 import contextlib
 import fcntl

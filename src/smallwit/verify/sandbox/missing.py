@@ -1,4 +1,4 @@
-"""What a block of a response lacks to run, taken from the response's other blocks.
+"""Definitions and imports that a block of code lacks, taken from the other blocks of the response.
 
 Models put imports or helpers into a block of their own. A top-level statement of another block that defines a name
 which is missing, and what that statement is missing in turn, runs before the block. Nothing else of those blocks runs:

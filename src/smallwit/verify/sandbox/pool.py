@@ -183,7 +183,7 @@ _ways_lock = threading.Lock()
 def _start(kind: str) -> Server:
     """Return a server with the best isolation that this machine offers.
 
-    What it refuses is tried once and said aloud; once a way has worked, nothing less is ever used.
+    A refused way is tried once and logged. Once a way has worked, nothing weaker is ever used.
     """
     with _ways_lock:
         while len(_ways) > 1:

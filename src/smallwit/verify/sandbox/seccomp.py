@@ -50,7 +50,7 @@ def filter_program(host_in_sight: bool) -> bytes | None:
 
 
 def _answers(column: int, host_in_sight: bool) -> dict[int, _Code]:
-    """What is said to each call that is on a list, by its number."""
+    """Return the action for each listed call, by its number."""
     allowed = calls.ALLOWED | ({} if host_in_sight else calls.ALLOWED_APART)
     answers = {number: _ALLOWED for numbers in allowed.values() if (number := numbers[column]) is not None}
     answers |= {number: _MISSING for numbers in calls.MISSING.values() if (number := numbers[column]) is not None}
