@@ -15,9 +15,7 @@ from trl.experimental.gkd import GKDTrainer  # type: ignore[import-not-found]
 from smallwit.objectives.distillation import Divergence
 from smallwit.objectives.divergence import DivergenceStatistic
 from smallwit.objectives.head import token_statistics
-from smallwit.objectives.kinds.forward_kl import ForwardKL
-from smallwit.objectives.kinds.jsd import JensenShannon
-from smallwit.objectives.kinds.reverse_kl import ReverseKL
+from smallwit.objectives.kinds.divergences import ForwardKL, JensenShannon, ReverseKL
 from smallwit.objectives.teacher import TeacherHead
 
 ROWS, LENGTH, HIDDEN, VOCABULARY = 3, 17, 32, 1009

@@ -88,7 +88,7 @@ def whole_build(folder: Path, count: int) -> dict[str, object]:
 
 def deduplicate(folder: Path, count: int) -> dict[str, object]:
     """The step alone."""
-    context = StepContext(resources(folder), 0, "deduplicate", folder, folder)
+    context = StepContext(resources(folder), 0, "deduplicate", folder)
     started = time.perf_counter()
     kept = sum(1 for _ in Deduplicate(kind="deduplicate").rows(rows(count), context))
     return {"seconds": time.perf_counter() - started, "rows": kept, "dropped": dict(context.account.dropped)}

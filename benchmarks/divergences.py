@@ -10,12 +10,14 @@ import torch
 
 from smallwit.objectives.divergence import DivergenceStatistic
 from smallwit.objectives.head import CHUNK_ELEMENTS
-from smallwit.objectives.kinds.adaptive_kl import AdaptiveKL
-from smallwit.objectives.kinds.forward_kl import ForwardKL
-from smallwit.objectives.kinds.jsd import JensenShannon
-from smallwit.objectives.kinds.reverse_kl import ReverseKL
-from smallwit.objectives.kinds.skew_forward_kl import SkewForwardKL
-from smallwit.objectives.kinds.total_variation import TotalVariation
+from smallwit.objectives.kinds.divergences import (
+    AdaptiveKL,
+    ForwardKL,
+    JensenShannon,
+    ReverseKL,
+    SkewForwardKL,
+    TotalVariation,
+)
 from smallwit.objectives.teacher import TeacherHead
 
 VOCABULARY, HIDDEN, RUNS = 151_936, 256, 4

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from smallwit.evaluation.protocols import named_protocol
-from smallwit.inference.generator import Prompt
 from smallwit.models.build import new_model, save_model
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.tokenizer import load_tokenizer
 from smallwit.tasks import load_task
+from smallwit.tasks.prompt import Prompt
 from training_cases import ROWS, SMALL
 
 PROTOCOL = named_protocol("lm-eval-gsm8k")

@@ -1,6 +1,6 @@
 """Compare a tiny random model of every causal family of transformers with its own forward pass.
 
-    python benchmarks/families.py            # writes src/smallwit/models/families.json and docs/models.md
+    python benchmarks/families.py            # writes src/smallwit/training/families.json and docs/models.md
     python benchmarks/families.py qwen2 lfm2 # prints these alone
 
 Ends with status 1 if a family that was supported no longer is, or fewer than 25 are.
@@ -17,10 +17,10 @@ import transformers
 from transformers import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from smallwit.models.families import TOLERANCE, FamilyCheck, check_family
+from smallwit.training.families import TOLERANCE, FamilyCheck, check_family
 
 ROOT = Path(__file__).parents[1]
-TABLE, PAGE = ROOT / "src/smallwit/models/families.json", ROOT / "docs/models.md"
+TABLE, PAGE = ROOT / "src/smallwit/training/families.json", ROOT / "docs/models.md"
 FEWEST = 25
 BEGIN, END = "<!-- table: make check-families -->", "<!-- end of the table -->"
 

@@ -25,7 +25,7 @@ from smallwit.models.tokenizer_training import train_tokenizer
 from smallwit.objectives.advantages import group_advantages
 from smallwit.objectives.batch import Example
 from smallwit.objectives.kinds.cross_entropy import CrossEntropyLoss
-from smallwit.objectives.kinds.grpo import GRPO
+from smallwit.objectives.kinds.group_algorithms import GRPO
 from smallwit.objectives.loss import LossTerm
 from smallwit.objectives.policy_loss import PolicyGradientLoss
 from smallwit.training.loop import Trainer, TrainingBudget

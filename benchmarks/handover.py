@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from handover_cases import FAMILIES, PROMPTS, publish
-from smallwit.inference.generator import Decoding, Prompt
+from smallwit.inference.generator import Decoding
 from smallwit.inference.local import LocalEngine
 from smallwit.inference.local_generator import LocalGenerator
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.loading import load_model
+from smallwit.tasks.prompt import Prompt
 
 READER = Path(__file__).with_name("handover_reader.py")
 NEW_TOKENS = 16

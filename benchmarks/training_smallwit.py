@@ -7,15 +7,15 @@ from pathlib import Path
 
 import torch
 
+from smallwit.models.cpu_memory import trim_between_layers
 from smallwit.models.flops import Cost
 from smallwit.objectives.batch import Example, packed_rows
 from smallwit.objectives.distillation import DistillationLoss
 from smallwit.objectives.kinds.cross_entropy import CrossEntropyLoss
-from smallwit.objectives.kinds.forward_kl import ForwardKL
-from smallwit.objectives.kinds.grpo import GRPO
+from smallwit.objectives.kinds.divergences import ForwardKL
+from smallwit.objectives.kinds.group_algorithms import GRPO
 from smallwit.objectives.loss import LossTerm
 from smallwit.objectives.policy_loss import PolicyGradientLoss
-from smallwit.training.forward import give_back_freed
 from smallwit.training.loop import Teacher, Trainer, TrainingBudget
 from smallwit.training.settings import Optimizer
 from smallwit.training.sources import StepBatch
@@ -56,7 +56,7 @@ def main(name: str, data_dir: Path) -> None:
     case = CASES[name]
     tokenizer = tokenizer_of(data_dir)
     model = student(case, tokenizer).train()
-    give_back_freed(model)  # as a train stage does
+    trim_between_layers(model)  # as a train stage does
     steps = steps_of(case, data_dir)
     objectives: list[LossTerm] = [CrossEntropyLoss("cross_entropy", "rows", 1.0)]
     teachers = {}

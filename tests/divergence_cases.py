@@ -8,13 +8,15 @@ from torch import Tensor
 from objective_cases import ROWS, VOCABULARY, Case, Inputs
 from smallwit.objectives.distillation import Divergence
 from smallwit.objectives.divergence import DivergenceStatistic
-from smallwit.objectives.kinds.adaptive_kl import AdaptiveKL
-from smallwit.objectives.kinds.forward_kl import ForwardKL
-from smallwit.objectives.kinds.jsd import JensenShannon
-from smallwit.objectives.kinds.reverse_kl import ReverseKL
-from smallwit.objectives.kinds.skew_forward_kl import SkewForwardKL
-from smallwit.objectives.kinds.skew_reverse_kl import SkewReverseKL
-from smallwit.objectives.kinds.total_variation import TotalVariation
+from smallwit.objectives.kinds.divergences import (
+    AdaptiveKL,
+    ForwardKL,
+    JensenShannon,
+    ReverseKL,
+    SkewForwardKL,
+    SkewReverseKL,
+    TotalVariation,
+)
 from smallwit.objectives.teacher import TopK
 
 TOP = 6

@@ -9,7 +9,8 @@ from smallwit.inference.endpoint import (
     EndpointGenerator,
 )
 from smallwit.inference.endpoint_client import Endpoint
-from smallwit.inference.generator import Decoding, Prompt, Reply
+from smallwit.inference.generator import Decoding, Reply
+from smallwit.tasks.prompt import Prompt
 
 GREEDY = Decoding(temperature=0.0, max_new_tokens=16)
 

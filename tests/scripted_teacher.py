@@ -4,7 +4,8 @@ where it is told to."""
 import re
 from collections.abc import Callable, Sequence
 
-from smallwit.inference.generator import Decoding, Prompt, Reply
+from smallwit.inference.generator import Decoding, Reply
+from smallwit.tasks.prompt import Prompt
 from smallwit.tasks.wordmath import GAINS, LOSSES
 
 _GAIN, _LOSS = "|".join(GAINS), "|".join(LOSSES)

@@ -21,11 +21,12 @@ from smallwit.errors import UserError
 from smallwit.evaluation.model_reference import Settings, resolve_model
 from smallwit.inference.endpoint import EndpointGenerator
 from smallwit.inference.endpoint_client import Endpoint, EndpointError
-from smallwit.inference.generator import Decoding, Prompt
+from smallwit.inference.generator import Decoding
 from smallwit.pipeline.preflight import check_recipe
 from smallwit.recipe.file import read_recipe
 from smallwit.tasks import load_task
 from smallwit.tasks.base import Problem
+from smallwit.tasks.prompt import Prompt
 from smallwit.tasks.reward_function import reward_function
 from smallwit.verify import Verdict
 

@@ -16,8 +16,8 @@ from smallwit.models.chat import ChatTokenizer
 from smallwit.models.flops import Cost
 from smallwit.objectives.distillation import DistillationLoss
 from smallwit.objectives.kinds.cross_entropy import CrossEntropyLoss
-from smallwit.objectives.kinds.forward_kl import ForwardKL
-from smallwit.objectives.kinds.grpo import GRPO
+from smallwit.objectives.kinds.divergences import ForwardKL
+from smallwit.objectives.kinds.group_algorithms import GRPO
 from smallwit.objectives.kinds.ppo import PPO
 from smallwit.objectives.policy_loss import PolicyGradientLoss
 from smallwit.stages.job import Reporter

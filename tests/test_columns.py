@@ -87,7 +87,7 @@ class TestIds:
         assert "must be text or a whole number as an id" in refused({"prompt": "?", "id": given})
 
     def test_a_row_without_one_is_named_by_file_and_line(self) -> None:
-        row = map_columns({"prompt": "?"}, MappedRows(), PATH, 3, called="sub/rows.jsonl")
+        row = map_columns({"prompt": "?"}, MappedRows(), PATH, 3, file_name="sub/rows.jsonl")
         assert isinstance(row, dict)
         assert row["id"] == "sub/rows.jsonl:3"
 

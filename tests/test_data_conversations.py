@@ -16,8 +16,9 @@ from smallwit.data.dataset import read_dataset, read_problems
 from smallwit.data.row_access import problem_of, prompt_and_completion
 from smallwit.data.sources.file import FileRows
 from smallwit.errors import UserError
-from smallwit.inference.generator import Decoding, Prompt, Reply
+from smallwit.inference.generator import Decoding, Reply
 from smallwit.rows import BadRow, Row
+from smallwit.tasks.prompt import Prompt
 
 SYSTEM = {"role": "system", "content": "Answer in French."}
 ASKS = {"role": "user", "content": "What is one plus two?"}

@@ -12,7 +12,7 @@ from smallwit.pipeline import worker
 RESIDENT_AFTER_FREEING = """
 import sys
 import psutil, torch
-from smallwit.device import give_back_freed_memory
+from smallwit.models.cpu_memory import return_freed_memory
 del_me = torch.ones(6_000_000)  # teaches malloc to keep pieces of up to 24 MB
 del del_me
 pieces, pins = [], []
@@ -21,7 +21,7 @@ for _ in range(40):
     pins.append(torch.ones(100))
 pieces.clear()
 if sys.argv[1] == "return":
-    give_back_freed_memory()
+    return_freed_memory()
 print(psutil.Process().memory_info().rss)
 """
 

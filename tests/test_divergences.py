@@ -11,12 +11,14 @@ from objective_cases import CHUNK, ROWS, VOCABULARY, Inputs, random_inputs
 from smallwit.objectives.distillation import Divergence
 from smallwit.objectives.divergence import DivergenceStatistic
 from smallwit.objectives.head import LogProb, token_statistics
-from smallwit.objectives.kinds.forward_kl import ForwardKL
-from smallwit.objectives.kinds.jsd import JensenShannon
-from smallwit.objectives.kinds.reverse_kl import ReverseKL
-from smallwit.objectives.kinds.skew_forward_kl import SkewForwardKL
-from smallwit.objectives.kinds.skew_reverse_kl import SkewReverseKL
-from smallwit.objectives.kinds.total_variation import TotalVariation
+from smallwit.objectives.kinds.divergences import (
+    ForwardKL,
+    JensenShannon,
+    ReverseKL,
+    SkewForwardKL,
+    SkewReverseKL,
+    TotalVariation,
+)
 from smallwit.objectives.kl_estimates import kl_estimate
 from smallwit.objectives.teacher import TeacherDistribution, TeacherHead
 from tiny import relative_error

@@ -33,7 +33,8 @@ from smallwit.inference.endpoint import (
     endpoint_generator,
 )
 from smallwit.inference.endpoint_client import EndpointError
-from smallwit.inference.generator import Decoding, Prompt, Reply
+from smallwit.inference.generator import Decoding, Reply
+from smallwit.tasks.prompt import Prompt
 
 
 class TestReplies:

@@ -16,7 +16,8 @@ from smallwit.evaluation.model_reference import Settings
 from smallwit.inference.endpoint import EndpointGenerator, RepliesMissing
 from smallwit.inference.endpoint_client import Endpoint, RequestFailed
 from smallwit.inference.endpoint_scores import EndpointScorer
-from smallwit.inference.generator import Decoding, Prompt, Reply
+from smallwit.inference.generator import Decoding, Reply
+from smallwit.tasks.prompt import Prompt
 
 CALL = {"id": "1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
 USAGE = {"prompt_tokens": 3, "completion_tokens": 5}

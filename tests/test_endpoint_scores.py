@@ -16,10 +16,11 @@ from recipe_samples import refusal
 from smallwit.inference.endpoint import EndpointGenerator
 from smallwit.inference.endpoint_client import Endpoint, EndpointError
 from smallwit.inference.endpoint_scores import EndpointScorer
-from smallwit.inference.generator import Decoding, Prompt
+from smallwit.inference.generator import Decoding
 from smallwit.models.tokenizer_training import train_tokenizer
 from smallwit.objectives.batch import Example
 from smallwit.storage.journal import Journal
+from smallwit.tasks.prompt import Prompt
 from smallwit.training.endpoint_teacher import EndpointTeacher
 
 CPU = torch.device("cpu")

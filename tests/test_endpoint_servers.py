@@ -24,9 +24,10 @@ from smallwit.errors import UserError
 from smallwit.inference.endpoint import EndpointGenerator
 from smallwit.inference.endpoint_client import Endpoint
 from smallwit.inference.endpoint_scores import EndpointScorer
-from smallwit.inference.generator import Decoding, Prompt
+from smallwit.inference.generator import Decoding
 from smallwit.models.build import save_model
 from smallwit.models.chat import ChatTokenizer
+from smallwit.tasks.prompt import Prompt
 
 pytestmark = pytest.mark.slow
 SECONDS = 120.0

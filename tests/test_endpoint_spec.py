@@ -22,7 +22,8 @@ from smallwit.inference.endpoint import (
     parse_endpoint,
 )
 from smallwit.inference.endpoint_client import EndpointError
-from smallwit.inference.generator import Decoding, Prompt
+from smallwit.inference.generator import Decoding
+from smallwit.tasks.prompt import Prompt
 
 
 class TestCounting:

@@ -141,7 +141,7 @@ def recording(method: Callable[[SampleFile, dict[str, Any]], None], added: list[
 def test_a_finished_evaluation_needs_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     first = measured()
     monkeypatch.setattr(
-        "smallwit.models.families.load_supported_model", lambda *_, **__: pytest.fail("the weights were loaded")
+        "smallwit.training.families.load_supported_model", lambda *_, **__: pytest.fail("the weights were loaded")
     )
     assert measured().scores == first.scores
 

@@ -6,13 +6,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
-from smallwit.device import give_back_freed_memory
+from smallwit.models import cpu_memory
 from smallwit.models.build import backbone
+from smallwit.models.cpu_memory import return_freed_memory, trim_between_layers
 from smallwit.models.head import output_head
 from smallwit.objectives.batch import Example, TokenBatch
 from smallwit.objectives.head import LogProb, chunked_loss
-from smallwit.training import forward
-from smallwit.training.forward import forward_hidden, give_back_freed
+from smallwit.training.forward import forward_hidden
 from tiny import random_tokens, relative_error, same_bits, tiny_model
 
 BATCH = TokenBatch.of(
@@ -88,16 +88,16 @@ def returns(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def give_back() -> None:
         seen.append(len(seen))
-        give_back_freed_memory()
+        return_freed_memory()
 
-    monkeypatch.setattr(forward, "give_back_freed_memory", give_back)
+    monkeypatch.setattr(cpu_memory, "return_freed_memory", give_back)
     return seen
 
 
 def test_giving_memory_back_changes_no_gradient(monkeypatch: pytest.MonkeyPatch, returns: list[int]) -> None:
-    monkeypatch.setattr(forward, "LARGE_MODEL", 0)
+    monkeypatch.setattr(cpu_memory, "LARGE_MODEL", 0)
     keeping, giving = tiny_model().train(), tiny_model().train()
-    give_back_freed(giving)
+    trim_between_layers(giving)
     expected = gradients(keeping, forward_hidden(keeping, BATCH))
     assert not returns
     assert same_bits(gradients(giving, forward_hidden(giving, BATCH)), expected)
@@ -106,6 +106,6 @@ def test_giving_memory_back_changes_no_gradient(monkeypatch: pytest.MonkeyPatch,
 
 def test_a_small_model_keeps_its_memory(returns: list[int]) -> None:
     model = tiny_model().train()
-    give_back_freed(model)
+    trim_between_layers(model)
     gradients(model, forward_hidden(model, BATCH))
     assert not returns

@@ -9,9 +9,10 @@ import pytest
 
 from scripted_teacher import ScriptedTeacher
 from smallwit.inference.client import GenerationClient, SpendingLimits
-from smallwit.inference.generator import Decoding, GenerationRequest, Prompt
+from smallwit.inference.generator import Decoding, GenerationRequest
 from smallwit.inference.model import Price, ServedModel, max_prompt_tokens
 from smallwit.storage.journal import Journal
+from smallwit.tasks.prompt import Prompt
 
 DRAW = Decoding(temperature=1.0, max_new_tokens=10)
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from smallwit.objectives.memory import HeadMemory
+from smallwit.models.cpu_memory import HeadMemory
 
 LIKE = torch.zeros(())
 

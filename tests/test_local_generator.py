@@ -8,11 +8,12 @@ from transformers import PreTrainedModel
 
 from smallwit.errors import UserError
 from smallwit.inference.engine import Sampling
-from smallwit.inference.generator import Decoding, Message, Prompt, Reply
+from smallwit.inference.generator import Decoding, Reply
 from smallwit.inference.local import LocalEngine
 from smallwit.inference.local_generator import LocalGenerator, Overflow
 from smallwit.inference.sampling import choose
 from smallwit.models.chat import ChatTokenizer
+from smallwit.tasks.prompt import Message, Prompt
 from smallwit.tasks.wordmath import WordMath
 from tiny import own_attention, tiny_model, tokenizer
 

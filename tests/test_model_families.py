@@ -10,8 +10,8 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, GPT2Config, GPT2L
 from smallwit.errors import UserError
 from smallwit.models.attention import ATTENTION
 from smallwit.models.build import disable_dropout, is_stateful
-from smallwit.models.families import TOLERANCE, check_family, require_family, supported_families
 from smallwit.models.tiny_config import WINDOW, tiny_config
+from smallwit.training.families import TOLERANCE, check_family, require_family, supported_families
 
 CONV = {"num_hidden_layers": 2, "layer_types": ["conv", "full_attention"]}
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -84,7 +84,7 @@ def test_a_family_of_the_table_is_not_checked_again(tmp_path: Path, monkeypatch:
 
 def test_a_family_that_is_not_in_the_table_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("smallwit.models.families.supported_families", frozenset)
+    monkeypatch.setattr("smallwit.training.families.supported_families", frozenset)
     require_family(CONFIG_MAPPING["qwen2"](), "m")
     (kept,) = tmp_path.rglob("*.json")
     kept.write_text('{"refused": "as remembered"}')
@@ -95,7 +95,7 @@ def test_a_family_that_is_not_in_the_table_is_checked_once(tmp_path: Path, monke
 def test_a_cache_that_cannot_be_written_costs_nothing_but_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "smallwit").write_text("a file where the folder should be")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("smallwit.models.families.supported_families", frozenset)
+    monkeypatch.setattr("smallwit.training.families.supported_families", frozenset)
     require_family(CONFIG_MAPPING["qwen2"](), "m")
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from report_run import SIGNATURE, SKILL, TASKS, Page, change, make_run, read, sample, write_lines
+from smallwit.console import numbers
 from smallwit.console.sanitize import visible_data
 from smallwit.errors import UserError
 from smallwit.evaluation.statistics import ratio_interval
-from smallwit.report import format as fmt
 from smallwit.report.html import write_report
 from smallwit.report.samples import choose, script_json
 
@@ -78,7 +78,7 @@ def test_report_shows_scores_comparisons_ledger_and_recipe(shared_run: Path) -> 
         for score in model["scores"].values():
             assert f" {100 * score['mean']:.1f} {100 * score['low']:.1f} to {100 * score['high']:.1f}" in page.text
     for row in results["comparisons"]:
-        assert fmt.points(row["difference"]).replace("-", "−") in page.text
+        assert numbers.points(row["difference"]).replace("-", "−") in page.text
     for shown in (
         "sft-equal-compute",
         "54.0k",

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from report_run import SIGNATURE, TASKS, make_run, read
+from smallwit.console import numbers
 from smallwit.report import format as fmt
 from smallwit.report.table import print_summary
 
@@ -122,25 +123,25 @@ def test_share_of_the_teacher_is_the_mean_over_tasks() -> None:
 @pytest.mark.parametrize(
     ("shown", "expected"),
     [
-        (fmt.human_count(65_310), "65.3k"),
-        (fmt.human_count(494_032_768), "494M"),
-        (fmt.human_count(999_700), "1.0M"),
-        (fmt.human_count(512), "512"),
-        (fmt.human_flops(1.23e12), "1.2 TFLOP"),
-        (fmt.human_flops(8.12e11), "812 GFLOP"),
-        (fmt.human_flops(3e21), "3.0 ZFLOP"),
-        (fmt.human_flops(0), "0 FLOP"),
-        (fmt.human_seconds(0.42), "0.4s"),
-        (fmt.human_seconds(59.7), "1m 00s"),
-        (fmt.human_seconds(412), "6m 52s"),
-        (fmt.human_seconds(7_260), "2h 01m"),
-        (fmt.human_bytes(1_234_567), "1.2 MB"),
-        (fmt.points(-0.0001), "0.0"),
-        (fmt.points(0.123), "+12.3"),
-        (fmt.p_value(0.0), "p < 1e-300"),
-        (fmt.p_value(3.4e-5), "p = 3e-5"),
-        (fmt.p_value(0.0341), "p = 0.034"),
-        (fmt.p_value(1.0), "p = 1"),
+        (numbers.human_count(65_310), "65.3k"),
+        (numbers.human_count(494_032_768), "494M"),
+        (numbers.human_count(999_700), "1.0M"),
+        (numbers.human_count(512), "512"),
+        (numbers.human_flops(1.23e12), "1.2 TFLOP"),
+        (numbers.human_flops(8.12e11), "812 GFLOP"),
+        (numbers.human_flops(3e21), "3.0 ZFLOP"),
+        (numbers.human_flops(0), "0 FLOP"),
+        (numbers.human_seconds(0.42), "0.4s"),
+        (numbers.human_seconds(59.7), "1m 00s"),
+        (numbers.human_seconds(412), "6m 52s"),
+        (numbers.human_seconds(7_260), "2h 01m"),
+        (numbers.human_bytes(1_234_567), "1.2 MB"),
+        (numbers.points(-0.0001), "0.0"),
+        (numbers.points(0.123), "+12.3"),
+        (numbers.p_value(0.0), "p < 1e-300"),
+        (numbers.p_value(3.4e-5), "p = 3e-5"),
+        (numbers.p_value(0.0341), "p = 0.034"),
+        (numbers.p_value(1.0), "p = 1"),
     ],
 )
 def test_numbers_read_like_numbers(shown: str, expected: str) -> None:

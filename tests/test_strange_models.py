@@ -15,11 +15,12 @@ from own_task import save_models
 from recipe_samples import refusal
 from smallwit.errors import UserError
 from smallwit.evaluation.model_reference import Settings, resolve_model
-from smallwit.inference.generator import Decoding, Prompt
+from smallwit.inference.generator import Decoding
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.fit import fitting, vocabulary_of
 from smallwit.models.loading import load_model
 from smallwit.models.tokenizer import load_tokenizer
+from smallwit.tasks.prompt import Prompt
 from test_family_stages import SMALL, save
 from tiny import tiny_model, tokenizer
 

@@ -14,9 +14,9 @@ from smallwit.evaluation.protocols import named_protocol, protocols
 from smallwit.evaluation.protocols.base import text_key
 from smallwit.evaluation.protocols.default import DEFAULT
 from smallwit.evaluation.protocols.minerva_math import DEMONSTRATIONS
-from smallwit.inference.generator import Prompt
 from smallwit.tasks import check_gold, load_task
 from smallwit.tasks.base import Problem, Task
+from smallwit.tasks.prompt import Prompt
 from smallwit.verify import Verdict
 from test_tasks import DATA, needs_data, write_rows
 

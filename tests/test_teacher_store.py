@@ -18,7 +18,7 @@ from smallwit.models.head import output_head
 from smallwit.objectives.batch import Example, TokenBatch
 from smallwit.objectives.distillation import DistillationLoss
 from smallwit.objectives.kinds.cross_entropy import CrossEntropyLoss
-from smallwit.objectives.kinds.forward_kl import ForwardKL
+from smallwit.objectives.kinds.divergences import ForwardKL
 from smallwit.objectives.loss import LossTerm
 from smallwit.objectives.teacher import TeacherHead, TopK
 from smallwit.tasks.wordmath import WordMath

@@ -18,11 +18,12 @@ from smallwit.evaluation.protocols import named_protocol
 from smallwit.evaluation.runner import graded, measure
 from smallwit.inference.endpoint import EndpointGenerator
 from smallwit.inference.engine import Completion, Sampling, Watch
-from smallwit.inference.generator import Decoding, Prompt, Reply
+from smallwit.inference.generator import Decoding, Reply
 from smallwit.inference.local_generator import LocalGenerator
 from smallwit.models.chat import ChatTokenizer
 from smallwit.tasks import load_task
 from smallwit.tasks.base import Problem
+from smallwit.tasks.prompt import Prompt
 from smallwit.thoughts import answer_part, is_unfinished
 from smallwit.training.grader import Grader
 from smallwit.training.rewards.verdict import StrictReward

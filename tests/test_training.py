@@ -16,9 +16,8 @@ from smallwit.objectives.advantages import group_advantages
 from smallwit.objectives.batch import Example, TokenBatch
 from smallwit.objectives.distillation import DistillationLoss
 from smallwit.objectives.kinds.cross_entropy import CrossEntropyLoss
-from smallwit.objectives.kinds.forward_kl import ForwardKL
-from smallwit.objectives.kinds.grpo import GRPO
-from smallwit.objectives.kinds.reverse_kl import ReverseKL
+from smallwit.objectives.kinds.divergences import ForwardKL, ReverseKL
+from smallwit.objectives.kinds.group_algorithms import GRPO
 from smallwit.objectives.loss import LossTerm
 from smallwit.objectives.policy_loss import PolicyGradientLoss
 from smallwit.objectives.settings import WeightSchedule

@@ -22,7 +22,7 @@ from smallwit.models.tokenizer_training import train_tokenizer
 from smallwit.objectives.batch import Example
 from smallwit.objectives.divergence import DivergenceStatistic
 from smallwit.objectives.head import token_statistics
-from smallwit.objectives.kinds.total_variation import TotalVariation
+from smallwit.objectives.kinds.divergences import TotalVariation
 from smallwit.objectives.kinds.uld import ULD, ULDLoss
 from smallwit.objectives.teacher import RankedTeacher, TeacherHead
 from smallwit.training.cross_tokenizer import CrossTokenizerSource, CrossTokenizerTeacher

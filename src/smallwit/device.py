@@ -3,10 +3,8 @@
 torch takes seconds to import, so it is imported only where the answer depends on the machine.
 """
 
-import ctypes
 import math
 import os
-import sys
 
 from smallwit.errors import UserError
 
@@ -61,11 +59,3 @@ def speed_up_products(device: str, dtype: str) -> None:
         import torch
 
         torch.backends.cuda.matmul.allow_tf32 = True
-
-
-def give_back_freed_memory() -> None:
-    """Give the system what the C library keeps of freed memory. Does nothing where the C library is not glibc."""
-    if sys.platform.startswith("linux"):
-        library = ctypes.CDLL(None)
-        if hasattr(library, "malloc_trim"):
-            library.malloc_trim(0)

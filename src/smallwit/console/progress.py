@@ -14,7 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from smallwit.report.format import human_seconds
+from smallwit.console.numbers import human_seconds
 
 HEARTBEAT_SECONDS = 10.0
 

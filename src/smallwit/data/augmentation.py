@@ -8,9 +8,10 @@ from smallwit.data.generation import PromptTemplate
 from smallwit.data.masking import split_instruction
 from smallwit.data.proposals import Proposal, is_code
 from smallwit.data.reply_parsing import UnusableReply, parse_question
-from smallwit.inference.generator import Prompt, Reply
+from smallwit.inference.generator import Reply
 from smallwit.recipe.section import Section
 from smallwit.tasks.base import Problem, Task
+from smallwit.tasks.prompt import Prompt
 
 _MARKED = "Write the {what} alone, between <question> and </question>, without solving it."
 

@@ -23,20 +23,26 @@ _EXACT = 2**53
 
 
 def map_columns(
-    theirs: Row, source: "MappedRows", path: Path, line: int, *, called: str | None = None, columnar: bool = False
+    source_row: Row,
+    source: "MappedRows",
+    path: Path,
+    line: int,
+    *,
+    file_name: str | None = None,
+    columnar: bool = False,
 ) -> Row | BadRow:
     """Return a row in smallwit's columns, without other columns; a `BadRow` with the reason if that is impossible.
 
     A column that the recipe does not map is read under smallwit's own name. Numbers as answers become text, digit by
-    digit. A row without an id gets one of the name `called` of its file and its line. `columnar` is for formats that
+    digit. A row without an id gets the id `file_name:line`. `columnar` is for formats that
     give all rows the same columns, and all objects of a column the same keys.
     """
-    row = _read_columns(theirs, source, columnar)
+    row = _read_columns(source_row, source, columnar)
     if isinstance(row, str):
         return BadRow(path, line, row)
     if source.task is not None:
         row["task"] = source.task
-    row.setdefault("id", f"{called or path.name}:{line}")
+    row.setdefault("id", f"{file_name or path.name}:{line}")
     if source.style == "gsm8k" and isinstance(row.get("completion"), str):
         from smallwit.tasks.benchmarks.gsm8k import worked_answer
 
@@ -57,30 +63,30 @@ def map_columns(
     return row
 
 
-def unread_columns(theirs: Row, source: "MappedRows") -> set[str]:
+def unread_columns(source_row: Row, source: "MappedRows") -> set[str]:
     """Return the columns of a row that `map_columns` does not read."""
-    return theirs.keys() - {source.columns.get(name, name) for name in ROW_COLUMNS}  # type: ignore[call-overload]
+    return source_row.keys() - {source.columns.get(name, name) for name in ROW_COLUMNS}  # type: ignore[call-overload]
 
 
-def _read_columns(theirs: Row, source: "MappedRows", columnar: bool) -> Row | str:
+def _read_columns(source_row: Row, source: "MappedRows", columnar: bool) -> Row | str:
     """Return the columns that are read, under smallwit's names; a text with the reason if that is impossible."""
     row: Row = {}
     named = {str(name): column for name, column in source.columns.items()}
-    error = unsupported_format(theirs, named.values())
+    error = unsupported_format(source_row, named.values())
     if error is not None:
         return error
     for name in ROW_COLUMNS:
         column = named.get(name, name)
-        if theirs.get(column) is not None:
-            row[name] = theirs[column]
-        elif name in named and column not in theirs:
-            return f"column {column!r} is missing; the row has {columns_of(theirs)}"
-        elif column in theirs and name in _NEEDED and (name in named or (name == "answer" and not columnar)):
-            return f"column {column!r} is null; give the row {_CALLED[name]}, or leave it out of the file"
+        if source_row.get(column) is not None:
+            row[name] = source_row[column]
+        elif name in named and column not in source_row:
+            return f"column {column!r} is missing; the row has {columns_of(source_row)}"
+        elif column in source_row and name in _NEEDED and (name in named or (name == "answer" and not columnar)):
+            return f"column {column!r} is null; give the row {_NOUN_PHRASES[name]}, or leave it out of the file"
     if not {"prompt", "messages"} & row.keys():
         what = "a row has a prompt, or messages; this has neither prompt nor messages"
-        return f"{what} (it has {columns_of(theirs)}); name the column in the source: columns: {{prompt: NAME}}"
-    if source.task is not None and "answer" in theirs and "answer" not in row and "answer" not in named:
+        return f"{what} (it has {columns_of(source_row)}); name the column in the source: columns: {{prompt: NAME}}"
+    if source.task is not None and "answer" in source_row and "answer" not in row and "answer" not in named:
         return f"column 'answer' is null, and task {source.task} is to judge this row; give it an answer"
     for name, reader in (("id", _id_text), ("answer", _answer)):
         if name in row:
@@ -90,7 +96,7 @@ def _read_columns(theirs: Row, source: "MappedRows", columnar: bool) -> Row | st
     return row
 
 
-_CALLED = {"prompt": "a prompt", "completion": "a completion", "messages": "its turns", "answer": "an answer"}
+_NOUN_PHRASES = {"prompt": "a prompt", "completion": "a completion", "messages": "its turns", "answer": "an answer"}
 
 
 def _id_text(value: Any) -> tuple[Any, str | None]:

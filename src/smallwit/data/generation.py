@@ -12,11 +12,12 @@ from smallwit.data.context import RateReporter, StepContext
 from smallwit.data.row_access import problem_of
 from smallwit.data.step import DataStep
 from smallwit.errors import UserError
-from smallwit.inference.generator import Decoding, Message, Prompt
+from smallwit.inference.generator import Decoding
 from smallwit.inference.model import Price
 from smallwit.recipe.section import Section
 from smallwit.rows import Row
 from smallwit.seeds import stable_seed
+from smallwit.tasks.prompt import Message, Prompt
 
 if TYPE_CHECKING:
     from smallwit.inference.client import GenerationClient

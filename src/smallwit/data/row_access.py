@@ -6,9 +6,9 @@ from typing import TypeVar
 
 from smallwit.data.turns import split_answer
 from smallwit.errors import UserError
-from smallwit.inference.generator import message_text
 from smallwit.rows import Row
 from smallwit.tasks.base import Problem
+from smallwit.tasks.prompt import message_text
 
 Item = TypeVar("Item")
 

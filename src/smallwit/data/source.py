@@ -94,12 +94,12 @@ class MappedRows(RowSource):
         return () if self.task is None else (self.task,)
 
     def located(
-        self, theirs: Row, reader: "SourceReader", path: Path, line: int, *, called: str, columnar: bool
+        self, source_row: Row, reader: "SourceReader", path: Path, line: int, *, file_name: str, columnar: bool
     ) -> LocatedRow:
         """Return a row of a file or of the hub in smallwit's columns, checked by its task; or the reason against it."""
-        reader.unread.update(unread_columns(theirs, self))
-        row = map_columns(theirs, self, path, line, called=called, columnar=columnar)
-        own_id = theirs.get(self.columns.get("id", "id")) is not None
+        reader.unread.update(unread_columns(source_row, self))
+        row = map_columns(source_row, self, path, line, file_name=file_name, columnar=columnar)
+        own_id = source_row.get(self.columns.get("id", "id")) is not None
         if not isinstance(row, BadRow):
             task = reader.context.resources.tasks.get(str(row.get("task")))
             error = task.gold_trouble(row["answer"]) if task is not None and "answer" in row else None
@@ -140,10 +140,10 @@ class RowIds:
     def __init__(self) -> None:
         self.problems: dict[int, int] = {}
 
-    def add(self, row: Row, where: str | None) -> None:
+    def add(self, row: Row, location: str | None) -> None:
         """Record the id of a row. Raises `UserError` for an id that was used for another problem."""
-        if where is not None and not self.consistent(row):
-            what = f"{where}: the id '{row['id']:.80}' came before, and stood for another problem"
+        if location is not None and not self.consistent(row):
+            what = f"{location}: the id '{row['id']:.80}' came before, and stood for another problem"
             raise UserError(f"{what}; give each problem its own, or name its column (columns: {{id: NAME}})")
 
     def consistent(self, row: Row) -> bool:

@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from smallwit.inference.generator import message_text
 from smallwit.rows import Row, too_deep
+from smallwit.tasks.prompt import message_text
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 TEXT_FIELDS = ("role", "content", "name", "reasoning_content", "tool_call_id")

@@ -58,12 +58,12 @@ def validate(path: Path, pattern: re.Pattern[str] = COMMON_CONTROL_TOKENS) -> Va
     found, ids = Validation(), RowIds()
     plain = MappedRows()
     columnar = is_columnar(path)
-    for line, theirs in numbered_rows(path):
+    for line, source_row in numbered_rows(path):
         found.rows += 1
-        row = theirs
-        if not isinstance(theirs, BadRow):
-            found.unread.update(unread_columns(theirs, plain))
-            row = map_columns(theirs, plain, path, line, columnar=columnar)
+        row = source_row
+        if not isinstance(source_row, BadRow):
+            found.unread.update(unread_columns(source_row, plain))
+            row = map_columns(source_row, plain, path, line, columnar=columnar)
         if not isinstance(row, BadRow) and not ids.consistent(row):
             row = BadRow(path, line, f"the id '{row['id']:.80}' came before, and stood for another problem")
         if isinstance(row, BadRow):

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
+from smallwit.console.numbers import p_value, percent, points
 from smallwit.evaluation.comparison import POOLED, TaskComparison
 from smallwit.evaluation.statistics import Interval
-from smallwit.report.format import p_value, percent, points
 
 _SHOWN = 8
 _TESTS = {"McNemar": "exact McNemar", "bootstrap": "paired bootstrap"}

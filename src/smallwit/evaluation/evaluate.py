@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from smallwit.console.interrupts import terminable
 from smallwit.console.progress import RunProgress
 from smallwit.console.terminal import Terminal
 from smallwit.errors import RunFailed, UserError
@@ -25,7 +26,6 @@ from smallwit.evaluation.scores_table import print_ratios, print_scores
 from smallwit.evaluation.statistics import Interval, finite, ratio_interval
 from smallwit.evaluation.suite import Choice, Suite, make_suite, measure_suite, problems_of
 from smallwit.inference.endpoint_client import EndpointError
-from smallwit.pipeline.processes import terminable
 from smallwit.storage.artifacts import content_key, disk_trouble, file_hash
 from smallwit.storage.locks import occupied
 from smallwit.tasks import Task, load_task, task_bytes

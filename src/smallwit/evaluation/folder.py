@@ -7,9 +7,11 @@ from typing import Any
 
 from smallwit.errors import UserError
 from smallwit.evaluation.protocol import EvaluationProtocol, differences
-from smallwit.storage.artifacts import read_json, write_atomically
+from smallwit.storage.artifacts import write_atomically
+from smallwit.storage.jsonl import parse_json
 
-SCHEMA = 1
+PROTOCOL_SCHEMA = 2
+SCORES_SCHEMA = 1
 _OF_MODEL = ("identity", "reference")
 
 
@@ -18,7 +20,7 @@ def admit(folder: Path, model: Mapping[str, str], protocols: Mapping[str, Evalua
     or by another protocol: they could not be told from those that are to come."""
     path = folder / "protocol.json"
     new: dict[str, Any] = {
-        "schema": SCHEMA,
+        "schema": PROTOCOL_SCHEMA,
         "model": dict(model),
         "protocols": {name: p.as_json() for name, p in protocols.items()},
     }
@@ -43,13 +45,13 @@ def write_scores(folder: Path, model: Mapping[str, str], scores: Mapping[str, An
     """Write `scores.json`: by task, with those that are there of other tasks."""
     path = folder / "scores.json"
     old = _read(path, "scores")["scores"] if path.is_file() else {}
-    data = {"schema": SCHEMA, "model": dict(model), "scores": old | dict(scores)}
+    data = {"schema": SCORES_SCHEMA, "model": dict(model), "scores": old | dict(scores)}
     write_atomically(path, json.dumps(data, indent=1, ensure_ascii=False))
 
 
 def _read(path: Path, key: str) -> dict[str, Any]:
     try:
-        data = read_json(path.read_bytes())
+        data = parse_json(path.read_bytes())
         if not isinstance(data[key], dict) or not all(isinstance(data["model"][name], str) for name in _OF_MODEL):
             raise ValueError(f"{key} is of another type")
     except (ValueError, KeyError, TypeError) as error:

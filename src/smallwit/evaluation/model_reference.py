@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from smallwit.errors import UserError
 from smallwit.evaluation.protocol import GeneratorInfo, local_generator_info
-from smallwit.inference.generator import Generator, Overflow, Prompt
+from smallwit.inference.generator import Generator, Overflow
 from smallwit.storage.artifacts import BrokenArtifact, folder_hash, read_manifest
 from smallwit.storage.paths import path_of
 from smallwit.suggestions import hint
+from smallwit.tasks.prompt import Prompt
 
 if TYPE_CHECKING:
     from smallwit.models.chat import ControlTokenRule
@@ -170,8 +171,8 @@ def _local(
         from smallwit.inference.local import LocalEngine
         from smallwit.inference.local_generator import LocalGenerator
         from smallwit.models.build import DTYPES
-        from smallwit.models.families import load_supported_model
         from smallwit.models.fit import vocabulary_of
+        from smallwit.training.families import load_supported_model
 
         model = load_supported_model(folder, dtype=dtype, device=device)
         vocabulary = vocabulary_of(chat, model, reference)

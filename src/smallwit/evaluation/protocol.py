@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from smallwit.inference.generator import Decoding, Prompt
+from smallwit.inference.generator import Decoding
 from smallwit.storage.artifacts import content_key
 from smallwit.tasks.base import Problem
+from smallwit.tasks.prompt import Prompt
 
 if TYPE_CHECKING:
     from smallwit.models.chat import ChatTokenizer

@@ -14,8 +14,9 @@ from typing import Any
 
 from smallwit.evaluation.protocols.base import Grader
 from smallwit.evaluation.protocols.default import DEFAULT
-from smallwit.inference.generator import Decoding, Generator, Prompt, Reply
+from smallwit.inference.generator import Decoding, Generator, Reply
 from smallwit.tasks.base import Problem, Task
+from smallwit.tasks.prompt import Prompt
 from smallwit.thoughts import answer_part, is_unfinished
 from smallwit.verify import Verdict
 from smallwit.verify.extract import boxed

@@ -8,9 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 from smallwit.console.symbols import spelled
+from smallwit.console.tables import print_whole
 from smallwit.evaluation.scores import Estimate, Scores
 from smallwit.evaluation.statistics import Interval
-from smallwit.report.whole import print_whole
 
 _LEGEND = (
     "in per cent; score: the lenient reading, strict: the declared format only;",

@@ -19,8 +19,9 @@ from smallwit.evaluation.protocol import (
 from smallwit.evaluation.protocols.base import NamedProtocol
 from smallwit.evaluation.runner import Row, Sample, collect, graded, require_verdicts, samples_of, unverified
 from smallwit.evaluation.sample_file import SampleFile
-from smallwit.inference.generator import Decoding, Generator, Prompt
+from smallwit.inference.generator import Decoding, Generator
 from smallwit.tasks.base import Problem, Task
+from smallwit.tasks.prompt import Prompt
 
 
 @dataclass(frozen=True)

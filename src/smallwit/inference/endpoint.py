@@ -17,9 +17,10 @@ from smallwit.inference.background import in_background
 from smallwit.inference.endpoint_client import Client, Endpoint, EndpointError, RequestFailed
 from smallwit.inference.endpoint_dialect import MOST_SEEDS, Abilities, Answer, Dialect, cut
 from smallwit.inference.endpoint_pool import results
-from smallwit.inference.generator import Decoding, Prompt, Reply
+from smallwit.inference.generator import Decoding, Reply
 from smallwit.storage.artifacts import content_key
 from smallwit.storage.journal import Journal
+from smallwit.tasks.prompt import Prompt
 from smallwit.thoughts import is_unfinished
 
 SCHEME = "openai:"

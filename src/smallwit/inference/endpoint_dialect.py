@@ -11,8 +11,9 @@ from typing import Any
 
 from smallwit.errors import UserError
 from smallwit.inference.endpoint_client import Broken, Client, NotThere, Refused, RequestFailed
-from smallwit.inference.generator import Decoding, Message, Prompt, first_stop
+from smallwit.inference.generator import Decoding, first_stop
 from smallwit.suggestions import hint
+from smallwit.tasks.prompt import Message, Prompt
 
 CHAT, COMPLETIONS = "/chat/completions", "/completions"
 MOST_SEEDS = 2**31

@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 
 from smallwit.errors import UserError
 from smallwit.inference.engine import Completion, Sampling, Watch
-from smallwit.inference.generator import Decoding, Overflow, Prompt, Reply, first_stop
+from smallwit.inference.generator import Decoding, Overflow, Reply, first_stop
 from smallwit.inference.local import LocalEngine
 from smallwit.models.chat import ChatTokenizer
+from smallwit.tasks.prompt import Prompt
 
 _MARGIN = 4
 """Tokens before the longest stop string that are decoded with it: some tokenizers drop a space at the very start."""

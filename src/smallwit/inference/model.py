@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from pydantic import Field
 
-from smallwit.inference.generator import Generator, Prompt, message_text
+from smallwit.inference.generator import Generator
 from smallwit.recipe.section import Section
+from smallwit.tasks.prompt import Prompt, message_text
 
 _TURN_TOKENS = 64
 """More than any chat template writes around a turn."""

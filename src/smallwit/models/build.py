@@ -15,7 +15,7 @@ from transformers.cache_utils import DynamicCache, LinearAttentionCacheLayerMixi
 from smallwit.errors import UserError
 from smallwit.models.attention import ATTENTION
 from smallwit.models.chat import ChatTokenizer
-from smallwit.models.gated import save_gate_memory
+from smallwit.models.cpu_memory import recompute_swiglu
 from smallwit.models.handover import other_readings, save_tokenizer, save_weights
 from smallwit.models.tokenizer import load_tokenizer
 
@@ -69,7 +69,7 @@ def new_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen2ForCausalLM(config)
-    save_gate_memory(model)
+    recompute_swiglu(model)
     return model
 
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from smallwit.errors import UserError
 from smallwit.models.tokenizer import tokenizer_folder
-from smallwit.storage.paths import json_object
+from smallwit.storage.paths import read_json_object
 from smallwit.thoughts import CLOSING, OPENING
 
 MARK = "\0answer\0"
@@ -80,7 +80,7 @@ def listed_ends(origin: str | Path, revision: str | None = None) -> tuple[int, .
     for path in (folder / "generation_config.json", folder / "config.json"):
         if not path.is_file():
             continue
-        named: Any = json_object(path).get("eos_token_id")
+        named: Any = read_json_object(path).get("eos_token_id")
         ids = named if isinstance(named, list) else [] if named is None else [named]
         if not all(isinstance(index, int) and not isinstance(index, bool) and 0 <= index < _MOST_IDS for index in ids):
             shown = json.dumps(named)[:80]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from smallwit.errors import UserError
-from smallwit.storage.paths import json_object, path_of
+from smallwit.storage.paths import path_of, read_json_object
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -60,7 +60,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Return config.json of a model folder. Raises `UserError` where it is none, or asks for code of its own."""
     require_folder(folder)
     path = folder / "config.json"
-    config = json_object(path)
+    config = read_json_object(path)
     family = config.get("model_type")
     if not isinstance(family, str) or not family:
         raise UserError(f"{path}: names no model_type; without it nobody knows what the weights are of")
@@ -101,7 +101,7 @@ def weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
         return _shapes_of(folder / WEIGHTS)
     if not (folder / INDEX).is_file():
         raise UserError(_without_weights(folder))
-    index = json_object(folder / INDEX)
+    index = read_json_object(folder / INDEX)
     named = index.get("weight_map")
     if not isinstance(named, dict) or not named or not all(isinstance(value, str) for value in named.values()):
         raise UserError(f"{folder / INDEX}: has no weight_map from tensors to files; copy it again")

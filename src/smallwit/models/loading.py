@@ -15,8 +15,8 @@ from transformers.utils import logging as transformers_logging
 from smallwit.errors import UserError
 from smallwit.models.attention import ATTENTION
 from smallwit.models.build import DTYPES
+from smallwit.models.cpu_memory import recompute_swiglu
 from smallwit.models.folder import MODEL_FILES, own_code, read_config, require_shapes, weight_shapes
-from smallwit.models.gated import save_gate_memory
 from smallwit.network import hub
 from smallwit.storage.paths import path_of
 
@@ -65,7 +65,7 @@ def load_model(origin: str | Path, *, dtype: str, device: str, revision: str | N
         _require_all(folder, model, report)
     if model.config.get_text_config() is not model.config:
         raise UserError(f"model {origin}: {model.config.model_type} is not a model of text alone, and not supported")
-    save_gate_memory(model)
+    recompute_swiglu(model)
     return model.to(device)
 
 

@@ -6,7 +6,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from smallwit.errors import UserError
 from smallwit.network import hub
-from smallwit.storage.paths import json_object, path_of
+from smallwit.storage.paths import path_of, read_json_object
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -40,7 +40,7 @@ def load_tokenizer(origin: str | Path, revision: str | None = None) -> PreTraine
         raise UserError(f"tokenizer {origin}: {_instead_of_it(folder)}; {_REMEDY}")
     for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
         if (folder / name).is_file():
-            json_object(folder / name)
+            read_json_object(folder / name)
     try:
         tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(folder, trust_remote_code=False)
         _use(tokenizer)
@@ -50,7 +50,7 @@ def load_tokenizer(origin: str | Path, revision: str | None = None) -> PreTraine
         # What its library meets in a damaged file comes as any exception, or as a panic, which is no `Exception`.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        json_object(path)  # says it better, where it is none
+        read_json_object(path)  # says it better, where it is none
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(f"tokenizer {origin}: cannot be read ({reason}); copy its files again") from error
     return tokenizer

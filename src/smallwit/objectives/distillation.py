@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from smallwit.objectives.loss import LossTerm
-from smallwit.objectives.settings import Objective, SourceSettings
+from smallwit.objectives.settings import Objective, SourceProtocol
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,14 +17,6 @@ if TYPE_CHECKING:
     from smallwit.objectives.batch import TokenBatch
     from smallwit.objectives.head import TokenStatistic
     from smallwit.objectives.teacher import Distributions, TeacherDistribution
-
-
-Skew = Annotated[float, Field(gt=0, lt=1, description="share of the other distribution that is mixed in")]
-
-
-def log_mixture(log_a: Tensor, log_b: Tensor, share: float) -> Tensor:
-    """Return log(share a + (1 - share) b)."""
-    return (log_a + math.log(share)).logaddexp(log_b + math.log1p(-share))
 
 
 class Distillation(Objective):
@@ -55,7 +46,7 @@ class Distillation(Objective):
         """Return D `[n]` and its slopes `[n, K]`; see `Divergence.evaluate`."""
         raise NotImplementedError
 
-    def build(self, source: SourceSettings, hidden_size: int) -> DistillationLoss:
+    def build(self, source: SourceProtocol, hidden_size: int) -> DistillationLoss:
         return DistillationLoss(
             **self.loss_arguments(),
             teacher=self.teacher,

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from smallwit.objectives.memory import HeadMemory
+from smallwit.models.cpu_memory import HeadMemory
 
 CHUNK_ELEMENTS = 1 << 24
 """Elements of one chunk of a teacher's logits, of which only the top k are kept: 64 MiB in float32."""

@@ -7,12 +7,12 @@ The mathematics of the parts is in `advantages` and `policy_gradient`, which nee
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat
 
 from smallwit.objectives.kl_estimates import KLEstimate
-from smallwit.objectives.settings import Objective, RolloutSettings, SourceSettings
+from smallwit.objectives.settings import Objective, RolloutSettings, SourceProtocol
 from smallwit.recipe.section import Section
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class PolicyGradient(Objective):
     def references(self) -> Sequence[str]:
         return () if self.reference is None else (self.reference.model,)
 
-    def check_source(self, source: SourceSettings) -> None:
+    def check_source(self, source: SourceProtocol) -> None:
         if not isinstance(source, RolloutSettings):
             raise ValueError(f"{self.kind} needs a source of rollouts; '{self.source}' is {source.kind}")
         if self.estimator != "gae" and source.group == 1:
@@ -79,13 +79,13 @@ class PolicyGradient(Objective):
     def loss_arguments(self) -> dict[str, Any]:
         return super().loss_arguments() | {"algorithm": self}
 
-    def build(self, source: SourceSettings, hidden_size: int) -> PolicyGradientLoss:
+    def build(self, source: SourceProtocol, hidden_size: int) -> PolicyGradientLoss:
         from smallwit.objectives.policy_loss import PolicyGradientLoss
 
         return PolicyGradientLoss(**self.loss_arguments(), **rollout_arguments(source))
 
 
-def rollout_arguments(source: SourceSettings) -> dict[str, Any]:
+def rollout_arguments(source: SourceProtocol) -> dict[str, Any]:
     """Return the arguments that a `PolicyGradientLoss` takes from its source of rollouts."""
     assert isinstance(source, RolloutSettings)  # checked when the recipe was read
     return {
@@ -93,6 +93,10 @@ def rollout_arguments(source: SourceSettings) -> dict[str, Any]:
         "max_new_tokens": source.max_new_tokens,
         "updates": source.updates,
     }
+
+
+ClipLow = Annotated[PositiveFloat, Field(description="distance below 1 at which the importance ratio is clipped")]
+ClipHigh = Annotated[PositiveFloat, Field(description="distance above 1 at which the importance ratio is clipped")]
 
 
 class SymmetricClip(PolicyGradient):
@@ -108,8 +112,8 @@ class SymmetricClip(PolicyGradient):
 class AsymmetricClip(PolicyGradient):
     """Base class of algorithms that clip below and above 1 by different amounts."""
 
-    clip_low: PositiveFloat = Field(description="distance below 1 at which the importance ratio is clipped")
-    clip_high: PositiveFloat = Field(description="distance above 1 at which the importance ratio is clipped")
+    clip_low: ClipLow
+    clip_high: ClipHigh
 
     @property
     def clip_range(self) -> tuple[float, float]:

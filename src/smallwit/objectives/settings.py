@@ -49,7 +49,7 @@ Weight = Annotated[
 ]
 
 
-class SourceSettings(Protocol):
+class SourceProtocol(Protocol):
     """Settings of a source, as far as objectives read them."""
 
     @property
@@ -57,7 +57,7 @@ class SourceSettings(Protocol):
 
 
 @runtime_checkable
-class RolloutSettings(SourceSettings, Protocol):
+class RolloutSettings(SourceProtocol, Protocol):
     """Settings of a source of rollouts, as far as objectives read them."""
 
     @property
@@ -99,13 +99,13 @@ class Objective(Section):
         """Names of the models whose log-probs a penalty reads."""
         return ()
 
-    def check_source(self, source: SourceSettings) -> None:
+    def check_source(self, source: SourceProtocol) -> None:
         """Raise `ValueError` for a source that the objective cannot learn from."""
 
     def check(self, check: Check, *place: str | int) -> None:
         """Raise `UserError` for what does not fit the rest of the recipe. `place` is that of the objective."""
 
-    def build(self, source: SourceSettings, hidden_size: int) -> LossTerm:
+    def build(self, source: SourceProtocol, hidden_size: int) -> LossTerm:
         """Return the loss on a source with these settings, for a model with hidden states of width `hidden_size`."""
         raise NotImplementedError
 
@@ -116,7 +116,7 @@ class Objective(Section):
         return {"name": self.kind, "source": self.source, "weight": weight, "schedule": schedule}
 
 
-def check_objectives(objectives: Sequence[Objective], sources: Mapping[str, SourceSettings]) -> None:
+def check_objectives(objectives: Sequence[Objective], sources: Mapping[str, SourceProtocol]) -> None:
     """Raise `ValueError` for objectives of a train stage that do not fit its sources, or each other."""
     for objective in objectives:
         source = sources.get(objective.source)

@@ -10,8 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from smallwit.models.cpu_memory import HeadMemory
 from smallwit.objectives.head import CHUNK_ELEMENTS, softcapped
-from smallwit.objectives.memory import HeadMemory
 
 
 @dataclass(frozen=True)
@@ -197,9 +197,7 @@ class TopK:
     def compare(self, log_probs: Tensor, tokens: slice, temperature: float) -> Distributions:
         """See `TeacherDistribution.compare`. Raises `ValueError` for a temperature other than that of the top k."""
         if temperature != self.temperature:
-            raise ValueError(
-                f"the teacher's top k has temperature {self.temperature}; it cannot be compared at {temperature}"
-            )
+            raise ValueError(f"the teacher's top k has temperature {self.temperature}; compared at {temperature}")
         shared, ids = _shared(log_probs, self.vocabulary), self.ids[tokens]
         log_p = torch.cat([shared.gather(1, ids), _log_rest(shared.exp(), ids)[:, None]], 1)
         log_q = torch.cat([self.log_probs[tokens], self.log_tail[tokens, None]], 1)

@@ -90,9 +90,9 @@ def _check_model(check: Check, name: str, model: ModelSpec, ask_hub: bool) -> No
 def _require_loadable(origin: str | Path, model: ModelSpec) -> None:
     # Imported here: these libraries take seconds.
     from smallwit.models.chat import ChatTokenizer
-    from smallwit.models.families import require_family
     from smallwit.models.fit import fitting
     from smallwit.models.loading import load_config, require_weights
+    from smallwit.training.families import require_family
 
     config = load_config(origin, model.revision)
     if isinstance(origin, Path):

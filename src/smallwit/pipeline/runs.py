@@ -8,13 +8,11 @@ from typing import Any
 
 from rich.console import Console
 
+from smallwit.console.interrupts import terminable
 from smallwit.console.terminal import Terminal
 from smallwit.device import cores, resolve_device, resolve_dtype
 from smallwit.errors import UserError
 from smallwit.pipeline.plan import make_plan
-from smallwit.pipeline.processes import (
-    terminable,
-)
 from smallwit.pipeline.run_folder import RunFolder
 from smallwit.pipeline.scheduler import Scheduler, StageFailed
 from smallwit.pipeline.smoke import smoke_recipe

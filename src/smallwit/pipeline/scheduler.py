@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from smallwit.console.numbers import human_seconds
 from smallwit.console.progress import RunProgress
 from smallwit.device import cores
 from smallwit.errors import RunFailed, UserError
@@ -26,7 +27,6 @@ from smallwit.pipeline.processes import (
 from smallwit.pipeline.results import summarise
 from smallwit.pipeline.run_folder import RunFolder
 from smallwit.pipeline.threads import fits
-from smallwit.report.format import human_seconds
 from smallwit.stages.job import Job
 from smallwit.storage.artifacts import read_manifest, write_atomically
 from smallwit.storage.jsonl import finite

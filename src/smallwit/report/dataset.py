@@ -5,11 +5,11 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from smallwit.console.numbers import human_count
 from smallwit.data.inspect import QUANTILES, Inspection
 from smallwit.data.row_access import prompt_and_completion
 from smallwit.data.turns import split_answer, transcript
 from smallwit.report.charts import histogram
-from smallwit.report.format import human_count
 from smallwit.report.pages import environment
 from smallwit.rows import Row
 from smallwit.storage.artifacts import write_atomically

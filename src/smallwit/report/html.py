@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from smallwit.console import numbers
 from smallwit.evaluation.statistics import Interval, ratio_interval
 from smallwit.report import format as fmt
 from smallwit.report.charts import Chart, metric_charts, score_chart
@@ -36,7 +37,7 @@ def render(run: Run) -> str:
     """The page as text."""
     templates = environment()
     for name in ("human_count", "human_flops", "human_seconds", "human_bytes", "percent", "points", "p_value"):
-        templates.filters[name] = getattr(fmt, name)
+        templates.filters[name] = getattr(numbers, name)
     script = (_HERE / "page.js").read_text(encoding="utf-8")
     results = run.results
     models = fmt.display_order(results)
@@ -87,12 +88,12 @@ def _tiles(results: fmt.Results) -> list[tuple[str, str]]:
                 results.get("baseline"),
                 "pooled",
             ):
-                text = f"points over {comparison['b']}, {fmt.p_value(comparison['p']).replace('e-', 'e−')}"
-                tiles.append((fmt.points(comparison["difference"]).replace("-", "−"), text))
-        text = f"training compute of {fmt.human_count(student['parameters'])} parameters"
-        tiles.append((fmt.human_flops(student["training_flops"]), text))
+                text = f"points over {comparison['b']}, {numbers.p_value(comparison['p']).replace('e-', 'e−')}"
+                tiles.append((numbers.points(comparison["difference"]).replace("-", "−"), text))
+        text = f"training compute of {numbers.human_count(student['parameters'])} parameters"
+        tiles.append((numbers.human_flops(student["training_flops"]), text))
     tiles.append(
-        (fmt.human_seconds(results["seconds"]), f"the whole run, in {results['peak_memory_gb']:.2f} GB at most")
+        (numbers.human_seconds(results["seconds"]), f"the whole run, in {results['peak_memory_gb']:.2f} GB at most")
     )
     return tiles
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from smallwit.errors import UserError
-from smallwit.storage.artifacts import content_key, read_json, read_sealed
+from smallwit.storage.artifacts import content_key, read_sealed
+from smallwit.storage.jsonl import parse_json
 
 Row = dict[str, Any]
 
@@ -67,7 +68,7 @@ def _stage_metrics(name: str, folder: Path | None, cached: bool, run: Run) -> St
 
 def _read_json(file: Path, *, sealed: bool = False) -> Mapping[str, Any]:
     try:
-        value = read_sealed(file) if sealed else read_json(file.read_bytes())
+        value = read_sealed(file) if sealed else parse_json(file.read_bytes())
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror}); a report needs a finished run") from error
     except ValueError as error:

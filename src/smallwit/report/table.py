@@ -10,17 +10,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from smallwit.console.numbers import human_count, human_flops, human_seconds, percent
 from smallwit.console.symbols import spelled
+from smallwit.console.tables import least_width, print_whole
 from smallwit.report.format import (
     comparison_line,
     display_order,
     headline_line,
-    human_count,
-    human_flops,
-    human_seconds,
     labels,
     lowered_lines,
-    percent,
     sample_counts,
     set_apart,
     share_of_teacher,
@@ -29,7 +27,6 @@ from smallwit.report.format import (
     task_names,
     teacher_of,
 )
-from smallwit.report.whole import least_width, print_whole
 
 
 def render_table(

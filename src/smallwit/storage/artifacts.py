@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from smallwit.storage.jsonl import parse_json
+
 MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
 """A trained model's log, one JSON object a step: part of its artifact, and of the stage's folder in a run."""
@@ -137,18 +139,10 @@ def write_sealed(path: Path, data: dict[str, Any]) -> None:
 
 def read_sealed(path: Path) -> dict[str, Any]:
     """What `write_sealed` has written. Raises `ValueError` when it was changed since, and `OSError`."""
-    data = read_json(path.read_bytes())
+    data = parse_json(path.read_bytes())
     if not isinstance(data, dict) or data.pop("sum", None) != content_key(data):
         raise ValueError("its sum differs from its content")
     return data
-
-
-def read_json(text: str | bytes) -> Any:
-    """The data of a JSON text. Raises `ValueError` for whatever is none, too deeply nested among it."""
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise ValueError("is nested too deeply") from error
 
 
 def open_own(path: Path, *, follow_links: bool = False) -> BinaryIO:

@@ -1,12 +1,20 @@
-"""JSON that every reader takes: Python's own writes NaN and Infinity, which are no JSON."""
+"""Strict JSON: no NaN and Infinity, which Python's own writer allows, and no traceback for deep nesting."""
 
 import json
 import math
 from typing import Any
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Return the data of a JSON text. Raises `ValueError` for other text, and for data that is nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 def json_line(value: Any) -> str:
-    """The text of JSON data in one line, without its end; numbers that are not finite are null."""
+    """Return JSON data as text in one line, without a line feed. Numbers that are not finite become null."""
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     except ValueError:
@@ -14,7 +22,7 @@ def json_line(value: Any) -> str:
 
 
 def finite(value: Any) -> Any:
-    """JSON data with null in place of numbers that are not finite."""
+    """Return JSON data with null in place of numbers that are not finite."""
     if isinstance(value, dict):
         return {key: finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

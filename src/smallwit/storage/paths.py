@@ -1,10 +1,10 @@
 """Paths and JSON files that a user gives; what is wrong with one is said in one line."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from smallwit.errors import UserError
+from smallwit.storage.jsonl import parse_json
 
 _SHOWN = 80
 
@@ -26,15 +26,15 @@ def path_of(text: str | Path) -> Path:
     return path
 
 
-def json_object(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
     """Return the object of a JSON file. Raises `UserError`, with the file, for anything else."""
     try:
-        found = json.loads(path.read_bytes().decode("utf-8-sig"))
+        found = parse_json(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}); copy it again") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not UTF-8 text (byte {error.start + 1}); copy it again") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         reason = str(error).splitlines()[0][:120]
         raise UserError(f"{path}: is not JSON ({reason}); it is damaged or cut off: copy it again") from error
     if not isinstance(found, dict):

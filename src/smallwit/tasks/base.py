@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from smallwit.inference.generator import Message, Prompt
+from smallwit.tasks.prompt import Message, Prompt
 from smallwit.thoughts import answer_part
 from smallwit.verify import Verdict
 

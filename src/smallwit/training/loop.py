@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from smallwit.models.cpu_memory import HeadMemory
 from smallwit.models.flops import Cost
 from smallwit.models.head import output_head
 from smallwit.objectives.batch import Example, TokenBatch, micro_batches
 from smallwit.objectives.head import chunked_loss, token_statistics
 from smallwit.objectives.loss import LossTerm
-from smallwit.objectives.memory import HeadMemory
 from smallwit.objectives.teacher import TeacherDistribution, TeacherHead
 from smallwit.training.average import WeightAverage
 from smallwit.training.checkpoint import Checkpoints

@@ -13,8 +13,9 @@ from smallwit.data.augmentation import (
 )
 from smallwit.data.generation import PLACES, PromptField, PromptTemplate
 from smallwit.data.proposals import Proposal
-from smallwit.inference.generator import Prompt, Reply
+from smallwit.inference.generator import Reply
 from smallwit.tasks.base import Task
+from smallwit.tasks.prompt import Prompt
 
 DEPTH = [
     question_prompt("Make this question harder: add one more condition that changes the answer."),

@@ -8,8 +8,9 @@ from smallwit.data.augmentation import AugmentationInput, AugmentationMethod
 from smallwit.data.generation import PLACES, PromptField, PromptTemplate
 from smallwit.data.proposals import Proposal
 from smallwit.data.reply_parsing import UnusableReply, parse_signature, parse_test_cases
-from smallwit.inference.generator import Prompt, Reply
+from smallwit.inference.generator import Reply
 from smallwit.tasks.base import Task
+from smallwit.tasks.prompt import Prompt
 
 PROGRAM = PromptTemplate(user="Write this Python function, signature included, and nothing else.\n\n{problem}")
 TESTS = PromptTemplate(

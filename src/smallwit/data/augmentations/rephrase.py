@@ -13,8 +13,9 @@ from smallwit.data.augmentation import (
 )
 from smallwit.data.generation import PLACES, PromptField
 from smallwit.data.proposals import Proposal
-from smallwit.inference.generator import Prompt, Reply
+from smallwit.inference.generator import Reply
 from smallwit.tasks.base import Task
+from smallwit.tasks.prompt import Prompt
 
 _PROMPT = question_prompt(
     "Say this question in other words. Keep every fact and every number, and leave what is asked the same.",

@@ -70,10 +70,10 @@ class FileRows(MappedRows):
             def report(share: float, number: int = number) -> None:
                 reader.report((number + share) / len(paths))
 
-            called = reader.name_of(os.path.relpath(path, base))
+            file_name = reader.name_of(os.path.relpath(path, base))
             columnar = is_columnar(path)
             for line, row in numbered_rows(path, far=report):
                 if isinstance(row, BadRow):
                     yield row, None
                 else:
-                    yield self.located(row, reader, path, line, called=called, columnar=columnar)
+                    yield self.located(row, reader, path, line, file_name=file_name, columnar=columnar)

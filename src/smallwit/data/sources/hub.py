@@ -31,7 +31,7 @@ class HubRows(MappedRows):
 
         context, path = reader.context, Path(self.repository)
         revision, license = self.revision, self.license
-        called = reader.name_of(path.name)
+        file_name = reader.name_of(path.name)
         local = path.is_dir()
         unreachable = None if local else hub.unreachable()
         try:
@@ -49,17 +49,17 @@ class HubRows(MappedRows):
                 if self.limit or count:
                     reader.report(index / (self.limit or count or 1))
                 try:
-                    theirs = self._as_json(row)
+                    source_row = self._as_json(row)
                 except (TypeError, UnicodeDecodeError) as error:
                     reason = f"a column that is read is no JSON data ({hub.reason(error)})"
                     yield BadRow(path, index, reason), None
                     continue
-                made, where = self.located(theirs, reader, path, index, called=called, columnar=True)
+                made, location = self.located(source_row, reader, path, index, file_name=file_name, columnar=True)
                 if not isinstance(made, BadRow):
                     made.setdefault("origin", self.origin or self.repository)
                     if license:
                         made.setdefault("license", license if isinstance(license, str) else " or ".join(license))
-                yield made, where
+                yield made, location
         except (
             OSError,
             ValueError,
@@ -70,7 +70,7 @@ class HubRows(MappedRows):
             what = f"{self.repository}: cannot be read from the Hugging Face hub ({hub.reason(error, unreachable)})"
             raise UserError(f"{what}; connect to it, or name a file") from error
 
-    def _as_json(self, theirs: Mapping[str, Any]) -> Row:
+    def _as_json(self, source_row: Mapping[str, Any]) -> Row:
         """Return the row with the columns that are read as JSON data."""
-        read = theirs.keys() - unread_columns(dict(theirs), self)
-        return {name: as_json(value) if name in read else value for name, value in theirs.items()}
+        read = source_row.keys() - unread_columns(dict(source_row), self)
+        return {name: as_json(value) if name in read else value for name, value in source_row.items()}

@@ -75,7 +75,7 @@ class Gather(DataStep):
         for number, source in enumerate(self.sources):
             reader = SourceReader(context, number, len(self.sources), names)
             count = bad = 0
-            for row, where in _with_provenance(source, reader):
+            for row, location in _with_provenance(source, reader):
                 context.resources.stop_if_asked()
                 rate.step(reader.share)
                 if isinstance(row, BadRow):
@@ -84,7 +84,7 @@ class Gather(DataStep):
                     bad += 1
                     context.drop({"id": f"{row.path}:{row.line}"}, "unusable", row.reason)
                     continue
-                ids.add(row, where)
+                ids.add(row, location)
                 count += 1
                 origins[row["origin"]] = origins.get(row["origin"], 0) + 1
                 yield row
@@ -99,11 +99,11 @@ class Gather(DataStep):
 
 def _with_provenance(source: RowSource, reader: SourceReader) -> Iterator[LocatedRow]:
     """Yield the rows with origin and licence: the row's own, or else the source's."""
-    for row, where in source.read(reader):
+    for row, location in source.read(reader):
         if not isinstance(row, BadRow):
             for name in ("origin", "license"):
                 row[name] = row.get(name) or getattr(source, name)
                 if not row[name]:
                     what = f"row {row['id']} has no {name}, and its source declares none"
                     raise UserError(f"{what}; give the source '{name}' (license: unknown, if nobody knows)")
-        yield row, where
+        yield row, location

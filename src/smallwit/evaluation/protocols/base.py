@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import ClassVar
 
 from smallwit.errors import UserError
-from smallwit.inference.generator import Decoding, Message, Overflow, Prompt
+from smallwit.inference.generator import Decoding, Overflow
 from smallwit.tasks import task_classes
 from smallwit.tasks.base import Problem, Task
+from smallwit.tasks.prompt import Message, Prompt
 from smallwit.verify import Verdict
 from smallwit.verify.math import grade_math_batch
 

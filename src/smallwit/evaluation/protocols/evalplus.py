@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import ClassVar, cast
 
 from smallwit.evaluation.protocols.base import Composer, NamedProtocol, Pairs, user_message
-from smallwit.inference.generator import Decoding, Prompt
+from smallwit.inference.generator import Decoding
 from smallwit.tasks.base import Problem, Task
 from smallwit.tasks.benchmarks.humaneval import HumanEval
 from smallwit.tasks.evalplus import evalplus_program
 from smallwit.tasks.fenced import FencedTask
+from smallwit.tasks.prompt import Prompt
 from smallwit.verify import Verdict
 from smallwit.verify.code import CodeJob, judge_code
 

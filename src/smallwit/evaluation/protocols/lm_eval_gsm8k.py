@@ -9,10 +9,11 @@ from itertools import islice
 from typing import ClassVar, cast
 
 from smallwit.evaluation.protocols.base import Composer, NamedProtocol, Pairs, text_key
-from smallwit.inference.generator import Decoding, Prompt
+from smallwit.inference.generator import Decoding
 from smallwit.rows import Row
 from smallwit.tasks.base import Problem, Task
 from smallwit.tasks.benchmarks.gsm8k import GSM8K
+from smallwit.tasks.prompt import Prompt
 from smallwit.verify import Verdict
 
 _STRICT = re.compile(r"#### (-?[0-9.,]+)")

@@ -9,10 +9,11 @@ from typing import ClassVar, cast
 
 from smallwit.errors import UserError
 from smallwit.evaluation.protocols.base import Composer, NamedProtocol, Pairs, grade_extracted, text_key
-from smallwit.inference.generator import Decoding, Prompt
+from smallwit.inference.generator import Decoding
 from smallwit.rows import Row
 from smallwit.tasks.base import Problem, Task
 from smallwit.tasks.benchmarks.math import MATH
+from smallwit.tasks.prompt import Prompt
 from smallwit.verify import Verdict
 from smallwit.verify.extract import boxed
 

@@ -4,9 +4,10 @@ import re
 from typing import ClassVar
 
 from smallwit.evaluation.protocols.base import Composer, NamedProtocol, Pairs, grade_extracted, user_message
-from smallwit.inference.generator import Decoding, Prompt
+from smallwit.inference.generator import Decoding
 from smallwit.tasks.base import Problem, Task
 from smallwit.tasks.boxed import INSTRUCTION, BoxedTask, question_of
+from smallwit.tasks.prompt import Prompt
 from smallwit.verify import Verdict
 
 _NUMBER = re.compile(r"-?\d*\.?\d+")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from smallwit.objectives.loss import LossTerm
-from smallwit.objectives.settings import Objective, SourceSettings
+from smallwit.objectives.settings import Objective, SourceProtocol
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,11 +21,11 @@ class CrossEntropy(Objective):
 
     kind: Literal["cross_entropy"]
 
-    def check_source(self, source: SourceSettings) -> None:
+    def check_source(self, source: SourceProtocol) -> None:
         if source.kind == "rollouts":
             raise ValueError("cross_entropy on the student's own rollouts teaches nothing; use demonstrations")
 
-    def build(self, source: SourceSettings, hidden_size: int) -> CrossEntropyLoss:
+    def build(self, source: SourceProtocol, hidden_size: int) -> CrossEntropyLoss:
         return CrossEntropyLoss(**self.loss_arguments())
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, PositiveFloat
 
 from smallwit.objectives.policy import SymmetricClip, rollout_arguments
-from smallwit.objectives.settings import SourceSettings
+from smallwit.objectives.settings import SourceProtocol
 
 if TYPE_CHECKING:
     from smallwit.objectives.critic import PPOLoss
@@ -30,7 +30,7 @@ class PPO(SymmetricClip):
     discount: float = Field(default=1.0, gt=0, le=1, description="gamma")
     decay: float = Field(default=0.95, ge=0, le=1, description="lambda of GAE")
 
-    def build(self, source: SourceSettings, hidden_size: int) -> PPOLoss:
+    def build(self, source: SourceProtocol, hidden_size: int) -> PPOLoss:
         from smallwit.objectives.critic import Critic, PPOLoss
 
         critic = Critic(hidden_size)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import field_validator
 
 from smallwit.objectives.distillation import Distillation, DistillationLoss
-from smallwit.objectives.settings import SourceSettings
+from smallwit.objectives.settings import SourceProtocol
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +39,7 @@ class ULD(Distillation):
         slopes = gap.sign().mul_(p)
         return gap.abs_().sum(1), slopes
 
-    def build(self, source: SourceSettings, hidden_size: int) -> ULDLoss:
+    def build(self, source: SourceProtocol, hidden_size: int) -> ULDLoss:
         return ULDLoss(**self.loss_arguments(), teacher=self.teacher, divergence=self, temperature=self.temperature)
 
 

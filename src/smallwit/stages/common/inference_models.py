@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 from smallwit.inference.endpoint import EndpointGenerator
-from smallwit.inference.generator import Decoding, Prompt, Reply
+from smallwit.inference.generator import Decoding, Reply
 from smallwit.inference.local_generator import LocalGenerator
 from smallwit.inference.model import ServedModel
 from smallwit.models.flops import Cost
@@ -13,6 +13,7 @@ from smallwit.network.hosts import REQUESTS_FILE, HostLog
 from smallwit.stages.common.inputs import chat_of, endpoint_of, generator_of, model_of
 from smallwit.stages.job import Job
 from smallwit.storage.artifacts import content_key, folder_hash
+from smallwit.tasks.prompt import Prompt
 
 
 def asked_model(job: Job, name: str, batch: int) -> ServedModel:

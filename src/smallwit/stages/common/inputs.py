@@ -13,7 +13,6 @@ from smallwit.inference.local import LocalEngine
 from smallwit.inference.local_generator import LocalGenerator
 from smallwit.models.build import DTYPES, new_model
 from smallwit.models.chat import ChatTokenizer
-from smallwit.models.families import load_supported_model
 from smallwit.models.fit import vocabulary_of
 from smallwit.models.tokenizer import load_tokenizer
 from smallwit.recipe.model import ModelSpec
@@ -21,6 +20,7 @@ from smallwit.stages.job import Job
 from smallwit.storage.artifacts import content_key
 from smallwit.tasks import load_task
 from smallwit.tasks.base import Task
+from smallwit.training.families import load_supported_model
 
 
 def tasks_of(job: Job, names: Sequence[str] | None) -> list[Task]:

@@ -21,6 +21,7 @@ from smallwit.evaluation.runner import mean_score, measure, require_verdicts
 from smallwit.inference.generator import Decoding
 from smallwit.models.build import disable_dropout, is_stateful, save_model
 from smallwit.models.chat import ChatTokenizer
+from smallwit.models.cpu_memory import trim_between_layers
 from smallwit.models.fit import vocabulary_of
 from smallwit.models.flops import Cost
 from smallwit.objectives.loss import LossTerm
@@ -36,7 +37,6 @@ from smallwit.storage.artifacts import METRICS, point, publish, write_atomically
 from smallwit.training import sources
 from smallwit.training.checkpoint import Checkpoints
 from smallwit.training.distributed import World
-from smallwit.training.forward import give_back_freed
 from smallwit.training.loop import Trainer, TrainingBudget
 from smallwit.training.lora import add_adapters, merge_adapters
 from smallwit.training.problem_stream import ProblemStream, as_sequence
@@ -57,7 +57,7 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
     chat = chat_of(job, stage.from_)
     # Full fine-tuning keeps float32 weights under autocast; frozen weights may be half as wide.
     model = model_of(job, stage.from_, dtype=job.dtype if stage.lora else "float32")
-    give_back_freed(model)
+    trim_between_layers(model)
     adapted = add_adapters(model, stage.lora, seed=job.recipe.seed) if stage.lora else None
     if stage.gradient_checkpointing:
         model.gradient_checkpointing_enable()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
-from smallwit.models.gated import save_gate_memory
+from smallwit.models.cpu_memory import recompute_swiglu
 
 SHAPE = {
     "vocab_size": 50,
@@ -51,7 +51,7 @@ def kept_bytes(model: PreTrainedModel) -> int:
 @pytest.mark.parametrize("family", ["qwen2", "llama"])
 def test_outputs_and_gradients_are_the_same_bits(family: str) -> None:
     plain, lean = model_of(family), model_of(family)
-    save_gate_memory(lean)
+    recompute_swiglu(lean)
     (logits, gradients), (same, others) = logits_and_gradients(plain), logits_and_gradients(lean)
     assert torch.equal(logits, same)
     assert gradients.keys() == others.keys()
@@ -60,7 +60,7 @@ def test_outputs_and_gradients_are_the_same_bits(family: str) -> None:
 
 def test_a_layer_keeps_two_activations_less() -> None:
     plain, lean = model_of("qwen2"), model_of("qwen2")
-    save_gate_memory(lean)
+    recompute_swiglu(lean)
     one = TOKENS.numel() * SHAPE["intermediate_size"] * 4
     assert kept_bytes(plain) - kept_bytes(lean) == SHAPE["num_hidden_layers"] * 2 * one
 
@@ -68,7 +68,7 @@ def test_a_layer_keeps_two_activations_less() -> None:
 @pytest.mark.parametrize("frozen", ["down_proj", "gate_proj", "up_proj"])
 def test_a_frozen_projection_gets_no_gradient_and_the_others_the_same(frozen: str) -> None:
     plain, lean = model_of("qwen2"), model_of("qwen2")
-    save_gate_memory(lean)
+    recompute_swiglu(lean)
     for model in (plain, lean):
         model.get_parameter(f"model.layers.0.mlp.{frozen}.weight").requires_grad_(False)
     (_, gradients), (_, others) = logits_and_gradients(plain), logits_and_gradients(lean)
@@ -78,7 +78,7 @@ def test_a_frozen_projection_gets_no_gradient_and_the_others_the_same(frozen: st
 
 def test_a_projection_of_another_kind_is_called() -> None:
     plain, lean = model_of("qwen2"), model_of("qwen2")
-    save_gate_memory(lean)
+    recompute_swiglu(lean)
     for model in (plain, lean):
         mlp = model.get_submodule("model.layers.0.mlp")
         mlp.down_proj = torch.nn.Sequential(mlp.down_proj, torch.nn.Tanh())
@@ -89,13 +89,13 @@ def test_a_projection_of_another_kind_is_called() -> None:
 
 def test_another_activation_stays_as_it_is() -> None:
     plain, other = model_of("qwen2", "gelu"), model_of("qwen2", "gelu")
-    save_gate_memory(other)
+    recompute_swiglu(other)
     assert torch.equal(plain(TOKENS).logits, other(TOKENS).logits)
 
 
 def test_a_copy_computes_with_its_own_weights() -> None:
     model = model_of("qwen2")
-    save_gate_memory(model)
+    recompute_swiglu(model)
     twin = copy.deepcopy(model)
     before = model(TOKENS).logits
     with torch.no_grad():
@@ -105,7 +105,7 @@ def test_a_copy_computes_with_its_own_weights() -> None:
 
 def test_under_autocast_it_is_the_same_too() -> None:
     plain, lean = model_of("qwen2"), model_of("qwen2")
-    save_gate_memory(lean)
+    recompute_swiglu(lean)
     with torch.autocast("cpu", torch.bfloat16):
         (logits, gradients), (same, others) = logits_and_gradients(plain), logits_and_gradients(lean)
     assert torch.equal(logits, same)

@@ -27,7 +27,7 @@ from smallwit.inference import cache as rollout_cache
 from smallwit.inference import local
 from smallwit.inference.engine import Sampling
 from smallwit.inference.local import LocalEngine
-from smallwit.models import attention, head, tiny_config
+from smallwit.models import attention, cpu_memory, head, tiny_config
 from smallwit.models.attention import ATTENTION, UnsupportedAttention
 from smallwit.models.build import disable_dropout, is_stateful
 from smallwit.models.head import output_head
@@ -187,7 +187,7 @@ def require_family(config: PreTrainedConfig, name: str) -> None:
 @cache
 def supported_families() -> frozenset[str]:
     """Return the model types that were checked for the installed version of transformers, and are right."""
-    table = json.loads(files("smallwit.models").joinpath("families.json").read_text(encoding="utf-8"))
+    table = json.loads(files("smallwit.training").joinpath("families.json").read_text(encoding="utf-8"))
     return frozenset(table["supported"] if table["transformers"] == transformers.__version__ else ())
 
 
@@ -196,7 +196,7 @@ def _remembered(config: PreTrainedConfig) -> FamilyCheck:
         identity = tiny_config.tiny_config(config).to_json_string()
     except Exception as error:  # noqa: BLE001 a family's own code may fail in any way; its reason is told by name
         return FamilyCheck(refused=f"no tiny model of it can be made: {_brief(error)}")
-    modules = (attention, head, tiny_config, local, rollout_cache, forward, token_batch)
+    modules = (attention, cpu_memory, head, tiny_config, local, rollout_cache, forward, token_batch)
     code = [Path(str(module.__file__)).read_bytes() for module in modules]
     digest = hashlib.sha256(identity.encode() + b"".join(code) + transformers.__version__.encode()).hexdigest()[:24]
     folder = _cache_folder()
