@@ -90,7 +90,7 @@ class TestRecipe:
             ("rows.jsonl", "row.jsonl", "row.jsonl: there is no such file"),
             ("origin: me", "task: sums, origin: me", "unknown task 'sums'"),
             ("kind: file, path: rows.jsonl", "kind: stage, from: answers", "rows from 'answers': it is no stage"),
-            ("{kind: deduplicate, by: prompt}", "{kind: write}", "the step write is the last one"),
+            ("{kind: deduplicate, by: prompt}", "{kind: write}", "write must be the last step"),
             ("validation: 0.2", "validation: 0.5, test: 0.5", "validation 0.5 and test 0.5 leave nothing to train on"),
             ("against: []", "against: [gsm9k]", "there is no suite 'gsm9k'; did you mean 'gsm8k'"),
         ],
@@ -170,7 +170,7 @@ class TestValidate:
             "3: not JSON (Expecting property name enclosed in double quotes: line 2 column 1 (char 2))",
             "4: a row has a prompt, or messages; this has neither prompt nor messages (it has 'completion'); name the "
             "column in the source: columns: {prompt: NAME}",
-            "5: the id 'a' came before, and stood for another problem",
+            "5: the id 'a' was used before for another problem",
             "6: turn 1 of 'messages' must have a role (system, developer, user, assistant, tool) and a content that is "
             "text",
             "7: the prompt is empty",

@@ -61,7 +61,7 @@ class TestGather:
     ) -> None:
         lines = [{"id": "a", "prompt": "p", "completion": str(n)} for n in range(2)] + [{"id": "a", "prompt": "q"}]
         (tmp_path / "f.jsonl").write_text("\n\n".join(map(json.dumps, lines)))
-        with pytest.raises(UserError, match=r"f\.jsonl:5: the id 'a' came before, and stood for another problem; give"):
+        with pytest.raises(UserError, match=r"f\.jsonl:5: the id 'a' was used before for another problem; give"):
             step(gather(kind="file", path="f.jsonl", origin="o", license="l"))
 
     def test_rows_without_an_id_are_named_apart(self, step: Callable[..., Any], tmp_path: Path) -> None:
@@ -88,14 +88,16 @@ class TestGather:
         self, step: Callable[..., Any], tmp_path: Path
     ) -> None:
         (tmp_path / "f.jsonl").write_text('{"prompt": "p", "answer": {"entry_point": "f"}}\n')
-        with pytest.raises(UserError, match=r"f\.jsonl:1: the answer is none of task sums: it must be text"):
+        with pytest.raises(UserError, match=r"f\.jsonl:1: task sums cannot compare with this answer: it must be text"):
             step(gather(kind="file", path="f.jsonl", origin="o", license="l", task="sums"))
 
     def test_a_folder_that_is_no_dataset_is_refused_with_the_way_out(
         self, step: Callable[..., Any], tmp_path: Path
     ) -> None:
         (tmp_path / "rows").mkdir()
-        with pytest.raises(UserError, match=r"rows: is a folder, and none that .* name its files, as rows/\*\.jsonl"):
+        with pytest.raises(
+            UserError, match=r"rows: is a folder, but not one written by .* name its files, as rows/\*\.jsonl"
+        ):
             step(gather(kind="file", path="rows", origin="o", license="l"))
 
     def test_the_hub_is_streamed_from_its_own_layout(self, step: Callable[..., Any], tmp_path: Path) -> None:

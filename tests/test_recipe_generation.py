@@ -32,7 +32,7 @@ def test_a_template_fills_system_and_prefix_and_keeps_braces() -> None:
 @pytest.mark.parametrize(
     ("step", "changes", "message"),
     [
-        (Generate, {"prompt": "Solve it."}, "no place {problem}, so every problem would be asked alike"),
+        (Generate, {"prompt": "Solve it."}, "no place {problem}, so all problems would get the same prompt"),
         (Generate, {"prompt": "{problem} {porblem}"}, "unknown place {porblem}; it can have problem, answer, solution"),
         (Generate, {"prompt": "{problem} \\boxed{}"}, "a brace itself is written {{ or }}"),
         (Generate, {"prompt": "{problem} }"}, "'}'"),

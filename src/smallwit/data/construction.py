@@ -14,9 +14,9 @@ def complete_steps(steps: Sequence[DataStep]) -> list[DataStep]:
     """
     names = [step.name for step in steps]
     if not names or names[0] != "gather" or "gather" in names[1:]:
-        raise ValueError(f"the first step gathers the rows, and only the first; got {', '.join(names) or 'no step'}")
+        raise ValueError(f"gather must be the first step, and no other step; got {', '.join(names) or 'no step'}")
     if "write" in names[:-1]:
-        raise ValueError("the step write is the last one")
+        raise ValueError("write must be the last step")
     last = steps[-1] if names[-1] == "write" else Write(kind="write")
     others = steps[:-1] if names[-1] == "write" else steps
     added = [] if "decontaminate" in names else [Decontaminate(kind="decontaminate")]

@@ -40,6 +40,6 @@ def test_problems(
     if refused:
         what = f"the evaluation suite {refused[0]} cannot be loaded ({missing[refused[0]]})"
         more = f"; nor can {', '.join(refused[1:])}" if refused[1:] else ""
-        remedy = f"load it, or accept that it is not looked for: accept_missing: [{', '.join(refused)}]"
+        remedy = f"load it, or accept that it is missing: accept_missing: [{', '.join(refused)}]"
         raise UserError(f"decontaminate: {what}{more}; {remedy}")
     return loaded, missing

@@ -64,7 +64,7 @@ class Resources:
         """Return the task of a row. Raises `UserError` for a row without a task of the recipe."""
         name = str(row.get("task") or "")
         if name not in self.tasks:
-            what = f"its task '{name}' is none of the recipe's" if name else "it names no task"
+            what = f"its task '{name}' is not in the recipe" if name else "it names no task"
             raise UserError(f"row {row['id']} cannot be verified: {what}; give its source a task of the recipe")
         return self.tasks[name]
 

@@ -56,7 +56,7 @@ class PromptTemplate(Section):
         for name in sorted(self.places - set(known)):
             raise ValueError(f"a prompt has the unknown place {{{name}}}; it can have {', '.join(known)}")
         if needed not in self.places:
-            raise ValueError(f"a prompt has no place {{{needed}}}, so every problem would be asked alike; put it in")
+            raise ValueError(f"a prompt has no place {{{needed}}}, so all problems would get the same prompt; add it")
 
     def fill(self, values: Mapping[str, str]) -> Prompt:
         """Return the prompt with `values` in its placeholders. Raises `KeyError` for a placeholder without a value."""

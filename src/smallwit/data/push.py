@@ -23,7 +23,7 @@ def push(folder: Path, repository: str) -> None:
         api.create_repo(repository, repo_type="dataset", private=True, exist_ok=True)
         api.upload_folder(folder_path=folder, repo_id=repository, repo_type="dataset", allow_patterns=files)
     except (HfHubHTTPError, httpx2.HTTPError, LocalTokenNotFoundError, OSError, ValueError) as error:
-        what = f"the hub refuses ({hub.reason(error)}); the dataset is whole in {folder}"
+        what = f"the hub refuses ({hub.reason(error)}); the dataset is complete in {folder}"
         raise UserError(f"--push {repository}: {what}") from error
 
 

@@ -103,7 +103,11 @@ class MappedRows(RowSource):
         if not isinstance(row, BadRow):
             task = reader.context.resources.tasks.get(str(row.get("task")))
             error = task.gold_trouble(row["answer"]) if task is not None and "answer" in row else None
-            row = row if error is None else BadRow(path, line, f"the answer is none of task {row['task']}: {error}")
+            row = (
+                row
+                if error is None
+                else BadRow(path, line, f"task {row['task']} cannot compare with this answer: {error}")
+            )
         return row, f"{path}:{line}" if own_id else None
 
 
@@ -143,7 +147,7 @@ class RowIds:
     def add(self, row: Row, location: str | None) -> None:
         """Record the id of a row. Raises `UserError` for an id that was used for another problem."""
         if location is not None and not self.consistent(row):
-            what = f"{location}: the id '{row['id']:.80}' came before, and stood for another problem"
+            what = f"{location}: the id '{row['id']:.80}' was used before for another problem"
             raise UserError(f"{what}; give each problem its own, or name its column (columns: {{id: NAME}})")
 
     def consistent(self, row: Row) -> bool:

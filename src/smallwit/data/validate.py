@@ -65,7 +65,7 @@ def validate(path: Path, pattern: re.Pattern[str] = COMMON_CONTROL_TOKENS) -> Va
             found.unread.update(unread_columns(source_row, plain))
             row = map_columns(source_row, plain, path, line, columnar=columnar)
         if not isinstance(row, BadRow) and not ids.consistent(row):
-            row = BadRow(path, line, f"the id '{row['id']:.80}' came before, and stood for another problem")
+            row = BadRow(path, line, f"the id '{row['id']:.80}' was used before for another problem")
         if isinstance(row, BadRow):
             found.bad_rows += 1
             found.bad += [row] if len(found.bad) < SHOWN else []

@@ -15,7 +15,7 @@ from smallwit.verify.numbers import read_number
 
 
 def canonical_answer(answer: str) -> str:
-    """The key of an answer as a verdict holds it. An answer over the grader's limits is its own key."""
+    """Return the key of an answer as a verdict holds it. An answer over the grader's limits is its own key."""
     if quantity := read_number(answer):
         return str(quantity.value)
     if over_limit(answer):
@@ -24,7 +24,7 @@ def canonical_answer(answer: str) -> str:
 
 
 def _node_key(node: AnswerNode) -> str:
-    """The name of a single value (`x` of `x = 3`) is dropped, as the grader does where only one side has one."""
+    """Return the name of a single value (`x` of `x = 3`) is dropped, as the grader does where only one side has one."""
     if node.kind == "leaf":
         if quantity := read_number(node.text):
             return str(quantity.value)

@@ -49,7 +49,7 @@ def compare(
 
 
 def _common(a: StoredEvaluation, b: StoredEvaluation, across_protocols: bool) -> _Pair:
-    """The rows of the same problems under the same protocol."""
+    """Return the rows of the same problems under the same protocol."""
     tasks = [task for task in a.protocols if task in b.protocols]
     if not tasks:
         theirs = f"{', '.join(a.protocols)} there, {', '.join(b.protocols)} here"
@@ -81,7 +81,7 @@ def _common(a: StoredEvaluation, b: StoredEvaluation, across_protocols: bool) ->
 
 
 def _problem_rows(found: TaskComparison, pair: _Pair) -> list[dict[str, Any]]:
-    """One row a problem, with the answers that were read, in the order of the samples."""
+    """Return one row a problem, with the answers that were read, in the order of the samples."""
     answers = [_answers(rows[found.task]) for rows in (pair.a, pair.b)]
     return [_problem_row(outcome, answers[0][outcome.id], answers[1][outcome.id]) for outcome in found.outcomes]
 

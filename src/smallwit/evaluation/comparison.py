@@ -30,7 +30,7 @@ class Outcome:
 
     @property
     def outcome(self) -> str:
-        """What it is for `a`: `won`, `lost` or `tied`."""
+        """Return the result for `a`: `won`, `lost` or `tied`."""
         return "won" if self.a > self.b else "lost" if self.a < self.b else "tied"
 
 
@@ -51,11 +51,11 @@ class TaskComparison:
     ratio: Interval
 
     def count(self, outcome: str) -> int:
-        """How many problems were `won`, `lost` or `tied`."""
+        """Return how many problems were `won`, `lost` or `tied`."""
         return sum(found.outcome == outcome for found in self.outcomes)
 
     def as_json(self) -> dict[str, Any]:
-        """The numbers as JSON; results.json holds a part of them."""
+        """Return the numbers as JSON; results.json holds a part of them."""
         n = len(self.outcomes)
         return {
             "task": self.task,
@@ -79,7 +79,7 @@ class TaskComparison:
 def compare_tasks(
     a: Mapping[str, Sequence[Row]], b: Mapping[str, Sequence[Row]], seed: int = 0
 ) -> tuple[list[TaskComparison], TaskComparison | None]:
-    """One comparison a task on the problems for which both have a verdict, and one over all of them.
+    """Return one comparison a task on the problems for which both have a verdict, and one over all of them.
 
     `a` and `b` hold the sample rows of each task. A task without a common problem is left out; the pooled comparison is
     `None` for fewer than two tasks. In it every problem counts alike, and tasks keep their share when it is resampled.

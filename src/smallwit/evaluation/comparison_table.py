@@ -16,7 +16,7 @@ _TESTS = {"McNemar": "exact McNemar", "bootstrap": "paired bootstrap"}
 def print_comparison(
     console: Console, a: str, b: str, comparisons: Sequence[TaskComparison], notes: Sequence[str]
 ) -> None:
-    """A paragraph a task. Lines are never wrapped: into a file or a pipe they are plain text."""
+    """Print a paragraph for each task. Lines are never wrapped; in a file or a pipe they are plain text."""
 
     def say(text: str, style: str = "") -> None:
         console.print(Text(text, style=style), soft_wrap=True)
@@ -61,5 +61,5 @@ def _share(ratio: Interval) -> str:
 
 
 def few(ids: Sequence[str]) -> str:
-    """The first ids, and how many more there are."""
+    """Return the first ids, and how many more there are."""
     return ", ".join(ids[:_SHOWN]) + (f" and {len(ids) - _SHOWN:,} more" if len(ids) > _SHOWN else "")

@@ -9,7 +9,7 @@ from smallwit.inference.generator import Generator, Overflow
 
 
 def resolve_endpoint(reference: str, settings: Settings) -> ResolvedModel:
-    """The model behind a server. What a server does with a prompt that is too long, and its template, is its own
+    """Return the model behind a server. What a server does with a prompt that is too long, and its template, is its own
     affair: the protocol says that it is not known."""
     model, options = parse_endpoint(reference).model, settings.chat_template_kwargs
 

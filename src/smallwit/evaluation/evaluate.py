@@ -42,7 +42,7 @@ class EvaluationFailed(RunFailed):
 
 @dataclass(frozen=True)
 class Request:
-    """What is measured: suites (names of tasks, or `file.py:Class`) by a protocol, and the folder of the samples."""
+    """An evaluation to run: suites (names of tasks, or `file.py:Class`), protocol, and the folder of the samples."""
 
     suites: Sequence[str]
     protocol: str = "default"
@@ -139,7 +139,7 @@ def _told(options: Mapping[str, Any]) -> str:
 
 
 def _checked_task(name: str, options: Mapping[str, Any], request: Request) -> Task:
-    """A task, if this machine may run what it runs; one of the user's own is tried before a model is asked anything.
+    """Return a task, if this machine may run its programs. A task of the user is tried first.
 
     Raises `UserError` otherwise.
     """
@@ -152,7 +152,7 @@ def _checked_task(name: str, options: Mapping[str, Any], request: Request) -> Ta
 
 
 def _prepare(request: Request, model: ResolvedModel, tasks: Mapping[str, Mapping[str, Any]]) -> list[Suite]:
-    """Every suite, read and composed before anything is generated; `tasks` are options by name."""
+    """Return every suite, read and composed before anything is generated; `tasks` are options by name."""
     named, suites = named_protocol(request.protocol), []
     for name in request.suites:
         task = _checked_task(name, tasks.get(name, {}), request)
@@ -204,14 +204,14 @@ def _show(measured: Sequence[Measured], console: Console) -> None:
 
 
 def _ratio(first: Sequence[Row], second: Sequence[Row]) -> Interval:
-    """Per cent of the second's score that the first reaches, on the problems that both have a verdict for."""
+    """Return per cent of the second's score that the first reaches, on the problems that both have a verdict for."""
     one, other = problem_means(first), problem_means(second)
     common = [name for name in one if name in other]
     return ratio_interval([one[name] for name in common], [other[name] for name in common])
 
 
 def _key(identity: str, request: Request, settings: Settings | None) -> str:
-    """What tells the default folder from those of other models and protocols."""
+    """Return the part of the default folder's name that depends on the model and the protocol."""
     chosen = [identity, request.protocol, asdict(request.choice)]
     if settings:
         chosen += [settings.device, settings.dtype, dict(settings.chat_template_kwargs)]
@@ -220,7 +220,7 @@ def _key(identity: str, request: Request, settings: Settings | None) -> str:
 
 @contextmanager
 def _beating(progress: RunProgress) -> Iterator[None]:
-    """Signs of life meanwhile: a batch on a slow machine may take minutes without a single reply."""
+    """Refresh the progress display every second: a batch on a slow machine may take minutes without a reply."""
     ended = threading.Event()
 
     def beat() -> None:
@@ -238,7 +238,7 @@ def _beating(progress: RunProgress) -> Iterator[None]:
 
 @contextmanager
 def _at_work(folder: Path) -> Iterator[None]:
-    """In a folder of an evaluation that is its own meanwhile."""
+    """Lock the folder of an evaluation, and turn failures into `EvaluationFailed`."""
     try:
         with terminable(), occupied(folder, f"--out {folder}"):
             yield

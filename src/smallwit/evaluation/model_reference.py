@@ -30,8 +30,11 @@ A function is imported when it is needed."""
 
 @dataclass(frozen=True)
 class Settings:
-    """How a model is run: `auto` or the name of a device and a number format, sequences in flight, and options of its
-    chat template, beside those that its run has given it."""
+    """The settings of a model that runs in this process.
+
+    `device` and `dtype` may be `auto`, `batch` is the number of sequences at a time. `chat_template_kwargs` are added
+    to those of the model's run.
+    """
 
     device: str = "auto"
     dtype: str = "auto"
@@ -41,7 +44,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """A model that replies can be asked of.
+    """A model that can be measured.
 
     `label` is a name for files, `identity` changes when the model does. `load(overflow)` makes the generator. `batch`
     is the size of the batches that it computes, `None` where replies do not depend on each other. `tasks` are the
@@ -60,7 +63,7 @@ class ResolvedModel:
 
 
 def resolve_model(reference: str, settings: Settings) -> ResolvedModel:
-    """The model of this name. Raises `UserError`, with what would be right, where there is none."""
+    """Return the model of this name. Raises `UserError`, with the valid forms, where there is none."""
     prefix, colon, _ = reference.partition(":")
     if colon and prefix in OTHERS:
         module, name = OTHERS[prefix].split(":")
@@ -85,7 +88,7 @@ def resolve_model(reference: str, settings: Settings) -> ResolvedModel:
 
 
 def _of_run(reference: str, run: Path, stage: str, settings: Settings) -> ResolvedModel:
-    """What a stage of a run has handed over."""
+    """Return the model that a stage of a run has published."""
     artifacts = {path.parent.name.partition("-")[2]: path for path in sorted((run / "stages").glob("*/artifact"))}
     models = {name: path for name, path in artifacts.items() if (path / "config.json").is_file()}
     if stage not in models:
@@ -120,7 +123,7 @@ def _read_resolved(path: Path) -> Mapping[str, Any]:
 
 
 def _first_model(recipe: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """The model of a resolved recipe that its stage `name` began as."""
+    """Return the model of a resolved recipe that its stage `name` began as."""
     origins = {stage["name"]: stage.get("from") for stage in recipe.get("stages") or []}
     while name in origins:
         name = origins[name]

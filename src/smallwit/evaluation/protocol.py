@@ -24,7 +24,7 @@ LIBRARIES = (
     "mpmath",
 )
 VERSION = 2
-"""Raised when the same fields come to mean something else."""
+"""The version of the fields' meaning: a change of meaning raises it."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,10 @@ class EvaluationProtocol:
 
     @property
     def signature(self) -> str:
-        """Readable parts and a hash over all of them: `gsm8k|default|test:1319|0-shot|T0|max2048|float32|3f2a9c01`."""
+        """Return readable parts and a hash over all fields.
+
+        An example is `gsm8k|default|test:1319|0-shot|T0|max2048|float32|3f2a9c01`.
+        """
         parts = [self.task, self.name, f"{self.split}:{self.problems}"]
         if self.shots is not None:
             parts.append(f"{self.shots}-shot")
@@ -91,13 +94,13 @@ class EvaluationProtocol:
         return "|".join([*parts, content_key(asdict(self))[:8]])
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, and the signature, as JSON data."""
+        """Return all fields and the signature as JSON data."""
         data: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return {"signature": self.signature} | data
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], at: str = "") -> dict[str, str]:
-    """What two protocols in their JSON form do not share: by field, as `decoding.temperature: 0.0 -> 0.7`."""
+    """Return the differences of two protocols in JSON form, by field, as `decoding.temperature: 0.0 -> 0.7`."""
     found: dict[str, str] = {}
     for key in [*old, *(key for key in new if key not in old)]:
         one, other = old.get(key), new.get(key)
@@ -114,19 +117,19 @@ def _brief(value: Any) -> str:
 
 
 def data_checksum(problems: Sequence[Problem]) -> str:
-    """A short hash over ids, prompts and gold answers."""
+    """Return a short hash over ids, prompts and gold answers."""
     return _checksum([problem.id, problem.prompt, problem.gold] for problem in problems)
 
 
 def prompt_checksum(prompts: Sequence[Prompt]) -> str:
-    """A short hash over what is asked, word for word."""
+    """Return a short hash over the prompts, word for word."""
     return _checksum(
         [prompt.messages, prompt.text, prompt.prefix, *([prompt.tools] if prompt.tools else [])] for prompt in prompts
     )
 
 
 def encoded_checksum(prompts: Sequence[Sequence[int]]) -> str:
-    """A short hash over the token ids of prompts."""
+    """Return a short hash over the token ids of prompts."""
     return _checksum([*prompt] for prompt in prompts)
 
 
@@ -138,5 +141,5 @@ def _checksum(rows: Any) -> str:
 
 
 def library_versions() -> tuple[tuple[str, str], ...]:
-    """Versions of what generates and of what decides which answers are equal."""
+    """Return the versions of the libraries that generate and grade."""
     return (("python", platform.python_version()), *((name, version(name)) for name in LIBRARIES))

@@ -14,7 +14,7 @@ _GRADED_AT_ONCE = 64
 
 
 def read_responses(path: Path, problems: Sequence[Problem]) -> dict[str, list[Row]]:
-    """The rows for each problem that has any, in the problems' order; several for one problem are its samples.
+    """Return the rows for each problem that has any, in the problems' order; several for one problem are its samples.
 
     Raises `UserError` for a row that has no response or belongs to no problem, by file and line.
     """
@@ -45,7 +45,7 @@ def _problem(row: Row, where: str, problems: Sequence[Problem], by_id: Mapping[s
 
 
 def grade_responses(suite: Suite, path: Path, stored: Mapping[str, Sequence[Row]]) -> list[Row]:
-    """The rows of all stored responses with their verdicts, in the samples' order; `path` holds them."""
+    """Return the rows of all stored responses with their verdicts, in the samples' order; `path` holds them."""
     with SampleFile(path) as file:
         waiting = [sample for sample in suite.samples if sample.key not in file.rows]
         for start in range(0, len(waiting), _GRADED_AT_ONCE):

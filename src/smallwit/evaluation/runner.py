@@ -29,12 +29,12 @@ _LONGEST_WAIT = 1.0  # seconds that a reply waits for others to be graded with
 
 
 class GraderFailed(Exception):
-    """Too many responses have no verdict, because the grader itself failed. The message says whose and how many."""
+    """Too many responses have no verdict because the grader itself failed. The message says which and how many."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One response to ask for: to `problem`, the `number`-th (0-based) of those to it."""
+    """A response to generate: the `number`-th (0-based) to `problem`."""
 
     problem: Problem
     number: int
@@ -43,12 +43,12 @@ class Sample:
 
     @property
     def key(self) -> Key:
-        """What tells it from the others of its task."""
+        """Return the key of the sample within its task."""
         return self.problem.id, self.number
 
 
 def samples_of(problems: Sequence[Problem], prompts: Sequence[Prompt], count: int, seed: int) -> list[Sample]:
-    """`count` samples of each problem, problem by problem."""
+    """Return `count` samples of each problem, problem by problem."""
     return [
         Sample(problem, number, prompt, _seed(seed, problem.id, number))
         for problem, prompt in zip(problems, prompts, strict=True)
@@ -67,8 +67,7 @@ def collect(
     have: Collection[Key],
     keep: Callable[[list[Row]], None],
 ) -> None:
-    """Ask for the samples that are not in `have`, and call `keep` with their rows, a few at a time, as soon as they are
-    graded.
+    """Generate the samples that are not in `have`, and call `keep` with their graded rows, a few at a time.
 
     `batch` is the size of the generator's batches, `None` where replies do not depend on each other in any bit. Longer
     prompts come first, so that what does not fit into memory shows at once.
@@ -107,7 +106,7 @@ def measure(
     batch: int,
     seed: int,
 ) -> list[Row]:
-    """One row a problem by the default protocol, in their order, kept in memory: for validation and training's data."""
+    """Return one row for each problem by the default protocol, in order. Used for validation during training."""
     rows: dict[Key, Row] = {}
     samples = samples_of(problems, DEFAULT.prompts(task, problems), 1, seed)
 
@@ -119,7 +118,7 @@ def measure(
 
 
 def unverified(row: Row) -> bool:
-    """Whether our own infrastructure failed at this response."""
+    """Return whether the row has no verdict because our own infrastructure failed."""
     return row["score"] is None or row["strict"] is None
 
 
@@ -133,7 +132,7 @@ def require_verdicts(rows: Sequence[Row], what: str, total: int | None = None) -
 
 
 def mean_score(rows: Sequence[Row], key: str = "score") -> float:
-    """The mean over the rows whose verdict is known. Raises `ValueError` when there is none."""
+    """Return the mean over the rows whose verdict is known. Raises `ValueError` when there is none."""
     known = [row[key] for row in rows if row[key] is not None]
     if not known:
         raise ValueError(f"no row of {len(rows)} has a verdict")
@@ -170,7 +169,7 @@ class _Grading:
 
 
 def graded(task: Task, grader: Grader, pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
-    """The verdicts on responses, in order; what our own infrastructure failed at is tried once more.
+    """Return the verdicts on responses, in order; a failure of our own infrastructure is tried once more.
 
     Graders read the answers behind the responses' thoughts, whatever the protocol.
     """
@@ -186,7 +185,7 @@ def graded(task: Task, grader: Grader, pairs: Sequence[tuple[Problem, str]]) -> 
 
 
 def row_of(task: Task, sample: Sample, response: str, verdict: Verdict) -> Row:
-    """The line of one sample, but for what only its generator knows."""
+    """Return the row of one sample, without the fields that only its generator knows."""
     return {
         "task": task.name,
         "id": sample.problem.id,
@@ -203,7 +202,7 @@ def row_of(task: Task, sample: Sample, response: str, verdict: Verdict) -> Row:
 
 
 def shown(prompt: Prompt) -> str:
-    """A prompt for people to read: its text, or its only message; else its turns."""
+    """Return a prompt for people to read: its text, or its only message; else its turns."""
     if prompt.text is not None:
         return prompt.text + prompt.prefix
     if len(prompt.messages) == 1 and not prompt.prefix:

@@ -34,7 +34,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class MetricVariant:
-    """The scores under one reading of the responses, lenient or strict.
+    """The scores of one variant of the metric, lenient or strict.
 
     With k samples a problem `mean` is avg@k. `pass_at[k]` is the chance that one of k samples is right (score 1),
     `majority_at[k]` that the answer which most of k samples give is right. Both are there for k = 2, 4, 8, ... and the
@@ -49,7 +49,7 @@ class MetricVariant:
 
 @dataclass(frozen=True)
 class Scores:
-    """What is said of one model on one task.
+    """The scores of one model on one task.
 
     A problem has from `fewest` to `most` samples. Rates are shares of the samples: cut by the token limit, without an
     answer, with several different answers, over a limit of the grader (they score 0). `unverified` counts
@@ -72,11 +72,11 @@ class Scores:
 
     @property
     def failed(self) -> float:
-        """The share of the samples without a verdict."""
+        """Return the share of the samples without a verdict."""
         return self.unverified / self.samples
 
     def as_json(self) -> dict[str, Any]:
-        """The entry of a task in scores.json, but for the signature; results.json holds a part of it."""
+        """Return the entry of a task in scores.json, but for the signature; results.json holds a part of it."""
         score, strict = self.lenient.mean, self.strict.mean
         entry: dict[str, Any] = {
             "mean": score.mean,
@@ -104,7 +104,7 @@ class Scores:
 
 
 def scores(rows: Sequence[Row]) -> Scores:
-    """The scores of one task from its sample rows, in any order.
+    """Return the scores of one task from its sample rows, in any order.
 
     Intervals are Wilson's where each problem has one value of 0 or 1, else Student's t over problems
     (`statistics.mean_interval`). There is a majority only where the gold answer is a text or a number: a majority of
@@ -138,7 +138,7 @@ def scores(rows: Sequence[Row]) -> Scores:
 
 
 def problem_means(rows: Sequence[Row], key: str = "score") -> dict[str, float]:
-    """The mean of the verdicts on each problem, by id, in order of appearance; problems without any are left out."""
+    """Return the mean score of each problem, by id, in order of appearance. Problems without a verdict are left out."""
     found: dict[str, list[float]] = {}
     for row in rows:
         if row[key] is not None:
@@ -147,7 +147,7 @@ def problem_means(rows: Sequence[Row], key: str = "score") -> dict[str, float]:
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:
-    """The unbiased estimate of the chance that at least one of k samples is right, from n of which `correct` are.
+    """Return pass@k, the unbiased estimate of the chance that one of k samples is right, from n with `correct` right.
 
     1 - C(n - correct, k) / C(n, k) (Chen et al. 2021, arXiv 2107.03374, equation 1). Raises `ValueError` for k > n.
     """
@@ -157,7 +157,7 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
 
 
 def majority_at_k(scores: Sequence[float], keys: Sequence[str | None], k: int) -> float:
-    """How often the answer that most of k samples give is right.
+    """Return maj@k: how often the answer that most of k samples give is right.
 
     `keys[i]` is the answer of sample i (`None`: it gave none and has no vote). The samples are taken k at a time in
     their order, a rest of less than k is not used. A tie is split: the mean over the answers that share the first
@@ -209,7 +209,7 @@ def _known(estimates: Mapping[int, Estimate | None]) -> dict[int, Estimate]:
 def _estimate(
     problems: Sequence[Sequence[Row]], key: str, value: Callable[[Sequence[Row], Sequence[float], int], float], k: int
 ) -> Estimate | None:
-    """The mean of `value(rows, their scores, k)` over the problems that have k verdicts; `None` if there are none."""
+    """Return the mean of `value(rows, scores, k)` over the problems with k verdicts; `None` if there are none."""
     known = [[row for row in rows if row[key] is not None] for rows in problems]
     values = [value(rows, [float(row[key]) for row in rows], k) for rows in known if len(rows) >= k]
     if not values:
@@ -227,7 +227,7 @@ def _filled(rows: Sequence[Row], key: str, end: float) -> list[float]:
 
 
 def _rate(rows: Sequence[Row], key: str) -> float | None:
-    """The share of the rows that know, or `None`: stored generations may not tell whether a limit cut them."""
+    """Return the share of the rows that know, or `None`: stored generations may not tell whether a limit cut them."""
     known = [row[key] for row in rows if row.get(key) is not None]
     return _share(known) if known else None
 

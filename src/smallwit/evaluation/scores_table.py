@@ -21,8 +21,7 @@ _LEGEND = (
 def print_scores(
     scores: Mapping[str, Mapping[str, Scores]], signatures: Mapping[str, Mapping[str, str]], console: Console
 ) -> None:
-    """Scores in per cent with their 95 % intervals, strict beside lenient, with rates of what can go wrong; both by
-    model and task."""
+    """Print scores in per cent with their 95 % intervals, rates of failures, and signatures, by model and task."""
     for model, tasks in scores.items():
         console.print()
         if len(scores) > 1:
@@ -57,7 +56,7 @@ def _table(tasks: Mapping[str, Scores], encoding: str) -> Table:
 
 
 def print_ratios(ratios: Mapping[str, Interval], against: str, console: Console) -> None:
-    """Per cent of another model's score."""
+    """Print the ratios to another model's scores, in per cent."""
     for task, ratio in ratios.items():
         line = f"{task}: {ratio.mean:.1f} % of {against}'s score (95 %: {ratio.low:.1f} to {ratio.high:.1f})"
         if ratio.mean != ratio.mean:
@@ -80,7 +79,7 @@ def _rate(share: float | None) -> str:
 
 
 def _further(found: Scores) -> list[str]:
-    """What only some evaluations have: scores of several samples, and responses that the graders failed at."""
+    """Return the lines that only some evaluations have: scores of several samples, and failures of the grader."""
     lines = []
     for title, estimates in (("pass", found.lenient.pass_at), ("maj", found.lenient.majority_at)):
         if estimates:

@@ -44,7 +44,7 @@ class PairedComparison:
 
 
 def mean_interval(scores: Sequence[float], level: float = 0.95) -> Interval:
-    """The mean of `scores` and an interval that covers the true mean with probability `level`.
+    """Return the mean of `scores` and an interval that covers the true mean with probability `level`.
 
     Scores that are all 0 or 1 get Wilson's score interval (Wilson 1927, "Probable inference, the law of succession,
     and statistical inference"), which stays inside 0..1 and holds for small n and near the ends. If any score lies
@@ -67,7 +67,7 @@ def mean_interval(scores: Sequence[float], level: float = 0.95) -> Interval:
 def paired_comparison(
     a: Sequence[float], b: Sequence[float], seed: int = 0, *, strata: Sequence[str] | None = None
 ) -> PairedComparison:
-    """How much better `a` is than `b` on the same problems: `a[i]` and `b[i]` are scores of problem i.
+    """Return how much better `a` is than `b` on the same problems: `a[i]` and `b[i]` are scores of problem i.
 
     The interval is the 95 % percentile interval of a bootstrap over problems (Efron 1979, "Bootstrap methods: another
     look at the jackknife"). `strata` (one label a problem, for instance its task) keeps each task's share of a pooled
@@ -99,7 +99,7 @@ def paired_comparison(
 
 
 def _without_spread(difference: float, n: int) -> tuple[float, float]:
-    """The ends of the interval of a difference that all of n problems show.
+    """Return the ends of the interval of a difference that all of n problems show.
 
     At most z^2 / (n + z^2) of all problems show another one (Wilson 1927: none of n did), and no other one lies outside
     of -1..1.
@@ -110,7 +110,7 @@ def _without_spread(difference: float, n: int) -> tuple[float, float]:
 
 
 def smallest_difference(a: Sequence[float], b: Sequence[float], power: float = 0.8, level: float = 0.95) -> float:
-    """The least true difference of two means that as many pairs as these would show with chance `power`.
+    """Return the least true difference of two means that as many pairs as these would show with chance `power`.
 
     (z(1 - (1 - level) / 2) + z(power)) * s / sqrt(n), the normal approximation for paired samples, with s the root mean
     square of the observed differences: for 0/1 scores the share of problems that only one of the two solves is s^2
@@ -133,7 +133,7 @@ def smallest_difference(a: Sequence[float], b: Sequence[float], power: float = 0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p values adjusted for having made all these tests at once, in the same order.
+    """Return the p values adjusted for having made all these tests at once, in the same order.
 
     Holm 1979, "A simple sequentially rejective multiple test procedure": the i-th smallest of m is multiplied by
     m + 1 - i, never less than the one before it, at most 1.
@@ -147,7 +147,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def finite(value: float) -> float | None:
-    """JSON has no infinity and no NaN: a ratio to nothing is null."""
+    """Return a number, or `None` for infinity and NaN, which JSON does not have."""
     return value if abs(value) < float("inf") else None
 
 
@@ -159,7 +159,7 @@ def ratio_interval(
     *,
     strata: Sequence[str] | None = None,
 ) -> Interval:
-    """Per cent of `b`'s mean that `a` reaches (100 = equal), with a 95 % percentile bootstrap interval (Efron 1979).
+    """Return mean(a) / mean(b) in per cent, with a 95 % percentile bootstrap interval (Efron 1979).
 
     Paired (the default): `a[i]` and `b[i]` are scores of problem i and are drawn together, within their stratum if
     `strata` is given. Not paired: the two are drawn independently and may differ in length; `strata` is then refused.
@@ -187,7 +187,7 @@ def ratio_interval(
 
 
 def _resampled_means(values: Floats, groups: list[NDArray[np.intp]], seed: int) -> Floats:
-    """Means of `RESAMPLES` bootstrap samples: values [n, columns] -> [RESAMPLES, columns].
+    """Return means of `RESAMPLES` bootstrap samples: values [n, columns] -> [RESAMPLES, columns].
 
     Rows are drawn whole (so columns stay paired), and within each group of row numbers.
     """
@@ -196,7 +196,7 @@ def _resampled_means(values: Floats, groups: list[NDArray[np.intp]], seed: int) 
 
 
 def _resampled_sums(values: Floats, rng: np.random.Generator) -> Floats:
-    """Sums of bootstrap samples of the rows of one group: [n, columns] -> [RESAMPLES, columns]."""
+    """Return sums of bootstrap samples of the rows of one group: [n, columns] -> [RESAMPLES, columns]."""
     n, columns = values.shape
     rows, counts = np.unique(values, axis=0, return_counts=True)
     if len(rows) <= _FEW_ROWS:
@@ -212,7 +212,7 @@ def _resampled_sums(values: Floats, rng: np.random.Generator) -> Floats:
 
 
 def _groups(strata: Sequence[str] | None, n: int) -> list[NDArray[np.intp]]:
-    """The row numbers of each stratum; one group of all rows without strata."""
+    """Return the row numbers of each stratum; one group of all rows without strata."""
     if strata is None:
         return [np.arange(n)]
     if len(strata) != n:

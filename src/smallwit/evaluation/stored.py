@@ -29,7 +29,7 @@ class StoredEvaluation:
 
 
 def read_evaluation(reference: str) -> StoredEvaluation:
-    """The evaluation at `reference`: its folder, or `runs/NAME:STAGE`.
+    """Return the evaluation at `reference`: its folder, or `runs/NAME:STAGE`.
 
     Raises `UserError` when there is none, or its files are not those that an evaluation writes.
     """
@@ -40,10 +40,10 @@ def read_evaluation(reference: str) -> StoredEvaluation:
 
 
 def comparable(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """In what two protocols of a task differ: (what forbids a comparison, what only has to be said).
+    """Return the differences of two protocols of a task: those that forbid a comparison, and those to report.
 
-    Other problems and another chat template are said: the problems that both have are compared, and a template, what
-    it is given and what it makes of the problems belong to its model.
+    Other problems and another chat template are only reported: the problems that both have are compared, and a chat
+    template with its options belongs to its model.
     """
     if a["signature"] == b["signature"]:
         return [], []
@@ -53,7 +53,7 @@ def comparable(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[list[str], l
 
 
 def common_rows(a: Sequence[Row], b: Sequence[Row], across_protocols: bool) -> tuple[list[Row], list[Row], list[str]]:
-    """The rows of the problems that both have, of `a` and of `b`, and the ids that stand for different problems.
+    """Return the rows of the problems that both have, of `a` and of `b`, and the ids that stand for different problems.
 
     A problem is the same if its id, its text and its gold answer are; across protocols its text may be another.
     """

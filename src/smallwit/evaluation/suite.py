@@ -26,8 +26,10 @@ from smallwit.tasks.prompt import Prompt
 
 @dataclass(frozen=True)
 class Choice:
-    """What a run chooses: problems from the start of a split (`limit`), samples of each, their seed, and how they are
-    drawn, where that is not as the protocol says."""
+    """The options of an evaluation: the first `limit` problems of a split, the samples of each, and their seed.
+
+    `temperature` and `max_new_tokens` replace the protocol's values.
+    """
 
     split: str = "test"
     limit: int | None = None
@@ -37,7 +39,7 @@ class Choice:
     max_new_tokens: int | None = None
 
     def decoding(self, named: NamedProtocol) -> Decoding:
-        """The protocol's decoding with what was chosen otherwise."""
+        """Return the protocol's decoding with the options of this run."""
         chosen = {"temperature": self.temperature, "max_new_tokens": self.max_new_tokens}
         return replace(named.decoding, **{key: value for key, value in chosen.items() if value is not None})  # type: ignore[arg-type]
 
@@ -53,7 +55,7 @@ class Suite:
 
 
 def problems_of(task: Task, split: str, limit: int | None) -> list[Problem]:
-    """The first `limit` problems of a split. Raises `UserError` where there are none, or two have one id."""
+    """Return the first `limit` problems of a split. Raises `UserError` where there are none, or two have one id."""
     problems = list(islice(task.problems(split), limit))
     if not problems:
         raise UserError(f"task {task.name} has no {split} problems")
@@ -74,7 +76,7 @@ def make_suite(
     stored: Sequence[int] | None = None,
     encode: Callable[[Sequence[Prompt]], list[list[int]]] | None = None,
 ) -> Suite:
-    """Everything about a task that is settled before the first reply.
+    """Return the suite of a task: all that is fixed before the first reply.
 
     `own` are the bytes of a user's task file, which its verdicts depend on. `encode` makes the token ids of prompts,
     where this process does that. `stored` has the number of stored responses to each problem, where nothing is going to
@@ -123,7 +125,7 @@ def measure_suite(
     on_rows: Callable[[int], None],
     subject: str,
 ) -> list[Row]:
-    """The rows of all samples, in their order; `path` holds them, and those that it holds are not asked for again.
+    """Return the rows of all samples, in order. Rows that the file at `path` holds are not generated again.
 
     `generator` is called when something is missing, and `on_rows` whenever samples were added, with the number that
     are there. Raises `GraderFailed`, which names the `subject`, as soon as more than 1 % of the samples cannot have a
@@ -156,7 +158,7 @@ def measure_suite(
 
 
 def _grade_again(suite: Suite, file: SampleFile) -> None:
-    """What had no verdict when it was written gets another chance; it is not generated again."""
+    """Grade the stored samples without a verdict once more."""
     failed = [sample for sample in suite.samples if sample.key in file.rows and unverified(file.rows[sample.key])]
     pairs = [(sample.problem, str(file.rows[sample.key]["response"])) for sample in failed]
     for sample, verdict in zip(failed, graded(suite.task, suite.named.grade, pairs), strict=True):

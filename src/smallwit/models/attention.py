@@ -68,7 +68,7 @@ class RowLayout:
 
     @cached_property
     def _padding_bias(self) -> Tensor:
-        """Minus infinity for padding `[B, S]`: added to scores, since each layer would make numbers of truth values."""
+        """Return minus infinity for padding `[B, S]`, to add to scores: each layer would convert truth values again."""
         assert self.key_positions is not None
         zeros = torch.zeros(self.key_positions.shape, device=self.key_positions.device)
         return zeros.masked_fill_(self.key_positions < 0, -torch.inf)
@@ -86,7 +86,7 @@ class StaticLayout:
     column: Tensor
 
     def plan(self, window: int | None, queries: int, keys: int, dtype: torch.dtype) -> "AttentionPlan":
-        """See `RowLayout.plan`; `queries` is 1."""
+        """Return the plan of `RowLayout.plan` for one query."""
         positions = self.key_positions
         hidden = (positions < 0) | (torch.arange(positions.shape[1], device=positions.device) > self.column)
         if window is not None:
@@ -212,7 +212,7 @@ class _Scores:
 
     @property
     def plain(self) -> bool:
-        """Whether a fused kernel computes them."""
+        """Return whether a fused kernel computes them."""
         return self.softcap is None and self.sinks is None and self.dropout == 0.0
 
     def causal(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -302,7 +302,7 @@ def _by_segment(
 
 
 def _wants_varlen(query: Tensor, key: Tensor, plan: AttentionPlan) -> bool:
-    """Whether `scaled_dot_product_attention` would need several calls, or a mask."""
+    """Return whether `scaled_dot_product_attention` would need several calls, or a mask."""
     far = plan.window is not None and key.shape[2] > plan.window
     return plan.segments is not None or far or query.shape[2] != key.shape[2]
 

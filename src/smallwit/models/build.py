@@ -49,7 +49,7 @@ def new_model(
     seed: int,
     rope_theta: float = 10_000.0,
 ) -> PreTrainedModel:
-    """A Qwen2 model with tied embeddings and random weights (a pure function of `seed`), in float32."""
+    """Return a Qwen2 model with tied embeddings and random weights (a pure function of `seed`), in float32."""
     config = Qwen2Config(
         vocab_size=vocabulary_rows,
         hidden_size=hidden,
@@ -139,5 +139,5 @@ def disable_dropout(model: torch.nn.Module) -> None:
 
 
 def backbone(model: Any) -> torch.nn.Module:
-    """The part of a causal language model that turns tokens `[B, T]` into hidden states `[B, T, H]`."""
+    """Return the part of a causal language model that turns tokens `[B, T]` into hidden states `[B, T, H]`."""
     return model.get_decoder()

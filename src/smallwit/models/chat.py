@@ -129,32 +129,32 @@ class ChatTokenizer:
 
     @cached_property
     def written_behind(self) -> str:
-        """What the template writes behind an answer, its end included."""
+        """Return the text that the template writes after an answer, its end included."""
         return self._answered.rpartition(MARK)[2]
 
     @cached_property
     def ends(self) -> Ends:
-        """How a turn of the assistant ends. Raises `UserError` for a tokenizer without any end."""
+        """Return how a turn of the assistant ends. Raises `UserError` for a tokenizer without any end."""
         return turn_ends(self.tokenizer, self.listed_ends, self._answered if self.template else None)
 
     @cached_property
     def pad(self) -> int:
-        """The padding id; an end token where there is none: padding is never attended to nor trained on."""
+        """Return the padding id; an end token where there is none: padding is never attended to nor trained on."""
         return self.ends.all[-1] if self.tokenizer.pad_token_id is None else int(self.tokenizer.pad_token_id)
 
     @cached_property
     def generation_prompt(self) -> str:
-        """What the template writes in front of an answer, from the beginning of a conversation of one question."""
+        """Return the text that the template writes before the answer to a single question."""
         return self.render(_QUESTION, add_generation_prompt=True) if self.template else ""
 
     @cached_property
     def _answered(self) -> str:
-        """What the template makes of a question and its answer, `MARK`."""
+        """Return the rendered text of a question and its answer, `MARK`."""
         return self.render([*_QUESTION, {"role": "assistant", "content": MARK}]) if self.template else ""
 
     @cached_property
     def _opening(self) -> str | None:
-        """What the template writes between the generation prompt and an answer without a thought.
+        """Return the text that the template writes between the generation prompt and an answer without a thought.
 
         It is nothing as a rule, a space in Llama 2, the empty thought in Qwen3; `None` where the template begins an
         answer otherwise than by its generation prompt.
@@ -168,7 +168,7 @@ class ChatTokenizer:
 
     @property
     def _turn_opening(self) -> str:
-        """`_opening`. Raises `UserError` where there is none."""
+        """Return `_opening`. Raises `UserError` where there is none."""
         if self._opening is None:
             turn = self._answered.rpartition(MARK)[0]
             raise UserError(
@@ -182,7 +182,7 @@ class ChatTokenizer:
 
     @cached_property
     def control(self) -> ControlTokens:
-        """The control tokens: those that the tokenizer calls special, the ends, and those that the template writes."""
+        """Return the control tokens: the tokenizer's special tokens, the ends, and those that the template writes."""
         written = self.generation_prompt + self._answered
         named = {
             index
@@ -197,7 +197,7 @@ class ChatTokenizer:
 
     @cached_property
     def _special_frame(self) -> tuple[list[int], list[int]]:
-        """What the tokenizer puts before and behind a text by itself, as BOS."""
+        """Return the tokens that the tokenizer adds before and after a text, such as BOS."""
         whole, bare = (self.tokenizer("a", add_special_tokens=special)["input_ids"] for special in (True, False))
         starts = [start for start in range(len(whole)) if whole[start : start + len(bare)] == bare]
         if not starts:
@@ -272,7 +272,7 @@ class ChatTokenizer:
 
     @cached_property
     def _prompt_end(self) -> list[int]:
-        """The last tokens of every generation prompt; none without a template."""
+        """Return the last tokens of every generation prompt; none without a template."""
         ids = self.tokenizer(self.generation_prompt, add_special_tokens=False)["input_ids"]
         return [int(index) for index in ids[-_TAIL:]]
 
@@ -305,7 +305,10 @@ class ChatTokenizer:
         return [both[index] for index in sorted(both)]
 
     def spells(self, value: Any) -> bool:
-        """Whether a text, or one in a list or a message, spells a control token. Raises `UserError` if it must not."""
+        """Return whether a text, or one in a list or a message, spells a control token.
+
+        Raises `UserError` if it must not.
+        """
         if isinstance(value, str):
             if self.control_tokens == "refuse":
                 self.control.refuse(value)

@@ -65,7 +65,7 @@ class Continuation:
         return str(decoded)
 
     def _behind(self, last: int | None) -> list[int]:
-        """The tokens of a word behind a control token, or behind text."""
+        """Return the tokens of a word behind a control token, or behind text."""
         if last not in self._words:
             anchor = self._anchors(last)[0]
             before = self._encode([""], anchor)[0]
@@ -83,6 +83,6 @@ class Continuation:
 
     @cached_property
     def _drops_space(self) -> bool:
-        """Whether the first space of a text is lost in decoding."""
+        """Return whether the first space of a text is lost in decoding."""
         before = self._encode([""], _ANCHORS[0])[0]
         return self._decode(self._encode([" a"], _ANCHORS[0])[0][len(before) :]) != " a"

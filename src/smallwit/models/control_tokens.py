@@ -79,7 +79,7 @@ class ControlTokens:
 
     @cached_property
     def _renamed(self) -> tuple[Tokenizer, dict[int, int]]:
-        """The tokenizer with other names for its control tokens, and for each of its added tokens the model's id."""
+        """Return the tokenizer with its control tokens renamed, and the model's id of each of its added tokens."""
         described: Any = json.loads(self.tokenizer.backend_tokenizer.to_str())
         described |= {"truncation": None, "padding": None, "post_processor": None}
         known: dict[str, int] = {}

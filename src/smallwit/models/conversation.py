@@ -91,7 +91,7 @@ class _Turn:
 
 
 def _aligned(whole: list[int], pieces: Sequence[_Turn], turns: Sequence[int]) -> EncodedConversation:
-    """The usual case: the tokens of every prefix are a prefix of the whole conversation's tokens."""
+    """Return the usual case: the tokens of every prefix are a prefix of the whole conversation's tokens."""
     for place, piece in zip(turns[:-1], pieces[:-1], strict=True):
         if whole[: len(piece.until)] != piece.until:
             raise _rewritten(place)
@@ -102,7 +102,7 @@ def _aligned(whole: list[int], pieces: Sequence[_Turn], turns: Sequence[int]) ->
 def _forced(
     renderer: "_Renderer", whole: list[int], pieces: Sequence[_Turn], turns: Sequence[int]
 ) -> EncodedConversation:
-    """A turn's first token would merge with the generation prompt: it is encoded by itself, as it is generated."""
+    """Encode a turn by itself, as it is generated: its first token would merge with the generation prompt."""
     text, tokens, spans = renderer.text(len(renderer.messages)), list[int](), list[tuple[int, int]]()
     done = ""
     for place, piece in zip(turns, pieces, strict=True):
@@ -135,7 +135,7 @@ def _rewritten(place: int) -> UserError:
 
 
 def _within_marks(encoded: EncodedConversation, mask: Sequence[int], turns: Sequence[int]) -> EncodedConversation:
-    """Only what the template marks. Raises `UserError` for marks that no trainer can have meant."""
+    """Keep only the tokens that the template marks. Raises `UserError` for marks that no trainer can have meant."""
     if not any(mask) or all(mask):
         how = "every token" if any(mask) else "no token"
         raise UserError(
@@ -174,25 +174,28 @@ class _Renderer:
             self.messages, self.tools = chat.control.masked(self.messages), chat.control.masked(self.tools)
 
     def text(self, count: int, *, prompt: bool = False) -> str:
-        """The text of the first `count` turns, with the generation prompt behind it if `prompt`."""
+        """Return the text of the first `count` turns, with the generation prompt behind it if `prompt`."""
         return self.chat.render(self.messages[:count], tools=self.tools, add_generation_prompt=prompt)
 
     def ids(self, text: str) -> list[int]:
-        """Token ids of rendered text: the template has written all control tokens."""
+        """Return the token ids of rendered text: the template has written all control tokens."""
         if self.masked:
             return self.chat.control.encode(text)
         ids: list[int] = self.chat.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
     def decoded(self, tokens: Sequence[int]) -> str:
-        """The text of token ids, control tokens included."""
+        """Return the text of token ids, control tokens included."""
         text: Any = self.chat.tokenizer.decode(
             list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
         return str(text)
 
     def turn(self, place: int) -> _Turn:
-        """The assistant turn at `place`. Raises `UserError` where the template does not begin it by its own prompt."""
+        """Return the assistant turn at `place`.
+
+        Raises `UserError` where the template does not begin it by its own prompt.
+        """
         if place == 0:
             raise UserError("turn 1 is the assistant's, and nothing stands before it that asks for it; begin otherwise")
         before, closed = self.text(place, prompt=True), self.text(place + 1)
@@ -217,7 +220,7 @@ class _Renderer:
         return _Turn(ids, until, before, text, False)
 
     def end_of_turn(self, tokens: Sequence[int], start: int) -> int | None:
-        """The place behind the first control token of those that close a turn, which begins at `start`."""
+        """Return the place behind the first control token of those that close a turn, which begins at `start`."""
         end, place, control = None, len(tokens), self.chat.control.ids
         while place > start and (tokens[place - 1] in control or not self.decoded([tokens[place - 1]]).strip()):
             place -= 1
@@ -229,6 +232,6 @@ class _Renderer:
 
 
 def _common(one: str, other: str) -> int:
-    """The length of the common beginning."""
+    """Return the length of the common beginning."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))

@@ -54,7 +54,7 @@ class Cost:
         return Cost(2.0 * matrices, 2.0 * head.numel(), full, tuple(sorted(windowed.items())))
 
     def forward(self, lengths: Iterable[int], projected: int) -> float:
-        """FLOPs of a forward pass over sequences of these lengths, `projected` of whose tokens reach the head."""
+        """Return the FLOPs of a forward pass over sequences of these lengths; `projected` tokens reach the head."""
         total = 0.0
         for length in lengths:
             total += self.layers * length + self.attention * _pairs(length, length)
@@ -62,7 +62,7 @@ class Cost:
         return total + self.head * projected
 
     def train(self, lengths: Iterable[int], projected: int) -> float:
-        """FLOPs of forward and backward: three times the forward pass."""
+        """Return the FLOPs of forward and backward: three times the forward pass."""
         return 3.0 * self.forward(lengths, projected)
 
 

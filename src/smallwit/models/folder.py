@@ -48,7 +48,7 @@ def require_folder(path: Path) -> None:
 
 
 def is_gguf(path: Path) -> bool:
-    """Whether a file is of llama.cpp's format, by its name or its first bytes."""
+    """Return whether a file is of llama.cpp's format, by its name or its first bytes."""
     try:
         with path.open("rb") as file:
             return path.suffix == ".gguf" or file.read(4) == b"GGUF"
@@ -73,7 +73,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _numbers(config: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Every number by its key, those of nested configurations too."""
+    """Yield every number by its key, those of nested configurations too."""
     for key, value in config.items():
         if isinstance(value, dict):
             yield from _numbers(value)

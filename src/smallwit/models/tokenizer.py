@@ -75,7 +75,7 @@ def _use(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def _instead_of_it(folder: Path) -> str:
-    """What a folder holds where it has no tokenizer.json."""
+    """Return what a folder holds where it has no tokenizer.json."""
     found = [name for name in _OTHER_FORMS if (folder / name).is_file()]
     return f"no tokenizer.json there, and {found[0]} is not read" if found else "no tokenizer.json there"
 

@@ -29,19 +29,19 @@ class BrokenArtifact(Exception):
 
 
 def content_key(value: Any) -> str:
-    """A short hash of JSON data, the same for equal data."""
+    """Return a short hash of JSON data, the same for equal data."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:20]
 
 
 def file_hash(path: Path) -> str:
-    """sha256 of a file's content."""
+    """Return sha256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def folder_hash(folder: Path) -> str:
-    """One hash over the names and contents of all files below a folder; what was written about it is left out."""
+    """Return one hash over the names and contents of all files below a folder, except manifest and metrics."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in (MANIFEST, METRICS))
     return content_key([[p.relative_to(folder).as_posix(), file_hash(p)] for p in files])
 
@@ -75,7 +75,7 @@ def publish(folder: Path, write: Callable[[Path], None], about: dict[str, Any]) 
 
 
 def read_manifest(folder: Path, *, check_content: bool) -> dict[str, Any]:
-    """The manifest of a published folder. Raises `BrokenArtifact` if a file is missing or changed.
+    """Return the manifest of a published folder. Raises `BrokenArtifact` if a file is missing or changed.
 
     `check_content` compares every file's sha256 and the manifest's own sum, and refuses files that it does not list;
     otherwise only the sizes are compared.
@@ -99,8 +99,10 @@ def read_manifest(folder: Path, *, check_content: bool) -> dict[str, Any]:
 
 
 def _check_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Raises `BrokenArtifact` when the manifest was changed, or when there is a file that it does not list: readers
-    take what they find. Hidden files are left alone, which systems and editors make."""
+    """Raise `BrokenArtifact` when the manifest was changed, or when the folder holds a file that it does not list.
+
+    Readers use whatever files they find. Hidden files are ignored, as systems and editors make them.
+    """
     path = folder / MANIFEST
     if manifest.get("sum") != content_key({name: value for name, value in manifest.items() if name != "sum"}):
         raise BrokenArtifact(f"{path}: its sum differs from its content")
@@ -112,7 +114,7 @@ def _check_manifest(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def remove_leftovers(parent: Path) -> None:
-    """Delete what a killed process left half-made in `parent`."""
+    """Delete unfinished files and folders that a killed process left in `parent`."""
     for path in parent.glob(".*.tmp"):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
@@ -133,12 +135,12 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def write_sealed(path: Path, data: dict[str, Any]) -> None:
-    """Replace a JSON file in one step; it bears a sum of what it holds."""
+    """Replace a JSON file in one step; it holds a checksum of its data."""
     write_atomically(path, json.dumps(data | {"sum": content_key(data)}, indent=1, allow_nan=False))
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """What `write_sealed` has written. Raises `ValueError` when it was changed since, and `OSError`."""
+    """Return the data that `write_sealed` has written. Raises `ValueError` when it was changed since, and `OSError`."""
     data = parse_json(path.read_bytes())
     if not isinstance(data, dict) or data.pop("sum", None) != content_key(data):
         raise ValueError("its sum differs from its content")
@@ -160,7 +162,7 @@ def open_own(path: Path, *, follow_links: bool = False) -> BinaryIO:
 
 
 def why_not_opened(error: OSError) -> str:
-    """Why `open_own` has not opened a file, in words."""
+    """Return why `open_own` could not open a file, in words."""
     if error.errno not in (errno.ELOOP, errno.EINVAL):
         return str(error.strerror)
     what = "is a symbolic link" if error.errno == errno.ELOOP else error.strerror
@@ -176,7 +178,7 @@ def point(link: Path, target: Path) -> None:
 
 
 def disk_trouble(error: BaseException) -> str | None:
-    """Why the disk took no more (full, over the quota, read-only), if that is what lies behind `error`, else `None`.
+    """Return the reason (disk full, over the quota, read-only) if `error` comes from the disk, else `None`.
 
     Writers in native code hide the system's error behind one of their own: torch behind a `RuntimeError` whose context
     it is, safetensors in the text of its message.
@@ -193,7 +195,7 @@ def disk_trouble(error: BaseException) -> str | None:
 
 
 def sync(path: Path) -> None:
-    """Let the disk have a file, or the names in a folder."""
+    """Wait until the disk has a file, or the names in a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

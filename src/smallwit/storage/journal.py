@@ -53,7 +53,7 @@ class Journal:
         return len(self.places)
 
     def __getitem__(self, key: str) -> Any:
-        """Raises `KeyError` when it is not there, and `UserError` when the line was changed since it was found."""
+        """Return the value. Raises `KeyError` where there is none, and `UserError` when its line was changed since."""
         start, size = self.places[key]
         try:
             return _read_line(self._lines.read(start, size))["value"]

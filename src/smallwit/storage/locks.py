@@ -1,4 +1,4 @@
-"""A folder that one process at a time works in."""
+"""A lock on a folder, for one process at a time."""
 
 import fcntl
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from smallwit.storage.artifacts import open_own, why_not_opened
 
 @contextmanager
 def occupied(folder: Path, what: str) -> Iterator[None]:
-    """Make `folder` and keep other processes out of it. The lock goes with the process, however it ends.
+    """Make `folder` and lock it. The lock ends with the process.
 
     Raises `UserError`, which begins with `what`, if it cannot be written or another process has it.
     """

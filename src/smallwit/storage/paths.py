@@ -1,4 +1,4 @@
-"""Paths and JSON files that a user gives; what is wrong with one is said in one line."""
+"""Paths and JSON files that a user names; an error becomes one line."""
 
 from pathlib import Path
 from typing import Any

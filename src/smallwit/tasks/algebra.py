@@ -40,7 +40,7 @@ class Worked(NamedTuple):
 
 
 def _signed(dice: Dice, high: int) -> tuple[str, str, int]:
-    """A sign, its opposite, and a number from 1 to `high`."""
+    """Return a sign, its opposite, and a number from 1 to `high`."""
     sign, back = ("+", "-") if dice.chance(0.5) else ("-", "+")
     return sign, back, dice.between(1, high)
 
@@ -50,7 +50,7 @@ def _apply(a: int, sign: str, b: int) -> int:
 
 
 def _fraction(top: int, bottom: int) -> str:
-    """In lowest terms, a whole number without its denominator."""
+    """Return in lowest terms, a whole number without its denominator."""
     common = gcd(top, bottom)
     return str(top // common) if bottom == common else f"{top // common}/{bottom // common}"
 
@@ -232,7 +232,7 @@ def _two_letters(d: Dice, largest: int) -> Worked | None:
 
 
 def _solve_then(d: Dice, largest: int) -> Worked | None:
-    """An equation, and then the value of another expression at its solution."""
+    """Return an equation, and then the value of another expression at its solution."""
     x, a, v, c = d.pick(LETTERS), d.between(2, 9), d.between(2, 9), d.between(2, 9)
     (sign, back, b), (other, _, e) = _signed(d, largest), _signed(d, largest)
     right, answer = _apply(a * v, sign, b), _apply(c * v, other, e)
@@ -294,22 +294,22 @@ class Algebra(ProceduralTask):
         self.levels = LEVELS[min(1, steps - 1) : steps]
 
     def draft(self, dice: Dice, split: str) -> DraftProblem | None:
-        """A problem of one of the kinds of level 2 to `steps`, all levels equally often."""
+        """Return a problem of one of the kinds of level 2 to `steps`, all levels equally often."""
         worked = dice.pick(dice.pick(self.levels))(dice, self.largest)
         if worked is None:
             return None
         return DraftProblem(worked.prompt, worked.answer, "\n".join([*worked.lines, f"\\boxed{{{worked.answer}}}"]))
 
     def verify(self, problem: Problem, response: str) -> Verdict:
-        """The verdict of the math grader on the boxed answer."""
+        """Return the verdict of the math grader on the boxed answer."""
         return grade_math(problem.gold, response)
 
     def verify_batch(self, pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
-        """The verdicts on many responses, in order."""
+        """Return the verdicts on many responses, in order."""
         return grade_math_batch([(problem.gold, response) for problem, response in pairs])
 
     def documents(self) -> Iterator[str]:
-        """Endless text for pretraining: facts on numbers, powers and fractions, and problems without solutions."""
+        """Yield endless text for pretraining: facts on numbers, powers and fractions; problems without solutions."""
         dice = Dice(f"{self.name}/{self.largest}/facts")
         for statement in self.statements():
             yield statement

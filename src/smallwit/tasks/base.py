@@ -32,13 +32,13 @@ class Problem:
 
     @property
     def asked(self) -> tuple[Message, ...]:
-        """The turns that a model answers."""
+        """Return the turns that a model answers."""
         if not self.messages:
             return ({"role": "user", "content": self.prompt},)
         return self.messages[:-1] if self.messages[-1]["role"] == "assistant" else self.messages
 
     def as_prompt(self) -> Prompt:
-        """The problem as a model is asked it."""
+        """Return the problem as a model is asked it."""
         return Prompt(self.asked, tools=self.tools)
 
 
@@ -59,7 +59,7 @@ class Task:
     collection: ClassVar[str | None] = None
 
     def problems(self, split: str) -> Iterable[Problem]:
-        """The problems of `split` (one of `SPLITS`), always in the same order.
+        """Return the problems of `split` (one of `SPLITS`), always in the same order.
 
         A sequence (with `len` and indexing) is best: training then reads only the rows it needs. Raises `UserError`
         when the task has no such split or its data cannot be found.
@@ -74,20 +74,20 @@ class Task:
         return self.verify_batch([(problem, answer_part(response)) for problem, response in pairs])
 
     def verify(self, problem: Problem, response: str) -> Verdict:
-        """The verdict on one response (what a model's text says behind its thought, if it has one)."""
+        """Return the verdict on one response (a model's text after its thought, if it has one)."""
         raise NotImplementedError(f"{type(self).__name__} defines no verify()")
 
     def verify_batch(self, pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
-        """The verdicts on many responses, in order. Tasks that judge in parallel override this."""
+        """Return the verdicts on many responses, in order. Tasks that judge in parallel override this."""
         return [self.verify(problem, response) for problem, response in pairs]
 
     def gold_trouble(self, gold: Any) -> str | None:
-        """Why `verify` cannot compare with a gold answer that stands in somebody's rows; `None` if it can.
+        """Return why `verify` cannot compare with a gold answer that stands in somebody's rows; `None` if it can.
 
         By default an answer is text. A task whose gold answers are other data overrides this.
         """
         return None if isinstance(gold, str) else "it must be text"
 
     def documents(self) -> Iterator[str]:
-        """Plain text of the task's domain for pretraining, without worked solutions. Empty by default."""
+        """Return plain text of the task's domain for pretraining, without worked solutions. Empty by default."""
         return iter(())

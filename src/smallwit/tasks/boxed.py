@@ -18,23 +18,23 @@ class BoxedTask(DatasetTask):
     answer_kind: ClassVar = "math"
 
     def verify(self, problem: Problem, response: str) -> Verdict:
-        """The verdict of the math grader."""
+        """Return the verdict of the math grader."""
         return grade_math(problem.gold, response)
 
     def verify_batch(self, pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
-        """The verdicts on many responses, in order."""
+        """Return the verdicts on many responses, in order."""
         return grade_math_batch([(problem.gold, response) for problem, response in pairs])
 
     def gold_response(self, problem: Problem) -> str:
-        """The gold answer in a box."""
+        """Return the gold answer in a box."""
         return f"\\boxed{{{problem.gold}}}"
 
 
 def ask(question: str) -> str:
-    """The user's message for a question."""
+    """Return the user's message for a question."""
     return f"{question.strip()}\n{INSTRUCTION}"
 
 
 def question_of(problem: Problem) -> str:
-    """The question of a problem whose message `ask` has made."""
+    """Return the question of a problem whose message `ask` has made."""
     return problem.prompt.removesuffix(f"\n{INSTRUCTION}")

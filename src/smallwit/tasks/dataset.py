@@ -54,11 +54,14 @@ class DatasetTask(Task):
         self._published: dict[str, Row] = {}
 
     def problem(self, row: Row, index: int, split: str) -> Problem:
-        """The problem of row `index` of the rows that `sources` names for `split`."""
+        """Return the problem of row `index` of the rows that `sources` names for `split`."""
         raise NotImplementedError(f"{type(self).__name__} defines no problem()")
 
     def problems(self, split: str) -> Sequence[Problem]:
-        """The problems of `split`, read at the first call. Raises `UserError` where there is no such split or data."""
+        """Return the problems of `split`, read at the first call.
+
+        Raises `UserError` where there is no such split or data.
+        """
         if split not in SPLITS:
             raise UserError(f"task {self.name}: no split {split!r}, the splits are {', '.join(SPLITS)}")
         if split not in self.sources and not (split == "validation" and "train" in self.sources):
@@ -75,17 +78,20 @@ class DatasetTask(Task):
         return self._problems[split]
 
     def published(self, split: str) -> list[Row]:
-        """The rows of `train` or `test` as they were published. Raises `UserError` where they cannot be found."""
+        """Return the rows of `train` or `test` as they were published.
+
+        Raises `UserError` where they cannot be found.
+        """
         if split not in self.sources:
             raise UserError(f"task {self.name} has no {split} rows; it has {', '.join(self.sources)}")
         return self._rows(split)
 
     def row(self, problem: Problem) -> Row:
-        """The row of a problem as it was published."""
+        """Return the row of a problem as it was published."""
         return self._published[problem.id]
 
     def fingerprint(self) -> str:
-        """sha256 of every problem of every split, in order: two tasks with the same one train and measure alike."""
+        """Return the sha256 of all problems of all splits, in order: equal for tasks with the same problems."""
         digest = hashlib.sha256()
         for split in SPLITS:
             if split in self.sources:
@@ -94,7 +100,7 @@ class DatasetTask(Task):
         return digest.hexdigest()
 
     def gold_response(self, problem: Problem) -> str:
-        """A response in the declared format that holds the gold answer and nothing else."""
+        """Return a response in the declared format that holds the gold answer and nothing else."""
         raise NotImplementedError(f"{type(self).__name__} defines no gold_response()")
 
     def _file(self, source: DatasetSource) -> Path:
@@ -134,6 +140,6 @@ class DatasetTask(Task):
 
 
 def held_out(problem: Problem) -> bool:
-    """Whether a problem of a training set belongs to the validation split cut out of it."""
+    """Return whether a problem of a training set belongs to the validation split cut out of it."""
     digest = hashlib.sha256(problem.prompt.encode()).digest()
     return int.from_bytes(digest[:8], "big") % VALIDATION_SHARE == 0

@@ -49,7 +49,7 @@ _FIND_ZERO_MEANT = "abs(_poly(*inp, candidate(*inp))) <= 0.0001"
 
 
 def evalplus_tests(published: str) -> str:
-    """The tests of a problem from the published ones (the column `test` of HumanEvalPlus and MbppPlus).
+    """Return the tests of a problem from the published ones (the column `test` of HumanEvalPlus and MbppPlus).
 
     Results that are not equal may differ by the problem's tolerance, or by 1e-6 where a float or a list of floats is
     expected, plus 1e-7 of the expected value; they must then be of the same type and length. For find_zero
@@ -63,7 +63,7 @@ def evalplus_tests(published: str) -> str:
 
 
 def evalplus_program(text: str, entry_point: str) -> str:
-    """The program in a text as EvalPlus' sanitiser reads it.
+    """Return the program in a text as EvalPlus' sanitiser reads it.
 
     Of the runs of at least two lines that parse, the one with most lines that are not blank, the first of equals. Of
     it: all its imports, and of what it defines at its top level (functions that return something, classes, names that
@@ -81,7 +81,7 @@ def evalplus_program(text: str, entry_point: str) -> str:
 
 
 def _longest_run(lines: list[str]) -> tuple[int, int]:
-    """The indices of the first and the last line."""
+    """Return the indices of the first and the last line."""
     best, most = (0, 0), 0
     blank_before = [0]
     for line in lines:
@@ -106,7 +106,7 @@ def _longest_run(lines: list[str]) -> tuple[int, int]:
 
 
 def _error_line(lines: Iterable[str]) -> int | None:
-    """The line, from 1, on which parsing fails, or `None`."""
+    """Return the line, from 1, on which parsing fails, or `None`."""
     try:
         ast.parse("\n".join(lines))
     except SyntaxError as error:
@@ -121,7 +121,7 @@ def _parse(code: str) -> ast.Module | None:
 
 
 def _kept(code: str, tree: ast.Module, entry_point: str) -> Iterator[str]:
-    """The imports, then the definitions that the entry point reaches, as they stand in the text."""
+    """Yield the imports, then the definitions that the entry point reaches, as they stand in the text."""
     definitions: dict[str | None, ast.stmt] = {}
     for statement in tree.body:
         if isinstance(statement, ast.Import) or (
@@ -143,7 +143,7 @@ def _kept(code: str, tree: ast.Module, entry_point: str) -> Iterator[str]:
 
 
 def _defined(statement: ast.stmt) -> str | None:
-    """The name that a statement defines, or `None` for what the sanitiser does not take for a definition."""
+    """Return the name that a statement defines, or `None` for what the sanitiser does not take for a definition."""
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
         returns = any(isinstance(node, ast.Return) for node in ast.walk(statement))
         return statement.name if returns and not statement.decorator_list else None
@@ -158,7 +158,7 @@ def _defined(statement: ast.stmt) -> str | None:
 
 
 def _names(node: ast.AST) -> Iterator[str]:
-    """Every identifier in a piece of code, whatever it stands for."""
+    """Yield every identifier in a piece of code, whatever it stands for."""
     for part in ast.walk(node):
         if not isinstance(part, ast.Constant):
             for _, value in ast.iter_fields(part):

@@ -30,16 +30,16 @@ class FencedTask(DatasetTask):
         self.isolation = known_level(isolation)
 
     def verify(self, problem: Problem, response: str) -> Verdict:
-        """The verdict of the code judge."""
+        """Return the verdict of the code judge."""
         return self.verify_batch([(problem, response)])[0]
 
     def verify_batch(self, pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
-        """The verdicts on many responses, in order; the programs run side by side, equal ones once."""
+        """Return the verdicts on many responses, in order; the programs run side by side, equal ones once."""
         jobs = [CodeJob(response=response, **problem.gold) for problem, response in pairs]
         return judge_code(jobs, cpu_seconds=self.cpu_seconds, isolation=self.isolation)
 
     def gold_trouble(self, gold: Any) -> str | None:
-        """Why an answer is no object of the texts `prompt`, `entry_point` and `setup`, and `tests`, text or texts."""
+        """Return why a gold answer cannot be used, or `None`: it is an object of texts, and `tests` may be a list."""
         wanted = "it must be an object with prompt, entry_point and tests (and setup)"
         if not isinstance(gold, dict) or not {"prompt", "entry_point", "tests"} <= gold.keys() <= _GOLD:
             return wanted
@@ -48,11 +48,11 @@ class FencedTask(DatasetTask):
         return None if all(isinstance(text, str) for text in texts) else f"{wanted}, and each of them is text"
 
     def gold_response(self, problem: Problem) -> str:
-        """The canonical solution in a fenced block."""
+        """Return the canonical solution in a fenced block."""
         assert problem.solution is not None
         return problem.solution
 
 
 def fenced(program: str) -> str:
-    """A program as a Markdown block."""
+    """Return a program as a Markdown block."""
     return f"```python\n{program.strip(chr(10))}\n```"

@@ -45,7 +45,7 @@ class HiddenTest(NamedTuple):
 
 
 def _inputs(source: str) -> tuple[list[Any], ...]:
-    """A fixed store of arguments for functions of this source type."""
+    """Return a fixed store of arguments for functions of this source type."""
     dice = Dice(f"inputs/{source}")
     if source == "int":
         # every stretch of 16 holds every number once
@@ -65,7 +65,7 @@ STORE = {source: _inputs(source) for source in BY_TYPE}
 
 
 def _chain(dice: Dice, source: str, length: int, largest: int) -> list[AppliedOperation]:
-    """`length` operations that fit each other, starting from type `source`, with constants up to `largest`.
+    """Return `length` operations that fit each other, starting from type `source`, with constants up to `largest`.
 
     No operation comes twice in a row: "add 3 and then add 4" is one step said as two."""
     steps: list[AppliedOperation] = []
@@ -87,7 +87,7 @@ def _chain(dice: Dice, source: str, length: int, largest: int) -> list[AppliedOp
 
 
 def _result(steps: Sequence[AppliedOperation], source: str, call: HiddenTest) -> Any:
-    """What the function returns, or `None` where it would raise (no operation returns `None`)."""
+    """Return the value of the function, or `None` where it would raise (no operation returns `None`)."""
     args, extra = call
     value: Any = args if source == "pair" else args[0]
     try:
@@ -101,7 +101,7 @@ def _result(steps: Sequence[AppliedOperation], source: str, call: HiddenTest) ->
 def _cases(
     dice: Dice, steps: Sequence[AppliedOperation], source: str, extras: Sequence[int] | None
 ) -> list[tuple[HiddenTest, Any]] | None:
-    """Hidden tests for the chain, or `None` if its outcomes do not depend on the input and on every operation."""
+    """Return hidden tests for the chain; `None` if their results do not depend on the input and on every operation."""
     start = dice.between(0, len(STORE[source]) - CANDIDATES)
     store = STORE[source][start : start + CANDIDATES]
     calls: Iterable[HiddenTest] = (HiddenTest(args, extras[i % 2] if extras else None) for i, args in enumerate(store))
@@ -125,7 +125,7 @@ def _cases(
 
 
 def _at_the_border(steps: Sequence[AppliedOperation], source: str, calls: Iterable[HiddenTest]) -> list[HiddenTest]:
-    """`calls` with those first between which a yes-or-no answer turns, which tell `> 5` from `> 6`."""
+    """Return `calls` with those first between which a yes-or-no answer turns, which tell `> 5` from `> 6`."""
     before = [(value, call) for call in calls if (value := _result(steps[:-1], source, call)) is not None]
     before.sort(key=_value)
     operation, constant = steps[-1]
@@ -165,7 +165,7 @@ class Functions(ProceduralTask):
         self._check("fewest", self.fewest, 1, steps)
 
     def draft(self, dice: Dice, split: str) -> DraftProblem | None:
-        """A chain of operations, said in one of several ways, or `None` if the chain does not make a good problem."""
+        """Return a problem from a chain of operations, worded in one of several ways; `None` for a bad chain."""
         source = dice.pick(SOURCES)
         steps = _chain(dice, source, dice.between(self.fewest, self.steps), self.largest)
         parameters = dice.pick(PARAMETERS[source])
@@ -189,15 +189,15 @@ class Functions(ProceduralTask):
         return DraftProblem(prompt, gold, f"{signature}\n{_body(steps, parameters)}")
 
     def verify(self, problem: Problem, response: str) -> Verdict:
-        """The verdict of the hidden tests on the response's code."""
+        """Return the verdict of the hidden tests on the response's code."""
         return self.verify_batch([(problem, response)])[0]
 
     def verify_batch(self, pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
-        """The verdicts on many responses, in order, judged by the process-wide pool."""
+        """Return the verdicts on many responses, in order, judged by the process-wide pool."""
         return judge_code([_job(problem, response) for problem, response in pairs], isolation=self.isolation)
 
     def gold_trouble(self, gold: Any) -> str | None:
-        """Why an answer is not the name of a function and cases, each a list of arguments and what is expected."""
+        """Return why a gold answer cannot be used, or `None`: it needs a function's name and cases."""
         named = isinstance(gold, dict) and isinstance(gold.get("entry_point"), str)
         cases = gold.get("cases") if named else None
         if isinstance(cases, list) and cases and all(map(_is_case, cases)):
@@ -205,7 +205,7 @@ class Functions(ProceduralTask):
         return 'it must be an object {"entry_point": name, "cases": [[arguments, expected], ...]}'
 
     def documents(self) -> Iterator[str]:
-        """Endless text for pretraining: problems without their solutions, and functions that answer no problem."""
+        """Yield endless text for pretraining: problems without solutions, and functions that answer no problem."""
         dice = Dice(f"{self.name}/{self.largest}/code")
         for statement in self.statements():
             yield statement
@@ -223,7 +223,7 @@ def _job(problem: Problem, response: str) -> CodeJob:
 
 
 def _body(steps: Sequence[AppliedOperation], parameters: Sequence[str]) -> str:
-    """The function's body: one line for each operation, the last one returned."""
+    """Return the function's body: one line for each operation, the last one returned."""
     variable, lines = parameters[0], []
     for operation, constant in steps[:-1]:
         expression = operation.code.format(v=variable, w=parameters[-1], k=constant)
@@ -236,7 +236,7 @@ def _body(steps: Sequence[AppliedOperation], parameters: Sequence[str]) -> str:
 
 
 def _said(dice: Dice, steps: Sequence[AppliedOperation], parameters: Sequence[str]) -> str:
-    """The docstring's sentence: nested noun phrases, instructions in order, or the result before the instructions."""
+    """Return the docstring's sentence: nested noun phrases, instructions in order, or the result first."""
     form = dice.between(0, 3)
     if len(steps) == 1 or (form == 0 and all(step.operation.of for step in steps)):
         return _nested(dice, steps, parameters)
@@ -262,7 +262,7 @@ def _nested(dice: Dice, steps: Sequence[AppliedOperation], parameters: Sequence[
 
 
 def _code_alone(dice: Dice, longest: int, largest: int) -> str:
-    """A function without a docstring: code to learn the language from, the answer to no problem."""
+    """Return a function without a docstring: code to learn the language from, the answer to no problem."""
     source = dice.pick(SOURCES)
     steps = _chain(dice, source, dice.between(1, longest), largest)
     parameters = dice.pick(PARAMETERS[source])

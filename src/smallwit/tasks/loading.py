@@ -18,7 +18,7 @@ _CHUNK = 512
 def load_task(
     name: str, options: Mapping[str, Any] | None = None, data_dir: Path | None = None, base: Path | None = None
 ) -> Task:
-    """The task called `name`, made with `options`.
+    """Return the task called `name`, made with `options`.
 
     The option `class` says which task it is where the name does not: a built-in name, or `path/to/file.py:ClassName`,
     relative to `base` (the recipe's folder). Such a reference may also stand in place of the name. `data_dir` goes to
@@ -50,13 +50,13 @@ def load_task(
 
 
 def task_bytes(name: str, options: Mapping[str, Any] | None = None, base: Path | None = None) -> bytes:
-    """The bytes of the file that holds a user's own task, for cache keys; empty for a built-in task."""
+    """Return the bytes of the file that holds a user's own task, for cache keys; empty for a built-in task."""
     reference = str((options or {}).get("class", name))
     return user_file(reference, base)[0].read_bytes() if _is_file(reference) else b""
 
 
 def check_gold(task: Task, split: str, limit: int | None = None) -> list[str]:
-    """The ids of problems whose own gold answer or worked solution does not score 1, strictly read, in order.
+    """Return the ids of problems whose own gold answer or worked solution does not score 1, strictly read, in order.
 
     `limit` checks the first so many problems only. A task that writes gold responses (`gold_response`) has them checked
     beside its solutions; problems that have neither cannot be checked and are listed.

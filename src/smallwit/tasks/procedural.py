@@ -25,19 +25,19 @@ class Dice(random.Random):
     """Random choices from `random()` alone, the one method whose stream Python promises never to change."""
 
     def pick(self, items: Sequence[Item]) -> Item:
-        """One of `items`, all equally likely."""
+        """Return one of `items`, all equally likely."""
         return items[int(self.random() * len(items))]
 
     def between(self, low: int, high: int) -> int:
-        """An integer in low..high, both included."""
+        """Return an integer in low..high, both included."""
         return low + int(self.random() * (high - low + 1))
 
     def chance(self, probability: float) -> bool:
-        """True with this probability."""
+        """Return true with this probability."""
         return self.random() < probability
 
     def two(self, items: Sequence[Item]) -> tuple[Item, Item]:
-        """Two different places of `items`, in random order."""
+        """Return two different places of `items`, in random order."""
         first = int(self.random() * len(items))
         second = int(self.random() * (len(items) - 1))
         return items[first], items[second + (second >= first)]
@@ -52,7 +52,7 @@ class DraftProblem(NamedTuple):
 
 
 def split_of(prompt: str) -> str:
-    """The only split in which `prompt` may stand: blake2b of its text, modulo `PARTS`."""
+    """Return the only split in which `prompt` may stand: blake2b of its text, modulo `PARTS`."""
     part = hashlib.blake2b(prompt.encode(), digest_size=8).digest()[-1] % PARTS
     return "test" if part == 0 else "validation" if part == 1 else "train"
 
@@ -88,15 +88,18 @@ class ProceduralTask(Task):
             raise UserError(f"task {self.name}: option {option} is {value!r}, give a whole number from {low} to {high}")
 
     def draft(self, dice: Dice, split: str) -> DraftProblem | None:
-        """One problem drawn with `dice`, or `None` when the numbers drawn do not fit (the caller draws again).
+        """Return one problem drawn with `dice`, or `None` when the numbers drawn do not fit (the caller draws again).
 
         A problem of another split than `split` will be thrown away: a family whose answers take long to make can
         return `None` as soon as it has the prompt."""
         raise NotImplementedError(f"{type(self).__name__} defines no draft()")
 
     def problems(self, split: str) -> "Sequence[Problem]":
-        """The problems of `split`. Training problems are made when asked for and may repeat by chance; the others are
-        made once and are all different. Raises `UserError` for an unknown split or more problems than there are."""
+        """Return the problems of `split`.
+
+        Training problems are made when they are read and may repeat by chance; the others are made once and are all
+        different. Raises `UserError` for an unknown split, or for more problems than there are.
+        """
         if split not in SPLITS:
             raise UserError(f"task {self.name}: no split {split!r}, the splits are {', '.join(SPLITS)}")
         if split == "train":
@@ -109,7 +112,7 @@ class ProceduralTask(Task):
         return f"{self.name}/{self.steps}/{self.largest}/{stream}/{index}"
 
     def _distinct(self, split: str) -> list[Problem]:
-        """All problems of a held-out split, no prompt twice."""
+        """Return all problems of a held-out split, no prompt twice."""
         seen: set[str] = set()
         problems = []
         for index in range(self.sizes[split]):
@@ -119,7 +122,7 @@ class ProceduralTask(Task):
         return problems
 
     def _drawn(self, dice: Dice, split: str, seen: set[str] | None = None) -> DraftProblem:
-        """The first problem from `dice` that belongs to `split` and whose prompt is not in `seen`."""
+        """Return the first problem from `dice` that belongs to `split` and whose prompt is not in `seen`."""
         for _ in range(PATIENCE):
             draft = self.draft(dice, split)
             if draft and split_of(draft.prompt) == split and not (seen and draft.prompt in seen):
@@ -131,7 +134,7 @@ class ProceduralTask(Task):
         )
 
     def statements(self) -> Iterator[str]:
-        """Endless prompts from the training part, from a stream of their own."""
+        """Yield endless prompts from the training part, from a stream of their own."""
         index = 0
         while True:
             yield self._drawn(Dice(self._seed("documents", index)), "train").prompt
@@ -163,7 +166,7 @@ class _Train(Sequence[Problem]):
 
 
 def arithmetic_fact(dice: Dice, largest: int) -> str:
-    """One true line such as "7 + 8 = 15", over the operations and the sizes that the families' solutions use."""
+    """Return one true line such as "7 + 8 = 15", over the operations and the sizes that the families' solutions use."""
     limit = 3 * largest
     kind = dice.between(0, 3)
     if kind == 0:

@@ -14,7 +14,7 @@ RewardFunction = Callable[[Problem, str, Verdict], float]
 
 
 def reward_function(reference: str, base: Path | None) -> RewardFunction:
-    """The user's function at `path/to/file.py:name`; its mistakes are named when they show.
+    """Return the user's function at `path/to/file.py:name`; its mistakes are named when they show.
 
     Raises `UserError` if there is no such function, or if it does not take (problem, response, verdict).
     """
@@ -36,7 +36,7 @@ def reward_function(reference: str, base: Path | None) -> RewardFunction:
 
 
 def reward_bytes(reference: str, base: Path | None) -> bytes:
-    """The bytes of the file that holds a reward function, for cache keys."""
+    """Return the bytes of the file that holds a reward function, for cache keys."""
     return _file(reference, base)[0].read_bytes()
 
 

@@ -1,6 +1,6 @@
-"""A trial of a user's own code before anything runs: `verify` and reward functions on answers that should be right.
+"""A trial of a user's code before anything runs: `verify` and reward functions on answers that should be right.
 
-It has a process of its own, which is killed when a verdict takes too long: what hangs may hang where no signal reaches.
+The trial runs in its own process, which is killed when a verdict takes too long: a signal may not end code that hangs.
 """
 
 import faulthandler
@@ -31,7 +31,7 @@ SECONDS = 30.0
 """Wall time for one call of the user's code. Loading the task and reading its problems may take what it takes."""
 
 SOLUTIONS = 8
-"""So many worked solutions are tried until one of them scores."""
+"""The number of worked solutions that are tried until one of them scores."""
 
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from smallwit.tasks.trial import main; sys.exit(main())"
@@ -41,7 +41,7 @@ _tried: set[str] = set()
 
 @dataclass(frozen=True)
 class Trial:
-    """What is tried: a task by name and options, on problems of `split` behind the first `skip`, and `rewards`."""
+    """The code to try: a task by name and options, on problems of `split` after the first `skip`, and `rewards`."""
 
     name: str
     options: dict[str, Any]
@@ -52,19 +52,19 @@ class Trial:
     rewards: tuple[str, ...] = ()
 
     def to_yaml(self) -> str:
-        """As text for another process: options come from YAML, and may be dates."""
+        """Return the trial as text for another process. Options come from YAML and may be dates."""
         paths = {"data_dir": self.data_dir and str(self.data_dir), "base": self.base and str(self.base)}
         return yaml.safe_dump(asdict(self) | paths | {"rewards": list(self.rewards)})
 
     @staticmethod
     def of_yaml(text: str) -> "Trial":
-        """What `to_yaml` has written."""
+        """Return the trial that `to_yaml` has written."""
         given = yaml.safe_load(text)
         paths = {name: None if given[name] is None else Path(given[name]) for name in ("data_dir", "base")}
         return Trial(**given | paths | {"rewards": tuple(given["rewards"])})
 
     def key(self) -> str:
-        """A hash of the code and its settings: what is tried is the code, so equal code is tried once a process."""
+        """Return a hash of the code and its settings; equal code is tried once a process."""
         files = [task_bytes(self.name, self.options, self.base)]
         files += [reward_bytes(reference, self.base) for reference in self.rewards]
         settings = [self.name, self.options, self.data_dir, self.split, self.skip, self.rewards]
@@ -72,7 +72,7 @@ class Trial:
 
 
 def try_out(trial: Trial) -> None:
-    """Raises `UserError`, one line, when the code fails, hangs, or scores none of its own worked solutions."""
+    """Try the user's code. Raises `UserError` when it fails, hangs, or scores none of its own worked solutions."""
     key = trial.key()
     if key in _tried:
         return
@@ -116,7 +116,7 @@ def _listen(process: "subprocess.Popen[bytes]", name: str) -> None:
 
 
 def _lines(process: "subprocess.Popen[bytes]") -> Iterator[Any]:
-    """The lines of JSON that the process writes; `None` whenever none comes within the time for a call."""
+    """Yield the lines of JSON that the process writes; `None` whenever none comes within the time for a call."""
     assert process.stdout is not None
     pending = b""
     while True:
@@ -182,7 +182,7 @@ def _try(trial: Trial, calls: Callable[[str], None]) -> None:
 
 
 def _right_answer(task: Task, problem: Problem) -> str:
-    """The worked solution, or else the gold answer as text."""
+    """Return the worked solution, or else the gold answer as text."""
     write = getattr(task, "gold_response", None)
     if problem.solution is not None:
         return problem.solution

@@ -1,4 +1,4 @@
-"""Files of the user's own, named as `path/to/file.py:Name`; what goes wrong in them is said in one line."""
+"""Python files of the user, named as `path/to/file.py:Name`; their errors become one line."""
 
 import hashlib
 import importlib.util
@@ -15,7 +15,10 @@ from smallwit.suggestions import hint
 
 
 def user_file(reference: str, base: Path | None, *, what: str = "task", name: str = "ClassName") -> tuple[Path, str]:
-    """Path and name of `path/to/file.py:Name`. `what` and `name` say in messages what it is and what stands there."""
+    """Return path and name of `path/to/file.py:Name`.
+
+    `what` and `name` say in messages what it is and what stands there.
+    """
     path_text, colon, own = reference.rpartition(":")
     if not colon or not own.isidentifier():
         kind = "class" if what == "task" else "function"
@@ -27,12 +30,12 @@ def user_file(reference: str, base: Path | None, *, what: str = "task", name: st
 
 
 def user_class(path: Path, class_name: str) -> type:
-    """The class in a user's file."""
+    """Return the class in a user's file."""
     return _named(path, class_name, "class", "its classes are", lambda value: isinstance(value, type))
 
 
 def user_function(path: Path, function_name: str) -> Callable[..., Any]:
-    """The function in a user's file."""
+    """Return the function in a user's file."""
     return _named(path, function_name, "function", "its functions are", lambda value: _is_function(value))
 
 
@@ -72,9 +75,9 @@ def _run(path: Path) -> ModuleType:
 
 @contextmanager
 def guarded(path: Path, what: str = "") -> Iterator[None]:
-    """Within, code of a user's file runs: it may fail of anything, and all of it is theirs to mend.
+    """Turn whatever a user's code raises into a `UserError`.
 
-    What it raises becomes a `UserError`: the file and the line, `what` failed, and the user's exception.
+    The message has the file and the line, what failed (`what`), and the user's exception.
     """
     try:
         yield
@@ -86,7 +89,7 @@ def guarded(path: Path, what: str = "") -> Iterator[None]:
 
 
 def _described(error: BaseException) -> str:
-    """The kind of an exception and its message, in one line without control characters."""
+    """Return the kind of an exception and its message, in one line without control characters."""
     try:
         text = str(error)
     except Exception as broken:  # noqa: BLE001  it is code of the user's, too
@@ -97,7 +100,7 @@ def _described(error: BaseException) -> str:
 
 
 def line_of(error: BaseException, path: Path) -> str:
-    """`:line` where an error in the user's file arose, if it is known."""
+    """Return `:line` where an error in the user's file arose, if it is known."""
     file = str(path.resolve())
     if isinstance(error, SyntaxError) and error.filename == file:
         return f":{error.lineno}" if error.lineno is not None else ""

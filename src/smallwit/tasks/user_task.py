@@ -1,4 +1,4 @@
-"""A task of the user's own: a class in a file outside the package, named as `path/to/file.py:ClassName`."""
+"""A task of the user: a class in a file outside the package, named as `path/to/file.py:ClassName`."""
 
 import inspect
 import json
@@ -15,7 +15,7 @@ from smallwit.verify.consent import accepting, known_level
 
 
 class UserTask(Task):
-    """A task of the user's own in the form that smallwit relies on. Mistakes in it are named where they show.
+    """A wrapper of a user's task that checks all that it returns.
 
     Whatever its methods raise becomes a `UserError`: one line with the file, the line, and the user's exception.
     """
@@ -41,7 +41,7 @@ class UserTask(Task):
         return self._guarded(attribute, value) if inspect.ismethod(value) else value
 
     def problems(self, split: str) -> Iterable[Problem]:
-        """The user's problems; each one is checked when it is reached, and those of a list at once."""
+        """Return the user's problems; each one is checked when it is reached, and those of a list at once."""
         what = f"{self._class}.problems({split!r})"
         with guarded(self._path, what):
             problems = self._task.problems(split)
@@ -54,13 +54,13 @@ class UserTask(Task):
         return self._unlike(self._each(problems, what), split)
 
     def verify(self, problem: Problem, response: str) -> Verdict:
-        """The user's verdict on one response."""
+        """Return the user's verdict on one response."""
         with guarded(self._path, f"{self._class}.verify on problem {problem.id}"), accepting(self.isolation):
             verdict = self._task.verify(problem, response)
         return self._verdict(verdict)
 
     def verify_batch(self, pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
-        """The user's `verify_batch` if there is one, else `verify` for each pair."""
+        """Return the user's `verify_batch` if there is one, else `verify` for each pair."""
         batch = getattr(self._task, "verify_batch", None)
         if batch is None or getattr(batch, "__func__", None) is Task.verify_batch:
             return [self.verify(problem, response) for problem, response in pairs]
@@ -72,13 +72,13 @@ class UserTask(Task):
         return verdicts
 
     def gold_trouble(self, gold: Any) -> str | None:
-        """What the user's task says of a gold answer, or nothing: its `verify` alone knows what it compares with."""
+        """Return the message of the user's `gold_trouble`, or `None`: only its `verify` knows what it compares with."""
         judge = getattr(self._task, "gold_trouble", None)
         inherited = getattr(judge, "__func__", None) is Task.gold_trouble
         return None if judge is None or inherited else judge(gold)
 
     def documents(self) -> Iterator[str]:
-        """The user's documents, or none."""
+        """Yield the user's documents, or none."""
         documents = getattr(self._task, "documents", None)
         if documents is None:
             return
@@ -100,7 +100,7 @@ class UserTask(Task):
         return call
 
     def _each(self, values: Iterable[Any], what: str) -> Iterator[Any]:
-        """The values of what may be a generator of the user's own, which fails when it is asked for the next."""
+        """Yield the user's problems, which may come from a generator that fails in the middle."""
         with guarded(self._path, what):
             iterator = iter(values)
         while True:
@@ -119,7 +119,7 @@ class UserTask(Task):
         return problem
 
     def _unlike(self, problems: Iterable[Any], split: str) -> Iterator[Problem]:
-        """The problems, each checked, no two of one id."""
+        """Yield the problems, each checked, no two of one id."""
         ids: set[str] = set()
         for each in problems:
             problem = self._checked(each)
@@ -143,7 +143,7 @@ class UserTask(Task):
 
 
 class _Rows(Sequence[Problem]):
-    """A sequence of the user's own, whose problems may be made, or may fail, when they are asked for."""
+    """A sequence of the user, whose problems are checked when they are read."""
 
     def __init__(self, rows: Sequence[Any], check: Callable[[Any], Problem], path: Path, what: str) -> None:
         self._rows, self._check, self._path, self._what = rows, check, path, what
@@ -167,7 +167,7 @@ class _Rows(Sequence[Problem]):
 
 
 def make_task(made: type, where: str, arguments: dict[str, Any], data_dir: Path | None) -> Any:
-    """`made(**arguments)`; options that it does not take or that are missing are named."""
+    """Return `made(**arguments)`; raises `UserError` for an unknown or missing option."""
     arguments = _checked_options(made, where, arguments, data_dir)
     try:
         return made(**arguments)
@@ -190,7 +190,7 @@ def _checked_options(made: type, where: str, arguments: dict[str, Any], data_dir
 
 
 def make_user_task(made: type, path: Path, class_name: str, arguments: dict[str, Any], data_dir: Path | None) -> Task:
-    """The task of a class in a user's file. Raises `UserError`, one line, for whatever is wrong with it."""
+    """Return the task of a class in a user's file. Raises `UserError`, one line, for whatever is wrong with it."""
     with guarded(path, f"{class_name} cannot be made with its options"):
         task = made(**_checked_options(made, f"{path}: {class_name}", arguments, data_dir))
     return UserTask(task, path, class_name)
@@ -217,7 +217,7 @@ def _check_method(method: Any, name: str, arguments: str, where: str) -> None:
 
 
 def _wrong_field(problem: Problem) -> str:
-    """What a problem holds that no part of smallwit can work with, if anything."""
+    """Return what is wrong with the fields of a problem, or an empty text."""
     if not isinstance(problem.id, str) or not problem.id:
         return f"the id {_called(problem.id)}; give a text that no other problem has"
     if not isinstance(problem.prompt, str):

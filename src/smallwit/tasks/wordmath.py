@@ -43,7 +43,10 @@ class _Story:
         self.lost = False
 
     def number(self, low: int = 2, high: int = 99) -> int:
-        """A number to state. Out of range, and so refused by the step that uses it, when `high` is below `low`."""
+        """Return a number to state.
+
+        Out of range, and so refused by the step that uses it, when `high` is below `low`.
+        """
         return self.dice.between(low, max(low, min(self.largest, high)))
 
     def step(self, a: int, sign: str, b: int) -> bool:
@@ -62,16 +65,16 @@ class _Story:
         return 1 <= self.value <= self.limit
 
     def divisor(self, high: int) -> int:
-        """A number from 2 to `high` that divides the present value, 0 if there is none."""
+        """Return a number from 2 to `high` that divides the present value, 0 if there is none."""
         choices = [d for d in range(2, high + 1) if self.value % d == 0]
         return self.dice.pick(choices) if choices else 0
 
     def subject(self) -> str:
-        """The start of a sentence about the hero."""
+        """Return the start of a sentence about the hero."""
         return self.dice.pick((self.he.capitalize(), f"Then {self.he}"))
 
     def friend(self) -> str:
-        """Somebody whose number has not been told."""
+        """Return a person whose number is still unknown."""
         return "A friend" if self.met else self.other
 
 
@@ -283,7 +286,7 @@ class WordMath(ProceduralTask):
         super().__init__(steps=steps, largest=largest, train=train, validation=validation, test=test)
 
     def draft(self, dice: Dice, split: str) -> DraftProblem | None:
-        """A story whose clauses need between two and `steps` steps together."""
+        """Return a story whose clauses need between two and `steps` steps together."""
         rest = dice.between(min(2, self.steps), self.steps)
         start = dice.between(0, 1)
         question = dice.between(0, 1) if rest > start else 0
@@ -302,15 +305,15 @@ class WordMath(ProceduralTask):
         return DraftProblem(" ".join(story.said), answer, "\n".join([*story.lines, f"#### {answer}"]))
 
     def verify(self, problem: Problem, response: str) -> Verdict:
-        """The verdict of the math grader on the response's final number."""
+        """Return the verdict of the math grader on the response's final number."""
         return grade_math(problem.gold, response)
 
     def verify_batch(self, pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
-        """The verdicts on many responses, in order."""
+        """Return the verdicts on many responses, in order."""
         return grade_math_batch([(problem.gold, response) for problem, response in pairs])
 
     def documents(self) -> Iterator[str]:
-        """Endless text for pretraining: groups of arithmetic facts and problems without their solutions, by turns."""
+        """Yield endless text for pretraining: groups of arithmetic facts, and problems without solutions, in turns."""
         dice = Dice(f"{self.name}/{self.largest}/facts")
         for statement in self.statements():
             yield statement

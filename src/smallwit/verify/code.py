@@ -94,7 +94,7 @@ def judge_code(
     workers: int | None = None,
     isolation: str | None = None,
 ) -> list[Verdict]:
-    """The verdicts on `jobs`, in order. Identical jobs are judged once.
+    """Return the verdicts on `jobs`, in order. Identical jobs are judged once.
 
     A score is 1.0 if every case and test agrees, else 0.0; `strict` is the score if the response is in the declared
     format (`sandbox.extract`), else 0.0. A program over a limit (CPU seconds, memory, size of its output) has 0.0
@@ -114,8 +114,9 @@ def judge_stream(
     workers: int | None = None,
     isolation: str | None = None,
 ) -> Generator[Verdict, None, None]:
-    """The same as `judge_code` for jobs that come one after the other: each verdict as soon as those before it are
-    there. Raises `UserError` at a job that cannot be judged; then and when the iterator is closed early, all programs
+    """Yield the verdicts of `judge_code` for a stream of jobs, each as soon as those before it are there.
+
+    Raises `UserError` at a job that cannot be judged; then and when the iterator is closed early, all programs
     that run are ended.
     """
     level = consent.needed_level(isolation)
@@ -151,7 +152,7 @@ def close() -> None:
 
 
 def isolation_level() -> str:
-    """What surrounds candidates on this machine: one of `sandbox.isolation.LEVELS`, the weakest first.
+    """Return the isolation level of candidates on this machine: one of `sandbox.isolation.LEVELS`, the weakest first.
 
     Starts the first worker on the first call. Raises `ServerLostError` if it does not start.
     """
@@ -160,8 +161,11 @@ def isolation_level() -> str:
 
 
 def objection(what: str, needed: str | None, accept: str = consent.OPTION) -> str | None:
-    """Why `what` may not run programs on this machine, or `None` if it may: it runs none (`needed` is `None`), what
-    surrounds them is enough, or the user has accepted less (`accept` says how). Starts a worker to find out."""
+    """Return why `what` may not run programs on this machine, or `None` if it may.
+
+    It may where it runs none (`needed` is `None`), where their isolation is enough, or where the user has accepted less
+    (`accept` says how). Starts a worker to find out.
+    """
     if needed is None or consent.is_allowed():
         return None
     return consent.objection(what, isolation_level(), needed, accept)
@@ -181,7 +185,7 @@ def _order(job: CodeJob, cpu_seconds: float, isolation: str) -> _Order:
 
 
 def _judge(worker: SandboxWorker, order: _Order) -> Verdict:
-    """The verdict on one job; what our own machinery breaks is tried once more on fresh servers."""
+    """Return the verdict on one job. A failure of our own machinery is tried once more on fresh servers."""
     if len(order.job.response) > MAX_CHARACTERS:
         return Verdict(0.0, 0.0, None, "limit")
     run = _Run("infrastructure")
@@ -295,7 +299,7 @@ def _signal(status: int) -> int:
 
 
 def _settle(run: _Run, status: int, cpu_seconds: float, limit: float) -> _Run:
-    """The run's reason in the light of how the candidate ended.
+    """Return the run's reason in the light of how the candidate ended.
 
     Before our own SIGKILL only the kernel sends one: for CPU time, or for the machine's memory.
     """

@@ -22,7 +22,7 @@ _accepted: ContextVar[str | None] = ContextVar("accepted isolation", default=Non
 
 
 def known_level(level: str) -> str:
-    """`level`, if it is one of `LEVELS`. Raises `ValueError` otherwise."""
+    """Return `level`, if it is one of `LEVELS`. Raises `ValueError` otherwise."""
     if level not in LEVELS:
         raise ValueError(f"isolation is {level!r}; give one of {', '.join(LEVELS)}")
     return level
@@ -34,13 +34,13 @@ def allow() -> None:
 
 
 def is_allowed() -> bool:
-    """Whether the user lets programs run at any level."""
+    """Return whether the user lets programs run at any level."""
     return os.environ.get(VARIABLE) == "1"
 
 
 @contextmanager
 def accepting(level: str | None) -> Iterator[None]:
-    """Within this, programs for which nothing else is said need `level` (`None`: as before)."""
+    """Set the least isolation of programs without one of their own (`None`: no change)."""
     token = _accepted.set(level or _accepted.get())
     try:
         yield
@@ -49,13 +49,15 @@ def accepting(level: str | None) -> Iterator[None]:
 
 
 def needed_level(level: str | None) -> str:
-    """The least level for a program: `level`, or what is accepted here, or `LEAST_ISOLATION`."""
+    """Return the least level for a program: `level`, or what is accepted here, or `LEAST_ISOLATION`."""
     return known_level(level or _accepted.get() or LEAST_ISOLATION)
 
 
 def objection(what: str, offered: str, needed: str, accept: str) -> str | None:
-    """Why `what` may not run programs where `offered` surrounds them, or `None` if it may. `accept` says how the user
-    accepts it."""
+    """Return why `what` may not run programs where `offered` surrounds them, or `None` if it may.
+
+    `accept` says how the user accepts less isolation.
+    """
     if is_allowed() or LEVELS.index(offered) >= LEVELS.index(needed):
         return None
     return (

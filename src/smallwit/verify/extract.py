@@ -63,7 +63,7 @@ class Extraction:
 
 
 def extract(response: str) -> Extraction | None:
-    """The answer of a response by the documented chain, or `None` if there is none.
+    """Return the answer of a response by the documented chain, or `None` if there is none.
 
     The declared format comes first: the last closed, non-empty `\\boxed{...}`, or where there is no such box the last
     line `#### n` with a number. After it, for the lenient reading only: the last "the answer is X" or "Answer: X", then
@@ -81,7 +81,7 @@ def extract(response: str) -> Extraction | None:
 
 
 def boxed(text: str) -> list[str]:
-    r"""The stripped contents of closed `\boxed{...}` and `\fbox{...}`, in the order in which they close.
+    r"""Return the stripped contents of closed `\boxed{...}` and `\fbox{...}`, in the order in which they close.
 
     A box inside a box is part of the outer one and is listed before it, unless it lies in `_NESTED` others or more; a
     box that is never closed is not listed.
@@ -102,7 +102,7 @@ def boxed(text: str) -> list[str]:
 
 
 def _outer(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The spans that lie in fewer than `_NESTED` others, in their order, which is that of their ends."""
+    """Return the spans that lie in fewer than `_NESTED` others, in their order, which is that of their ends."""
     kept = []
     around: list[int] = []
     for start, end in reversed(spans):
@@ -115,14 +115,14 @@ def _outer(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _hash_line(text: str) -> str | None:
-    """The number of the last line `#### n`. A Markdown heading ("#### 2. Add them up") is not such a line."""
+    """Return the number of the last line `#### n`. A Markdown heading ("#### 2. Add them up") is not such a line."""
     lines = [line.strip() for line in _HASHES.findall(text)]
     numbers = [line for line in lines if not _LIST_ITEM.match(line) and read_number(line) is not None]
     return numbers[-1] if numbers else None
 
 
 def _sentence(text: str) -> str | None:
-    """The rest of the line behind the last marker that has one."""
+    """Return the rest of the line behind the last marker that has one."""
     ends = [match.end() for match in _MARKER.finditer(text)]
     for end in reversed(ends[-8:]):
         if rest := text[end : end + _LINE].partition("\n")[0].strip():
@@ -131,7 +131,7 @@ def _sentence(text: str) -> str | None:
 
 
 def _clause(sentence: str) -> str:
-    """What "the answer is" is followed by: a formula, a choice, a number, or the words up to the end of the clause."""
+    """Return what follows "the answer is": a formula, a choice, a number, or the words up to the end of the clause."""
     sentence = sentence.lstrip("*_ ")
     sentence = re.sub(r"^\\(?:boxed|fbox)\s*\{?", "", sentence)
     if span := _MATH_SPAN.match(sentence):
@@ -155,7 +155,7 @@ def _is_arithmetic(side: str) -> bool:
 
 
 def _ends_there(rest: str) -> bool:
-    """Whether a number ends before `rest` and no more of it follows: `5 apples`, but not `5 elevenths`, `5 - 3`."""
+    """Return whether a number ends before `rest`: `5 apples`, but not `5 elevenths`, `5 - 3`."""
     if re.match(r"[.,;!?*_`$\s]*$|[*_`]*[.,;!?][*_`]*\s+(?![0-9])", rest):
         return True
     word = _WORD.match(rest)
@@ -171,13 +171,13 @@ def _ends_there(rest: str) -> bool:
 
 
 def _ends_there_after_noun(rest: str) -> bool:
-    """Whether no second value follows behind a counted word: `5 apples and 3 pears`, `5 feet 3`, `5 hours or 6`."""
+    """Return whether no second value follows a counted word, as in `5 apples and 3 pears`, `5 feet 3`."""
     clause = _CLAUSE_END.split(rest, maxsplit=1)[0]
     return not re.search(r"[0-9]|\b(?:or|and|half|dozen)\b", clause)
 
 
 def _only_number(clause: str) -> str | None:
-    """The number of a clause that is a sentence and holds no other: "The number of marbles left is 46"."""
+    """Return the number of a clause that is a sentence and holds no other: "The number of marbles left is 46"."""
     numbers = list(_ANY_NUMBER.finditer(clause))
     if len(numbers) != 1 or not re.match(r"[A-Za-z]{2,}[ ,]", clause):
         return None
@@ -189,7 +189,7 @@ def _only_number(clause: str) -> str | None:
 
 
 def last_number(text: str) -> str | None:
-    """The last number of a text with the formula that it stands in (`$10^3$`, `(4, 5)`, `1e3`), never a part of one.
+    """Return the last number of a text, with the whole formula around it (`$10^3$`, `(4, 5)`, `1e3`).
 
     A plain number comes as it is written, thousands separators included; of a calculation what follows the last equals
     sign.
@@ -210,7 +210,7 @@ def last_number(text: str) -> str | None:
 
 
 def _formula_at(line: str, start: int, end: int) -> str:
-    """The words of a line that belong to one formula with the number from `start` to `end`."""
+    """Return the words of a line that belong to one formula with the number from `start` to `end`."""
     words = [(match.start(), match.end()) for match in re.finditer(r"\S+", line)]
     first = next(index for index, (_, stop) in enumerate(words) if stop > start)
     last = next(index for index, (_, stop) in enumerate(words) if stop >= end)
@@ -237,7 +237,7 @@ def _formula_at(line: str, start: int, end: int) -> str:
 
 
 def _left_words(before_last: str, before: str, text: str) -> int:
-    """How many of the words before `text` are parts of its formula."""
+    """Return how many of the words before `text` are parts of its formula."""
     if not before:
         return 0
     if _balance(text) < 0 or (_ENDS_OPEN.search(before.lstrip("*_")) and before not in _OPERATORS):
@@ -250,7 +250,7 @@ def _left_words(before_last: str, before: str, text: str) -> int:
 
 
 def _goes_on(text: str, after: str, next_word: str) -> bool:
-    """Whether the formula goes on in the next word: `5 \\pi`, `5 + x`, but not "5 - as it should be"."""
+    """Return whether the formula goes on in the next word: `5 \\pi`, `5 + x`, but not "5 - as it should be"."""
     if not _OPERAND.search(text):
         return False
     if after in _OPERATORS:
@@ -259,7 +259,7 @@ def _goes_on(text: str, after: str, next_word: str) -> bool:
 
 
 def _balance(text: str) -> int:
-    """Opening brackets without a closing one, or minus the closing ones without an opening one."""
+    """Return the number of unclosed opening brackets, or minus the number of unopened closing ones."""
     depth, lowest = 0, 0
     for character in text:
         depth += (character in "([{") - (character in ")]}")
@@ -268,7 +268,7 @@ def _balance(text: str) -> int:
 
 
 def _bare(text: str, number: str) -> str:
-    r"""A formula without the marks of prose around it: `**18**.`, `"18"`, `(18)`, an open `\boxed{18`."""
+    r"""Return a formula without the marks of prose around it: `**18**.`, `"18"`, `(18)`, an open `\boxed{18`."""
     text = re.sub(r"\\(?:boxed|fbox)\s*\{?|^[=-]*>\s*", "", text).strip(_MARKUP)
     if _balance(text):
         text = text.strip("()[]{}" + _MARKUP)

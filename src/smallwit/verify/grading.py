@@ -81,7 +81,7 @@ def grade_code_file(
 
 
 def count_rows(kind: Literal["math", "code"], source: Path) -> int:
-    """The rows of a file that `grade` takes. Raises `UserError` if one of them cannot be graded."""
+    """Return the rows of a file that `grade` takes. Raises `UserError` if one of them cannot be graded."""
     return _count(_MATH if kind == "math" else _CODE, source)
 
 
@@ -98,7 +98,7 @@ class _Kind:
 
 
 def _isolation() -> str:
-    """The level that programs run at. Raises `UserError` where the user has not accepted so little."""
+    """Return the level that programs run at. Raises `UserError` where the user has not accepted so little."""
     if refused := code.objection("grade code", consent.LEAST_ISOLATION):
         raise UserError(refused)
     return code.isolation_level()
@@ -186,7 +186,7 @@ def _rows(kind: _Kind, source: Path) -> Iterator[Row]:
 
 
 def _count(kind: _Kind, source: Path) -> int:
-    """The number of rows. Raises `UserError` if one of them cannot be graded."""
+    """Return the number of rows. Raises `UserError` if one of them cannot be graded."""
     total, bad, first = 0, 0, None
     for row in scan_rows(source, kind.columns, check=kind.check):
         total += 1
@@ -283,7 +283,7 @@ class _Totals:
 
 
 def summary_path(out: Path) -> Path:
-    """Where the summary of a graded file lies."""
+    """Return the path of the summary of a graded file."""
     return out.with_name(out.name + ".summary.json")
 
 

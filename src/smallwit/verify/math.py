@@ -42,14 +42,14 @@ _REMEMBERED = 4096
 
 
 def grade_math(gold: str, response: str) -> Verdict:
-    """The verdict on `response` (a model's whole text) for the bare gold answer: `18`, `\\frac{1}{2}`, `(3, 4)`."""
+    """Return the verdict on `response` (a model's text) for the bare gold answer: `18`, `\\frac{1}{2}`, `(3, 4)`."""
     return grade_math_batch([(gold, response)])[0]
 
 
 def grade_math_batch(
     pairs: Iterable[tuple[str, str]], *, cpu_seconds: float = CPU_SECONDS, workers: int | None = None
 ) -> list[Verdict]:
-    """The verdicts on (gold, response) pairs, in order; equal answers are compared once.
+    """Return the verdicts on (gold, response) pairs, in order; equal answers are compared once.
 
     `cpu_seconds` is what one comparison of formulas may take, `workers` the number of processes that compare, by
     default the machine's cores where there is enough to do. Raises `UserError` if `cpu_seconds` is not positive.
@@ -62,12 +62,12 @@ def grade_math_batch(
 def grade_math_stream(
     pairs: Iterable[tuple[str, str]], *, cpu_seconds: float = CPU_SECONDS, workers: int | None = None
 ) -> Generator[Verdict, None, None]:
-    """The same for pairs that come one after the other: each verdict as soon as those before it are there."""
+    """Return the same for pairs that come one after the other: each verdict as soon as those before it are there."""
     return _graded((_timed(gold, response) for gold, response in pairs), cpu_seconds, workers or cores())
 
 
 def several_boxes(response: str) -> bool:
-    """Whether the closed, non-empty boxes of a response (its last 64 that differ as text) hold different answers."""
+    """Return whether the closed boxes of a response (the last 64 different texts) hold different answers."""
     boxes = list(dict.fromkeys(box for box in reversed(boxed(response)) if box and "\\boxed" not in box))[:64]
     return len({box if over_limit(box) else identity(spell(box)) for box in boxes}) > 1
 
@@ -92,7 +92,7 @@ _outcomes: LRUCache[_Outcome] = LRUCache(_REMEMBERED, lambda outcome: outcome.re
 
 @dataclass(frozen=True, slots=True)
 class _Open:
-    """A response whose verdict waits for formulas to be compared."""
+    """A response whose verdict depends on a comparison of formulas."""
 
     gold: AnswerNode
     answer: AnswerNode
@@ -131,7 +131,7 @@ def _timed(gold: str, response: str) -> "Verdict | _Open":
 
 
 def _read(gold: str, response: str) -> Verdict | _Open:
-    """The verdict, as far as it can be had without algebra."""
+    """Return the verdict, as far as it can be had without algebra."""
     extraction = extract(response)
     if extraction is None:
         return Verdict(0.0, 0.0, None, "no-answer")
@@ -155,7 +155,7 @@ def _read(gold: str, response: str) -> Verdict | _Open:
 
 
 def _verdict(extraction: Extraction, reason: str) -> Verdict:
-    """A verdict for a response with an answer; the strict score is 0 if it did not stand in the declared format."""
+    """Return the verdict on a response with an answer. The strict score is 0 outside the declared format."""
     score = None if reason == "infrastructure" else float(reason == "correct")
     strict = score if extraction.strict else 0.0
     return Verdict(score, strict, extraction.answer[:MAX_CHARACTERS], reason, extraction.strict)

@@ -40,7 +40,7 @@ _TURNED_COORDINATES = frozenset(f"({','.join(names)})" for names in (*permutatio
 
 
 def equal(gold: AnswerNode, answer: AnswerNode, oracle: Oracle) -> bool | None:
-    """Whether `answer` says what `gold` says; `None` if that hangs on formulas that `oracle` does not know yet."""
+    """Return whether the answers are equal; `None` if that depends on formulas that `oracle` does not know yet."""
     if gold.kind == "items" and len(gold.parts) == 1 and answer.kind != "items":
         return equal(gold.parts[0], answer, oracle)  # the set of one solution, answered by the solution
     if gold.kind == "items" and answer.kind == "leaf" and re.fullmatch(r"[0-9,]+", answer.text):
@@ -55,7 +55,7 @@ def equal(gold: AnswerNode, answer: AnswerNode, oracle: Oracle) -> bool | None:
 
 
 def _same_shape(gold: AnswerNode, answer: AnswerNode, oracle: Oracle) -> bool | None:
-    """The same for the parts of an answer too, where a set is a set and no list."""
+    """Return the same for the parts of an answer too, where a set is a set and no list."""
     if len(gold.parts) > MAX_ITEMS or len(answer.parts) > MAX_ITEMS:
         return key(gold.text) == key(answer.text) and gold.name == answer.name
     if gold.kind != answer.kind and (interval := as_interval(gold if gold.kind == "leaf" else answer)):
@@ -101,7 +101,7 @@ def _any(verdicts: Sequence[bool | None]) -> bool | None:
 
 
 def _any_order(gold: Sequence[AnswerNode], answer: Sequence[AnswerNode], oracle: Oracle) -> bool | None:
-    """Whether every part of the one has a part of its own in the other. The first that is equal will do."""
+    """Return whether every part of the one has a part of its own in the other. The first that is equal will do."""
     if len(gold) != len(answer):
         return False
     left, undecided = list(answer), False
@@ -141,12 +141,12 @@ def _equation(node: AnswerNode) -> str:
 
 
 def _groups(text: str) -> list[list[str]]:
-    r"""The sides of a chain: `a = b \approx c` is `[[a, b], [c]]`."""
+    r"""Return the sides of a chain: `a = b \approx c` is `[[a, b], [c]]`."""
     return [split(group, "=") for group in split(text, r"\approx")]
 
 
 def _chain(values: list[str], claims: list[list[str]], oracle: Oracle) -> bool | None:
-    """Whether all sides of one group are the value, and the groups beside each other agree as far as they are given."""
+    """Return whether all sides of one group are the value, and the groups agree as far as they are given."""
     if not all(side.strip() for group in claims for side in group):
         return False
     right = [_all([_any([_formula(value, side, oracle) for value in values]) for side in group]) for group in claims]
@@ -156,7 +156,7 @@ def _chain(values: list[str], claims: list[list[str]], oracle: Oracle) -> bool |
 
 
 def _rounded(one: str, other: str, oracle: Oracle) -> bool | None:
-    """Whether one side is a decimal that the other side rounds to."""
+    """Return whether one side is a decimal that the other side rounds to."""
     (one, unit), (other, other_unit) = _without_unit(one), _without_unit(other)
     if unit and other_unit and unit != other_unit:
         return False
@@ -195,7 +195,7 @@ def _formula(gold: str, answer: str, oracle: Oracle) -> bool | None:
 
 
 def _clock(text: str) -> tuple[int, int, int, str] | None:
-    """Hours, minutes, seconds and `a` or `p` of a time such as `3:30 \\text{ p.m.}`."""
+    """Return the hours, minutes, seconds and `a` or `p` of a time such as `3:30 \\text{ p.m.}`."""
     match = _CLOCK.fullmatch(key(text).replace(" ", "").replace("~", ""))
     if match is None or not (match[2] or match[4]):
         return None
@@ -203,13 +203,13 @@ def _clock(text: str) -> tuple[int, int, int, str] | None:
 
 
 def _based(text: str) -> tuple[str, str] | None:
-    """Digits and base of a numeral such as `2516_8`."""
+    """Return the digits and the base of a numeral such as `2516_8`."""
     match = _BASE.fullmatch(key(text).replace(" ", "")) or _BASE.fullmatch(text.replace(" ", ""))
     return (match[1] + match[2].lstrip("0"), match[3]) if match else None
 
 
 def _exact(number: Quantity) -> tuple[str, str | None]:
-    """A number as a formula that has one reading (`1e-8` has two), and its unit."""
+    """Return a number as a formula that has one reading (`1e-8` has two), and its unit."""
     sign = "-" if number.value < 0 else ""
     top, bottom = abs(number.value.numerator), number.value.denominator
     return (f"{sign}{top}" if bottom == 1 else rf"{sign}\frac{{{top}}}{{{bottom}}}"), number.unit

@@ -37,7 +37,7 @@ BASE = "the base of log"
 
 
 def read_relation(text: str) -> tuple[tuple[Formula, ...], tuple[str, ...]]:
-    r"""The sides of a relation and the signs between them; a formula alone is one side and no sign.
+    r"""Return the sides of a relation and the signs between them; a formula alone is one side and no sign.
 
     Raises `Unreadable` for everything else.
     """
@@ -45,7 +45,7 @@ def read_relation(text: str) -> tuple[tuple[Formula, ...], tuple[str, ...]]:
 
 
 def readable(text: str) -> bool:
-    """Whether `text` is a formula or a relation with one meaning."""
+    """Return whether `text` is a formula or a relation with one meaning."""
     try:
         read_relation(text)
     except Unreadable:
@@ -190,7 +190,7 @@ class _Reader:
         raise Unreadable("an exponent")
 
     def _closes(self, start: int) -> int:
-        """Where the round bracket closes that opens at `start`."""
+        """Return the index at which the round bracket that opens at `start` closes."""
         depth = 0
         for at in range(start, len(self._tokens)):
             depth += (self._tokens[at] == "(") - (self._tokens[at] == ")")
@@ -199,7 +199,7 @@ class _Reader:
         return start
 
     def _bracket(self) -> Formula:
-        """What stands in the brackets that open here."""
+        """Return the content of the brackets that open here."""
         closing = CLOSING[self._take()]
         bars, self._bars = self._bars, 0
         inner = self._sum()
@@ -307,7 +307,7 @@ class _Reader:
         return ("call", letter + index, arguments)
 
     def _applied_after_power(self) -> bool:
-        """Whether a bracket stands behind the exponent that begins here: `f^{-1}(x)`."""
+        """Return whether a bracket stands behind the exponent that begins here: `f^{-1}(x)`."""
         at, self._at = self._at, self._at + 1
         self._exponent()
         found = self._token == "("
@@ -315,7 +315,7 @@ class _Reader:
         return found
 
     def _index(self) -> str:
-        """The subscript of a letter as it is written, or nothing."""
+        """Return the subscript of a letter as it is written, or nothing."""
         if not self._maybe("_"):
             return ""
         if not self._maybe("{"):
@@ -353,13 +353,13 @@ class _Reader:
         return ("pow", value, power)
 
     def _base(self) -> Formula:
-        """The base of a logarithm; without one it is a symbol, since it may be 10 or e."""
+        """Return the base of a logarithm; without one it is a symbol, since it may be 10 or e."""
         if not self._maybe("_"):
             return ("var", BASE)
         return self._bracket() if self._token == "{" else self._exponent()
 
     def _bare_argument(self) -> Formula:
-        """An argument without brackets: what follows without a space, up to the next function."""
+        """Return an argument without brackets: what follows without a space, up to the next function."""
         argument = self._factor()
         while self._starts_factor() and not (self._token.startswith("\\") and self._token[1:] in FUNCTIONS):
             bracket = self._token in ("(", "[", "|", r"\lvert", r"\sum", r"\prod")

@@ -27,7 +27,7 @@ _POWER = re.compile(r"\^|\*\*")
 
 
 def over_limit(text: str) -> str | None:
-    """The name of the first limit that `text` exceeds (`length`, `digits`, `nesting`, ...), or `None`; linear time."""
+    """Return the name of the first limit that `text` exceeds (`length`, `digits`, ...), or `None`; in linear time."""
     if len(text) > MAX_CHARACTERS:
         return "length"
     if _DIGIT_RUN.search(text):
@@ -54,7 +54,7 @@ def over_limit(text: str) -> str | None:
 
 
 def _depths(text: str) -> tuple[int, int]:
-    """How deep brackets stand in brackets, and how deep exponents stand in exponents."""
+    """Return how deep brackets stand in brackets, and how deep exponents stand in exponents."""
     chains = (len(_POWER.findall(match[0])) for match in _CHAIN.finditer(text))
     deepest = 0
     tower = max(chains, default=0)

@@ -126,7 +126,7 @@ _NO_SINGULAR = frozenset(
 
 
 def is_noun(word: str) -> bool:
-    """Whether a lower-case word, or its plural, is on the list."""
+    """Return whether a lower-case word, or its plural, is on the list."""
     if word in _WORDS:
         return True
     return len(word) > 2 and word not in _NO_SINGULAR and (f"{word}s" in _WORDS or f"{word}es" in _WORDS)

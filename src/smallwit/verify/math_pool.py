@@ -79,7 +79,7 @@ class FormulaWorker:
             raise WorkerLost("infrastructure", f"the comparison of formulas does not start: {started['failed']}")
 
     def compare(self, gold: str, answer: str, cpu_seconds: float) -> FormulaComparison:
-        """Whether the two formulas are equal."""
+        """Return whether the two formulas are equal."""
         self.requests += 1
         request = json.dumps({"gold": gold, "answer": answer, "cpu_seconds": cpu_seconds}).encode() + b"\n"
         assert self.process.stdin is not None

@@ -33,7 +33,9 @@ _TURNED = {"=": "=", r"\ne": r"\ne", "<": ">", ">": "<", r"\le": r"\ge", r"\ge":
 
 
 def same_relation(gold: str, answer: str) -> bool:
-    r"""Whether two formulas, or two relations, say the same. An answer that begins with `\approx` has to be a rounding.
+    r"""Return whether two formulas, or two relations, say the same.
+
+    An answer that begins with `\approx` has to be a rounding.
 
     Raises `Unreadable`, `Beyond` or `OnlyWhole` where this cannot be told.
     """
@@ -59,7 +61,7 @@ def _same_relation(gold: str, answer: str) -> bool:
 
 
 def is_rounding(exact: str, rounded: str) -> bool:
-    """Whether a decimal numeral agrees with a constant to less than one in its last digit."""
+    """Return whether a decimal numeral agrees with a constant to less than one in its last digit."""
     (value,), signs = read_relation(exact)
     (numeral,), _ = read_relation(rounded)
     decimal = numeral[1] if numeral[0] == "neg" else numeral
@@ -72,7 +74,7 @@ def is_rounding(exact: str, rounded: str) -> bool:
 
 
 def same_value(gold: Formula, answer: Formula) -> bool:
-    """Whether two formulas have the same values, and are defined at the same points.
+    """Return whether two formulas have the same values, and are defined at the same points.
 
     An answer with a letter that the gold answer does not have is refused: `x/x` is 1 almost everywhere.
     """
@@ -83,7 +85,7 @@ def same_value(gold: Formula, answer: Formula) -> bool:
 
 
 def _same_equation(sides: tuple[Formula, ...], sign: str, others: tuple[Formula, ...], other_sign: str) -> bool:
-    """Whether the differences of the sides are multiples of each other, so that the solutions are the same."""
+    """Return whether the differences of the sides are multiples of each other, so that the solutions are the same."""
     one, other = (("add", pair[0], ("neg", pair[1])) for pair in (sides, others))
     if "=" in (sign, other_sign) or r"\ne" in (sign, other_sign):
         if sign != other_sign:
@@ -111,7 +113,7 @@ def _side_by_side(sides: tuple[Formula, ...], others: tuple[Formula, ...]) -> bo
 
 
 def _pairs(gold: Formula, answer: Formula) -> list[tuple[Value, Value, Any]]:
-    """The values of both formulas at the points where they have one, and how far equal ones may lie apart.
+    """Return the values of both formulas at the points where they have one, and how far equal ones may lie apart.
 
     No pairs if they are not defined at the same points, or at too few.
     """
@@ -165,7 +167,7 @@ def _is_zero(value: Value, tolerance: Any) -> bool:
 def _at(
     points: Iterable[int], gold: Formula, answer: Formula, digits: int
 ) -> list[tuple[Value, Value, float, int]] | None:
-    """Both values, the span of what occurred, and the number of each point; `None` where only one is defined."""
+    """Return both values, the span of the numbers in between, and each point's number; `None` if one is undefined."""
     found = []
     alone = not (_names(gold) or _names(answer))
     with mpmath.workdps(digits):
@@ -180,7 +182,7 @@ def _at(
 
 
 def _value_or_none(point: Point, formula: Formula, alone: bool) -> Value | None:
-    """The value, or `None`; at one point of many a value that is beyond reach counts as none."""
+    """Return the value, or `None`; at one point of many a value that is beyond reach counts as none."""
     try:
         return point.value(formula)
     except (Undefined, ZeroDivisionError):
@@ -192,7 +194,7 @@ def _value_or_none(point: Point, formula: Formula, alone: bool) -> Value | None:
 
 
 def _names(formula: Formula) -> frozenset[str]:
-    """What a formula's value hangs on: its variables and unknown functions."""
+    """Return the variables and unknown functions that a formula's value depends on."""
     return frozenset(_walk_names(formula, frozenset()))
 
 

@@ -50,7 +50,7 @@ _CLOSING = {")": ")", "]": "]", "}": "}", r"\}": r"\}", r"\rangle": ")", r"\end"
 
 
 def parse(spelled: str) -> AnswerNode:
-    """The shape of an answer that is in the spelling of `math_text.spell`."""
+    """Return the shape of an answer that is in the spelling of `math_text.spell`."""
     if read_number(spelled) is not None:
         return AnswerNode("leaf", spelled)
     if (plain := words(spelled)) is not None:
@@ -85,7 +85,7 @@ def parse(spelled: str) -> AnswerNode:
 
 
 def _alternatives(spelled: str) -> AnswerNode | None:
-    """`x < 2` or `x > 7` as a union of intervals."""
+    """Return `x < 2` or `x > 7` as a union of intervals."""
     found = _OR.split(spelled)
     if len(found) < 2:
         return None
@@ -97,12 +97,12 @@ def _alternatives(spelled: str) -> AnswerNode | None:
 
 
 def _named_tuple(names: str, value: AnswerNode) -> AnswerNode:
-    """`(a, b) = (2, 5)`: the value keeps the names, for an answer that says `a = 2, b = 5`."""
+    """Return `(a, b) = (2, 5)`: the value keeps the names, for an answer that says `a = 2, b = 5`."""
     return replace(value, name=key(names)) if value.kind == "sequence" else AnswerNode("leaf", value.text, key(names))
 
 
 def named_items(node: AnswerNode) -> AnswerNode:
-    """`(a, b) = (2, 5)` as the items `a = 2` and `b = 5`; any other shape as it is."""
+    """Return `(a, b) = (2, 5)` as the items `a = 2` and `b = 5`; any other shape as it is."""
     names = (node.name or "").strip("()").split(",")
     if node.kind != "sequence" or node.brackets != "()" or not 1 < len(names) == len(node.parts):
         return node
@@ -111,7 +111,7 @@ def named_items(node: AnswerNode) -> AnswerNode:
 
 
 def as_interval(leaf: AnswerNode) -> AnswerNode | None:
-    r"""The interval that an inequality in one variable describes (`1 \le x < 3`, `x > 2`), or `None`."""
+    r"""Return the interval that an inequality in one variable describes (`1 \le x < 3`, `x > 2`), or `None`."""
     sides = [side.strip() for side in _ORDER.split(leaf.text)]
     if len(sides) == 3 and re.fullmatch("[a-z]", sides[0]):
         sides = [r"-\infty", "<", *sides] if sides[1] in ("<", r"\le") else [*sides[::-1], "<", r"\infty"]
@@ -160,7 +160,7 @@ def _shape(text: str) -> AnswerNode:
 
 
 def _cases(text: str) -> AnswerNode | None:
-    """Lines of a `cases` environment: equations that hold together, or values with their conditions."""
+    """Return the lines of a `cases` environment: equations that hold together, or values with their conditions."""
     found = _CASES.fullmatch(text)
     if found is None or "\\begin" in found[2]:
         return None
@@ -174,7 +174,7 @@ def _cases(text: str) -> AnswerNode | None:
 
 
 def _unique(items: list[str]) -> tuple[AnswerNode, ...]:
-    """The items, equal ones once; those that are lists themselves (a pm) are merged, sets are not."""
+    """Return the items, equal ones once; those that are lists themselves (a pm) are merged, sets are not."""
     parts: dict[str, AnswerNode] = {}
     for item in items:
         node = parse(item)
@@ -184,7 +184,7 @@ def _unique(items: list[str]) -> tuple[AnswerNode, ...]:
 
 
 def _list(text: str, items: list[str]) -> AnswerNode:
-    """An unordered list; one of a single item is that item."""
+    """Return an unordered list; one of a single item is that item."""
     parts = _unique(items)
     return parts[0] if len(parts) == 1 else AnswerNode("items", text, parts=parts)
 
@@ -194,13 +194,13 @@ def _set(text: str, items: list[str]) -> AnswerNode:
 
 
 def identity(text: str) -> str:
-    """A string that is equal for equal numbers and for answers in one spelling. Takes the output of `spell`."""
+    """Return a string that is equal for equal numbers and for answers in one spelling. Takes the output of `spell`."""
     number = read_number(text)
     return key(text) if number is None else str(number.value)
 
 
 def split(text: str, *separators: str) -> list[str]:
-    """`text` split at tokens that stand outside all brackets."""
+    """Return `text` split at tokens that stand outside all brackets."""
     parts, start, depth = [], 0, 0
     for match in _TOKEN.finditer(text):
         token = match[0]
@@ -212,7 +212,7 @@ def split(text: str, *separators: str) -> list[str]:
 
 
 def _items(text: str, everywhere: bool = False) -> list[str]:
-    """`text` split at commas, semicolons, "and", "or" outside brackets; thousands separators do not split.
+    """Return `text` split at commas, semicolons, "and", "or" outside brackets; thousands separators do not split.
 
     `everywhere`: within brackets a comma always splits, since (1,234) is a pair.
     """
@@ -225,7 +225,7 @@ def _items(text: str, everywhere: bool = False) -> list[str]:
 
 
 def _inside(text: str) -> tuple[str, str] | None:
-    """The bracket pair around the whole of `text`, as "(]", and what it holds."""
+    """Return the bracket pair around the whole of `text`, as "(]", and what it holds."""
     opening = next((token for token in ("(", "[", r"\{", r"\langle") if text.startswith(token)), None)
     closing = next((token for token in (")", "]", r"\}", r"\rangle") if text.endswith(token)), None)
     if opening is None or closing is None or len(text) < len(opening) + len(closing):

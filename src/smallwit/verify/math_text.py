@@ -73,7 +73,7 @@ _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 
 
 def spell(text: str) -> str:
-    r"""`text` in a common spelling: `\frac` with braces, no sizes, plain spaces, no math delimiters, no box around it.
+    r"""Return `text` in a common spelling: `\frac` with braces, no sizes, plain spaces, no math delimiters, no box.
 
     The meaning does not change. Text groups stay, as `\text{...}`.
     """
@@ -87,14 +87,14 @@ def spell(text: str) -> str:
 
 
 def _repeating(match: re.Match[str]) -> str:
-    r"""The fraction that a repeating decimal (`0.1\overline{6}`) is."""
+    r"""Return the fraction that a repeating decimal (`0.1\overline{6}`) is."""
     whole, fixed, repeated = match.groups()
     top = int(whole + fixed + repeated) - int("0" + whole + fixed)
     return rf"\frac{{{top}}}{{{10 ** len(fixed) * (10 ** len(repeated) - 1)}}}"
 
 
 def _unwrap(text: str) -> str:
-    """Without the math delimiters, the box or the braces that enclose all of it."""
+    """Return the text without the math delimiters, the box or the braces around all of it."""
     while True:
         before = text
         for opening, closing in _WRAPPERS:
@@ -111,7 +111,7 @@ def _unwrap(text: str) -> str:
 
 
 def closing_brace(text: str, start: int) -> int | None:
-    """Index of the brace that closes the one at `start`; escaped braces do not count."""
+    """Return the index of the brace that closes the one at `start`; escaped braces do not count."""
     depth = 0
     for match in re.finditer(r"\\[\\{}]|[{}]", text[start:]):
         depth += {"{": 1, "}": -1}.get(match[0], 0)
@@ -121,14 +121,17 @@ def closing_brace(text: str, start: int) -> int | None:
 
 
 def key(spelled: str) -> str:
-    """A string that is equal for answers that differ in spacing and text commands only. Takes the output of `spell`."""
+    """Return a string that is equal for answers that differ in spacing and text commands only.
+
+    Takes the output of `spell`.
+    """
     text = _TEXT_GROUP.sub(r"\1", spelled)
     text = _COMMAND_SPACE.sub(r"\1", _LOOSE_SPACE.sub("", text.replace("$", "").strip()))
     return text.rstrip(".")
 
 
 def words(spelled: str) -> str | None:
-    r"""The lower-case words of an answer that is text (`\text{Evelyn}`, `Friday`), or `None` for mathematics.
+    r"""Return the lower-case words of an answer that is text (`\text{Evelyn}`, `Friday`), or `None` for mathematics.
 
     Text is what stands in a text group with a letter in it, a word of four letters and more, or one like "yes".
     """

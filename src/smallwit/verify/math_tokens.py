@@ -34,7 +34,7 @@ INTEGER = re.compile("[0-9]+")
 
 
 def tokens(text: str) -> tuple[list[str], list[bool]]:
-    """The tokens of a text, an empty one at the end, and whether a space that says something stands before each.
+    """Return the tokens of a text, an empty one at the end, and whether a space that says something stands before each.
 
     Raises `Unreadable` for a mark that is not on the list.
     """

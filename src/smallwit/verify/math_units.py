@@ -115,7 +115,7 @@ _POWER = re.compile(r"\s*(?:\^\s*\{?\s*(-?[0-9])\s*\}?|([²³]))")
 
 
 def read_units(tail: str) -> str | None:
-    r"""The units in what follows a number, as `cm^2` or `km/h`; `None` where there are no known ones.
+    r"""Return the units in what follows a number, as `cm^2` or `km/h`; `None` where there are no known ones.
 
     `NOT_A_UNIT` if the tail cannot be dropped: `x`, `\pi`, `+ 1`, "and a half", "elevenths". Words outside `\text{}`
     must stand apart, and must not be a product of variables (`5 abc`, `5m`).
@@ -160,14 +160,14 @@ def read_units(tail: str) -> str | None:
 
 
 def _unit(word: str, ahead: str) -> str | None:
-    """The unit that a word names. "in" before another word is a preposition."""
+    """Return the unit that a word names. "in" before another word is a preposition."""
     if word == "in" and ahead and ahead not in _PER and not ahead.startswith("^"):
         return None
     return _KNOWN.get(word) or (_KNOWN.get(word.lower()) if len(word) > 1 else None)
 
 
 def _written(factors: list[tuple[str, int]]) -> str | None:
-    """The factors in an order of their own; equal ones are one power."""
+    """Return the factors in an order of their own; equal ones are one power."""
     powers: dict[str, int] = {}
     for name, sign in factors:
         powers[name] = powers.get(name, 0) + sign
@@ -181,7 +181,7 @@ def _raised(name: str, power: int) -> str:
 
 
 def _words(tail: str) -> list[str] | None:
-    """The words of a tail, powers as `^2`, "/" for a stroke; `None` if it holds something else than words."""
+    """Return the words of a tail, powers as `^2`, "/" for a stroke; `None` if it holds something else than words."""
     words: list[str] = []
     spaced = False
     while tail:
@@ -218,7 +218,7 @@ def _words(tail: str) -> list[str] | None:
 
 
 def _cased(word: str) -> str:
-    """A symbol as it is written (`N`, `mA`), a word in lower case."""
+    """Return a symbol as it is written (`N`, `mA`), a word in lower case."""
     return word if word in _KNOWN or len(word) == 1 else word.lower()
 
 
@@ -233,5 +233,5 @@ def _is_word(word: str, spaced: bool, follows: bool) -> bool:
 
 
 def is_unit(word: str) -> bool:
-    """Whether a word is a unit of the list, or a prefix of one (`square`)."""
+    """Return whether a word is a unit of the list, or a prefix of one (`square`)."""
     return word in _KNOWN or word in _PREFIXES or word in _QUOTIENTS

@@ -55,14 +55,14 @@ def as_float(value: Value) -> Any:
 
 
 def alike(one: Value, other: Value) -> tuple[Value, Value]:
-    """Both as fractions if they are, else both as floats."""
+    """Return both as fractions if they are fractions, else both as floats."""
     if isinstance(one, Fraction) and isinstance(other, Fraction):
         return one, other
     return as_float(one), as_float(other)
 
 
 def _random(*seed: object) -> Fraction:
-    """A fraction between 0 and 1 that hangs on the seed alone."""
+    """Return a fraction between 0 and 1 that hangs on the seed alone."""
     return Fraction(int.from_bytes(sha256(repr(seed).encode()).digest()[:2]), 1 << 16)
 
 
@@ -78,7 +78,7 @@ class Point:
         self.span = 0.0
 
     def value(self, formula: Formula) -> Value:
-        """The value here. Raises `Undefined`, `Beyond`, or `ZeroDivisionError` (undefined)."""
+        """Return the value here. Raises `Undefined`, `Beyond`, or `ZeroDivisionError` (undefined)."""
         value = getattr(self, f"_{formula[0]}")(*formula[1:])
         if value:
             if isinstance(value, Fraction):
@@ -111,7 +111,7 @@ class Point:
         return Fraction(low, 10) + Fraction(high - low, 10) * share
 
     def _call(self, name: str, arguments: tuple[Formula, ...]) -> Value:
-        """An unknown function: some value, the same for the same arguments."""
+        """Return an unknown function: some value, the same for the same arguments."""
         values = [self.value(argument) for argument in arguments]
         # Written as decimals, since 1/2 may be exact in one formula and a float in the other.
         return self._sample("call", name, *(self._mp.nstr(as_float(value), self._shown) for value in values))
@@ -272,7 +272,7 @@ def _whole(value: Value) -> int:
 
 
 def _exact_root(value: Fraction, degree: int) -> Fraction | None:
-    """The root of a positive fraction where it is a fraction itself."""
+    """Return the root of a positive fraction where it is a fraction itself."""
     if degree > 64:
         return None
     roots = [_whole_root(part, degree) for part in (value.numerator, value.denominator)]
@@ -282,7 +282,7 @@ def _exact_root(value: Fraction, degree: int) -> Fraction | None:
 
 
 def _whole_root(value: int, degree: int) -> int:
-    """The largest whole number whose power is not above `value`."""
+    """Return the largest whole number whose power is not above `value`."""
     if degree == 2:
         return math.isqrt(value)
     root = 1 << -(-value.bit_length() // degree)

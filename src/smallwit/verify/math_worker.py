@@ -27,12 +27,12 @@ def limit_memory() -> None:
 
 
 def memory_is_short() -> bool:
-    """Whether half of the memory has been resident once."""
+    """Return whether half of the memory has been resident once."""
     return peak_bytes() > MEMORY_BYTES // 2
 
 
 def peak_bytes() -> int:
-    """The most memory that was ever resident."""
+    """Return the most memory that was ever resident."""
     if sys.platform == "darwin":
         import resource
 

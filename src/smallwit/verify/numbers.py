@@ -29,7 +29,7 @@ class Quantity:
     unit: str | None = None
 
     def same(self, other: "Quantity") -> bool:
-        """Equal values whose units do not contradict each other: 3 cm equals 3, but not 3 m."""
+        """Return whether values are equal and units do not contradict each other: 3 cm equals 3, but not 3 m."""
         return self.value == other.value and (self.unit is None or other.unit is None or self.unit == other.unit)
 
 
@@ -73,7 +73,7 @@ _REWRITES = (
 
 
 def read_number(text: str) -> Quantity | None:
-    """The quantity that the whole of `text` writes, or `None` if it is anything else.
+    """Return the quantity that the whole of `text` writes, or `None` if it is anything else.
 
     `text` may stand between dollar signs or in one pair of braces. Texts beyond `MAX_LENGTH` or `MAX_EXPONENT` are not
     read: the caller decides what that means.
@@ -117,7 +117,7 @@ def _clean(text: str) -> str:
 
 
 def _value(match: re.Match[str]) -> Fraction | None:
-    """The unsigned value of a match of `_NUMBER`, or `None` for a zero denominator or an exponent beyond the limit."""
+    """Return the unsigned value of a match of `_NUMBER`; `None` for a zero denominator or too large an exponent."""
     top, bottom = match["top"] or match["top2"], match["bottom"] or match["bottom2"]
     if top:
         return _fraction(match["whole"] or match["whole2"], _exact(top), _exact(bottom))
@@ -129,7 +129,7 @@ def _value(match: re.Match[str]) -> Fraction | None:
 
 
 def _fraction(whole: str | None, top: Fraction, bottom: Fraction) -> Fraction | None:
-    """`whole` and top/bottom. A mixed number needs a proper, positive fraction: 2 3/2 is not one."""
+    """Return `whole` and top/bottom. A mixed number needs a proper, positive fraction: 2 3/2 is not one."""
     if bottom == 0:
         return None
     if whole is None:

@@ -36,7 +36,7 @@ class LRUCache(Generic[Value]):
             os.register_at_fork(after_in_child=self._unlock)
 
     def _unlock(self) -> None:
-        """In a forked child the thread that held the lock is not there to release it."""
+        """Replace the lock in a forked child: the thread that may hold it is not there to release it."""
         self._lock = threading.Lock()
 
     def get(self, key: Hashable) -> Value | None:

@@ -1,14 +1,14 @@
-"""What a verifier says of a response."""
+"""The verdict of a verifier on a response."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The reading of one response.
+    """The verdict on one response.
 
     `score` is the lenient reading and `strict` the reading of the declared format only; each is in 0..1,
-    or `None` when our own infrastructure failed and nothing can be said of the response.
+    or `None` when our own infrastructure failed and the response could not be judged.
     `answer` is the answer as it was read (`None` when none was found) and `reason` one word for the outcome:
     `correct`, `wrong`, `no-answer`, `limit` (the response exceeded a limit: score 0) or `infrastructure`.
     `declared` says that the answer, right or wrong, stood in the declared format; a verifier that does not say
@@ -25,5 +25,5 @@ class Verdict:
 
     @property
     def formatted(self) -> bool:
-        """Whether there was an answer in the declared format."""
+        """Return whether there was an answer in the declared format."""
         return self.answer is not None and self.declared is not False

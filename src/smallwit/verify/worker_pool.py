@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 
 class KillableWorker(Protocol):
@@ -25,7 +25,7 @@ class KillableWorker(Protocol):
 
 
 Worker = TypeVar("Worker", bound=KillableWorker)
-Pool = TypeVar("Pool", bound="WorkerPool")  # type: ignore[type-arg]
+Pool = TypeVar("Pool", bound="WorkerPool[Any]")
 
 
 class WorkerPool(Generic[Worker]):
@@ -122,7 +122,7 @@ class SharedPool(Generic[Pool]):
             pool.close()
 
     def _after_fork(self) -> None:
-        """In a forked child: the workers are the parent's, and a thread that is not here may have held the lock."""
+        """Let go of the parent's workers in a forked child, and of a lock that a missing thread may hold."""
         self._lock = threading.Lock()
         pool, self.pool = self.pool, None
         if pool is not None:

@@ -30,10 +30,10 @@ class Backward(AugmentationMethod):
         """Return the masked question. Raises `UnusableReply` for one without a number or without a plain answer."""
         problem = source.problem
         if not isinstance(problem.gold, str | int | float):
-            raise UnusableReply("the answer is no text that could be told")
+            raise UnusableReply("the answer is no plain text or number")
         mask = backward if self.kind == "backward" else self_verification
         masked = mask(source.question, str(problem.gold), source.seed)
         if masked is None:
-            raise UnusableReply("the question has no number to hide")
+            raise UnusableReply("the question has no number to mask")
         made = Problem(problem.id, masked.question + source.instruction, masked.hidden)
         return Proposal(made, source.check_prompt, "gold")

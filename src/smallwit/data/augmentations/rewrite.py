@@ -52,7 +52,7 @@ class Rewrite(AugmentationMethod):
     @model_validator(mode="after")
     def _bounded(self) -> "Rewrite":
         if self.kind == "shorten" and self.max_tokens is None:
-            raise ValueError("shorten needs max_tokens, the length that solutions are brought to")
+            raise ValueError("shorten needs max_tokens, the length of a shortened solution")
         self.template.require((*PLACES, "words"), "solution")
         return self
 

@@ -55,7 +55,7 @@ class FileRows(MappedRows):
         found = [named] if named.exists() else [Path(path) for path in sorted(glob.glob(str(named), recursive=True))]
         paths = [path for path in found if path.is_file() or is_dataset_folder(path)]
         if not paths and found and found[0].is_dir():
-            what = f"{found[0]}: is a folder, and none that datasets' save_to_disk has written"
+            what = f"{found[0]}: is a folder, but not one written by datasets' save_to_disk"
             raise UserError(f"{what}; name its files, as {self.path.rstrip('/')}/*.jsonl, or read it by kind: hub")
         if not paths:
             raise UserError(f"{named}: there is no such file; check the path (it is relative to the recipe)")

@@ -80,7 +80,9 @@ class Gather(DataStep):
                 rate.step(reader.share)
                 if isinstance(row, BadRow):
                     if count == bad == 0:
-                        raise UserError(f"{row} (the first row of its source); mend the file or the source's columns")
+                        raise UserError(
+                            f"{row} (the first row of its source); correct the file or the source's columns"
+                        )
                     bad += 1
                     context.drop({"id": f"{row.path}:{row.line}"}, "unusable", row.reason)
                     continue

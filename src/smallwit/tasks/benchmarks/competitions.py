@@ -19,7 +19,7 @@ class Competition(BoxedTask):
     columns: ClassVar = {}
 
     def problem(self, row: Row, index: int, split: str) -> Problem:
-        """The question with the instruction, and the answer as text."""
+        """Return the question with the instruction, and the answer as text."""
         name = next((row[key] for key in ("id", "idx") if row.get(key) is not None), index)
         question = row["problem"] if "problem" in row else row.get("question")
         if not isinstance(question, str):
@@ -32,7 +32,7 @@ class Competition(BoxedTask):
         return number_text(row["answer"])
 
     def _solution(self, row: Row) -> str | None:
-        """None of these has solutions in the declared format throughout."""
+        """Return no solution: none of these datasets has all solutions in the declared format."""
         return None
 
 
@@ -110,7 +110,7 @@ class SVAMP(Competition):
     columns: ClassVar = {"Body": str, "Question": str}
 
     def problem(self, row: Row, index: int, split: str) -> Problem:
-        """The story, then the question."""
+        """Return the story, then the question."""
         body = row["Body"].strip()
         question = f"{body if body.endswith(('.', '?', '!')) else body + '.'} {row['Question'].strip()}"
         gold = number_text(row.get("Answer"))
@@ -118,5 +118,5 @@ class SVAMP(Competition):
 
 
 def number_text(answer: Any) -> str:
-    """An answer as text; a float that is whole without its zero."""
+    """Return an answer as text; a float that is whole without its zero."""
     return str(int(answer)) if isinstance(answer, float) and answer.is_integer() else str(answer).strip()

@@ -24,7 +24,7 @@ class GSM8K(BoxedTask):
     columns: ClassVar = {"question": str, "answer": str}
 
     def problem(self, row: Row, index: int, split: str) -> Problem:
-        """The worked steps without their calculator marks, and the number after `####` as the answer in a box."""
+        """Return the problem. Its solution has no calculator marks, and the number after `####` in a box."""
         worked = worked_answer(row["answer"])
         if worked is None:
             raise UserError(f"task gsm8k: row {index} of {split} has no line '#### answer'; the file is not GSM8K")
@@ -33,9 +33,9 @@ class GSM8K(BoxedTask):
 
 
 def worked_answer(text: str) -> tuple[str, str] | None:
-    """A terse answer in GSM8K's style as a chat answer, and its number: calculator marks cleaned, the number in a box.
+    """Return a terse answer in GSM8K's style as a chat answer, and its number.
 
-    `None` for a text without a line `#### answer`.
+    Calculator marks are removed, and the number is put in a box. `None` for a text without a line `#### answer`.
     """
     steps, mark, gold = text.rpartition("####")
     if not mark:

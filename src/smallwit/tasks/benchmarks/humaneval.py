@@ -22,7 +22,7 @@ class HumanEval(FencedTask):
     columns: ClassVar = {"task_id": str, "prompt": str, "entry_point": str, "canonical_solution": str, "test": str}
 
     def problem(self, row: Row, index: int, split: str) -> Problem:
-        """The signature and docstring in a fenced block; the published tests, unchanged, are the gold."""
+        """Return the signature and docstring in a fenced block; the published tests, unchanged, are the gold."""
         prompt = row["prompt"]
         gold = {"prompt": prompt, "entry_point": row["entry_point"], "tests": row["test"]}
         solution = fenced(prompt + row["canonical_solution"])

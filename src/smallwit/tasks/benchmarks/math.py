@@ -40,7 +40,10 @@ class MATH(BoxedTask):
     columns: ClassVar = {"problem": str, "solution": str}
 
     def problem(self, row: Row, index: int, split: str) -> Problem:
-        """The gold answer is the content of the solution's last box. Rows of the hub have no id: the text makes one."""
+        """Return the gold answer is the content of the solution's last box.
+
+        Rows of the hub have no id: the text makes one.
+        """
         solution = row["solution"].strip()
         if not boxed(solution):
             solution = _BARE_BOX.sub(r"\\boxed{\1}", solution)

@@ -28,7 +28,7 @@ class MBPP(FencedTask):
     columns: ClassVar = {"task_id": int, "text": str, "code": str, "test_list": list}
 
     def problem(self, row: Row, index: int, split: str) -> Problem:
-        """The task in words and its asserts, as is customary; `test_setup_code` runs after the solution."""
+        """Return the task in words and its asserts, as is customary; `test_setup_code` runs after the solution."""
         code = row["code"].replace("\r\n", "\n")
         tests = [test.strip() for test in row["test_list"]]
         gold = {
@@ -40,7 +40,7 @@ class MBPP(FencedTask):
         return Problem(f"mbpp-{row['task_id']}", self.request(row["text"], tests), gold, fenced(code))
 
     def request(self, text: str, tests: Sequence[str]) -> str:
-        """The user's message."""
+        """Return the user's message."""
         return (
             f"Write a Python function. Answer with the whole program in one ```python block.\n\n{text.strip()}\n"
             "Your code should pass these tests:\n\n" + fenced("\n".join(tests))
@@ -51,7 +51,7 @@ class MBPP(FencedTask):
 
 
 def entry_point(row: Row, code: str, tests: Sequence[str]) -> str:
-    """The function that the tests call: the last one defined whose name stands in the first test."""
+    """Return the function that the tests call: the last one defined whose name stands in the first test."""
     called = [name for name in _DEFINITION.findall(code) if re.search(rf"\b{name}\s*\(", tests[0])]
     if not called:
         raise UserError(

@@ -35,7 +35,7 @@ class HumanEvalPlus(HumanEval):
     }
 
     def problem(self, row: Row, index: int, split: str) -> Problem:
-        """As HumanEval, with more tests."""
+        """Return the problem of HumanEval with the tests of EvalPlus."""
         return super().problem(row | {"test": evalplus_tests(row["test"])}, index, split)
 
 
@@ -52,7 +52,7 @@ class MBPPPlus(MBPP):
     columns: ClassVar = {"code": str, "prompt": str, "test_list": list, "test": str}
 
     def problem(self, row: Row, index: int, split: str) -> Problem:
-        """The published test is a script that calls the function by its name; it becomes `check(candidate)`."""
+        """Return the published test is a script that calls the function by its name; it becomes `check(candidate)`."""
         code = row["code"].replace("\r\n", "\n")
         tests = [test.strip() for test in row["test_list"]]
         name = entry_point(row, code, tests)

@@ -50,7 +50,7 @@ class ReasoningGym(Task):
         self._entries: dict[str, Any] = {}
 
     def problems(self, split: str) -> Iterator[Problem]:
-        """The first `size` problems of the family whose text belongs to `split`."""
+        """Yield the first `size` problems of the family whose text belongs to `split`."""
         if split not in SPLITS:
             raise UserError(f"task {self.name}: no split {split!r}, the splits are {', '.join(SPLITS)}")
         seen: set[str] = set()
@@ -68,7 +68,7 @@ class ReasoningGym(Task):
             yield problem
 
     def verify(self, problem: Problem, response: str) -> Verdict:
-        """The library's score of the answer. Raises `UserError` for a problem that this task has not made."""
+        """Return the library's score of the answer. Raises `UserError` for a problem that this task has not made."""
         if problem.id not in self._entries:
             raise UserError(f"task {self.name} judges its own problems alone, and row {problem.id} is none of them")
         from reasoning_gym.utils import extract_answer
@@ -85,12 +85,12 @@ class ReasoningGym(Task):
         return Verdict(score, score if declared else 0.0, answer, "correct" if score == 1.0 else "wrong", declared)
 
     def gold_response(self, problem: Problem) -> str:
-        """The library's own answer in the declared format."""
+        """Return the library's own answer in the declared format."""
         return f"<answer>{problem.gold}</answer>"
 
 
 def evaluating(function: Callable[..., Any]) -> str | None:
-    """The name of what turns text into code, if `function`, or what it calls in its library, uses such a thing."""
+    """Return the name of a function that runs text as code, if `function` or what it calls in its library uses one."""
     waiting: list[Any] = [function]
     seen: set[types.CodeType] = set()
     while waiting:
@@ -111,12 +111,12 @@ def evaluating(function: Callable[..., Any]) -> str | None:
 
 
 def _names(code: types.CodeType) -> set[str]:
-    """The names that a function and those within it use."""
+    """Return the names that a function and those within it use."""
     inner = [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
     return set(code.co_names).union(*map(_names, inner)) if inner else set(code.co_names)
 
 
 def _owner(function: Any) -> Any:
-    """The class that a method is defined in."""
+    """Return the class that a method is defined in."""
     owner = function.__qualname__.rpartition(".")[0]
     return function.__globals__.get(owner)

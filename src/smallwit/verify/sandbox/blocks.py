@@ -32,12 +32,12 @@ class Block:
 
     @property
     def declared(self) -> bool:
-        """Whether it is in the declared format: closed, and labelled Python."""
+        """Return whether it is in the declared format: closed, and labelled Python."""
         return self.closed and self.label in PYTHON
 
 
 def fenced_blocks(text: str) -> list[Block]:
-    """The blocks between fences, in their order. A block that is never closed runs to the end of the text."""
+    """Return the blocks between fences, in their order. A block that is never closed runs to the end of the text."""
     found: list[Block] = []
     fences = list(_FENCE.finditer(text))
     place, trials = 0, _TRIALS
@@ -61,7 +61,7 @@ def _closes(fence: re.Match[str], opened: re.Match[str]) -> bool:
 
 
 def _in_string(text: str, start: int, line: int) -> bool:
-    """Whether the code from `start` on is within a triple-quoted string where a line begins."""
+    """Return whether the code from `start` on is within a triple-quoted string where a line begins."""
     *_, last = (None, *_QUOTED.finditer(text, start, line))
     return last is not None and last[1] is not None and last.end() == line
 
@@ -89,7 +89,7 @@ def _code(text: str, opened: re.Match[str], end: int) -> str:
 
 
 def marked_blocks(text: str) -> list[Block]:
-    """The blocks from a line `[BEGIN]` to the next line `[DONE]`, in their order."""
+    """Return the blocks from a line `[BEGIN]` to the next line `[DONE]`, in their order."""
     found: list[Block] = []
     begun: re.Match[str] | None = None
     for mark in _MARK.finditer(text):
@@ -104,17 +104,17 @@ def marked_blocks(text: str) -> list[Block]:
 
 
 def before_done(text: str) -> str:
-    """What stands before the first line `[DONE]`; all of a text that has none."""
+    """Return the text before the first line `[DONE]`, or all of it where there is none."""
     return next((text[: mark.start()] for mark in _MARK.finditer(text) if mark[1] == "DONE"), text)
 
 
 def parses(code: str) -> bool:
-    """Whether a text is Python."""
+    """Return whether a text is Python."""
     return error_line(code) is None
 
 
 def error_line(code: str) -> int | None:
-    """The 1-based line of the first syntax error, 1 for text that no compiler takes, `None` for Python.
+    """Return the 1-based line of the first syntax error, 1 for text that no compiler takes, `None` for Python.
 
     `compile` and not `ast.parse`, which lets a `return` outside of a function pass.
     """

@@ -52,7 +52,7 @@ def _outcome(work: Callable[[], bytes]) -> bytes:
 
 
 def _builtin_name(error: BaseException) -> str:
-    """The nearest builtin class of an exception, so that a test may expect it."""
+    """Return the nearest builtin class of an exception, so that a test may expect it."""
     names = (kind.__name__ for kind in type(error).__mro__ if getattr(builtins, kind.__name__, None) is kind)
     return next(names, "Exception")
 

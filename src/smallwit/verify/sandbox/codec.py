@@ -86,7 +86,7 @@ class _Encoder:
         return int.to_bytes(value, size, "little", signed=True)
 
     def double(self, value: float) -> float:
-        """The same number without a negative zero or a NaN's payload where bytes are to be compared."""
+        """Return the same number without a negative zero or a NaN's payload where bytes are to be compared."""
         if not self.canonical:
             return value
         return float("nan") if float.__ne__(value, value) else float.__add__(value, 0.0)
@@ -117,7 +117,10 @@ class _Encoder:
         return tag + _COUNT.pack(len(parts)) + b"".join(parts)
 
     def columns(self, items: list[Any]) -> bytes | None:
-        """A long row of numbers and texts: the tags, then each type's values at once. `None` for any other row."""
+        """Return a long row of numbers and texts: the tags, then each type's values at once.
+
+        `None` for any other row.
+        """
         if not _COLUMNS.keys() >= set(map(type, items)):
             plain = _plain_row(items)
             if plain is None:
@@ -155,7 +158,7 @@ class _Encoder:
 
 
 def _plain_row(items: list[Any]) -> list[Any] | None:
-    """The plain values under a row's members (IntEnum, subclasses of str), `None` if one of them has none."""
+    """Return the plain values under a row's members (IntEnum, subclasses of str), `None` if one of them has none."""
     plain: list[Any] = []
     for item in items:
         kind = next((kind for kind in _PLAIN if issubclass(type(item), kind)), None)
@@ -171,7 +174,7 @@ def encode(
     canonical: bool = False,
     reference: Callable[[Any], int | None] | None = None,
 ) -> bytes:
-    """`value` as bytes. `reference` may give a number for a value that is not plain; `decode` gets it back.
+    """Return `value` as bytes. `reference` may give a number for a value that is not plain; `decode` gets it back.
 
     Raises `NotPlainError` or `TooLargeError`.
     """
@@ -248,7 +251,7 @@ _CONTAINERS: dict[bytes, Callable[[list[Any]], Any]] = {b"l": list, b"t": tuple,
 
 
 def decode(data: bytes, dereference: Callable[[int], Any] | None = None) -> Any:
-    """The value that `data` encodes. Raises `CodecError` for anything that is not one whole encoding."""
+    """Return the value that `data` encodes. Raises `CodecError` for anything that is not one whole encoding."""
     decoder = _Decoder(data, dereference)
     try:
         value = decoder.get(0)

@@ -49,7 +49,7 @@ class Program:
 
 
 def extract_program(prompt: str, entry_point: str, response: str) -> Program | None:
-    """The program in `response`, or `None` when there is none. The caller has checked `MAX_CHARACTERS`."""
+    """Return the program in `response`, or `None` when there is none. The caller has checked `MAX_CHARACTERS`."""
     response = response.replace("\r\n", "\n")
     prompt = prompt.replace("\r\n", "\n")
     found = fenced_blocks(response)
@@ -88,7 +88,7 @@ def _bare(prompt: str, entry_point: str, text: str, strict: bool = True) -> Prog
 
 
 def _whole(prompt: str, entry_point: str, code: str, strict: bool, others: Sequence[str] = ()) -> Program:
-    """A program that defines the entry point; `others` are blocks that may hold what it lacks."""
+    """Return a program that defines the entry point; `others` are blocks that may hold what it lacks."""
     repaired = _repair(code)
     if repaired is None or not _defines(repaired, entry_point):
         repaired = code  # it will fail to compile: a wrong program, not a missing one
@@ -120,7 +120,7 @@ def _is_indented(text: str) -> bool:
 
 
 def _preamble(prompt: str, entry_point: str) -> str:
-    """The prompt's imports and helpers: what stands before the entry point, where that is Python."""
+    """Return the prompt's imports and helpers: what stands before the entry point, where that is Python."""
     start = next((found.start() for found in _DEFINITION.finditer(prompt) if found[1] == entry_point), 0)
     before = prompt[:start]
     return before if before and parses(before) else ""
@@ -131,7 +131,7 @@ def _defines(code: str, entry_point: str) -> bool:
 
 
 def _repair(code: str) -> str | None:
-    """The longest beginning of `code` that parses, by cutting before the line of each error, or `None`."""
+    """Return the longest beginning of `code` that parses, by cutting before the line of each error, or `None`."""
     for _ in range(_REPAIRS):
         error = error_line(code)
         if error is None:

@@ -119,7 +119,7 @@ def _map_ids(user: int, group: int) -> None:
 
 
 def _make_root(packages: str) -> str:
-    """A root of tmpfs with what a Python needs, read-only. It is built over /proc, which is always there.
+    """Return a root of tmpfs with what a Python needs, read-only. It is built over /proc, which is always there.
 
     Returns the place in it for a folder of the candidate's own.
     """
@@ -151,7 +151,7 @@ def _make_root(packages: str) -> str:
 
 
 def _python_paths() -> list[str]:
-    """The standard library (and a conda's or a pyenv's shared libraries), outermost folders first."""
+    """Return the standard library (and a conda's or a pyenv's shared libraries), outermost folders first."""
     own = [os.path.join(sys.base_prefix, "lib")] if sys.base_prefix not in ("/", "/usr", "/usr/local") else []
     return own + sorted((path for path in sys.path if path), key=len)
 

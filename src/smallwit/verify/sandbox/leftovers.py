@@ -13,7 +13,7 @@ _YOUNG_SECONDS = 60.0  # a folder may be made and not locked yet
 
 
 def new_folder() -> tuple[str, int]:
-    """A folder for programs in the user's folder for temporary files, and a descriptor that keeps it locked.
+    """Return a folder for programs in the user's folder for temporary files, and a descriptor that keeps it locked.
 
     Folders that nobody keeps, because all who knew them were killed, are removed first.
     """
@@ -53,7 +53,7 @@ def remove_folder(folder: str) -> bool:
 
 
 def holds_more(folder: str, size: int, entries: int) -> bool:
-    """Whether there are more bytes on the disk, or more files and folders, below `folder`; or what cannot be seen."""
+    """Return whether `folder` holds too many bytes, files or folders, or something that cannot be listed."""
     waiting = [folder]
     while waiting:
         path = waiting.pop()

@@ -132,7 +132,7 @@ def install_filter(program: bytes) -> None:
 
 
 def landlock_version() -> int:
-    """The version of Landlock's interface, 0 where there is none."""
+    """Return the version of Landlock's interface, 0 where there is none."""
     try:
         return _syscall(_SYS_LANDLOCK_CREATE, 0, 0, _LANDLOCK_CREATE_VERSION)
     except OSError:

@@ -14,7 +14,7 @@ _UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 
 
 def missing_statements(code: str, before: str, others: Sequence[str]) -> str:
-    """The statements of the blocks `others` that `code` lacks, in their order; empty if there are none.
+    """Return the statements of the blocks `others` that `code` lacks, in their order; empty if there are none.
 
     `before` runs before `code` in any case. Where several statements define a name, the last one counts; a name that
     none defines may come from an import of everything. A block that is not Python gives nothing, and lacks nothing.
@@ -47,7 +47,7 @@ def _statements(code: str) -> list[ast.stmt]:
 
 
 def _names(statement: ast.stmt) -> set[str]:
-    """The names that a definition, an import or an assignment binds; of other statements none."""
+    """Return the names that a definition, an import or an assignment binds; of other statements none."""
     match statement:
         case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
             return {statement.name}
@@ -63,7 +63,7 @@ def _names(statement: ast.stmt) -> set[str]:
 
 
 def _defined(code: str) -> set[str]:
-    """The global names that a program defines."""
+    """Return the global names that a program defines."""
     tables = _tables(code)
     own = {symbol.get_name() for symbol in tables[0].get_symbols() if _binds(symbol)} if tables else set()
     declared = (symbol for table in tables[1:] for symbol in table.get_symbols() if symbol.is_declared_global())
@@ -75,7 +75,7 @@ def _binds(symbol: symtable.Symbol) -> bool:
 
 
 def _lacking(code: str) -> set[str]:
-    """The global names that a program uses and nobody defines; none where it imports everything of a module."""
+    """Return the global names that a program uses and nobody defines; none where it imports everything of a module."""
     if any("*" in _names(statement) for statement in _statements(code)):
         return set()
     symbols = (symbol for table in _tables(code) for symbol in table.get_symbols())
@@ -84,7 +84,7 @@ def _lacking(code: str) -> set[str]:
 
 
 def _tables(code: str) -> list[symtable.SymbolTable]:
-    """The scopes of a program, its global one first."""
+    """Return the scopes of a program, its global one first."""
     try:
         return list(_with_children(symtable.symtable(code, "response", "exec")))
     except _UNREADABLE:

@@ -119,7 +119,7 @@ class Server:
         self.control.close()
 
     def forget(self) -> None:
-        """In a forked child: let go of a server that belongs to the parent."""
+        """Release this side of a server that belongs to the parent, in a forked child."""
         self.control.close()
         if self.scratch:
             os.close(self.scratch_lock)
@@ -127,7 +127,7 @@ class Server:
 
 
 def _numpy_folder() -> str:
-    """The folder that holds numpy, which published tests import."""
+    """Return the folder that holds numpy, which published tests import."""
     spec = importlib.util.find_spec("numpy")
     return str(Path(spec.origin).parent.parent) if spec is not None and spec.origin else ""
 
@@ -140,7 +140,7 @@ class SandboxWorker:
         self.closed = False
 
     def server(self, kind: str) -> Server:
-        """The running server of that kind. Raises `ServerLostError` when none can be started."""
+        """Return the running server of that kind. Raises `ServerLostError` when none can be started."""
         if self.closed:
             raise ServerLostError("the pool is closed")
         if kind not in self.servers:
@@ -171,7 +171,7 @@ class SandboxWorker:
         self.restart()
 
     def forget(self) -> None:
-        """In a forked child: let go of the parent's servers."""
+        """Release this side of the parent's servers, in a forked child."""
         for server in self.servers.values():
             server.forget()
 
@@ -181,7 +181,7 @@ _ways_lock = threading.Lock()
 
 
 def _start(kind: str) -> Server:
-    """A server with the best isolation that this machine offers.
+    """Return a server with the best isolation that this machine offers.
 
     What it refuses is tried once and said aloud; once a way has worked, nothing less is ever used.
     """

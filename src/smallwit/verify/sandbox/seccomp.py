@@ -33,7 +33,7 @@ _ALLOWED, _REFUSED, _MISSING = _answer(_ALLOW), _answer(_ERRNO | errno.EPERM), _
 
 
 def filter_program(host_in_sight: bool) -> bytes | None:
-    """The filter as an array of `sock_filter` for this machine, `None` for a kind of machine it is not known for.
+    """Return the filter as an array of `sock_filter` for this machine; `None` for an unknown kind of machine.
 
     `host_in_sight`: the program sees the host's files.
     """
@@ -93,7 +93,7 @@ def _one_of(argument: int, values: tuple[int, ...]) -> _Code:
 
 
 def _ranges(answers: dict[int, _Code]) -> list[tuple[int, _Code]]:
-    """The ranges of numbers that get the same answer, each by its first number, in their order."""
+    """Return the ranges of numbers that get the same answer, each by its first number, in their order."""
     found: list[tuple[int, _Code]] = []
     for number in range(max(*answers, calls.UNIFIED) + 2):
         answer = answers.get(number, _REFUSED if number < calls.UNIFIED else _MISSING)

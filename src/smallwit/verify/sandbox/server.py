@@ -56,14 +56,14 @@ class _ForkServer:
         self.child_folder = ""
 
     def fork(self) -> int:
-        """A child that is the first of its pid namespace, where there are namespaces."""
+        """Return a child that is the first of its pid namespace, where there are namespaces."""
         if self.isolation.namespaces:
             enter_pid_namespace(self.isolation.pid_namespace)
             unshare(CLONE_NEWPID)
         return os.fork()
 
     def folder(self) -> str:
-        """An empty folder for the next child (the confinement makes its own where there are namespaces)."""
+        """Return an empty folder for the next child (the confinement makes its own where there are namespaces)."""
         if self.isolation.namespaces:
             return ""
         remove_contents(self.scratch)
@@ -138,7 +138,7 @@ class _ForkServer:
         os.kill(child, signal.SIGKILL)
 
     def become(self, descriptors: list[int], cpu_seconds: int, folder: str) -> NoReturn:
-        """The child's whole life."""
+        """Return the child's whole life."""
         try:
             self.control.detach()
             sockets = _only(descriptors)
@@ -169,7 +169,7 @@ def _kill_group(leader: int) -> None:
 
 
 def _only(descriptors: list[int]) -> list[socket.socket]:
-    """The sockets at descriptors 3, 4, ...; the standard three on /dev/null; nothing else open."""
+    """Return the sockets at descriptors 3, 4, ...; the standard three on /dev/null; nothing else open."""
     null = os.open("/dev/null", os.O_RDWR)
     moved = [os.dup(descriptor) for descriptor in descriptors]
     top = max([null, *moved]) + 1

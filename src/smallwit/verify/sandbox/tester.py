@@ -151,7 +151,10 @@ class _Link:
         return program
 
     def load(self, entry_point: str) -> Any:
-        """The entry point of the loaded program. Raises what loading raised, and if there is no such function."""
+        """Return the entry point of the loaded program.
+
+        Raises what loading raised, and if there is no such function.
+        """
         self.asked = True
         self.receive()
         function = _Remote(self, 0).__getattr__(entry_point)
@@ -190,7 +193,7 @@ class _Link:
         return value
 
     def fail(self, state: str, error: BaseException) -> NoReturn:
-        """The candidate is lost, or over a limit."""
+        """Return the candidate is lost, or over a limit."""
         self.state = self.state or state
         raise ConnectionError("the candidate is lost") from error
 
@@ -200,7 +203,7 @@ _ENDS_LOOPS = (StopIteration, StopAsyncIteration)
 
 
 def _exception(value: Any) -> Exception:
-    """An exception of the candidate as one of ours: the builtin class by that name, if it is an ordinary one."""
+    """Return an exception of the candidate as one of ours: the builtin class by that name, if it is an ordinary one."""
     name = value[0] if isinstance(value, tuple) and value and isinstance(value[0], str) else "Exception"
     kind = getattr(builtins, name, Exception)
     if not (isinstance(kind, type) and issubclass(kind, Exception)) or issubclass(kind, _ENDS_LOOPS):
