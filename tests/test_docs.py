@@ -3,6 +3,8 @@
 import json
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,3 +56,27 @@ def test_every_generated_page_is_what_the_code_says() -> None:
 
 def test_every_key_of_a_recipe_is_described() -> None:
     assert GENERATE["undescribed"](json.loads(GENERATE["recipe_schema"]())) == []
+
+
+@pytest.mark.slow
+def test_the_divergence_and_the_data_step_of_contributing_are_kinds_that_recipes_can_name(tmp_path: Path) -> None:
+    """In a process of its own: a class that is defined is a kind from then on."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "hellinger.py").write_text(blocks[0])
+    (tmp_path / "head.py").write_text(blocks[1])
+    code = (
+        "import head, hellinger, torch\n"
+        "from types import SimpleNamespace\n"
+        "from smallwit.data.step import DataStep\n"
+        "from smallwit.objectives.settings import Objective\n"
+        "from smallwit.recipe.section import kinds_of\n"
+        "assert head.Head in kinds_of(DataStep) and hellinger.Hellinger in kinds_of(Objective)\n"
+        "half = torch.full((1, 2), 0.5)\n"
+        "pair = SimpleNamespace(log_p=half.log(), log_q=torch.tensor([[0.9, 0.1]]).log())\n"
+        "value, slopes = hellinger.Hellinger.make().evaluate(pair, half)\n"
+        "assert abs(value.item() - (1 - 0.45**0.5 - 0.05**0.5)) < 1e-6, value\n"
+        "assert list(head.Head(kind='head', count=1).rows(iter('ab'), SimpleNamespace(drop=print))) == ['a']\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "b later comes after the first 1 rows\n"
