@@ -3,14 +3,11 @@
 Each kind of problem has a level, the number of steps of its solution; `steps` is the highest level drawn.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from math import gcd, lcm
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
-from smallwit.tasks.base import Problem
-from smallwit.tasks.procedural import Dice, DraftProblem, ProceduralTask, arithmetic_fact
-from smallwit.verify import Verdict
-from smallwit.verify.math import grade_math, grade_math_batch
+from smallwit.tasks.procedural import Dice, DraftProblem, ProceduralMathTask
 
 LETTERS = ("x", "y", "n", "t")
 SOLVE = (
@@ -280,49 +277,27 @@ LEVELS: Sequence[Sequence[Kind]] = (
 )
 
 
-class Algebra(ProceduralTask):
+class Algebra(ProceduralMathTask):
     """Symbolic problems. `gold` is the number or fraction as text, the declared format `\\boxed{...}`."""
 
     name = "algebra"
-    answer_kind: ClassVar = "math"
-    hardest = 4
-
-    def __init__(
-        self, *, steps: int = 4, largest: int = 20, train: int = 1_000_000, validation: int = 2_000, test: int = 1_000
-    ) -> None:
-        super().__init__(steps=steps, largest=largest, train=train, validation=validation, test=test)
-        self.levels = LEVELS[min(1, steps - 1) : steps]
 
     def draft(self, dice: Dice, split: str) -> DraftProblem | None:
         """Return a problem of one of the kinds of level 2 to `steps`, all levels equally often."""
-        worked = dice.pick(dice.pick(self.levels))(dice, self.largest)
+        levels = LEVELS[min(1, self.steps - 1) : self.steps]
+        worked = dice.pick(dice.pick(levels))(dice, self.largest)
         if worked is None:
             return None
         return DraftProblem(worked.prompt, worked.answer, "\n".join([*worked.lines, f"\\boxed{{{worked.answer}}}"]))
 
-    def verify(self, problem: Problem, response: str) -> Verdict:
-        """Return the verdict of the math grader on the boxed answer."""
-        return grade_math(problem.gold, response)
-
-    def verify_batch(self, pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
-        """Return the verdicts on many responses, in order."""
-        return grade_math_batch([(problem.gold, response) for problem, response in pairs])
-
-    def documents(self) -> Iterator[str]:
-        """Yield endless text for pretraining: facts on numbers, powers and fractions; problems without solutions."""
-        dice = Dice(f"{self.name}/{self.largest}/facts")
-        for statement in self.statements():
-            yield statement
-            yield "\n".join(_fact(dice, self.largest) for _ in range(6))
-
-
-def _fact(dice: Dice, largest: int) -> str:
-    kind = dice.random()
-    if kind < 0.2:
-        base, exponent = dice.pick(POWERS)
-        return f"{base}^{exponent} = {base**exponent}"
-    if kind < 0.4:
-        bottom = dice.between(2, 10)
-        top, factor = dice.between(1, bottom - 1), dice.between(2, 5)
-        return f"{top}/{bottom} = {top * factor}/{bottom * factor}"
-    return arithmetic_fact(dice, largest)
+    def fact(self, dice: Dice) -> str:
+        """Return a power, two equal fractions or a line of arithmetic."""
+        kind = dice.random()
+        if kind < 0.2:
+            base, exponent = dice.pick(POWERS)
+            return f"{base}^{exponent} = {base**exponent}"
+        if kind < 0.4:
+            bottom = dice.between(2, 10)
+            top, factor = dice.between(1, bottom - 1), dice.between(2, 5)
+            return f"{top}/{bottom} = {top * factor}/{bottom * factor}"
+        return super().fact(dice)

@@ -12,6 +12,8 @@ from typing import Any, ClassVar, NamedTuple, TypeVar, overload
 
 from smallwit.errors import UserError
 from smallwit.tasks.base import SPLITS, Problem, Task
+from smallwit.verify.math import grade_math, grade_math_batch
+from smallwit.verify.verdict import Verdict
 
 Item = TypeVar("Item")
 
@@ -139,6 +141,37 @@ class ProceduralTask(Task):
         while True:
             yield self._drawn(Dice(self._seed("documents", index)), "train").prompt
             index += 1
+
+
+class ProceduralMathTask(ProceduralTask):
+    """A family whose answers are numbers. Subclasses define `draft`, and `fact` for the text of pretraining."""
+
+    answer_kind: ClassVar = "math"
+    hardest = 4
+
+    def __init__(
+        self, *, steps: int = 4, largest: int = 20, train: int = 1_000_000, validation: int = 2_000, test: int = 1_000
+    ) -> None:
+        super().__init__(steps=steps, largest=largest, train=train, validation=validation, test=test)
+
+    def verify(self, problem: Problem, response: str) -> Verdict:
+        """Return the verdict of the math grader on the response's answer."""
+        return grade_math(problem.gold, response)
+
+    def verify_batch(self, pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
+        """Return the verdicts on many responses, in order."""
+        return grade_math_batch([(problem.gold, response) for problem, response in pairs])
+
+    def fact(self, dice: Dice) -> str:
+        """Return a line of arithmetic."""
+        return arithmetic_fact(dice, self.largest)
+
+    def documents(self) -> Iterator[str]:
+        """Yield endless text for pretraining: a problem without its solution and six facts, in turn."""
+        dice = Dice(f"{self.name}/{self.largest}/facts")
+        for statement in self.statements():
+            yield statement
+            yield "\n".join(self.fact(dice) for _ in range(6))
 
 
 class _Train(Sequence[Problem]):

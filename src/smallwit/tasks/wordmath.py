@@ -4,13 +4,9 @@ A story is a start, some events and a question. Each clause knows how many steps
 are drawn so that the steps add up. All quantities are whole numbers from 1 to three times `largest`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Sequence
 
-from smallwit.tasks.base import Problem
-from smallwit.tasks.procedural import Dice, DraftProblem, ProceduralTask, arithmetic_fact
-from smallwit.verify import Verdict
-from smallwit.verify.math import grade_math, grade_math_batch
+from smallwit.tasks.procedural import Dice, DraftProblem, ProceduralMathTask
 
 MEN = ("Tom", "Ben", "Sam", "Leo")
 WOMEN = ("Ana", "Mia", "Zoe", "Eva")
@@ -273,17 +269,10 @@ QUESTIONS: Sequence[Sequence[Clause]] = (
 )
 
 
-class WordMath(ProceduralTask):
+class WordMath(ProceduralMathTask):
     """Grade-school word problems. `gold` is the number as text, the declared format its line `#### n`."""
 
     name = "wordmath"
-    answer_kind: ClassVar = "math"
-    hardest = 4
-
-    def __init__(
-        self, *, steps: int = 4, largest: int = 20, train: int = 1_000_000, validation: int = 2_000, test: int = 1_000
-    ) -> None:
-        super().__init__(steps=steps, largest=largest, train=train, validation=validation, test=test)
 
     def draft(self, dice: Dice, split: str) -> DraftProblem | None:
         """Return a story whose clauses need between two and `steps` steps together."""
@@ -303,18 +292,3 @@ class WordMath(ProceduralTask):
             return None
         answer = str(story.value)
         return DraftProblem(" ".join(story.said), answer, "\n".join([*story.lines, f"#### {answer}"]))
-
-    def verify(self, problem: Problem, response: str) -> Verdict:
-        """Return the verdict of the math grader on the response's final number."""
-        return grade_math(problem.gold, response)
-
-    def verify_batch(self, pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
-        """Return the verdicts on many responses, in order."""
-        return grade_math_batch([(problem.gold, response) for problem, response in pairs])
-
-    def documents(self) -> Iterator[str]:
-        """Yield endless text for pretraining: groups of arithmetic facts, and problems without solutions, in turns."""
-        dice = Dice(f"{self.name}/{self.largest}/facts")
-        for statement in self.statements():
-            yield statement
-            yield "\n".join(arithmetic_fact(dice, self.largest) for _ in range(6))
