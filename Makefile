@@ -50,6 +50,7 @@ test-fast: .venv/installed-test
 lint: .venv/installed-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python docs/links.py
 	$(BIN)/mypy
 
 docs: .venv/installed

@@ -10,33 +10,22 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 GENERATE = runpy.run_path(str(ROOT / "docs/generate.py"))
-LINK = re.compile(r"\]\(([^)\s]+)\)")
+LINKS = runpy.run_path(str(ROOT / "docs/links.py"))
+local_links = LINKS["local_links"]
 
 
-def anchors(page: Path) -> set[str]:
-    """The names of a page's headings as GitHub makes them: lower case, signs dropped, spaces as hyphens."""
-    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
-
-
-def local_links(page: Path) -> list[str]:
-    links: list[str] = LINK.findall(
-        re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-    )
-    return [link for link in links if "://" not in link]
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", LINKS["PAGES"], ids=lambda page: page.name)
 def test_no_link_is_dead(page: Path) -> None:
-    dead = []
-    for link in local_links(page):
-        name, _, anchor = link.partition("#")
-        target = (page.parent / name) if name else page
-        if not target.exists() or (anchor and anchor not in anchors(target)):
-            dead.append(link)
-    assert dead == []
+    assert LINKS["dead_links"](page) == []
+
+
+def test_a_link_to_what_is_not_there_is_dead(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# Here\n[a](page.md) [b](#here) [c](#there) [d](other.md) [e](https://example.org) `[f](code.md)`\n"
+    )
+    assert LINKS["dead_links"](page) == ["#there", "other.md"]
 
 
 def test_every_page_is_behind_one_door() -> None:
