@@ -120,7 +120,6 @@ def make_run(folder: Path, n: int = 40, steps: int = 60, models: Iterable[str] =
 
 
 ROLES = {"teacher": "teacher", "baseline": "sft-equal-compute"}
-FROM = {"sft": "base", "kd": "sft", "rl": "kd", "sft-equal-compute": "sft"}
 COMPARED = (("rl", "sft-equal-compute"), ("rl", "sft"), ("rl", "teacher"))
 
 
@@ -138,7 +137,6 @@ def model_entry(model: str, scores: dict[str, list[float]]) -> dict[str, Any]:
         }
     return {
         "name": model,
-        **({"from": FROM[model]} if model in FROM else {}),
         "parameters": SIZE.get(model, 65_310),
         "training_flops": FLOPS[model],
         "seconds": SECONDS[model],

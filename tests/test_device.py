@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from smallwit.device import resolve_dtype
-from smallwit.pipeline import worker
+from smallwit.pipeline.processes import preloaded_modules
 
 RESIDENT_AFTER_FREEING = """
 import sys
@@ -67,5 +67,5 @@ for module in sys.argv[1:]:
 @pytest.mark.slow
 def test_what_the_fork_server_imports_asks_nothing_of_cuda() -> None:
     # A process that has done so can fork none that uses a GPU.
-    words = [sys.executable, "-c", ASKS_CUDA, *worker.MODULES.values()]
+    words = [sys.executable, "-c", ASKS_CUDA, *preloaded_modules()]
     assert subprocess.run(words, capture_output=True, text=True).stderr == ""

@@ -199,14 +199,18 @@ def _drain(pipe: Connection) -> None:
         return
 
 
+def preloaded_modules() -> list[str]:
+    """Return the modules that the fork server imports once for the processes of all stages."""
+    kinds_of(Stage)  # imports the kinds
+    return list(dict.fromkeys(module for stage in subclasses_of(Stage) for module in stage.preload))
+
+
 def fork_server() -> BaseContext:
     """A fork server that has imported the heavy libraries once; fresh processes on macOS, where that is not safe."""
     if sys.platform == "darwin":
         return get_context("spawn")
     context = get_context("forkserver")
-    kinds_of(Stage)  # imports the kinds
-    modules = dict.fromkeys(module for stage in subclasses_of(Stage) for module in stage.preload)
-    context.set_forkserver_preload(list(modules))
+    context.set_forkserver_preload(preloaded_modules())
     # A process that has asked CUDA for its devices can fork none that uses them. Some libraries ask while they are
     # imported; with this torch asks the driver's management library (NVML) instead.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")

@@ -36,11 +36,7 @@ def summarise(
     Raises `ValueError` when no response to a task has a verdict.
     """
     rows = {name: _read(evaluation / name, signatures[name]) for name in costs}
-    origins = {stage.name: {"from": stage.starts_from} for stage in recipe.stages if stage.starts_from is not None}
-    models = [
-        {"name": name} | origins.get(name, {}) | cost | {"scores": _scores(rows[name], signatures[name])}
-        for name, cost in costs.items()
-    ]
+    models = [{"name": name} | cost | {"scores": _scores(rows[name], signatures[name])} for name, cost in costs.items()]
     comparisons = [c for pair in recipe.comparisons for c in _compare(recipe, pair.a, pair.b, rows)]
     lowered = _lowered(recipe, rows)
     named = {"teacher": recipe.teacher, "baseline": recipe.baseline}

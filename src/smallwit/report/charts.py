@@ -17,7 +17,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from smallwit.console.sanitize import visible
-from smallwit.report.format import display_order, labels
+from smallwit.report.format import display_order
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +60,6 @@ def _series(number: int) -> str:
 def score_chart(results: Mapping[str, Any], task: str) -> Chart:
     """The models' scores on one task in per cent, as dots with their 95 % intervals."""
     models = [model for model in display_order(results) if task in model["scores"]]
-    names = labels(results)
     colors = {results.get("baseline"): _series(1), results.get("teacher"): _INK}
     figure, axes = _figure(width=4.4, height=0.62 + 0.3 * len(models), left=0.3, right=0.87)
     for row, model in enumerate(models):
@@ -73,12 +72,12 @@ def score_chart(results: Mapping[str, Any], task: str) -> Chart:
     axes.set_xlim(0, 100)
     axes.set_ylim(len(models) - 0.5, -0.5)
     axes.set_xticks([0, 25, 50, 75, 100])
-    axes.set_yticks(range(len(models)), [visible(names[model["name"]]).replace(", ", ",\n") for model in models])
+    axes.set_yticks(range(len(models)), [visible(model["name"]) for model in models])
     for tick in axes.get_yticklabels():
         tick.set_parse_math(False)  # a dollar sign in a name is a dollar sign
         tick.set_color(_INK)
     axes.grid(axis="x", color=_LINE, linewidth=0.7)
-    means = ", ".join(f"{names[model['name']]} {100 * model['scores'][task]['mean']:.1f}" for model in models)
+    means = ", ".join(f"{model['name']} {100 * model['scores'][task]['mean']:.1f}" for model in models)
     return Chart(_svg(figure, f"score-{task}", f"{task}, score in per cent: {means}"), task, [])
 
 

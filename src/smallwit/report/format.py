@@ -20,13 +20,6 @@ def display_order(results: Results) -> list[Model]:
     return sorted(results["models"], key=lambda m: apart.index(m["name"]) + 1 if m["name"] in apart else 0)
 
 
-def labels(results: Results) -> dict[str, str]:
-    """Return what each model is called in a table: its name, behind "+" where it continues another one of the path."""
-    own = [model["name"] for model in results["models"] if model["name"] not in set_apart(results)]
-    continued = {model["name"] for model in results["models"] if model["name"] in own and model.get("from") in own}
-    return {m["name"]: f"+ {m['name']}" if m["name"] in continued else m["name"] for m in results["models"]}
-
-
 def task_names(results: Results) -> list[str]:
     """Every task that any model was scored on, in the order they first appear."""
     return list(dict.fromkeys(task for model in results["models"] for task in model["scores"]))
@@ -108,7 +101,6 @@ def signature_lines(results: Results) -> list[str]:
 
 def strict_lines(results: Results) -> list[str]:
     """Where the strict reading gives another score than the lenient one that the tables show; one line a model."""
-    names = labels(results)
     lines = []
     for model in display_order(results):
         gaps = [
@@ -117,7 +109,7 @@ def strict_lines(results: Results) -> list[str]:
             if score["strict"] is not None and abs(score["strict"] - score["mean"]) >= 0.0005
         ]
         if gaps:
-            lines.append(f"strict reading, {names[model['name']]}: {', '.join(gaps)}")
+            lines.append(f"strict reading, {model['name']}: {', '.join(gaps)}")
     return lines
 
 

@@ -41,14 +41,14 @@ def render(run: Run) -> str:
     script = (_HERE / "page.js").read_text(encoding="utf-8")
     results = run.results
     models = fmt.display_order(results)
-    labels = {name: name for name in run.samples} | fmt.labels(results)
+    names = dict.fromkeys([*(model["name"] for model in models), *run.samples])
+    apart = fmt.set_apart(results)
     return templates.get_template("page.html").render(
         run=run,
         results=results,
         ledger=run.ledger,
         models=models,
-        labels=labels,
-        apart=fmt.set_apart(results),
+        apart=apart,
         tasks=fmt.task_names(results),
         counts={task: fmt.sample_counts(results, task) for task in fmt.task_names(results)},
         teacher=fmt.teacher_of(results),
@@ -63,7 +63,7 @@ def render(run: Run) -> str:
         score_charts=[score_chart(results, task) for task in fmt.task_names(results)],
         stages=_stages(run),
         absent=[stage.absent for stage in run.metrics if stage.absent],
-        browser=browser(run.samples, labels, fmt.task_names(results)),
+        browser=browser(run.samples, list(names), apart, fmt.task_names(results)),
         style=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

@@ -5,7 +5,6 @@
   if (!form) return;
   const data = JSON.parse(document.getElementById("data").textContent);
   const [model, task, query, status, list, more] = ["model", "task", "query", "status", "list", "more"].map((id) => document.getElementById(id));
-  const names = new Map(data.models);
   const PAGE = 15;
   let shown = PAGE;
 
@@ -49,7 +48,7 @@
     const node = element("p", "facts");
     const badge = { right: "✓ right", wrong: "✗ wrong", ungraded: "? not graded" }[kind(sample)];
     node.append(element("span", "verdict " + kind(sample), badge));
-    if (withModel) node.append(element("b", "", names.get(sample.model)));
+    if (withModel) node.append(element("b", "", sample.model));
     if (sample.score !== null && sample.score > 0 && sample.score < 1) fact(node, "score", sample.score.toFixed(2));
     if (sample.strict !== null && sample.strict !== sample.score) fact(node, "strict", String(sample.strict));
     if (sample.answer !== null) fact(node, "read as", sample.answer.length > 80 ? sample.answer.slice(0, 80) + "…" : sample.answer);
@@ -126,11 +125,10 @@
     update();
   }
 
-  for (const [value, text] of data.models) option(model, value, text);
+  for (const name of data.models) option(model, name, name);
   option(model, "", "all, by problem");
   for (const name of data.tasks) option(task, name, name);
-  const pipeline = data.models.filter(([name]) => !["teacher", "sft-equal-compute"].includes(name));
-  model.value = (pipeline.length ? pipeline : data.models).at(-1)[0];
+  model.value = data.first;
   form.addEventListener("change", restart);
   query.addEventListener("input", restart);
   form.addEventListener("submit", (event) => event.preventDefault());

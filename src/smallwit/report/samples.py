@@ -42,18 +42,22 @@ class Browser:
 
 
 def browser(
-    samples: Mapping[str, Mapping[str, list[Row]]], labels: Mapping[str, str], task_order: Sequence[str]
+    samples: Mapping[str, Mapping[str, list[Row]]],
+    names: Sequence[str],
+    apart: Sequence[str],
+    task_order: Sequence[str],
 ) -> Browser:
     """Pack `samples[model][task]` (rows of evaluation/MODEL/TASK.jsonl).
 
-    Models come in the order of `labels`, tasks in `task_order` and then any others that have samples.
+    Models come in the order of `names`, tasks in `task_order` and then any others that have samples. The page begins
+    with the last model that is not set `apart`.
     """
     found = {task for by_task in samples.values() for task in by_task}
     tasks = [*(task for task in task_order if task in found), *sorted(found.difference(task_order))]
     problems: dict[str, list[list[Any]]] = {task: [] for task in tasks}
     cells, outcomes = [], []
     for task in tasks:
-        rows_of = {model: samples[model][task] for model in labels if samples.get(model, {}).get(task)}
+        rows_of = {model: samples[model][task] for model in names if samples.get(model, {}).get(task)}
         if not rows_of:
             continue
         limit = _limit(list(rows_of.values()), _BUDGET / len(tasks))
@@ -64,8 +68,9 @@ def browser(
             outcomes.append(_outcomes(model, task, rows, len(packed)))
             right = outcomes[-1].right
             cells.append({"model": model, "task": task, "total": len(rows), "right": right, "rows": packed})
-    models = [[name, labels[name]] for name in labels if any(cell["model"] == name for cell in cells)]
-    data = {"models": models, "tasks": tasks, "problems": problems, "cells": cells}
+    models = [name for name in names if any(cell["model"] == name for cell in cells)]
+    first = next((name for name in reversed(models) if name not in apart), models[-1] if models else None)
+    data = {"models": models, "first": first, "tasks": tasks, "problems": problems, "cells": cells}
     return Browser(script_json(data), outcomes)
 
 

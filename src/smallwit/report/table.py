@@ -17,7 +17,6 @@ from smallwit.report.format import (
     comparison_line,
     display_order,
     headline_line,
-    labels,
     lowered_lines,
     sample_counts,
     set_apart,
@@ -60,11 +59,10 @@ def render_table(
         # The least width is said outright: rich takes a column's longest word for it, and cells are several words.
         width = max(len(line) for cell in (head, *cells) for line in cell.splitlines())
         table.add_column(Text(head), justify="right", min_width=width)
-    names = {name: spelled(label, encoding) for name, label in labels(results).items()}
     for model, *row in zip(models, *columns.values(), strict=True):
         if model["name"] in set_apart(results):
             table.add_section()
-        table.add_row(Text(names[model["name"]], style="bold"), *map(Text, row))
+        table.add_row(Text(spelled(model["name"], encoding), style="bold"), *map(Text, row))
     return table
 
 
