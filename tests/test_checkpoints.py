@@ -21,7 +21,8 @@ from smallwit.objectives.kinds.group_algorithms import GRPO
 from smallwit.objectives.kinds.ppo import PPO
 from smallwit.objectives.policy_loss import PolicyGradientLoss
 from smallwit.stages.job import Reporter
-from smallwit.stages.train.run import _MetricsLog
+from smallwit.stages.train.metrics_log import MetricsLog
+from smallwit.storage.append_log import AppendLog
 from smallwit.storage.artifacts import MANIFEST
 from smallwit.tasks.wordmath import WordMath
 from smallwit.training.checkpoint import KEPT, Checkpoints
@@ -186,7 +187,8 @@ def test_a_checkpoint_brings_back_the_log_that_it_was_saved_with(tmp_path: Path)
 def test_a_loss_that_is_no_number_is_logged_as_null(tmp_path: Path) -> None:
     trainer = joint_trainer()
     reporter = Reporter(progress=lambda share, text: None, say=lambda text: None, stopping=lambda: False)
-    _MetricsLog(tmp_path / "log", trainer, reporter).write({"step": 1, "loss": math.nan, "grad_norm": math.inf})
+    with AppendLog(tmp_path / "log") as log:
+        MetricsLog(log, trainer, reporter).write({"step": 1, "loss": math.nan, "grad_norm": math.inf})
     assert (tmp_path / "log").read_text() == '{"step": 1, "loss": null, "grad_norm": null}\n'
 
 
@@ -347,6 +349,7 @@ def test_the_log_goes_back_to_the_checkpoint_and_says_what_it_lacks(
 ) -> None:
     heard: list[str] = []
     reporter = Reporter(progress=lambda share, text: None, say=heard.append, stopping=lambda: False)
-    _MetricsLog(tmp_path / "log", joint_trainer(), reporter).rewind(2, log)
+    with AppendLog(tmp_path / "log") as lines:
+        MetricsLog(lines, joint_trainer(), reporter).rewind(2, log)
     assert [json.loads(line)["step"] for line in (tmp_path / "log").read_text().splitlines()] == kept
     assert heard == [f"its log is damaged and {what} before the checkpoint" for what in said]

@@ -9,7 +9,7 @@ import pytest
 from smallwit.errors import UserError
 from smallwit.evaluation.sample_file import SampleFile
 from smallwit.pipeline.run_folder import RunFolder
-from smallwit.storage.artifacts import METRICS, point
+from smallwit.storage.artifacts import METRICS, make_link
 from smallwit.storage.journal import Journal
 from smallwit.storage.locks import occupied
 
@@ -56,7 +56,7 @@ def test_a_run_may_be_on_another_disk_and_has_links_of_its_own(tmp_path: Path) -
     (tmp_path / "disk").mkdir()
     (tmp_path / "runs").symlink_to(tmp_path / "disk")
     run = RunFolder(tmp_path / "runs" / "a")
-    point(run.stages / "00-sft" / METRICS, run.store / "key" / METRICS)
-    point(run.evaluation / "sft", run.store / "other")
+    make_link(run.stages / "00-sft" / METRICS, run.store / "key" / METRICS)
+    make_link(run.evaluation / "sft", run.store / "other")
     with run.occupy():
         assert (tmp_path / "disk" / "a" / "store").is_dir()

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from report_run import make_run, read
 from smallwit.console.progress import RunProgress
-from smallwit.console.symbols import HANDLER, spelled
+from smallwit.console.symbols import HANDLER, encodable
 from smallwit.evaluation.scores import scores
 from smallwit.evaluation.scores_table import print_scores
 from smallwit.report.table import print_summary
@@ -57,7 +57,7 @@ class TestEncodings:
         for model in results["models"]:
             for score in model["scores"].values():
                 half = f"{50 * (score['high'] - score['low']):.1f}"
-                assert re.search(rf"{100 * score['mean']:.1f} ?{re.escape(spelled('±', encoding))}{half}", text)
+                assert re.search(rf"{100 * score['mean']:.1f} ?{re.escape(encodable('±', encoding))}{half}", text)
         assert len({len(line) for line in table_lines(text)[1:5]}) == 1
         assert max(map(len, text.splitlines())) <= 80
 
@@ -65,7 +65,7 @@ class TestEncodings:
         screen = Screen(encoding)
         rows = [row | {"tokens": None, "truncated": None} for row in sampled([[1], [0]])]
         print_scores({"m": {"t": scores(rows)}}, {"m": {"t": "s"}}, screen.console)
-        assert screen.text().count(spelled("—", encoding)) >= 2
+        assert screen.text().count(encodable("—", encoding)) >= 2
 
     def test_bars_are_drawn(self, encoding: str) -> None:
         screen = Screen(encoding, force_terminal=True)
@@ -73,15 +73,15 @@ class TestEncodings:
             progress.start("evaluate “kd”")
             progress.update("evaluate “kd”", 0.5, "3 … 4")
             progress.end("evaluate “kd”", "done, ±0")
-        assert spelled("evaluate “kd”: done, ±0", encoding) in screen.text()
+        assert encodable("evaluate “kd”: done, ±0", encoding) in screen.text()
 
 
 def test_signs_are_spelled_only_where_they_are_lacking() -> None:
     text = "±1.2 — 3 … 中 \udc80"
-    assert spelled(text, "ascii") == "+-1.2 - 3 ... \\u4e2d \\udc80"
-    assert spelled(text, "latin-1") == "±1.2 - 3 ... \\u4e2d \\udc80"
-    assert spelled(text, "cp1252") == "±1.2 — 3 … \\u4e2d \\udc80"
-    assert spelled(text, "utf-8") == "±1.2 — 3 … 中 \\udc80"
+    assert encodable(text, "ascii") == "+-1.2 - 3 ... \\u4e2d \\udc80"
+    assert encodable(text, "latin-1") == "±1.2 - 3 ... \\u4e2d \\udc80"
+    assert encodable(text, "cp1252") == "±1.2 — 3 … \\u4e2d \\udc80"
+    assert encodable(text, "utf-8") == "±1.2 — 3 … 中 \\udc80"
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import pytest
 
 from report_run import SIGNATURE, SKILL, TASKS, Page, change, make_run, read, sample, write_lines
 from smallwit.console import numbers
-from smallwit.console.sanitize import visible_data
+from smallwit.console.sanitize import escape_control_data
 from smallwit.errors import UserError
 from smallwit.evaluation.statistics import ratio_interval
 from smallwit.report.html import write_report
@@ -164,12 +164,12 @@ def test_nothing_in_a_models_output_breaks_out_of_its_place(odd_run: Path) -> No
     assert not [a for tag, a in page.tags if tag == "img" or any(key.startswith("on") for key in a)]
     assert "</pre></details><script>alert(1)</script>" in page.text
     rows, problems = cell_of(page, "rl", "algebra")["rows"], page.samples["problems"]["algebra"]
-    assert [row[5] for row in rows] == visible_data(HOSTILE)
-    assert [problems[row[0]] for row in rows] == visible_data([[text, text + "?", text] for text in HOSTILE])
+    assert [row[5] for row in rows] == escape_control_data(HOSTILE)
+    assert [problems[row[0]] for row in rows] == escape_control_data([[text, text + "?", text] for text in HOSTILE])
 
 
 def test_script_json_holds_visible_text_and_refuses_what_is_not_json() -> None:
-    assert json.loads(script_json(HOSTILE)) == visible_data(HOSTILE)
+    assert json.loads(script_json(HOSTILE)) == escape_control_data(HOSTILE)
     with pytest.raises(ValueError):
         script_json([math.nan])
 

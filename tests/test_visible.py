@@ -14,7 +14,7 @@ from rich.table import Table
 from report_run import change, make_run
 from smallwit.cli import main
 from smallwit.console.progress import RunProgress
-from smallwit.console.sanitize import visible, visible_data
+from smallwit.console.sanitize import escape_control, escape_control_data
 from smallwit.console.terminal import Terminal
 from smallwit.data.card import card
 from smallwit.data.context import Account
@@ -54,12 +54,12 @@ ALL = "".join(ATTACKS.values())
 def obeyed(text: str, own: str = "") -> list[str]:
     """The characters in `text` that a terminal or the order of text would obey, but for those of `own`."""
     text = re.sub(own, "", text) if own else text
-    return [character for character in text if visible(character) != character]
+    return [character for character in text if escape_control(character) != character]
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_what_would_be_obeyed_is_spelled_out(name: str) -> None:
-    shown = visible(f"before {ATTACKS[name]} after")
+    shown = escape_control(f"before {ATTACKS[name]} after")
     assert shown.isprintable()
     assert "\\" in shown
     assert shown.startswith("before ")
@@ -68,9 +68,9 @@ def test_what_would_be_obeyed_is_spelled_out(name: str) -> None:
 
 def test_all_other_text_is_as_it_was() -> None:
     text = "1 < 2\tx²\nשלום\u200f العربية 日本語 👩\u200d🔬 \\x1b é"
-    assert visible(text) is text
-    assert visible("a\r\nb") == "a\nb"
-    assert visible_data({"\x1b": ["\x07", 1, None, {"a": (True, "\r")}]}) == {
+    assert escape_control(text) is text
+    assert escape_control("a\r\nb") == "a\nb"
+    assert escape_control_data({"\x1b": ["\x07", 1, None, {"a": (True, "\r")}]}) == {
         "\\x1b": ["\\x07", 1, None, {"a": [True, "\\r"]}]
     }
 
@@ -153,7 +153,7 @@ def test_the_report_and_its_table_obey_nothing(tmp_path: Path) -> None:
     assert page.count("<script") == 2  # the data, and the page's own
     data = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
     assert data is not None
-    assert visible_data(json.loads(data[1])) == json.loads(data[1])
+    assert escape_control_data(json.loads(data[1])) == json.loads(data[1])
     out = io.StringIO()
     print_summary(json.loads((run / "results.json").read_text()), run / "report.html", Terminal(file=out, width=500))
     assert obeyed(out.getvalue()) == []
@@ -179,4 +179,4 @@ def test_a_datasets_page_and_card_obey_nothing(tmp_path: Path) -> None:
 
 
 def test_what_a_server_says_is_one_visible_line() -> None:
-    assert obeyed(visible(str(EndpointError(f"http://127.0.0.1:1/v1: status 500: {ALL}")))) == []
+    assert obeyed(escape_control(str(EndpointError(f"http://127.0.0.1:1/v1: status 500: {ALL}")))) == []

@@ -1,6 +1,6 @@
-"""Which device and number format a recipe's `auto` means on this machine.
+"""Resolve the device and the number format of a recipe on this machine.
 
-torch takes seconds to import, so it is imported only where the answer depends on the machine.
+torch takes seconds to import, so it is imported only where the result depends on the machine.
 """
 
 import math
@@ -10,7 +10,7 @@ from smallwit.errors import UserError
 
 
 def resolve_device(wish: str = "auto") -> str:
-    """`cuda`, `mps` or `cpu`: the wish, or the fastest there is. Raises `UserError` for one this machine lacks."""
+    """Return `cuda`, `mps` or `cpu`: the wish, or the fastest device. Raises `UserError` for one this machine lacks."""
     if wish == "cpu":
         return wish
     import torch
@@ -25,12 +25,12 @@ def resolve_device(wish: str = "auto") -> str:
 
 
 def cores() -> int:
-    """Cores that this process may run on: fewer than the machine's in a container or under taskset."""
+    """Return the CPU cores that this process may use; fewer than the machine's in a container or under taskset."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def devices_of(device: str) -> float:
-    """How many processes can each have a device of this kind. A CPU is shared by any number."""
+    """Return how many processes can each have a device of this kind; infinity for a CPU, which all share."""
     if device == "cpu":
         return math.inf
     import torch
@@ -39,21 +39,21 @@ def devices_of(device: str) -> float:
 
 
 def resolve_dtype(device: str, wish: str = "auto") -> str:
-    """`float32` or `bfloat16`: the wish, or bfloat16 where it is fast, which on CPUs it is not."""
+    """Return `float32` or `bfloat16`: the wish, or bfloat16 on a GPU that computes it in hardware."""
     if wish != "auto":
         return wish
     if device != "cuda":
         return "float32"
     import torch
 
-    # Older GPUs (T4, V100) compute bfloat16 too, by emulation, and several times slower than float32.
+    # Older GPUs (T4, V100) emulate bfloat16, several times slower than float32.
     return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
 
 
 def speed_up_products(device: str, dtype: str) -> None:
-    """Let what mixed precision leaves in float32 on a GPU, the head's products, round their factors to TF32.
+    """Allow TF32 for the float32 products of mixed precision on a GPU (those of the output head).
 
-    TF32 keeps 10 bits of a number, bfloat16 7. On an H200 plain float32 products take half of a training step.
+    TF32 keeps 10 bits of the mantissa, bfloat16 keeps 7. On an H200 float32 products take half of a training step.
     """
     if device == "cuda" and dtype != "float32":
         import torch

@@ -1,11 +1,11 @@
-"""What somebody probably meant."""
+"""Suggest the closest valid name for a misspelled one."""
 
 import difflib
 from collections.abc import Iterable
 
 
-def nearest(word: str, names: Iterable[str]) -> str | None:
-    """The one of `names` that `word` is a slip of, or that its initials spell (`learning_rate`: `lr`), if any is."""
+def closest_name(word: str, names: Iterable[str]) -> str | None:
+    """Return the name closest to `word`, or the name equal to its initials (`learning_rate`: `lr`), or `None`."""
     by_lower = {name.lower(): name for name in names}
     close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
     initials = "".join(part[:1] for part in word.split("_")) if "_" in word else ""
@@ -13,9 +13,9 @@ def nearest(word: str, names: Iterable[str]) -> str | None:
 
 
 def hint(word: str, names: Iterable[str], known: str = "known") -> str:
-    """The end of a message about an unknown `word`: the nearest name, or all of them under the label `known`."""
+    """Return advice about an unknown `word`: the closest name, or all names after the label `known`."""
     names = list(names)
-    close = nearest(word, names)
+    close = closest_name(word, names)
     if close is not None:
         return f"did you mean '{close}'?"
     return f"{known}: {', '.join(names) or 'none'}"

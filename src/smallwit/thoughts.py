@@ -1,4 +1,4 @@
-"""The thought of a reasoning model in its text: `<think>...</think>` in front of the answer."""
+"""Find the thought of a reasoning model in its text: `<think>...</think>` before the answer."""
 
 import re
 
@@ -8,10 +8,10 @@ _CLOSED = re.compile(re.escape(CLOSING) + r"\s*$")
 
 
 def answer_part(response: str) -> str:
-    """Return the answer behind the last thought of a response, all of it where there is none.
+    """Return the text after the last thought of a response; the whole response if it has no thought.
 
-    It is empty where a thought is never closed: the response was cut before its answer. A closing tag alone counts too:
-    some templates open the thought in the prompt.
+    The result is empty if a thought is never closed: the response was cut before its answer. A closing tag alone counts
+    too, because some templates open the thought in the prompt.
     """
     _, closed, answer = response.rpartition(CLOSING)
     if has_thought(answer):
@@ -30,11 +30,11 @@ def has_thought(text: str) -> bool:
 
 
 def opening_of(prompt: str) -> str:
-    """Return the tag, and the white space behind it, with which a prompt opens the thought of its reply, if it does."""
+    """Return the opening tag at the end of a prompt, with the white space after it; empty if there is none."""
     match = _OPENED.search(prompt)
     return match[0] if match else ""
 
 
 def closes_thought(prompt: str) -> bool:
-    """Return whether a prompt ends behind a thought, so that its reply is the answer alone."""
+    """Return whether a prompt ends with a closed thought, so that its reply is only the answer."""
     return _CLOSED.search(prompt) is not None

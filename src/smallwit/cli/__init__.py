@@ -10,16 +10,16 @@ from collections.abc import Sequence
 import typer
 
 from smallwit.cli.app import PROGRAM, command_tree, usage_message
-from smallwit.console.sanitize import guard_log, say
-from smallwit.console.symbols import spell_output
+from smallwit.console.sanitize import escape_log_output, say
+from smallwit.console.symbols import install_encoding_fallbacks
 from smallwit.errors import RunFailed, UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status. Errors that are not the user's leave as exceptions."""
     words = list(sys.argv[1:] if argv is None else argv)
-    spell_output()
-    guard_log()
+    install_encoding_fallbacks()
+    escape_log_output()
     try:
         tree = command_tree()
         if f"_{PROGRAM.upper()}_COMPLETE" in os.environ:  # a shell asks for completions

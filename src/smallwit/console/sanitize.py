@@ -18,37 +18,37 @@ _OBEYED = re.compile(
 )
 
 
-def visible(text: str) -> str:
+def escape_control(text: str) -> str:
     """`text` with every character that would be obeyed as an escape; the same text where there is none."""
     if _OBEYED.search(text) is None:
         return text
     return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text.replace("\r\n", "\n"))
 
 
-def visible_data(value: Any) -> Any:
+def escape_control_data(value: Any) -> Any:
     """JSON data with all its texts, and the names in it, made visible."""
     if isinstance(value, str):
-        return visible(value)
+        return escape_control(value)
     if isinstance(value, dict):
-        return {visible_data(name): visible_data(inner) for name, inner in value.items()}
-    return [visible_data(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {escape_control_data(name): escape_control_data(inner) for name, inner in value.items()}
+    return [escape_control_data(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def say(text: object, file: TextIO | None = None) -> None:
     """Print a line, on standard output by default."""
-    print(visible(str(text)), file=file or sys.stdout)
+    print(escape_control(str(text)), file=file or sys.stdout)
 
 
 class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return visible(super().format(record))
+        return escape_control(super().format(record))
 
 
 def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     say("".join(traceback.format_exception(kind, error, trace)).rstrip("\n"), sys.stderr)
 
 
-def guard_log() -> None:
+def escape_log_output() -> None:
     """Make visible text of what Python itself writes to standard error: warnings, where nobody has set up logging, and
     the traceback of an exception that nobody has caught."""
     if logging.lastResort is not None:

@@ -41,12 +41,12 @@ def _escaped(sign: str) -> str:
 codecs.register_error(HANDLER, _spell)
 
 
-def spelled(text: str, encoding: str) -> str:
+def encodable(text: str, encoding: str) -> str:
     """A text as it is printed in an encoding."""
     return text.encode(encoding, HANDLER).decode(encoding)
 
 
-def spell_output() -> None:
+def install_encoding_fallbacks() -> None:
     """Let standard output and error spell what their encodings lack."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

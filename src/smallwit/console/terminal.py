@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from smallwit.console.sanitize import visible
+from smallwit.console.sanitize import escape_control
 
 
 class Terminal(Console):
@@ -18,4 +18,4 @@ class Terminal(Console):
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """The segments of a renderable. Those that control the terminal are rich's own and stay."""
         for segment in super().render(renderable, options):
-            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+            yield segment if segment.control else Segment(escape_control(segment.text), segment.style)

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from smallwit.console.sanitize import visible
+from smallwit.console.sanitize import escape_control
 from smallwit.data.context import Account
 from smallwit.data.dataset import shards_of
 
@@ -83,4 +83,4 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def _text(text: str) -> str:
     """Return text of rows escaped for one line of Markdown: it opens no cell, tag, link or picture."""
-    return re.sub(r"([|\[\]])", r"\\\1", visible(" ".join(text.split()))).replace("<", "&lt;")
+    return re.sub(r"([|\[\]])", r"\\\1", escape_control(" ".join(text.split()))).replace("<", "&lt;")

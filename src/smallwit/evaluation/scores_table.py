@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from smallwit.console.symbols import spelled
+from smallwit.console.symbols import encodable
 from smallwit.console.tables import print_whole
 from smallwit.evaluation.scores import Estimate, Scores
 from smallwit.evaluation.statistics import Interval
@@ -51,7 +51,7 @@ def _table(tasks: Mapping[str, Scores], encoding: str) -> Table:
         rates = [_rate(rate) for rate in (found.truncated, found.no_answer, found.several)]
         tokens = "—" if found.mean_tokens is None else f"{found.mean_tokens:.0f}"
         cells = (task, *_cells(found.lenient.mean), *_cells(found.strict.mean), count, *rates, tokens)
-        table.add_row(*(Text(spelled(cell, encoding)) for cell in cells))
+        table.add_row(*(Text(encodable(cell, encoding)) for cell in cells))
     return table
 
 

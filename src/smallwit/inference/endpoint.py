@@ -162,14 +162,6 @@ class EndpointGenerator:
         with closing(in_background(work)) as found:
             return next(found)
 
-    def require_token_counts(self) -> None:
-        """For callers with a budget in tokens. Raises `UserError` when some reply came without a count."""
-        if self.tokens.uncounted and self.count is None:
-            raise UserError(
-                f"endpoint {self.endpoint.urls[0]}: gives no usage, so a budget in tokens cannot be kept; leave the "
-                "budget out, or name the model's tokenizer"
-            )
-
     def close(self) -> None:
         """Let other processes have the journal."""
         if self.journal is not None:

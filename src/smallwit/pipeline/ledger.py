@@ -1,4 +1,4 @@
-"""What a run cost, stage by stage, and the wall time of the attempts that made it."""
+"""The ledger of a run: the cost of each stage, and the wall time and memory of each attempt."""
 
 import time
 from dataclasses import asdict, dataclass
@@ -14,7 +14,7 @@ WRITE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Entry:
-    """The cost of one stage when it was first computed. FLOPs count 2 for a multiply-add; memory is in 1e9 bytes."""
+    """The cost of a stage when it was first computed. A multiply-add is 2 FLOPs; memory is in 1e9 bytes."""
 
     name: str
     kind: str
@@ -29,10 +29,13 @@ class Entry:
 
 
 class Ledger:
-    """`ledger.json` of a run: the stages' costs, what each sent to which host, each attempt's wall time and memory."""
+    """The file `ledger.json` of a run: costs of stages, traffic by host, wall time and memory of attempts."""
 
     def __init__(self, path: Path) -> None:
-        """`path` is in the run's folder. Raises `UserError` when the file is there and is no ledger, or was changed."""
+        """Read the ledger at `path`, a file in the run's folder, if it exists.
+
+        Raises `UserError` when the file is not a ledger, or was changed since it was written.
+        """
         self.path = path
         self.lookups = HostLog(path.parent / LOOKUPS_FILE, lookups)
         self.attempts: list[dict[str, Any]] = []
@@ -41,33 +44,36 @@ class Ledger:
                 self.attempts = read_sealed(path)["attempts"]
             except (ValueError, KeyError) as error:
                 what = "is not a ledger, or was changed since it was written"
-                raise UserError(f"{path}: {what}; delete it, only the times in it are lost") from error
+                raise UserError(f"{path}: {what}; delete it (only its times are lost)") from error
         contacted(path.parent)
         self.started = self.written = time.monotonic()
         self.attempt: dict[str, Any] = {"seconds": 0.0, "peak_memory_gb": 0.0, "computed": []}
 
     def begin(self, key: str) -> None:
-        """The present attempt works on the node with this key."""
+        """Record that this attempt computes the node with this key."""
         self.attempt["computed"].append(key)
 
     def note(self, peak_memory_gb: float) -> None:
-        """So far the present attempt has taken this much memory, and the time since it began."""
+        """Record the peak memory of this attempt (in 1e9 bytes), and its wall time until now."""
         self.attempt["seconds"] = time.monotonic() - self.started
         self.attempt["peak_memory_gb"] = max(self.attempt["peak_memory_gb"], peak_memory_gb)
 
     def tick(self, peak_memory_gb: float, entries: list[Entry]) -> None:
-        """Called often: writes now and then, so that an attempt that is killed is not forgotten."""
+        """Write the file if the last write is `WRITE_SECONDS` ago, so that a killed attempt is in it too."""
         if time.monotonic() - self.written >= WRITE_SECONDS:
             self.note(peak_memory_gb)
             self.write(entries)
 
     def totals(self, keys: set[str]) -> tuple[float, float]:
-        """Wall seconds and peak memory of the attempts that worked on any of `keys`: a cached rerun shrinks neither."""
+        """Return wall seconds and peak memory of the attempts that computed any of `keys`.
+
+        A cached rerun changes neither.
+        """
         counted = [a for a in [*self.attempts, self.attempt] if keys & set(a["computed"])]
         return sum(a["seconds"] for a in counted), max((a["peak_memory_gb"] for a in counted), default=0.0)
 
     def write(self, entries: list[Entry], results: dict[str, Any] | None = None) -> None:
-        """Write the file in one step; with `results`, it tells whether results.json is still what it was."""
+        """Write the file in one step. With `results` it holds their hash, which shows later changes of results.json."""
         attempts = [*self.attempts, *([self.attempt] if self.attempt["computed"] else [])]
         stages = [asdict(entry) for entry in entries]
         self.lookups.write()

@@ -1,4 +1,4 @@
-"""From a recipe to the graph of what must be computed, each node with a key that says what it depends on."""
+"""Plan a recipe: the graph of its artifacts, each node with a key that hashes all that it depends on."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ from smallwit.storage.artifacts import content_key, folder_hash
 from smallwit.tasks import load_task, task_bytes
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "mpmath")
-# These read the recipe, conduct, and sum up; they cannot change what a stage with a given key computes.
+# These read the recipe, schedule and summarise. They cannot change what a stage with a given key computes.
 NOT_COMPUTING = (
     "cli/",
     "console/",
@@ -51,7 +51,7 @@ NOT_COMPUTING = (
 
 @dataclass(frozen=True)
 class Node:
-    """One artifact to be made. `needs` are names of other nodes; `inputs` names of models and stages it reads."""
+    """An artifact to compute. `needs` names other nodes; `inputs` names the models and stages that it reads."""
 
     name: str
     stage: Stage
@@ -63,13 +63,13 @@ class Node:
 
 @dataclass
 class Plan:
-    """The nodes, in an order in which each comes after what it needs."""
+    """The nodes of a recipe in topological order: each comes after the nodes that it needs."""
 
     recipe: Recipe
     nodes: dict[str, Node] = field(default_factory=dict)
 
     def needed_for(self, names: Iterable[str]) -> set[str]:
-        """Return these nodes and all that they need."""
+        """Return the names of these nodes and of all nodes that they need."""
         needed: set[str] = set()
         waiting = list(names)
         while waiting:
@@ -81,7 +81,7 @@ class Plan:
 
     @property
     def measured(self) -> list[str]:
-        """Models and stages that are evaluated, in the order in which they are shown; none without a task."""
+        """Return the evaluated models and stages in the order of the report; none if the recipe has no tasks."""
         if not self.recipe.tasks:
             return []
         chosen = self.recipe.evaluation.stages
@@ -90,7 +90,7 @@ class Plan:
 
 @cache
 def code_version() -> str:
-    """A hash over the package's own source, so that changed code does not find an old artifact."""
+    """Return a hash of the package's source, so that changed code does not reuse an old artifact."""
     root = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
@@ -103,14 +103,16 @@ def code_version() -> str:
 def make_plan(
     recipe: Recipe, *, base: Path, data_dir: Path | None, device: str, dtype: str, threads: int | Mapping[str, int]
 ) -> Plan:
-    """Return every node that the recipe asks for. Keys hold code, configuration, inputs, data, seed, dtype, device.
+    """Return the plan of a recipe. Keys hash code, configuration, inputs, data, seed, dtype, device and threads.
 
-    `threads` are those of every node, or for each model of the recipe those of the nodes that work with it.
+    `threads` is the number of CPU threads of every node, or maps each model of the recipe to the number for its nodes.
 
-    Raises `UserError` for a stage at equal compute that has nothing left to spend, and for what the tasks refuse.
+    Raises `UserError` for a stage at equal compute without any budget left, and for errors of the tasks.
     """
     if "tokenizer" in [*recipe.models, *(stage.name for stage in recipe.stages)]:
-        raise UserError("recipe: 'tokenizer' is the name of what the section tokenizer makes; give the model another")
+        raise UserError(
+            "recipe: the name 'tokenizer' is reserved for the tokenizer of the recipe; rename the model or stage"
+        )
     plan = Plan(recipe)
     keys = _Keys(recipe, base, data_dir, device, dtype)
     tokenizer = [TokenizerStage()] if recipe.tokenizer is not None else []
@@ -135,21 +137,21 @@ def make_plan(
 
 
 def remaining_flops(stage: Stage, target: float, spent: float) -> float:
-    """Return what a stage at equal compute may spend when the path to match costs `target`, and that to its start
-    `spent`. Raises `UserError` when that is nothing."""
+    """Return the FLOPs that a stage at equal compute may spend: `target` (cost of the path that it matches) less `spent`
+    (cost of the path to its start). Raises `UserError` if none are left."""
     if target <= spent:
         raise UserError(
-            f"stage {stage.name}: {stage.compute_target} costs {target:.3g} FLOPs in all, and {stage.starts_from}, "
-            f"from which it starts, costs {spent:.3g} already; let it start from an earlier model"
+            f"stage {stage.name}: {stage.compute_target} costs {target:.3g} FLOPs in all, and {stage.starts_from} "
+            f"(the start of this stage) costs {spent:.3g} already; start from an earlier model"
         )
     return target - spent
 
 
 class _Keys:
-    """Makes the keys of a recipe's nodes: hashes over all that their artifacts depend on."""
+    """The keys of a recipe's nodes: hashes of all that their artifacts depend on."""
 
     def __init__(self, recipe: Recipe, base: Path, data_dir: Path | None, device: str, dtype: str) -> None:
-        # As JSON: YAML knows dates, which keys do not.
+        # As JSON: YAML has dates, and keys are hashes of JSON.
         options = recipe.model_dump(mode="json", include={"tasks"})["tasks"]
         self.tasks = {
             name: [options[name], *_task_identity(name, given, data_dir, base)] for name, given in recipe.tasks.items()
@@ -165,7 +167,7 @@ class _Keys:
         }
 
     def of(self, stage: Stage, inputs: list[str], content: list[Any], needs: dict[str, str], threads: int) -> str:
-        """Return the key of a stage that reads `inputs` and `content`, and needs nodes with the keys in `needs`."""
+        """Return the key of a stage from its `inputs`, its `content` and the keys of the nodes that it `needs`."""
         read = [*stage.tasks_read(self.recipe), *stage.validated_tasks(self.recipe)]
         own = {
             "stage": stage.model_dump(mode="json", exclude=set(stage.without_effect)),
@@ -179,8 +181,10 @@ class _Keys:
 
 
 def _threads(stage: Stage, recipe: Recipe, threads: int | Mapping[str, int]) -> int:
-    """Return the threads of a stage: its own, or as many as the largest of the models that its inputs began as wants,
-    and at least one for each of its processes."""
+    """Return the CPU threads of a stage: its own setting, or those of the largest model among its inputs.
+
+    Each process of the stage gets at least one.
+    """
     if stage.threads is not None:
         return stage.threads
     if isinstance(threads, int):
@@ -190,7 +194,7 @@ def _threads(stage: Stage, recipe: Recipe, threads: int | Mapping[str, int]) -> 
 
 
 def _task_identity(name: str, options: dict[str, Any], data_dir: Path | None, base: Path) -> list[Any]:
-    """The bytes of the user's own file, and the content of the data that a task reads."""
+    """Return hashes of the user's own task file and of the data that the task reads."""
     fingerprint = getattr(load_task(name, options, data_dir, base), "fingerprint", None)
     own = hashlib.sha256(task_bytes(name, options, base)).hexdigest()
     return [own, fingerprint() if fingerprint is not None else None]
@@ -205,7 +209,7 @@ def _weights_identity(spec: ModelSpec, base: Path) -> Any:
     if spec.folder is not None:
         return folder_hash(base / Path(spec.folder).expanduser())
     if spec.endpoint is not None:
-        # The first server names the model; others are there to share the work.
+        # The first server identifies the model; the others only share the work.
         own = base / Path(spec.tokenizer).expanduser() if spec.tokenizer is not None else None
         tokenizer = folder_hash(own) if own is not None and own.is_dir() else spec.tokenizer
         return {"endpoint": spec.urls[0], "model": spec.model, "tokenizer": tokenizer}

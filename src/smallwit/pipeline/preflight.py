@@ -21,22 +21,22 @@ from smallwit.tasks.user_task import UserTask
 from smallwit.verify import code
 from smallwit.verify.consent import OPTION
 
-LOOKED_AT = 100
-"""Problems of a task that are looked at: one without a worked solution among them is taken to have none."""
+INSPECTED_PROBLEMS = 100
+"""Problems of a task that are checked. If none of them has a worked solution, the task is taken to have none."""
 
 
 def check_recipe(
     recipe: Recipe, base: Path, data_dir: Path | None, *, lines: Lines | None = None, read_data: bool = True
 ) -> None:
-    """Refuse a recipe whose parts do not fit each other. Raises `UserError`, one line with the file and line.
+    """Check a recipe before it runs. Raises `UserError` with one line that names the file and the line.
 
     `base` is the folder that paths in the recipe are relative to. `lines` comes from `read_recipe`; without it
-    messages name the recipe alone. `read_data=False` leaves out whether the tasks have the problems that the stages
-    ask of them, which may need the hub.
+    messages name only the recipe. `read_data=False` skips the checks that may need the hub: whether models can be
+    loaded from there, and whether the tasks have the problems that the stages need.
     """
     check = Check(recipe, base, lines or Lines(f"recipe {recipe.name}"))
     check.all()
-    # What needs files and libraries comes last.
+    # Checks that need files and libraries come last: they are slow.
     _check_device(check)
     for index, stage in enumerate(recipe.stages):
         stage.check_machine(check, ("stages", index), read_data)
@@ -57,9 +57,9 @@ def _check_device(check: Check) -> None:
 
 
 def _check_model(check: Check, name: str, model: ModelSpec, ask_hub: bool) -> None:
-    """Check that a model can be loaded: its files, its family, its tokenizer; the URLs of an endpoint.
+    """Check that a model can be loaded: its files, its family, its tokenizer, or the URLs of its endpoint.
 
-    Of a hub repository, and only with `ask_hub`, the configuration and the tokenizer are downloaded and looked at.
+    With `ask_hub` the configuration and the tokenizer of a hub model are downloaded and checked.
     """
     place = ("models", name)
     if model.revision is not None and model.hub is None:
@@ -69,7 +69,7 @@ def _check_model(check: Check, name: str, model: ModelSpec, ask_hub: bool) -> No
         if model.folder is not None:
             folder = Path(os.path.normpath(check.base / path_of(model.folder)))
             if not folder.exists():
-                # In a run's folder this name is a link to what a stage has made.
+                # In a run's folder this name is a link to the artifact of a stage.
                 first = "run the recipe that makes it first, or " if folder.name == "artifact" else ""
                 raise UserError(f"folder {folder} is not there; {first}name a model folder")
             _require_loadable(folder, model)
@@ -112,8 +112,10 @@ def _require_loadable(origin: str | Path, model: ModelSpec) -> None:
 
 
 def _check_tasks(check: Check, data_dir: Path | None, read_data: bool) -> None:
-    """Check that tasks can be had, that this machine isolates the programs they run, that the user's own code works on
-    a right answer, and, with `read_data`, that the tasks have the problems that stages ask for."""
+    """Check that tasks load, that this machine isolates programs well enough, and that the user's own code works.
+
+    With `read_data` also check that the tasks have the problems that stages read.
+    """
     recipe = check.recipe
     tasks = _load_tasks(check, data_dir)
     _check_isolation(check, tasks)
@@ -146,7 +148,7 @@ def _task_needs(recipe: Recipe) -> list[TaskNeed]:
 
 
 def _check_isolation(check: Check, tasks: dict[str, Task]) -> None:
-    """Refuse to run programs of a model where this machine isolates them too little and the user accepts no less."""
+    """Raise `UserError` if a task runs programs, and this machine isolates them less than the user accepts."""
     recipe = check.recipe
     judged = [one for index, stage in enumerate(recipe.stages) for one in stage.judged_tasks(recipe, ("stages", index))]
     if recipe.model_stages or recipe.evaluation.stages:
@@ -165,7 +167,7 @@ def _check_isolation(check: Check, tasks: dict[str, Task]) -> None:
 def _try_out(
     check: Check, tasks: dict[str, Task], needs: list[TaskNeed], data_dir: Path | None, read_data: bool
 ) -> None:
-    """Try the `verify` of each of the user's own tasks, and each reward function, on an answer that should be right."""
+    """Try the `verify` of each of the user's tasks, and each reward function, on an answer that should be correct."""
     recipe = check.recipe
     rewards: dict[str, dict[str, None]] = {name: {} for name in recipe.tasks}
     for stage in recipe.stages:
@@ -173,8 +175,8 @@ def _try_out(
             rewards[name][function] = None
     for name, task in tasks.items():
         first = next((need for need in needs if need.task == name), None)
-        within_reach = read_data or not isinstance(task, DatasetTask)
-        if first is None or not (isinstance(task, UserTask) or (rewards[name] and within_reach)):
+        readable = read_data or not isinstance(task, DatasetTask)
+        if first is None or not (isinstance(task, UserTask) or (rewards[name] and readable)):
             continue
         split = "train" if first.what == "solutions" else first.what
         trial = Trial(name, recipe.tasks[name], data_dir, check.base, split, first.skip, tuple(rewards[name]))
@@ -185,7 +187,7 @@ def _try_out(
 
 
 def _has_problems(check: Check, task: Task, need: TaskNeed) -> None:
-    """Read the first rows of a task: a missing file or split shows now and not after an hour of training."""
+    """Check that a task has the problems that a stage needs, so that training does not fail an hour later."""
     what, skip, place = need.what, need.skip, need.place
     if what == "documents":
         if next(iter(task.documents()), None) is None:
@@ -194,8 +196,8 @@ def _has_problems(check: Check, task: Task, need: TaskNeed) -> None:
     split = "train" if what == "solutions" else what
     try:
         problems = task.problems(split)
-        # A sequence is sliced, not walked through: its problems may be made when they are asked for.
-        span = (skip, skip + LOOKED_AT)
+        # A sequence is sliced and not iterated: it may generate its problems on access.
+        span = (skip, skip + INSPECTED_PROBLEMS)
         first = problems[slice(*span)] if isinstance(problems, Sequence) else list(islice(problems, *span))
     except UserError as error:
         raise check.refuse(str(error), *place) from error

@@ -1,4 +1,4 @@
-"""The processes that compute: started from a fork server, listened to, stopped together, their memory watched."""
+"""Worker processes: started from a fork server, read through pipes, stopped together, their memory measured."""
 
 import os
 import signal
@@ -21,20 +21,20 @@ from smallwit.recipe.stage import Stage
 from smallwit.stages.job import Job
 
 STOP_SECONDS = 30.0
-LEAVE_SECONDS = 10.0
-CAUSE_SECONDS = 5.0
-"""How long it may take until it is known why a process that the others have lost has failed."""
+EXIT_SECONDS = 10.0
+PEER_FAILURE_SECONDS = 5.0
+"""Seconds to wait for the cause after a process has reported that it lost another one."""
 FORK_SERVER_LOST = 255
-"""The exit status that multiprocessing reports of a process whose fork server is gone; no stage ends with it."""
+"""The exit status that multiprocessing reports for a process whose fork server has ended; no stage exits with it."""
 
 Message = tuple[Any, ...]
 
 
 class Member:
-    """One process of a job and the pipe that it reports through. Closing `lifeline` ends the process.
+    """A process of a job and the pipe that it reports through. Closing `lifeline` ends the process.
 
-    multiprocessing hears of a process from the fork server alone, and takes it for ended where that is. Whether this
-    one lives, and its end, are therefore a matter of its id, which psutil guards against being given to another.
+    multiprocessing knows a process only through the fork server, and reports it as ended when the fork server has ended.
+    Liveness and signals therefore use the process id through psutil, which notices when the system reuses an id.
     """
 
     def __init__(self, process: BaseProcess, pipe: Connection, lifeline: Connection) -> None:
@@ -45,20 +45,20 @@ class Member:
             self.itself = None
 
     def messages(self) -> Iterator[Message]:
-        """What the process has said since the last look; ("ended", status) comes last when it is gone."""
+        """Yield the messages since the last call; ("ended", status) comes last when the process has ended."""
         alive = self.process.is_alive()
         try:
             while self.pipe.poll():
                 yield self.pipe.recv()
         except (EOFError, OSError):
-            # A process that is killed while it speaks leaves half a message.
+            # A process that is killed while it sends leaves half a message.
             alive = False
         if not alive:
             self.close()
             yield "ended", self.process.exitcode
 
     def is_alive(self) -> bool:
-        """Whether the process runs, whatever has become of its fork server."""
+        """Return whether the process runs, even if its fork server has ended."""
         try:
             return self.itself is not None and self.itself.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
@@ -69,16 +69,16 @@ class Member:
         self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End the process, and return when it can write no more."""
+        """Kill the process, and wait until it has ended."""
         self._signal(signal.SIGKILL)
-        deadline = time.monotonic() + LEAVE_SECONDS
+        deadline = time.monotonic() + EXIT_SECONDS
         while self.is_alive() and time.monotonic() < deadline:
             time.sleep(0.005)
         self.process.join()
 
     def close(self) -> None:
-        """Let a process that has said its last word leave; it is not waited for long."""
-        self.process.join(LEAVE_SECONDS)
+        """Wait shortly for a process that is done, then kill it and close its pipes."""
+        self.process.join(EXIT_SECONDS)
         self.kill()
         self.pipe.close()
         self.lifeline.close()
@@ -90,7 +90,7 @@ class Member:
 
 
 class Running:
-    """The processes of a job. The first speaks for all; of the others only failures are heard."""
+    """The processes of a job. The first reports for all; the others report only failures."""
 
     def __init__(self, name: str, members: Sequence[Member]) -> None:
         self.name, self.first = name, members[0]
@@ -98,8 +98,11 @@ class Running:
         self.lost: tuple[float, str] | None = None
 
     def messages(self) -> Iterator[Message]:
-        """What the job has said since the last look. When one process fails the others lose it: of their failures that
-        one is heard, which can take until the next look."""
+        """Yield the messages of the job since the last call.
+
+        When one process fails, the others report that they lost it. The cause may arrive only at a later call, so a
+        loss is reported as the failure after `PEER_FAILURE_SECONDS` without a cause.
+        """
         for member in list(self.members):
             for message in member.messages():
                 match message:
@@ -111,7 +114,7 @@ class Running:
                         self._forget(member)
                     case _:
                         yield message
-        if self.lost is not None and (not self.members or time.monotonic() - self.lost[0] > CAUSE_SECONDS):
+        if self.lost is not None and (not self.members or time.monotonic() - self.lost[0] > PEER_FAILURE_SECONDS):
             yield "failed", "Failed", self.lost[1]
 
     def _forget(self, member: Member) -> None:
@@ -120,24 +123,24 @@ class Running:
         self.members.remove(member)
 
     def close(self) -> None:
-        """Let processes that have done their work leave; they are not waited for long."""
+        """Wait shortly for processes that are done, then end them."""
         for member in self.members:
             member.close()
 
     def kill(self) -> None:
-        """End all processes."""
+        """Kill all processes."""
         for member in self.members:
             member.kill()
 
 
 class NotStarted(Exception):
-    """A process could not be started; the message says why."""
+    """A process could not be started. The message gives the reason."""
 
 
 def start(job: Job, name: str, context: BaseContext) -> Running:
-    """Start the processes of a job. Several meet at a port of this machine's own, where the first listens.
+    """Start the processes of a job. Several of them connect through a local port, where the first one listens.
 
-    Raises `NotStarted` when the fork server is ended meanwhile, or the machine has no room for another process.
+    Raises `NotStarted` when the fork server has ended, or the machine cannot start another process.
     """
     members: list[Member] = []
     try:
@@ -156,27 +159,27 @@ def start(job: Job, name: str, context: BaseContext) -> Running:
 
 
 def _start(job: Job, name: str, context: BaseContext, rank: int, meeting: socket.socket | int | None) -> Member:
-    here, there = context.Pipe(duplex=False)
-    lifeline_there, lifeline_here = context.Pipe(duplex=False)
-    arguments = (job, there, lifeline_there, rank, meeting)
+    receiver, sender = context.Pipe(duplex=False)
+    lifeline_receiver, lifeline_sender = context.Pipe(duplex=False)
+    arguments = (job, sender, lifeline_receiver, rank, meeting)
     process = context.Process(target=worker.main, args=arguments, name=name)  # type: ignore[attr-defined]
-    with _deaf():
+    with _sigint_blocked():
         process.start()
-    there.close()
-    lifeline_there.close()
-    return Member(process, here, lifeline_here)
+    sender.close()
+    lifeline_receiver.close()
+    return Member(process, receiver, lifeline_sender)
 
 
 def wait_for_news(running: Sequence[Running], seconds: float) -> None:
-    """Return when one of the processes says something or ends, or when the time is up."""
+    """Wait until a process sends a message or ends, at most `seconds`."""
     members = [member for one in running for member in one.members]
     wait([member.pipe for member in members] + [member.process.sentinel for member in members], timeout=seconds)
 
 
 def stop(running: Sequence[Running]) -> None:
-    """Ask every job to save and stop; end those that do not in time, or at once on a second interrupt."""
+    """Ask every job to save and stop. Kill it after `STOP_SECONDS`, or at once on a second interrupt."""
     try:
-        # The first of a job's processes saves and is gone; nobody else of them has anything to lose.
+        # Only the first process of a job saves; the others have nothing to lose.
         for one in running:
             one.first.terminate()
         deadline = time.monotonic() + STOP_SECONDS
@@ -191,7 +194,7 @@ def stop(running: Sequence[Running]) -> None:
 
 
 def _drain(pipe: Connection) -> None:
-    """Read what nobody wants to know any more, lest a full pipe keep a process from stopping."""
+    """Read and drop the messages of a pipe: a full pipe would block the process that is to stop."""
     try:
         while not pipe.closed and pipe.poll():
             pipe.recv()
@@ -206,27 +209,30 @@ def preloaded_modules() -> list[str]:
 
 
 def fork_server() -> BaseContext:
-    """A fork server that has imported the heavy libraries once; fresh processes on macOS, where that is not safe."""
+    """Return the context that starts processes: a fork server that has imported the heavy libraries, or spawn on macOS.
+
+    Forking is not safe on macOS.
+    """
     if sys.platform == "darwin":
         return get_context("spawn")
     context = get_context("forkserver")
     context.set_forkserver_preload(preloaded_modules())
-    # A process that has asked CUDA for its devices can fork none that uses them. Some libraries ask while they are
-    # imported; with this torch asks the driver's management library (NVML) instead.
+    # After a process has initialised CUDA, its forks cannot use CUDA. Some libraries look for devices while they are
+    # imported; with this variable torch asks the driver's management library (NVML) instead.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-    with _deaf():
+    with _sigint_blocked():
         forkserver.ensure_running()
     return context
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
-    """Within, a fork server may be started, the first or one in place of another that was ended.
+def _sigint_blocked() -> Iterator[None]:
+    """Block SIGINT in the processes that are started in this context, a fork server among them.
 
-    Ctrl-C reaches every process of the terminal. Whether the others stop is for this one to say, so they are started
-    deaf to it, and their own children with them: a verifier that it ends would fail in the middle of a step.
+    Ctrl-C reaches every process of the terminal, and only the parent decides which of them stop. Their own children
+    inherit the block: a verifier that Ctrl-C ends would fail in the middle of a step.
     """
-    # Started by the fork server's start, this one would leave the signal unblocked.
+    # If the fork server's start had to start this one, it would unblock the signal.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -236,7 +242,7 @@ def _deaf() -> Iterator[None]:
 
 
 class MemoryWatch:
-    """The largest resident set, in bytes, that this process and its children had together whenever it was sampled."""
+    """The peak resident memory of this process and its children together, in bytes, over all samples."""
 
     def __init__(self) -> None:
         self.process = psutil.Process()
@@ -244,7 +250,7 @@ class MemoryWatch:
         self.sampled = 0.0
 
     def sample(self) -> None:
-        """Look, at most twice a second."""
+        """Measure the memory, at most twice a second."""
         now = time.monotonic()
         if now - self.sampled < 0.5:
             return
@@ -254,6 +260,6 @@ class MemoryWatch:
             try:
                 total += process.memory_info().rss
             except psutil.NoSuchProcess:
-                # It ended between the listing and the look.
+                # It ended between the listing and the measurement.
                 continue
         self.peak = max(self.peak, total)

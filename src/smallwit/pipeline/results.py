@@ -1,8 +1,8 @@
-"""`results.json`: scores with intervals and signatures, and paired comparisons, from the rows of the evaluations.
+"""Summarise a run as `results.json`: scores with intervals and signatures, and paired comparisons.
 
-Stages that score lower than what they began from are listed in `lowered`, which is there only then. Where such a stage
-leads to the last model, `headline` names the model to speak of: of the stages on that path the one with the best
-validation score.
+`lowered` lists stages that score lower than the model that they started from; the key is absent if there is none. If
+such a stage is on the path of the last model, `headline` names the model to report: the stage on that path with the
+best validation score.
 """
 
 import json
@@ -29,10 +29,10 @@ def summarise(
     signatures: Mapping[str, Mapping[str, str]],
     validations: Mapping[str, float],
 ) -> dict[str, Any]:
-    """The part of results.json that depends on the samples (schema 1).
+    """Return the part of results.json that depends on the samples (schema 1).
 
-    `evaluation` holds TASK.jsonl in a folder for each model. `costs` gives the models and their order; `signatures`, by
-    model, the tasks and theirs; `validations` the validation scores of what stages handed over, where they have one.
+    `evaluation` has a folder for each model, with a file TASK.jsonl for each task. `costs` gives the models in their
+    order, `signatures` the protocol signature of each task by model, `validations` the validation scores of stages.
     Raises `ValueError` when no response to a task has a verdict.
     """
     rows = {name: _read(evaluation / name, signatures[name]) for name in costs}
@@ -42,14 +42,14 @@ def summarise(
     named = {"teacher": recipe.teacher, "baseline": recipe.baseline}
     roles = {role: name for role, name in named.items() if name is not None}
     about = {"schema": 1, "run": recipe.name, "seed": recipe.seed, "models": models, "comparisons": comparisons}
-    told = {"lowered": lowered} if lowered else {}
+    lowered_entry = {"lowered": lowered} if lowered else {}
     lowering = {entry["a"] for entry in lowered}
-    results = about | roles | told
+    results = about | roles | lowered_entry
     return results | _headline(recipe, results, lowering, validations)
 
 
 def _lowered(recipe: Recipe, rows: Mapping[str, Rows]) -> list[dict[str, Any]]:
-    """The stages that score lower than what they began from, in all and by task, as comparisons with p < 0.05."""
+    """Return the stages that score lower than their start, overall and by task, as comparisons with p < 0.05."""
     found = []
     for name in rows:
         origin = next((one for one in _path(recipe, name)[1:] if one in rows), None)
@@ -65,7 +65,7 @@ def _lowered(recipe: Recipe, rows: Mapping[str, Rows]) -> list[dict[str, Any]]:
 
 
 def _path(recipe: Recipe, name: str) -> list[str]:
-    """A model and what it was made from, back to the model that the first stage began from."""
+    """Return the path of a model: itself, the model that it started from, and so on to the first."""
     origins = {stage.name: stage.starts_from for stage in recipe.stages if stage.starts_from is not None}
     path = [name]
     while path[-1] in origins:
@@ -76,8 +76,11 @@ def _path(recipe: Recipe, name: str) -> list[str]:
 def _headline(
     recipe: Recipe, results: Mapping[str, Any], lowered: set[str], validations: Mapping[str, float]
 ) -> dict[str, Any]:
-    """`headline`, where a stage on the path of the last model lowered the score: the model, and the validation scores
-    by which it was chosen (none where the stages were not validated alike, and the last model it remains)."""
+    """Return the `headline` entry if a stage on the path of the last model lowered the score, else nothing.
+
+    It holds the chosen model and the validation scores of the choice. If the stages were not validated on the same
+    problems, there are no scores and the model is the last one.
+    """
     last = final_student(results)
     path = _path(recipe, last["name"]) if last is not None else []
     if not lowered.intersection(path):
@@ -94,7 +97,7 @@ def _scores(rows: Rows, signatures: Mapping[str, str]) -> dict[str, dict[str, An
 
 
 def _score(found: Scores) -> dict[str, Any]:
-    """What the schema has of a score. Samples without a verdict are counted, with the means that they may have cost."""
+    """Return the entry of a score. Samples without a verdict are counted, with bounds on the mean."""
     entry = {key: value for key, value in found.as_json().items() if key in SCORE_KEYS}
     return entry | ({"unverified": found.unverified} if found.unverified else {})
 
@@ -108,7 +111,7 @@ def _read(folder: Path, tasks: Iterable[str]) -> Rows:
 
 
 def _compare(recipe: Recipe, a: str, b: str, rows: Mapping[str, Rows]) -> list[dict[str, Any]]:
-    """One comparison a task on the problems that both have a verdict for, and one over all tasks."""
+    """Return a comparison for each task, on the problems with a verdict for both models, and one over all tasks."""
     tasks, pooled = compare_tasks(rows[a], rows[b], recipe.seed)
     entries = [found.as_json() for found in (*tasks, pooled) if found is not None]
     return [{"a": a, "b": b} | {key: entry[key] for key in COMPARISON_KEYS} for entry in entries]

@@ -1,4 +1,4 @@
-"""The folder of a run: who may work in it, and what lies where."""
+"""The folder of a run: its lock, its layout and its artifacts."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from typing import Any
 
 from smallwit.errors import UserError
 from smallwit.pipeline.plan import Node, Plan
-from smallwit.storage.artifacts import METRICS, BrokenArtifact, point, read_manifest, remove_leftovers
+from smallwit.storage.artifacts import METRICS, BrokenArtifact, make_link, read_manifest, remove_leftovers
 from smallwit.storage.locks import occupied
 
 FREE_BYTES = 200_000_000
@@ -21,7 +21,7 @@ _KEPT = ("checkpoints/step_*", "calls-*", "data/journals/*")
 
 
 class RunFolder:
-    """`store/KEY` holds the artifacts; `stages/NN-name` and `evaluation/name` show them in the recipe's own terms."""
+    """The folder of a run: artifacts in `store/KEY`, links to them in `stages/NN-name` and `evaluation/name`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -31,9 +31,10 @@ class RunFolder:
 
     @contextmanager
     def occupy(self) -> Iterator[None]:
-        """Make the folder and keep other processes out of it. The lock goes with the process, however it ends.
+        """Create the folder and lock it against other processes. The lock ends with the process.
 
-        Raises `UserError` if it cannot be written, is nearly full, holds links, or another process has it.
+        Raises `UserError` if the folder cannot be written, its disk is nearly full, it holds foreign links, or another
+        process has the lock.
         """
         with occupied(self.path, f"--run-dir {self.path}"):
             self._refuse_links()
@@ -44,23 +45,25 @@ class RunFolder:
             yield
 
     def _refuse_links(self) -> None:
-        """Raises `UserError` for a link that is none of a run's own: what is written or deleted through it is
-        elsewhere. The run's folder itself, and those above it, may be links."""
+        """Raise `UserError` for a symbolic link that the run did not make: writing through it changes files elsewhere.
+
+        The run's folder itself, and the folders above it, may be links.
+        """
         for link in chain.from_iterable(map(_links, (self.store, self.stages, self.evaluation))):
             if not any(link.relative_to(self.path).match(own) for own in _OWN_LINKS):
-                what = "is a symbolic link, and a run's folder holds none but its own"
-                raise UserError(f"{link}: {what}; put in its place what it points to, or remove it")
+                what = "is a symbolic link that this run did not make"
+                raise UserError(f"{link}: {what}; replace it by what it points to, or remove it")
 
     def artifact(self, node: Node) -> Path:
-        """Where a node's artifact is, or will be."""
+        """Return the folder of a node's artifact, which may not exist yet."""
         return self.store / node.key
 
     def work(self, node: Node, plan: Plan) -> Path:
-        """The stage's own folder, numbered in the order of the recipe."""
+        """Return the stage's own folder, numbered in the order of the recipe."""
         return self.stages / f"{list(plan.nodes).index(node.name):02d}-{node.name}"
 
     def find(self, plan: Plan, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
-        """The manifests of the artifacts that are there and whole, by node. A damaged one is renamed, which is said."""
+        """Return the manifests of the undamaged artifacts by node. A damaged one is renamed and reported."""
         remove_leftovers(self.path)
         remove_leftovers(self.store)
         nodes = [node for node in plan.nodes.values() if self.artifact(node).exists()]
@@ -73,13 +76,13 @@ class RunFolder:
                 continue
             folder = self.artifact(node)
             folder.rename(folder.with_name(f"broken-{node.key}-{time.time_ns()}"))
-            say(f"{node.name}: its artifact is damaged and will be made again: {manifest}")
+            say(f"{node.name}: its artifact is damaged and will be computed again: {manifest}")
         return found
 
     def tidy(self, plan: Plan) -> None:
-        """Number the stages' folders as the recipe does now, and drop what shows stages that it no longer has.
+        """Number the stages' folders by the present recipe, and delete folders and links of stages that it lacks.
 
-        A folder with checkpoints, or with replies that were paid for, stays: the stage may come back.
+        A folder with checkpoints, or with replies of an endpoint, stays: the stage may come back.
         """
         wanted = {node.name: self.work(node, plan) for node in plan.nodes.values() if node.stage.makes != "scores"}
         for folder in sorted(self.stages.glob("*-*")):
@@ -93,25 +96,25 @@ class RunFolder:
                 link.unlink()
 
     def show(self, node: Node, plan: Plan) -> None:
-        """Let the run's folders point to a node's artifact."""
+        """Link a node's artifact into the stages' and evaluations' folders."""
         artifact = self.artifact(node)
         if node.stage.makes == "scores":
-            point(self.evaluation / node.stage.name, artifact)
+            make_link(self.evaluation / node.stage.name, artifact)
             return
         work = self.work(node, plan)
-        point(work / "artifact", artifact)
+        make_link(work / "artifact", artifact)
         if (artifact / METRICS).exists():
-            point(work / METRICS, artifact / METRICS)
+            make_link(work / METRICS, artifact / METRICS)
         node.stage.clean_up(work, artifact, node.key)
 
-    def withdraw_results(self) -> None:
-        """Take away the sums of an earlier recipe: what stands in the folder now is not what they were made of."""
+    def delete_stale_results(self) -> None:
+        """Delete results.json and report.html of an earlier run: they do not describe the present artifacts."""
         for name in ("results.json", "report.html"):
             (self.path / name).unlink(missing_ok=True)
 
 
 def _links(top: Path) -> Iterator[Path]:
-    """The symbolic links among `top` and what is below it; none is followed."""
+    """Yield the symbolic links at and below `top`; none is followed."""
     if top.is_symlink():
         yield top
         return

@@ -1,4 +1,4 @@
-"""The scheduler: runs what a recipe asks for and is not there yet, side by side where it can, and sums up."""
+"""Run a recipe: all of it, or only its teacher log-probs or datasets."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,16 +33,16 @@ def run(
     smoke: bool = False,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Compute what is missing of a recipe, then write and show `results.json` and `report.html`; returns the results.
+    """Compute what a recipe lacks, write and print `results.json` and `report.html`, and return the results.
 
-    Raises `UserError` for what the user can mend, `StageFailed` when a stage fails or the disk is full, and
-    `KeyboardInterrupt` when stopped, by SIGTERM too: what is published by then stays, and a rerun goes on from there.
+    Raises `UserError` for what the user can fix, `StageFailed` when a stage fails or the disk is full, and
+    `KeyboardInterrupt` on Ctrl-C or SIGTERM. Published artifacts stay, and a rerun resumes from there.
     """
     if all(stage.standalone for stage in recipe.stages):
         raise UserError(f"recipe {recipe.name}: there is nothing to measure; use smallwit data build")
     console = console or Terminal()
     recipe = smoke_recipe(recipe) if smoke else recipe
-    with _at_work(recipe, base, run_dir, data_dir, console) as scheduler:
+    with _occupied_scheduler(recipe, base, run_dir, data_dir, console) as scheduler:
         scheduler.run(set(scheduler.plan.nodes))
         results = scheduler.finish()
         write_report(scheduler.folder.path)
@@ -54,7 +54,7 @@ def run(
 
 
 def _print_unmeasured(scheduler: "Scheduler", console: Console) -> None:
-    """Say where the models of a recipe without tasks are, and how to measure them."""
+    """Print where the models of a recipe without tasks are, and how to measure them."""
     console.print("nothing was measured: the recipe has no tasks; `smallwit eval FOLDER` measures a model")
     for node in scheduler.plan.nodes.values():
         if node.stage.makes == "model":
@@ -64,7 +64,7 @@ def _print_unmeasured(scheduler: "Scheduler", console: Console) -> None:
 
 @dataclass(frozen=True)
 class Store:
-    """What a teacher_logprobs stage has stored: its place, and the completion tokens and bytes that it holds."""
+    """The store of a teacher_logprobs stage: its folder, completion tokens and bytes."""
 
     stage: str
     folder: Path
@@ -75,7 +75,7 @@ class Store:
 def store_teacher_logprobs(
     recipe: Recipe, *, base: Path, run_dir: Path, data_dir: Path | None, console: Console | None = None
 ) -> list[Store]:
-    """Compute what is missing of a recipe's teacher_logprobs stages and of what they need, and nothing else.
+    """Compute the teacher_logprobs stages of a recipe and what they need, and return their stores.
 
     Raises as `run` does, and `UserError` for a recipe without a teacher_logprobs stage.
     """
@@ -89,7 +89,7 @@ def store_teacher_logprobs(
 def build_datasets(
     recipe: Recipe, *, base: Path, run_dir: Path, data_dir: Path | None, console: Console | None = None
 ) -> list[tuple[str, Path]]:
-    """Build what is missing of a recipe's datasets and of what they need, and nothing else; their names and folders.
+    """Build the datasets of a recipe and what they need, and return their names and folders.
 
     Raises as `run` does, and `UserError` for a recipe without a dataset stage.
     """
@@ -100,11 +100,11 @@ def build_datasets(
 def _stages_alone(
     recipe: Recipe, kind: str, base: Path, run_dir: Path, data_dir: Path | None, console: Console | None
 ) -> list[tuple[str, Path, dict[str, Any]]]:
-    """The stages of a kind, each with its artifact's folder and manifest."""
+    """Compute the stages of a kind; return the name, artifact folder and manifest of each."""
     stages = [stage.name for stage in recipe.stages if stage.kind == kind]
     if not stages:
         raise UserError(f"recipe {recipe.name}: has no {kind} stage; add one (kind: {kind}), or use smallwit run")
-    with _at_work(recipe, base, run_dir, data_dir, console or Terminal()) as scheduler:
+    with _occupied_scheduler(recipe, base, run_dir, data_dir, console or Terminal()) as scheduler:
         scheduler.run(scheduler.plan.needed_for(stages))
     nodes = scheduler.plan.nodes
     return [(name, scheduler.folder.artifact(nodes[name]), scheduler.manifests[name]) for name in stages]
@@ -114,18 +114,18 @@ def _resolved(run_dir: Path) -> Path:
     try:
         return run_dir.resolve()
     except (OSError, RuntimeError) as error:
-        raise UserError(f"--run-dir {run_dir}: is none that can be found ({error}); name another folder") from error
+        raise UserError(f"--run-dir {run_dir}: cannot be resolved ({error}); name another folder") from error
 
 
 @contextmanager
-def _at_work(
+def _occupied_scheduler(
     recipe: Recipe, base: Path, run_dir: Path, data_dir: Path | None, console: Console
 ) -> Iterator["Scheduler"]:
-    """The scheduler of a recipe, in a run's folder that is its own meanwhile."""
+    """Yield the scheduler of a recipe while its run folder is locked."""
     folder = RunFolder(_resolved(run_dir))
     try:
         with folder.occupy(), terminable():
-            # To look for a GPU takes the import of torch.
+            # Looking for a GPU needs torch, which is slow to import.
             device = resolve_device(recipe.device) if recipe.models else "cpu"
             dtype = resolve_dtype(device, recipe.dtype)
             threads = _threads(recipe, base, device)
@@ -140,7 +140,7 @@ def _at_work(
 
 
 def _threads(recipe: Recipe, base: Path, device: str) -> int | dict[str, int]:
-    """An equal share of the cores for each worker; without a number of workers, what the models are worth."""
+    """Return threads: an equal share of the cores for each worker, or by the models' sizes without `workers`."""
     if recipe.workers is None and device == "cpu":
         return threads_by_model(recipe, base, cores())
     return max(1, cores() // (recipe.workers or 1))

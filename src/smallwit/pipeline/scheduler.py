@@ -1,4 +1,4 @@
-"""Run the nodes of a plan, side by side where the machine allows it, and sum up what they cost."""
+"""Schedule the nodes of a plan, in parallel where the machine allows it, and account for their cost."""
 
 import json
 from multiprocessing.context import BaseContext
@@ -33,11 +33,11 @@ from smallwit.storage.jsonl import finite
 
 
 class StageFailed(RunFailed):
-    """A stage could not be finished. The message says which and why."""
+    """A stage failed. The message names it and the reason."""
 
 
 class Scheduler:
-    """Runs the nodes of a plan in the recipe's order: at most `recipe.workers` at a time, or as the cores allow."""
+    """The scheduler of a plan: nodes in the recipe's order, at most `recipe.workers` at a time or as cores allow."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Scheduler:
         self.memory = MemoryWatch()
 
     def run(self, wanted: set[str]) -> None:
-        """Find what is there, compute the rest of the nodes that are `wanted`."""
+        """Compute the `wanted` nodes whose artifacts are missing."""
         self.folder.tidy(self.plan)
         self.manifests = self.folder.find(self.plan, lambda text: self.console.print(text, markup=False))
         for name in self.manifests:
@@ -65,7 +65,7 @@ class Scheduler:
         waiting = [node for node in self.plan.nodes.values() if node.name in wanted - self.manifests.keys()]
         if not waiting:
             return
-        self.folder.withdraw_results()
+        self.folder.delete_stale_results()
         context = fork_server()
         running: list[Running] = []
         with RunProgress(self.console) as progress:
@@ -84,17 +84,17 @@ class Scheduler:
                     self.ledger.tick(self.memory.peak / 1e9, self._entries())
                     progress.tick()
             except KeyboardInterrupt:
-                progress.say("stopping, what is under way is saved first; Ctrl-C again stops at once")
+                progress.say("stopping; running stages save first (Ctrl-C again stops at once)")
                 raise
             finally:
-                # Whatever ends this must not leave stages running behind it.
+                # No stage may run on after an error here.
                 stop(running)
 
     def _ready(self, waiting: list[Node]) -> list[Node]:
         return [node for node in waiting if all(need in self.manifests for need in node.needs)]
 
     def _has_room(self, node: Node, running: list[Running]) -> bool:
-        """Whether a node may start beside those that run."""
+        """Return whether a node may start while the others run."""
         if self.plan.recipe.workers is not None or self.device != "cpu":
             return len(running) < (self.plan.recipe.workers or 1)
         return fits(node.threads, [self.plan.nodes[one.name].threads for one in running], cores())
@@ -127,13 +127,13 @@ class Scheduler:
         )
 
     def _origin(self, name: str) -> str:
-        """The folder (or hub id) of a model, a stage or the tokenizer."""
+        """Return the folder (or hub id) of a model, a stage or the tokenizer."""
         if name in self.plan.nodes:
             return str(self.folder.artifact(self.plan.nodes[name]))
         spec = self.plan.recipe.models[name]
         if spec.folder is not None:
             return str((self.base / Path(spec.folder).expanduser()).resolve())
-        if spec.tokenizer is not None:  # all that is here of a model behind an endpoint
+        if spec.tokenizer is not None:  # the only local part of a model behind an endpoint
             folder = self.base / Path(spec.tokenizer).expanduser()
             return str(folder.resolve()) if folder.is_dir() else spec.tokenizer
         return spec.hub or ""
@@ -150,12 +150,12 @@ class Scheduler:
         return remaining_flops(stage, target, self.path_flops(start) if spent is None else spent)
 
     def path_flops(self, name: str) -> float:
-        """Training FLOPs from random (or downloaded) weights to this stage, answers that it learned from included."""
+        """Return the FLOPs from random (or downloaded) weights to this stage, with those of its training data."""
         charged = [stage.name for stage in self.plan.recipe.charged_stages(name)]
         return sum(float(self.manifests[stage]["flops"]) for stage in charged if stage in self.manifests)
 
     def _listen(self, running: Running, progress: RunProgress) -> bool:
-        """Read what a process has to say; true when it has done its work."""
+        """Handle the messages of a process, and return whether it is done."""
         for message in running.messages():
             match message:
                 case "progress", share, text:
@@ -166,7 +166,7 @@ class Scheduler:
                     self._done(running, info, progress)
                     return True
                 case _:
-                    # Of several processes one has ended, and the others wait for it.
+                    # One of several processes has ended, and the others still wait for it.
                     running.kill()
                     raise _end_of(running.name, message)
         return False
@@ -225,7 +225,7 @@ class Scheduler:
         return results
 
     def _validations(self) -> dict[str, float]:
-        """The validation scores of the measured stages that have one."""
+        """Return the validation scores of the measured stages that have one."""
         found = {}
         for name in self.plan.measured:
             node = self.plan.nodes.get(name)
@@ -236,15 +236,15 @@ class Scheduler:
 
 
 def _end_of(name: str, message: Message) -> BaseException:
-    """What it means that a stage's process ended with this message and without its work done."""
+    """Return the exception for a stage whose process ended with this message before it was done."""
     match message:
         case "failed", "UserError", str(text):
             return UserError(text if text.startswith(f"stage {name}") else f"stage {name}: {text}")
         case "failed", _, str(text):
             return StageFailed(f"stage {name}: {text}")
         case "ended", int(status):
-            known = {-9: "killed, perhaps for want of memory", FORK_SERVER_LOST: "lost: its fork server was ended"}
+            known = {-9: "killed, perhaps because memory ran out", FORK_SERVER_LOST: "lost: its fork server was ended"}
             why = known.get(status, f"ended with status {status}")
             return StageFailed(f"stage {name}: its process was {why}; run the same command again to go on from here")
-        case _:  # it was told to stop, by somebody else
+        case _:  # another process told it to stop
             return KeyboardInterrupt()

@@ -1,4 +1,4 @@
-"""`--smoke`: the whole recipe in two real steps a stage, to see that it fits before it costs anything."""
+"""Shrink a recipe for `--smoke`: two real steps a stage, to test it before it costs anything."""
 
 from smallwit.recipe.schema import Recipe
 from smallwit.recipe.stage import SMOKE_PROBLEMS, SMOKE_TOKENS
@@ -7,7 +7,7 @@ from smallwit.recipe.stage import SMOKE_PROBLEMS, SMOKE_TOKENS
 def smoke_recipe(recipe: Recipe) -> Recipe:
     """Return the recipe with the smoke form of each stage, measured on two problems a task.
 
-    A model with random weights gets nothing right. Rollouts are therefore rewarded for length, every answer is kept, no
+    A model with random weights answers nothing correctly. So rollouts are rewarded for length, every answer is kept, no
     answer of a dataset is verified, and problems of any difficulty pass.
     """
     few = {"problems": SMOKE_PROBLEMS, "max_new_tokens": SMOKE_TOKENS}

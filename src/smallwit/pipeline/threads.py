@@ -1,11 +1,10 @@
-"""How many threads a node of a recipe computes with where the recipe gives neither `workers` nor `threads`.
+"""Choose the CPU threads of a node if the recipe gives neither `workers` nor `threads`.
 
-Products of small matrices take less time than it takes two threads to meet, and on a machine with anything else to do
-the one waits for the other's turn: two threads then do a fifth of what one does. So a small model has one thread, and
-its stages run side by side.
+Products of small matrices take less time than the synchronisation of two threads. On a busy machine two threads then
+do a fifth of the work of one. So a small model gets one thread, and its stages run in parallel.
 
-Threads are part of keys. Their number follows from the machine's cores and the recipe's models alone, and not from how
-many stages there are: one more, or one less, leaves what is done as it is.
+Threads are part of keys. Their number depends only on the machine's cores and the recipe's models. It does not depend
+on the number of stages, so that adding or removing a stage keeps the artifacts of the others.
 """
 
 from collections.abc import Sequence
@@ -19,12 +18,12 @@ _WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
 
 
 def threads_by_model(recipe: Recipe, base: Path, cores: int) -> dict[str, int]:
-    """For each model of the recipe, the threads for a process that works with it: at least 1, at most `cores`."""
+    """Return the threads of each model of the recipe: at least 1, at most `cores`."""
     return {name: _threads(_parameters(recipe, spec, base), cores) for name, spec in recipe.models.items()}
 
 
 def fits(threads: int, taken: Sequence[int], cores: int) -> bool:
-    """Whether a process of so many threads may start beside others. The first may always."""
+    """Return whether a process with `threads` threads fits beside those of `taken`. The first always fits."""
     return not taken or sum(taken) + threads <= cores
 
 
@@ -33,7 +32,7 @@ def _threads(parameters: int | None, cores: int) -> int:
 
 
 def _parameters(recipe: Recipe, spec: ModelSpec, base: Path) -> int | None:
-    """About how many there are; `None` where that cannot be known without asking the hub."""
+    """Return the approximate number of parameters; `None` if only the hub knows it."""
     if spec.endpoint is not None:
         return 0
     if spec.new is not None:
@@ -45,5 +44,5 @@ def _parameters(recipe: Recipe, spec: ModelSpec, base: Path) -> int | None:
     if spec.folder is None:
         return None
     folder = base / Path(spec.folder).expanduser()
-    # Two bytes each, as most are stored. What is stored wider, or narrower, is given other threads and no other result.
+    # Two bytes a parameter, as most are stored. Another width changes only the number of threads.
     return sum(file.stat().st_size for pattern in _WEIGHTS for file in folder.glob(pattern)) // 2

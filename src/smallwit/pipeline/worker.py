@@ -1,9 +1,9 @@
-"""The process in which one stage runs, or one of several that train a model together.
+"""Run a stage in a process of its own, or in one of several that train a model together.
 
-It dies with its parent, and speaks to it through one pipe: ("progress", share, text) and ("say", text), then
-("done", info), ("stopped",), ("failed", kind, text) or ("lost", text) when it has lost the others. Of several the first
-speaks for all, and the others tell only why they cannot go on. This module is light, because the parent imports it too;
-what a stage needs is imported by the fork server (`Stage.preload`).
+The process ends with its parent. It sends messages through one pipe: ("progress", share, text) and ("say", text), then
+("done", info), ("stopped",), ("failed", kind, text), or ("lost", text) when it has lost another process of the stage.
+Of several processes the first reports for all; the others only report failures. This module is light, because the
+parent imports it too; the fork server imports what a stage needs (`Stage.preload`).
 """
 
 import os
@@ -16,7 +16,7 @@ from contextlib import nullcontext
 from multiprocessing.connection import Connection
 from types import FrameType
 
-from smallwit.console.sanitize import guard_log
+from smallwit.console.sanitize import escape_log_output
 from smallwit.device import speed_up_products
 from smallwit.errors import UserError
 from smallwit.network import hosts
@@ -27,12 +27,12 @@ from smallwit.storage.artifacts import disk_trouble
 def main(
     job: Job, pipe: Connection, lifeline: Connection, rank: int = 0, meeting: socket.socket | int | None = None
 ) -> None:
-    """Run one job and report through `pipe`. `lifeline` closes when the parent dies, and then so does this process.
+    """Run a job and report through `pipe`. This process ends when `lifeline` closes, as it does when the parent dies.
 
-    Of several processes that run it this is the one with `rank`; `meeting` is where they meet (see `world.joined`).
+    `rank` numbers the processes of the job; `meeting` is the port where they connect (see `distributed.joined`).
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    guard_log()
+    escape_log_output()
     stopping = threading.Event()
     first = rank == 0
 
@@ -70,7 +70,7 @@ def main(
         pipe.send(("failed", "Failed", str(error)))
     except PeerFailed as error:
         pipe.send(("lost", str(error)))
-    except Exception as error:  # noqa: BLE001  the parent shows it, whatever it is
+    except Exception as error:  # noqa: BLE001  the parent shows any error
         trouble = disk_trouble(error)
         remedy = "free some space and run the same command again: what was saved is whole"
         pipe.send(("failed", "error", traceback.format_exc() if trouble is None else f"{trouble}; {remedy}"))

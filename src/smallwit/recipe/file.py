@@ -20,7 +20,7 @@ from smallwit.errors import UserError
 from smallwit.recipe.schema import Recipe
 from smallwit.recipe.section import Section, kinds_of, tags_of
 from smallwit.recipe.yaml import Lines, Place, read_yaml, write_yaml
-from smallwit.suggestions import hint, nearest
+from smallwit.suggestions import closest_name, hint
 
 __all__ = ["dump_recipe", "load_recipe", "read_recipe"]
 
@@ -115,9 +115,9 @@ def _apply(override: str, data: dict[str, Any], lines: Lines) -> None:
             lines.overrides[place] = override
         here = inner
         if not isinstance(here, dict | list):
-            raise UserError(f"--set {override}: {_name(place)} is {_came(here)} and has no key '{parts[0]}'")
+            raise UserError(f"--set {override}: {_key_path(place)} is {_described(here)} and has no key '{parts[0]}'")
     here[key] = value
-    _forget(lines, place)
+    _drop_lines(lines, place)
     lines.overrides[place] = override
 
 
@@ -137,11 +137,11 @@ def _step(override: str, here: Any, place: Place, parts: list[str]) -> tuple[str
             return key, parts[count:]
     named_by_user = place in {("tasks",), ("models",)} or place[-1:] == ("sources",)
     if isinstance(here, list) or named_by_user:
-        raise UserError(f"--set {override}: no '{parts[0]}' in {_name(place)}; {hint(parts[0], names)}")
+        raise UserError(f"--set {override}: no '{parts[0]}' in {_key_path(place)}; {hint(parts[0], names)}")
     return parts[0], parts[1:]
 
 
-def _forget(lines: Lines, place: Place) -> None:
+def _drop_lines(lines: Lines, place: Place) -> None:
     """Drop the lines of what `place` held before."""
     for known in (lines.numbers, lines.overrides):
         for other in [other for other in known if other[: len(place)] == place]:
@@ -208,23 +208,24 @@ def _keys(section: type[Section]) -> list[str]:
 def _message(
     error: ErrorDetails, place: Place, section: type[Section] | None, kinds: tuple[Any, ...], lines: Lines
 ) -> str:
-    where, name, parent, came = lines.at(*place), _name(place), _name(place[:-1]), _came(error["input"])
+    where, came = lines.at(*place), _described(error["input"])
+    name, parent = _key_path(place), _key_path(place[:-1])
     context = error.get("ctx", {})
     match error["type"]:
         case "extra_forbidden" if section is not None:
             advice = _renamed(place[-1]) or _key_hint(str(place[-1]), section)
             return f"{where}: unknown key '{place[-1]}' in {parent}; {advice}"
         case "missing" if isinstance(place[-1], str):
-            return f"{where}: {parent} needs a key '{place[-1]}'{_slip(place[-1], error['input'])}"
+            return f"{where}: {parent} needs a key '{place[-1]}'{_misspelling_hint(place[-1], error['input'])}"
         case "union_tag_not_found":
-            slip = _slip("kind", error["input"])
+            slip = _misspelling_hint("kind", error["input"])
             return f"{where}: {name} needs a key 'kind', one of {', '.join(_tags(kinds))}{slip}"
         case "union_tag_invalid":
             advice = _renamed(context["tag"]) or hint(str(context["tag"]), _tags(kinds))
             return f"{lines.at(*place, 'kind')}: unknown kind '{context['tag']}' in {name}; {advice}"
         case "literal_error":
             choices = [str(choice) for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
-            close = nearest(str(error["input"]), choices)
+            close = closest_name(str(error["input"]), choices)
             advice = f"; did you mean '{close}'?" if close else ""
             return f"{where}: {name} must be one of {', '.join(choices)}; got {came}{advice}"
         case "value_error":
@@ -260,9 +261,9 @@ def _key_hint(key: str, section: type[Section]) -> str:
     return hint(key, _keys(section), "valid keys")
 
 
-def _slip(key: str, given: Any) -> str:
+def _misspelling_hint(key: str, given: Any) -> str:
     """A remark when the section has a key that is nearly the missing one."""
-    close = nearest(key, given) if isinstance(given, dict) else None
+    close = closest_name(key, given) if isinstance(given, dict) else None
     return f"; is '{close}' a slip of it?" if close else ""
 
 
@@ -270,13 +271,13 @@ def _tags(kinds: tuple[Any, ...]) -> list[str]:
     return [tag for member in _sections(kinds) for tag in tags_of(member)]
 
 
-def _name(place: Place) -> str:
+def _key_path(place: Place) -> str:
     """`stages[2].optimizer`, or `the recipe` for the top."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
     return text.removeprefix(".") or "the recipe"
 
 
-def _came(value: Any) -> str:
+def _described(value: Any) -> str:
     """What the user gave, in a few words."""
     if value is None:
         return "nothing"

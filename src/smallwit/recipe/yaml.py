@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from smallwit.console.sanitize import visible
+from smallwit.console.sanitize import escape_control
 from smallwit.errors import UserError
 
 MAX_CHARACTERS, MAX_NODES, MAX_DEPTH = 1_000_000, 20_000, 50
@@ -154,14 +154,14 @@ class _Dumper(yaml.SafeDumper):
 
     def analyze_scalar(self, scalar: str) -> Any:
         analysis = super().analyze_scalar(scalar)
-        if visible(scalar) != scalar:
+        if escape_control(scalar) != scalar:
             # Only double quotes have escapes.
             analysis.allow_flow_plain = analysis.allow_block_plain = False
             analysis.allow_single_quoted = analysis.allow_block = False
         return analysis
 
     def write_double_quoted(self, text: str, split: bool = True) -> None:
-        given, self.allow_unicode = self.allow_unicode, self.allow_unicode and visible(text) == text
+        given, self.allow_unicode = self.allow_unicode, self.allow_unicode and escape_control(text) == text
         super().write_double_quoted(text, split)
         self.allow_unicode = given
 

@@ -16,7 +16,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from smallwit.console.sanitize import visible
+from smallwit.console.sanitize import escape_control
 from smallwit.report.format import display_order
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def score_chart(results: Mapping[str, Any], task: str) -> Chart:
     axes.set_xlim(0, 100)
     axes.set_ylim(len(models) - 0.5, -0.5)
     axes.set_xticks([0, 25, 50, 75, 100])
-    axes.set_yticks(range(len(models)), [visible(model["name"]) for model in models])
+    axes.set_yticks(range(len(models)), [escape_control(model["name"]) for model in models])
     for tick in axes.get_yticklabels():
         tick.set_parse_math(False)  # a dollar sign in a name is a dollar sign
         tick.set_color(_INK)
@@ -198,7 +198,7 @@ def _svg(figure: "Figure", name: str, label: str) -> Markup:
     import matplotlib
 
     buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": visible(name), "path.simplify": True}):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": escape_control(name), "path.simplify": True}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :].strip()
@@ -215,4 +215,4 @@ def _svg(figure: "Figure", name: str, label: str) -> Markup:
     for color, variable in _VARIABLES.items():
         text = text.replace(color, f"var({variable})")
     text = re.sub(r"\s*\n\s*", "\n", text)
-    return Markup(text.replace("<svg", f'<svg role="img" aria-label="{escape(visible(label))}"', 1))
+    return Markup(text.replace("<svg", f'<svg role="img" aria-label="{escape(escape_control(label))}"', 1))

@@ -5,7 +5,7 @@ from typing import Any
 
 import jinja2
 
-from smallwit.console.sanitize import visible
+from smallwit.console.sanitize import escape_control
 
 _HERE = Path(__file__).parent
 
@@ -24,4 +24,4 @@ def environment() -> jinja2.Environment:
 
 def _shown(value: Any) -> Any:
     # Markup, a str of another class, is our own: style, script and drawings.
-    return visible(value) if type(value) is str else value
+    return escape_control(value) if type(value) is str else value

@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from smallwit.console.sanitize import visible_data
+from smallwit.console.sanitize import escape_control_data
 from smallwit.report.load import Row
 
 PER_CELL = 60  # samples of one model on one task
@@ -98,7 +98,7 @@ def script_json(data: Any) -> Markup:
 
     Non-ASCII characters become escapes too. What would turn the order of the text around it is made visible.
     """
-    text = json.dumps(visible_data(data), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(escape_control_data(data), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from smallwit.console.numbers import human_count, human_flops, human_seconds, percent
-from smallwit.console.symbols import spelled
+from smallwit.console.symbols import encodable
 from smallwit.console.tables import least_width, print_whole
 from smallwit.report.format import (
     comparison_line,
@@ -51,7 +51,9 @@ def render_table(
     else:
         columns["training\ncompute"] = flops
     columns["time"] = [human_seconds(model["seconds"]) for model in models]
-    columns = {spelled(head, encoding): [spelled(cell, encoding) for cell in cells] for head, cells in columns.items()}
+    columns = {
+        encodable(head, encoding): [encodable(cell, encoding) for cell in cells] for head, cells in columns.items()
+    }
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column(Text("model"), min_width=len("equal compute"))
@@ -62,7 +64,7 @@ def render_table(
     for model, *row in zip(models, *columns.values(), strict=True):
         if model["name"] in set_apart(results):
             table.add_section()
-        table.add_row(Text(spelled(model["name"], encoding), style="bold"), *map(Text, row))
+        table.add_row(Text(encodable(model["name"], encoding), style="bold"), *map(Text, row))
     return table
 
 
@@ -130,4 +132,4 @@ def _fitting_tables(results: Mapping[str, Any], console: Console) -> list[Table]
 
 def _line(console: Console, text: str, style: str = "") -> None:
     """Text as it is: task names and intervals hold brackets that rich would read as markup."""
-    console.print(Text(spelled(text, console.encoding), style=style))
+    console.print(Text(encodable(text, console.encoding), style=style))

@@ -169,7 +169,7 @@ def why_not_opened(error: OSError) -> str:
     return f"{Path(error.filename).name} {what}; remove it"
 
 
-def point(link: Path, target: Path) -> None:
+def make_link(link: Path, target: Path) -> None:
     """Make `link` a symbolic link to `target`, in one step, whatever stood there; relative, so that a run can move."""
     link.parent.mkdir(parents=True, exist_ok=True)
     temporary = link.parent / f".{link.name}.{uuid.uuid4().hex[:8]}.tmp"

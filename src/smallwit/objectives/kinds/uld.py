@@ -34,6 +34,13 @@ class ULD(Distillation):
             raise ValueError("uld compares all probabilities by rank; leave top_k out")
         return top_k
 
+    def check_source(self, source: SourceProtocol) -> None:
+        if source.kind == "text":
+            raise ValueError("uld needs prompts and completions; read demonstrations or rollouts")
+        if getattr(source, "loss_on", None) == "all":
+            what = f"uld compares one completion an example, and source '{self.source}' has loss_on: all"
+            raise ValueError(f"{what}; use loss_on: last")
+
     def evaluate(self, pair: Distributions, p: Tensor) -> tuple[Tensor, Tensor]:
         gap = p - pair.log_q.exp_()
         slopes = gap.sign().mul_(p)

@@ -44,14 +44,6 @@ def check_teacher(check: "Check", stage: "TrainStage", objective: Distillation, 
     """Check that a teacher is a model, or stored log-probs whose every part fits the objective. Raises `UserError`."""
     store = check.stages.get(objective.teacher)
     source = stage.sources[objective.source]
-    text = source.kind == "text"
-    if objective.cross_tokenizer and (text or isinstance(store, TeacherLogprobsStage)):
-        what = "uld needs prompts and completions" if text else "uld needs the teacher itself, not its store"
-        remedy = "read demonstrations or rollouts" if text else "name a model"
-        raise check.refuse(f"{what}; {remedy}", *place, "source" if text else "teacher")
-    if objective.cross_tokenizer and isinstance(source, Demonstrations) and source.loss_on == "all":
-        what = f"uld compares one completion an example, and source '{objective.source}' has loss_on: all"
-        raise check.refuse(f"{what}; use loss_on: last", *place, "source")
     if isinstance(store, TeacherLogprobsStage):
         check.before("teacher", store.name, *place, "teacher")
         check.complain(_stored_teacher(store, objective, source, check.recipe), *place)
@@ -64,6 +56,8 @@ def _stored_teacher(
     store: TeacherLogprobsStage, objective: Distillation, source: SourceSettings, recipe: "Recipe"
 ) -> tuple[str, str] | None:
     """Return what of a store does not fit an objective and its source, and the key that is to be changed."""
+    if objective.cross_tokenizer:
+        return f"{objective.kind} needs the teacher itself, not its store; name a model", "teacher"
     name, stored = objective.source, f"the store of teacher_logprobs stage '{store.name}'"
     if not isinstance(source, Demonstrations):
         what = f"{stored} knows the demonstrations it was made of, and source '{name}' is {source.kind}"
@@ -101,7 +95,7 @@ def _remote_teacher(objective: Distillation, stage: "TrainStage", recipe: "Recip
         return None
     name, first = f"teacher '{objective.teacher}' is behind an endpoint", f"models.{objective.teacher}.tokenizer"
     if objective.cross_tokenizer:
-        what = f"{name}, and uld needs all its probabilities"
+        what = f"{name}, and {objective.kind} needs all its probabilities"
         return f"{what}; learn from its answers (a rejection_sampling stage)", "teacher"
     if recipe.models[objective.teacher].tokenizer is None:
         return f"{name}, and its tokenizer is needed here; give {first}", "teacher"

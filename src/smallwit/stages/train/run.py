@@ -1,17 +1,13 @@
 """Train one stage: sources and objectives of the recipe, the loop, and an ordinary model folder at the end."""
 
-import json
 import resource
 import shutil
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from math import isfinite
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -31,9 +27,11 @@ from smallwit.stages.common.inputs import autocast_of, chat_of, generator_of, mo
 from smallwit.stages.job import Info, Job, Reporter, Stopped
 from smallwit.stages.train import TrainStage
 from smallwit.stages.train.lengths import check_lengths
+from smallwit.stages.train.metrics_log import MetricsLog
 from smallwit.stages.train.overlap import say_overlap
 from smallwit.stages.train.teachers import read_by_teachers, references_of, teachers_of
-from smallwit.storage.artifacts import METRICS, point, publish, write_atomically
+from smallwit.storage.append_log import AppendLog
+from smallwit.storage.artifacts import METRICS, make_link, publish
 from smallwit.training import sources
 from smallwit.training.checkpoint import Checkpoints
 from smallwit.training.distributed import World
@@ -101,18 +99,61 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
     trainer.resume(checkpoints)
     for complaint in checkpoints.complaints:
         reporter.say(f"a checkpoint is damaged and left out: {complaint}")
-    log = _MetricsLog(checkpoints.log, trainer, reporter)
-    if world.first:
-        log.rewind(trainer.progress.step, checkpoints.logged)
-        point(job.work / METRICS, log.path)
-
+    validate = _validator(job, stage, model, chat, world) if stage.validation else None
+    if not world.first:
+        _train(stage, trainer, checkpoints, lambda metrics: None, validate)
+        return _info(trainer, 0)
     longest = model.config.max_position_embeddings
-    shortened = False
+    with AppendLog(checkpoints.log) as lines:
+        log = MetricsLog(lines, trainer, reporter)
+        log.rewind(trainer.progress.step, checkpoints.logged)
+        make_link(job.work / METRICS, checkpoints.log)
+        _train(stage, trainer, checkpoints, _step_hook(log, trainer, checkpoints, longest), validate)
+        counts = {name: log.total(name) for name in ("cut", "left_out")}
+    info = _info(trainer, counts["left_out"]) | counts
+    if info["cut"] or info["left_out"]:
+        reporter.say(
+            f"of the examples longer than the model's {longest:,} tokens {info['cut']:,} were trained without their "
+            f"end, and {info['left_out']:,} left out"
+        )
+    trainer.finish(keep_best=stage.validation is not None and stage.validation.keep == "best")
+    whole = merge_adapters(adapted) if adapted is not None else model
+
+    def write(folder: Path) -> None:
+        for note in save_model(whole, chat, folder, dtype=stage.save_dtype or job.dtype):
+            reporter.say(note)
+        shutil.copyfile(checkpoints.log, folder / METRICS)
+
+    publish(job.folder, write, {"key": job.key, "name": stage.name} | info)
+    checkpoints.clear()
+    return info
+
+
+def _train(
+    stage: TrainStage,
+    trainer: Trainer,
+    checkpoints: Checkpoints,
+    on_step: Callable[[dict[str, float]], None],
+    validate: Callable[[], dict[str, float]] | None,
+) -> None:
+    """Run the loop until the budget of the stage is spent."""
+    trainer.run(
+        checkpoints,
+        checkpoint_seconds=stage.checkpoint_seconds,
+        on_step=on_step,
+        validate=validate,
+        validate_every=stage.validation.every if stage.validation else 0,
+    )
+
+
+def _step_hook(
+    log: MetricsLog, trainer: Trainer, checkpoints: Checkpoints, longest: int
+) -> Callable[[dict[str, float]], None]:
+    """Return the function that logs each step, and that raises `Stopped` when the stage is asked to stop."""
+    reporter, shortened = log.reporter, False
 
     def on_step(metrics: dict[str, float]) -> None:
         nonlocal shortened
-        if not world.first:
-            return
         log.write(metrics)
         if not shortened and any(key.rpartition("/")[2] in ("cut", "left_out") for key in metrics):
             shortened = True
@@ -125,36 +166,11 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
                 trainer.save(checkpoints)
             raise Stopped
 
-    trainer.run(
-        checkpoints,
-        checkpoint_seconds=stage.checkpoint_seconds,
-        on_step=on_step,
-        validate=_validator(job, stage, model, chat, world) if stage.validation else None,
-        validate_every=stage.validation.every if stage.validation else 0,
-    )
-    info = _info(trainer, log.total("left_out") if world.first else 0)
-    if not world.first:
-        return info
-    info |= {name: log.total(name) for name in ("cut", "left_out")}
-    if info["cut"] or info["left_out"]:
-        reporter.say(
-            f"of the examples longer than the model's {longest:,} tokens {info['cut']:,} were trained without their "
-            f"end, and {info['left_out']:,} left out"
-        )
-    trainer.finish(keep_best=stage.validation is not None and stage.validation.keep == "best")
-    whole = merge_adapters(adapted) if adapted is not None else model
-
-    def write(folder: Path) -> None:
-        for note in save_model(whole, chat, folder, dtype=stage.save_dtype or job.dtype):
-            reporter.say(note)
-        shutil.copyfile(log.path, folder / METRICS)
-
-    publish(job.folder, write, {"key": job.key, "name": stage.name} | info)
-    checkpoints.clear()
-    return info
+    return on_step
 
 
 def _info(trainer: Trainer, left_out: int) -> Info:
+    """Return what the stage cost. Raises `UserError` if it trained on no token."""
     progress = trainer.progress
     if progress.step == 0 or progress.tokens == 0:
         why = "its sources are empty, or no rollout ever earned a reward"
@@ -255,50 +271,3 @@ def _validator(
         return scores | {"validation": sum(scores.values()) / len(scores)}
 
     return validate
-
-
-class _MetricsLog:
-    """The stage's metrics, one line a step, and the reporter's progress line."""
-
-    def __init__(self, path: Path, trainer: Trainer, reporter: Reporter) -> None:
-        self.path, self.trainer, self.reporter = path, trainer, reporter
-        self.reported = 0.0
-
-    def rewind(self, step: int, content: bytes | None) -> None:
-        """Go back to what was logged when the checkpoint at `step` was saved: its `content`, without what a killed
-        attempt logged after that step. Says how many steps are missing."""
-        content = content if step and content is not None else b""
-        numbered = [(_step_of(line), line) for line in content.splitlines()]
-        kept = {number: line for number, line in numbered if number is not None and number <= step}
-        if missing := step - len(kept):
-            self.reporter.say(f"its log is damaged and lacks {missing} of the {step} steps before the checkpoint")
-        write_atomically(self.path, "".join(kept[number].decode() + "\n" for number in sorted(kept)))
-
-    def total(self, name: str) -> int:
-        """The sum over all steps of a count that the sources give, whichever attempt has logged them."""
-        rows = [json.loads(line) for line in self.path.read_text().splitlines()]
-        return int(sum(value for row in rows for key, value in row.items() if key.rpartition("/")[2] == name))
-
-    def write(self, metrics: dict[str, Any]) -> None:
-        with self.path.open("a") as file:
-            file.write(json.dumps({key: _short(value) for key, value in metrics.items()}, allow_nan=False) + "\n")
-        now = time.monotonic()
-        if now - self.reported >= 0.2:
-            self.reported = now
-            shown = [f"{key} {metrics[key]:.3g}" for key in ("loss", "reward", "validation") if key in metrics]
-            share = self.trainer.budget.share(self.trainer.progress)
-            self.reporter.progress(min(share, 1.0), f"step {metrics['step']}, {', '.join(shown)}")
-
-
-def _step_of(line: bytes) -> int | None:
-    """The step that a line of the log is of, or `None` for what is no such line."""
-    try:
-        number = json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return number if isinstance(number, int) and number >= 1 else None
-
-
-def _short(value: float) -> float | None:
-    """A number of six digits; `None` for one that is not finite, which JSON has no word for."""
-    return value if isinstance(value, int) else float(f"{value:.6g}") if isfinite(value) else None
