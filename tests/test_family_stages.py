@@ -110,7 +110,10 @@ def test_rollouts_are_trained_under_the_distribution_that_they_were_drawn_from(t
 def test_packing_is_refused_for_layers_with_a_state(tmp_path: Path) -> None:
     path = micro.write(tmp_path, HEAD + SFT + "    pack: 128\n")
     save(tmp_path / "m", "lfm2")
-    with pytest.raises((UserError, StageFailed), match="pack lays examples behind each other, and layers of lfm2 keep"):
+    with pytest.raises(
+        (UserError, StageFailed),
+        match="pack puts several examples in a row, and the recurrent layers of lfm2 would carry state",
+    ):
         micro.run(path, tmp_path / "run")
 
 

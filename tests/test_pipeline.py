@@ -198,7 +198,7 @@ class TestFailure:
         assert "smallwit doctor" in message
 
     def test_a_name_that_smallwit_needs_itself_is_refused(self, tmp_path: Path) -> None:
-        assert "'tokenizer' is the name of" in self.failing(tmp_path, TASK, "stages.sft.name=tokenizer")
+        assert "the name 'tokenizer' is reserved for" in self.failing(tmp_path, TASK, "stages.sft.name=tokenizer")
 
     def test_the_siblings_of_a_failed_stage_are_stopped_and_keep_what_they_have(self, tmp_path: Path) -> None:
         text = SHORT + (
@@ -227,7 +227,7 @@ class TestFailure:
         threading.Thread(target=kill, daemon=True).start()
         message = self.failing(tmp_path, TASK, "stages.sft.steps=20000", "evaluation.stages=[small]", "workers=1")
         assert message.startswith("StageFailed: stage ")
-        assert "its process was killed, perhaps for want of memory" in message
+        assert "its process was killed, perhaps because memory ran out" in message
 
     @pytest.mark.slow
     @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ class TestCache:
         (micro.artifact(tmp_path / "run", "answers") / "train-00000-of-00001.jsonl").unlink()
         ran = again()
         assert sorted(ran.computed) == ["answers", "kd"]
-        assert f"kd: its artifact is damaged and will be made again: {model}: content differs" in ran.printed
+        assert f"kd: its artifact is damaged and will be computed again: {model}: content differs" in ran.printed
         assert "train-00000-of-00001.jsonl: missing" in ran.printed
         assert ran.weights("kd") == finished.weights("kd")
 

@@ -209,7 +209,7 @@ class TestKeysAndTypes:
         assert said.split(": ", 1)[1].startswith(message)
 
     def test_a_mistyped_kind_key_is_recognised(self, refused_recipe: Callable[..., str]) -> None:
-        assert refused_recipe("kind: rejection_sampling", "knd: answers").endswith("; is 'knd' a slip of it?")
+        assert refused_recipe("kind: rejection_sampling", "knd: answers").endswith("; is 'knd' a misspelling of it?")
 
 
 class TestOverrides:

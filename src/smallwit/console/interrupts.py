@@ -1,4 +1,4 @@
-"""SIGTERM as Ctrl-C."""
+"""Treat SIGTERM like Ctrl-C."""
 
 import signal
 import threading
@@ -11,7 +11,7 @@ from types import FrameType
 def terminable() -> Iterator[None]:
     """Treat SIGTERM like Ctrl-C in the block, so that running work is saved and can be resumed."""
     if threading.current_thread() is not threading.main_thread():
-        # Only the main thread may set handlers; then it is the caller's business.
+        # Only the main thread may set handlers.
         yield
         return
 

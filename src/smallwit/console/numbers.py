@@ -4,20 +4,20 @@ import math
 
 
 def human_count(value: float) -> str:
-    """65_310 -> "65.3k", 494_000_000 -> "494M"."""
+    """Format a count: 65_310 -> "65.3k", 494_000_000 -> "494M"."""
     return _scaled(value, ["", "k", "M", "B", "T"])
 
 
 def human_flops(value: float) -> str:
-    """1.23e12 -> "1.2 TFLOP"."""
+    """Format FLOPs: 1.23e12 -> "1.2 TFLOP"."""
     text = _scaled(value, ["", " K", " M", " G", " T", " P", " E", " Z"])
     return text + ("FLOP" if " " in text else " FLOP")
 
 
 def _scaled(value: float, units: list[str]) -> str:
-    """Three significant digits above 100 of a unit, one decimal below."""
+    """Format a value with its unit: no decimals from 100 of a unit on, one decimal below."""
     step = 0
-    # 999.5 and up would print as 1000 of a unit: it is 1.0 of the next.
+    # 999.5 and more would print as 1000 of a unit; 1.0 of the next unit is right.
     while value >= 999.5 and step < len(units) - 1:
         value, step = value / 1000, step + 1
     digits = 0 if value >= 99.95 or (step == 0 and float(value).is_integer()) else 1
@@ -25,7 +25,7 @@ def _scaled(value: float, units: list[str]) -> str:
 
 
 def human_seconds(seconds: float) -> str:
-    """0.42 -> "0.4s", 41.3 -> "41s", 412 -> "6m 52s", 7_300 -> "2h 02m"."""
+    """Format seconds: 0.42 -> "0.4s", 41.3 -> "41s", 412 -> "6m 52s", 7_300 -> "2h 02m"."""
     if seconds < 10:
         return f"{seconds:.1f}s"
     whole = round(seconds)
@@ -37,23 +37,23 @@ def human_seconds(seconds: float) -> str:
 
 
 def human_bytes(count: float) -> str:
-    """1_234_567 -> "1.2 MB"; units of 1000."""
+    """Format bytes in units of 1000: 1_234_567 -> "1.2 MB"."""
     return _scaled(count, [" B", " kB", " MB", " GB", " TB"])
 
 
 def percent(share: float | None) -> str:
-    """A fraction as per cent with one decimal, without the sign: 0.924 -> "92.4"."""
+    """Format a fraction as per cent with one decimal, without the sign %: 0.924 -> "92.4"."""
     return "—" if share is None or not math.isfinite(share) else f"{100 * share:.1f}"
 
 
 def points(difference: float) -> str:
-    """A signed difference of fractions in points: 0.123 -> "+12.3"; what rounds to nothing has no sign."""
+    """Format a difference of fractions in points: 0.123 -> "+12.3"; zero after rounding has no sign."""
     text = f"{100 * difference:+.1f}"
     return "0.0" if text in ("+0.0", "-0.0") else text
 
 
 def p_value(p: float) -> str:
-    """ "p = 0.034", "p = 1e-12"; two digits down to 0.001, the power of ten below."""
+    """Format a p-value: "p = 0.034", "p = 1e-12"; two digits down to 0.001, one digit and the power of ten below."""
     if p < 1e-300:
         return "p < 1e-300"
     if p >= 0.001:

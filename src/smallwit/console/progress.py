@@ -1,4 +1,4 @@
-"""How a run tells how far it is: bars with the time left on a terminal, heartbeat lines elsewhere."""
+"""Show the progress of a run: bars with the time left on a terminal, heartbeat lines elsewhere."""
 
 import time
 from types import TracebackType
@@ -20,7 +20,7 @@ HEARTBEAT_SECONDS = 10.0
 
 
 class RunProgress:
-    """One line a node that is being computed. Use as a context manager."""
+    """The progress display of a run: a line for each running node. A context manager."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -51,32 +51,32 @@ class RunProgress:
         self.bars.stop()
 
     def start(self, name: str) -> None:
-        """A node begins."""
+        """Add a line for a node that starts."""
         self.running[name] = (0.0, "starting")
         self.lines[name] = self.bars.add_task("", total=1.0, name=name, text="starting")
 
     def update(self, name: str, share: float, text: str) -> None:
-        """A node is `share` (0..1) done."""
+        """Set the completed share (0..1) of a node."""
         self.running[name] = (share, text)
         self.bars.update(self.lines[name], completed=share, text=text)
 
     def end(self, name: str, outcome: str) -> None:
-        """A node is done; `outcome` is a short line that stays."""
+        """Remove the line of a node, and print its outcome."""
         del self.running[name]
         self.bars.remove_task(self.lines.pop(name))
         self.say(f"{name}: {outcome}")
 
     def say(self, text: str) -> None:
-        """A line that stays, behind the time since the start."""
+        """Print a permanent line, after the time since the start."""
         self.console.print(f"[{self._elapsed()}] {text}", highlight=False, markup=False, soft_wrap=True)
 
     def tick(self) -> None:
-        """Called often: prints a heartbeat where there is no terminal."""
+        """Print a heartbeat line every `HEARTBEAT_SECONDS` if there is no terminal."""
         now = time.monotonic()
         if self.console.is_terminal or now - self.beat < HEARTBEAT_SECONDS:
             return
         self.beat = now
-        running = list(self.running.items())  # other threads may change it meanwhile
+        running = list(self.running.items())  # other threads may change the dictionary
         if running:
             self.say("; ".join(f"{name} {share:.0%} ({text})" for name, (share, text) in running))
 

@@ -1,7 +1,7 @@
-"""Text of others as it may be shown: on a terminal and on a page nothing in it is obeyed.
+"""Escape control characters in untrusted text before it is shown on a terminal or a page.
 
-Names, rows, responses and what servers say may hold what a terminal acts on (escape sequences, carriage returns) and
-what turns the order of the text around it. Such characters are shown by their escapes, as `\\x1b`.
+Names, rows, responses and messages of servers may hold characters that control a terminal (escape sequences, carriage
+returns) or change the direction of text. Such characters are shown as escapes, for example `\\x1b`.
 """
 
 import logging
@@ -11,22 +11,22 @@ import traceback
 from types import TracebackType
 from typing import Any, TextIO
 
-# Control characters but tab and line feed, marks that embed or override a direction, line separators, annotations,
-# tags that nobody sees, and halves of characters.
+# Control characters except tab and line feed, marks of text direction, line separators, annotations, invisible tags,
+# and surrogates.
 _OBEYED = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
 
 
 def escape_control(text: str) -> str:
-    """`text` with every character that would be obeyed as an escape; the same text where there is none."""
+    """Return `text` with its control characters escaped."""
     if _OBEYED.search(text) is None:
         return text
     return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text.replace("\r\n", "\n"))
 
 
 def escape_control_data(value: Any) -> Any:
-    """JSON data with all its texts, and the names in it, made visible."""
+    """Return JSON data with the control characters of all texts and keys escaped."""
     if isinstance(value, str):
         return escape_control(value)
     if isinstance(value, dict):
@@ -35,7 +35,7 @@ def escape_control_data(value: Any) -> Any:
 
 
 def say(text: object, file: TextIO | None = None) -> None:
-    """Print a line, on standard output by default."""
+    """Print a line with its control characters escaped, on standard output by default."""
     print(escape_control(str(text)), file=file or sys.stdout)
 
 
@@ -49,8 +49,10 @@ def _show(kind: type[BaseException], error: BaseException, trace: TracebackType 
 
 
 def escape_log_output() -> None:
-    """Make visible text of what Python itself writes to standard error: warnings, where nobody has set up logging, and
-    the traceback of an exception that nobody has caught."""
+    """Escape control characters in Python's own output to standard error.
+
+    This is the output of logging without a handler, and the traceback of an uncaught exception.
+    """
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(_Formatter())
     sys.excepthook = _show

@@ -1,8 +1,7 @@
-"""Signs that an encoding lacks are spelled in others, so that no terminal or pipe ends a command.
+"""Replace characters that the output's encoding lacks, so that printing never fails.
 
-PYTHONIOENCODING, a C locale or an old Windows console may know ASCII, Latin-1 or cp1252 alone. What is printed then has
-`+-` for a plus-minus sign and `-` for a dash; a character without such a spelling is escaped (`\\u4e2d`), and nothing
-is lost.
+PYTHONIOENCODING, a C locale or an old Windows console may support only ASCII, Latin-1 or cp1252. Then `+-` replaces a
+plus-minus sign and `-` a dash; a character without a replacement is escaped (`\\u4e2d`).
 """
 
 import codecs
@@ -27,7 +26,7 @@ _SPELLINGS = {
 }
 
 
-def _spell(error: UnicodeError) -> tuple[str, int]:
+def _replace_unencodable(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lacking = error.object[error.start : error.end]
@@ -38,16 +37,16 @@ def _escaped(sign: str) -> str:
     return sign.encode("ascii", "backslashreplace").decode()
 
 
-codecs.register_error(HANDLER, _spell)
+codecs.register_error(HANDLER, _replace_unencodable)
 
 
 def encodable(text: str, encoding: str) -> str:
-    """A text as it is printed in an encoding."""
+    """Return a text with replacements for the characters that `encoding` lacks."""
     return text.encode(encoding, HANDLER).decode(encoding)
 
 
 def install_encoding_fallbacks() -> None:
-    """Let standard output and error spell what their encodings lack."""
+    """Replace the characters that their encodings lack on standard output and standard error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=HANDLER)

@@ -1,4 +1,4 @@
-"""Tables that lose no column on a narrow terminal."""
+"""Print tables without losing columns on a narrow terminal."""
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -6,12 +6,12 @@ from rich.table import Table
 
 
 def least_width(console: Console, table: Table) -> int:
-    """The columns that a table needs to show every cell whole."""
+    """Return the width in characters that a table needs to show every cell whole."""
     return Measurement.get(console, console.options.update(max_width=10_000), table).minimum
 
 
 def print_whole(console: Console, table: Table) -> None:
-    """Print a table. Where it is wider than the console its lines are too: rich would leave out what does not fit."""
+    """Print a whole table, even if it is wider than the console (rich would cut it)."""
     needed = least_width(console, table)
     if needed > console.width:
         console = Console(

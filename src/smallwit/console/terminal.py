@@ -1,4 +1,4 @@
-"""The console that everything is shown on."""
+"""The console of all commands."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,12 +10,12 @@ from smallwit.console.sanitize import escape_control
 
 
 class Terminal(Console):
-    """A console whose texts are shown and never obeyed: no markup, no emoji codes, no control characters in them."""
+    """A console that prints plain text: no markup, no emoji codes, control characters escaped."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """The segments of a renderable. Those that control the terminal are rich's own and stay."""
+        """Yield the segments of a renderable with their text escaped. Control segments are from rich, and stay."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(escape_control(segment.text), segment.style)

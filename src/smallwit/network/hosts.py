@@ -1,8 +1,8 @@
-"""Which hosts a run has contacted, and what went there: kept in files beside the stages, over all their attempts.
+"""Log the hosts that a run contacts, in files in the stages' folders, over all attempts.
 
-Requests to endpoints are counted with their bytes (`hosts.json`). What libraries do on their own, as downloads from the
-Hugging Face hub, is seen by an audit hook (PEP 578) as a name that was looked up: a connection, of unknown size
-(`lookups.json`). Native code, of ours only hf-xet, is not seen by it.
+Requests to endpoints are counted with their bytes (`hosts.json`). An audit hook (PEP 578) counts the name lookups of
+other libraries, for example for downloads from the Hugging Face hub: connections of unknown size (`lookups.json`). The
+hook does not see native code (hf-xet).
 """
 
 import os
@@ -26,25 +26,25 @@ Counts = Mapping[str, Mapping[str, int]]
 
 
 def watch() -> None:
-    """Notice from now on which other machines this process looks up. It cannot be undone."""
+    """Count the host names that this process looks up from now on. This cannot be undone."""
     global _watching
     if not _watching:
-        sys.addaudithook(_notice)
+        sys.addaudithook(_on_audit_event)
         _watching = True
 
 
-def _notice(event: str, arguments: tuple[Any, ...]) -> None:
+def _on_audit_event(event: str, arguments: tuple[Any, ...]) -> None:
     if event == "socket.getaddrinfo" and isinstance(arguments[0], str | bytes) and not is_local_host(arguments[0]):
         _looked_up[os.fsdecode(arguments[0])] += 1
 
 
 def lookups() -> Counts:
-    """The machines that this process has looked up since `watch`, and how often."""
+    """Return the hosts that this process has looked up since `watch`, with counts."""
     return {host: {"connections": count} for host, count in _looked_up.items()}
 
 
 def added(several: Iterable[Counts]) -> dict[str, dict[str, int]]:
-    """The sums of several counts."""
+    """Return the sum of several counts."""
     hosts: dict[str, dict[str, int]] = {}
     for each in several:
         for host, counts in each.items():
@@ -55,7 +55,7 @@ def added(several: Iterable[Counts]) -> dict[str, dict[str, int]]:
 
 
 class HostLog:
-    """Adds to a file what this attempt does; `counts` says it, by host, from the attempt's beginning.
+    """A log that adds the counts of this attempt to a file. `counts` returns them by host since the attempt's start.
 
     Several logs of one process may share a file.
     """
@@ -66,12 +66,12 @@ class HostLog:
         self.written = 0.0
 
     def tick(self) -> None:
-        """Called often: writes now and then, so that an attempt that is killed is not forgotten."""
+        """Write the file if the last write is a second ago, so that a killed attempt is in it too."""
         if time.monotonic() - self.written >= _WRITE_SECONDS:
             self.write()
 
     def write(self) -> None:
-        """Write the file in one step, when there is something to write."""
+        """Write the file in one step, if there is something new."""
         now = added([self.counts()])
         news = added([now, _negative(self.told)])
         if any(any(counts.values()) for counts in news.values()):
@@ -81,7 +81,7 @@ class HostLog:
 
 
 def _read(path: Path) -> Counts:
-    """Raises `UserError` when the file was changed since it was written."""
+    """Return the counts of a file. Raises `UserError` if it was changed since it was written."""
     try:
         hosts: Counts = read_sealed(path)["hosts"]
     except (ValueError, KeyError) as error:
@@ -95,10 +95,10 @@ def _negative(counts: Counts) -> Counts:
 
 
 def contacted(run: Path) -> list[dict[str, Any]]:
-    """For each stage of a run, and the run itself (stage ""), the hosts: `requests` (`failed` of them), `bytes_sent`
-    and `bytes_received`, or only `connections` where no more is known.
+    """Return the hosts that each stage of a run has contacted, and the run itself (stage "").
 
-    Raises `UserError` when a file of them was changed since it was written.
+    A host has `requests` (`failed` of them), `bytes_sent` and `bytes_received`, or only `connections` if no more is
+    known. Raises `UserError` if one of the files was changed since it was written.
     """
     rows = []
     for file in sorted(

@@ -1,7 +1,7 @@
-"""The Hugging Face hub: asked once whether it answers, and left alone for the rest of the run where it does not.
+"""Access the Hugging Face hub: test once whether it is reachable, and use only its local cache if not.
 
-The hub's own libraries try for minutes. So one request with a time limit comes before their first one; where it is
-not answered they are told to use only what is on the disk, in this process and in the children that it starts.
+The hub's own libraries retry for minutes. So one request with a time limit comes before their first one. If it fails,
+the libraries use only their caches, in this process and in its children.
 """
 
 import os
@@ -17,12 +17,12 @@ from smallwit.errors import UserError
 from smallwit.network import offline
 
 SECONDS = 5.0
-"""How long the hub has for the one request."""
+"""Time limit of the request, in seconds."""
 _VARIABLE = "HF_HUB_OFFLINE"
 
 
 def state(seconds: float = SECONDS) -> str:
-    """Whether the hub answers within `seconds`, in words; the request is one HEAD, sent nowhere when offline."""
+    """Return a phrase that tells whether the hub answers a HEAD request within `seconds`. Offline, none is sent."""
     if offline.is_offline():
         return "offline, as the environment asks"
     trouble = _trouble(seconds)
@@ -31,9 +31,9 @@ def state(seconds: float = SECONDS) -> str:
 
 @cache
 def unreachable() -> str | None:
-    """Why the hub cannot be used, or `None`. It is asked at the first call, and not again by this process.
+    """Return why the hub cannot be used, or `None`. Only the first call of a process sends a request.
 
-    Where it does not answer its libraries read only their caches from then on.
+    If the hub does not answer, its libraries read only their caches from then on.
     """
     if offline.is_offline():
         return "offline, as the environment asks"
@@ -46,8 +46,8 @@ def unreachable() -> str | None:
 def model_files(origin: str | Path, revision: str | None, patterns: Sequence[str], *, what: str, remedy: str) -> Path:
     """Return the folder `origin`, or the snapshot of the hub repository of that name with the files of `patterns`.
 
-    `what` says in messages what is looked for, `remedy` how to name a folder in its place. Raises `UserError` where
-    there is neither.
+    `what` names the object in messages, `remedy` tells how to give a folder instead. Raises `UserError` if there is
+    neither.
     """
     if Path(origin).is_dir():
         return Path(origin)
@@ -70,7 +70,7 @@ def model_files(origin: str | Path, revision: str | None, patterns: Sequence[str
 
 
 def reason(error: BaseException, trouble: str | None = None) -> str:
-    """Why something of the hub cannot be had, shortened: that it is out of reach (`trouble`), its cache, its answer."""
+    """Return a short reason for a failed download: the hub is unreachable (`trouble`), its cache, or its answer."""
     if trouble is not None:
         return f"{trouble}, and it is not in the cache"
     if type(error) in (PermissionError, NotADirectoryError, FileExistsError) or getattr(error, "errno", None) == 30:
@@ -87,7 +87,7 @@ def _url() -> str:
 
 def _trouble(seconds: float) -> str | None:
     answer: list[str | None] = []
-    # In a thread that is left behind: the time limit of a socket does not cover looking up the name.
+    # In a thread that may outlive the call: the timeout of a socket does not cover the name lookup.
     asker = threading.Thread(target=lambda: answer.append(_ask(seconds)), daemon=True)
     asker.start()
     asker.join(seconds)
@@ -99,7 +99,7 @@ def _ask(seconds: float) -> str | None:
 
     url = _url()
     try:
-        # By the library that the hub's own use, so that both go through the same proxy.
+        # The hub's libraries use httpx2 too, so that both use the same proxy.
         status = httpx2.head(url, timeout=seconds).status_code
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError, ImportError) as error:
         through = " through the proxy of the environment" if _proxied(url) else ""
@@ -108,16 +108,16 @@ def _ask(seconds: float) -> str | None:
 
 
 def _proxied(url: str) -> bool:
-    """Whether the environment names a proxy for this address."""
+    """Return whether the environment names a proxy for this address."""
     parts, proxies = urlsplit(url), getproxies()
     return any(name in proxies for name in (parts.scheme, "all")) and not proxy_bypass(parts.hostname or "")
 
 
 def leave_alone() -> None:
-    """Let the hub's libraries read only what is on the disk, from now on and in the children of this process."""
+    """Make the hub's libraries read only their caches, in this process and its children."""
     from huggingface_hub import constants
 
     os.environ[_VARIABLE] = "1"
     constants.HF_HUB_OFFLINE = True
-    if "datasets.config" in sys.modules:  # it has copied the setting when it was imported
+    if "datasets.config" in sys.modules:  # it copied the setting at import
         sys.modules["datasets.config"].HF_HUB_OFFLINE = True  # type: ignore[attr-defined]

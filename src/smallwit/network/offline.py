@@ -1,11 +1,10 @@
-"""`--offline`: nothing leaves this machine.
+"""Block the network for `--offline`: no data leaves this machine.
 
-`enable()` tells the Hugging Face libraries to use only what is on the disk, and puts a guard into the interpreter that
-refuses every connection, datagram and name lookup that is not for this machine itself. The guard is an audit hook
-(PEP 578): it sees every use of Python's sockets, by whatever library, and cannot be taken out again. Libraries that
-open sockets in native code are not seen by it; of ours only hf-xet does so, and it is turned off here.
+`enable()` makes the Hugging Face libraries use only their caches, and installs an audit hook (PEP 578). It refuses
+every connection, datagram and name lookup for another machine. It sees Python's sockets in all libraries, and cannot be
+removed. It does not see sockets of native code: only hf-xet has them, and it is disabled here.
 
-Child processes inherit SMALLWIT_OFFLINE=1, and importing this module there puts the same guard in place.
+Child processes inherit SMALLWIT_OFFLINE=1, and importing this module there installs the same hook.
 """
 
 import ipaddress
@@ -18,16 +17,16 @@ VARIABLE = "SMALLWIT_OFFLINE"
 _SETTINGS = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HUB_DISABLE_XET")
 _SENDS = {"socket.connect", "socket.sendto", "socket.sendmsg"}
 _LOOKUPS = {"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"}
-_WITHIN = {getattr(socket, name) for name in ("AF_UNIX", "AF_NETLINK") if hasattr(socket, name)}
+_LOCAL_FAMILIES = {getattr(socket, name) for name in ("AF_UNIX", "AF_NETLINK") if hasattr(socket, name)}
 _installed = False
 
 
 class OfflineError(ConnectionError):
-    """Something tried to reach another machine while smallwit was offline."""
+    """A library tried to contact another machine while smallwit was offline."""
 
 
 def enable() -> None:
-    """Forbid the network in this process from now on, and in the children that it starts."""
+    """Block the network in this process from now on, and in its children."""
     global _installed
     os.environ[VARIABLE] = "1"
     for setting in _SETTINGS:
@@ -38,13 +37,13 @@ def enable() -> None:
 
 
 def is_offline() -> bool:
-    """Whether the network is forbidden, by smallwit or by a variable of the Hugging Face libraries."""
+    """Return whether the network is blocked, by smallwit or by a variable of the Hugging Face libraries."""
     truths = {"1", "on", "yes", "true"}
     return any(os.environ.get(name, "").lower() in truths for name in (VARIABLE, "HF_HUB_OFFLINE"))
 
 
 def is_local_host(host: str | bytes | None) -> bool:
-    """Whether a host's name or number means this machine itself."""
+    """Return whether a host name or address is a loopback one."""
     name = os.fsdecode(host or "")
     if name in ("", "localhost"):
         return True
@@ -56,7 +55,7 @@ def is_local_host(host: str | bytes | None) -> bool:
 
 
 def is_this_machine(host: str) -> bool:
-    """Whether a host is this machine by any of its names and numbers: one that it can listen at is its own."""
+    """Return whether a host is this machine, by any name or address: it can bind only its own addresses."""
     if is_local_host(host) or host.lower() == socket.gethostname().lower():
         return True
     try:
@@ -75,8 +74,8 @@ def _guard(event: str, arguments: tuple[Any, ...]) -> None:
         host = arguments[0][0]
     elif event in _SENDS:
         sender, address = arguments[:2]
-        # No address: the socket was connected before, which the guard has seen. Other families never leave the machine.
-        if address is None or sender.family in _WITHIN:
+        # Without an address the socket was connected before, and checked then. Local families stay on this machine.
+        if address is None or sender.family in _LOCAL_FAMILIES:
             return
         host = address[0]
     else:

@@ -137,8 +137,11 @@ def make_plan(
 
 
 def remaining_flops(stage: Stage, target: float, spent: float) -> float:
-    """Return the FLOPs that a stage at equal compute may spend: `target` (cost of the path that it matches) less `spent`
-    (cost of the path to its start). Raises `UserError` if none are left."""
+    """Return the FLOPs that a stage at equal compute may spend: `target` less `spent`.
+
+    `target` is the cost of the path that it matches, `spent` that of the path to its start. Raises `UserError` if
+    nothing is left.
+    """
     if target <= spent:
         raise UserError(
             f"stage {stage.name}: {stage.compute_target} costs {target:.3g} FLOPs in all, and {stage.starts_from} "

@@ -33,8 +33,8 @@ Message = tuple[Any, ...]
 class Member:
     """A process of a job and the pipe that it reports through. Closing `lifeline` ends the process.
 
-    multiprocessing knows a process only through the fork server, and reports it as ended when the fork server has ended.
-    Liveness and signals therefore use the process id through psutil, which notices when the system reuses an id.
+    multiprocessing knows a process only through the fork server, and reports it as ended when the fork
+    server has ended. So liveness and signals use the process id through psutil, which notices a reused id.
     """
 
     def __init__(self, process: BaseProcess, pipe: Connection, lifeline: Connection) -> None:

@@ -1,1 +1,1 @@
-"""The recipe of a run: what may stand in it, how it is read from YAML, and what is checked before anything runs."""
+"""The recipe of a run: its settings, its YAML file, and the checks of its references."""

@@ -1,4 +1,4 @@
-"""Check the parts of a recipe against each other: names, references, and what a kind of stage checks itself."""
+"""Check the references of a recipe: names, models, tasks, stages, and the checks of each kind of stage."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -36,7 +36,7 @@ class Check:
         self._measured()
 
     def refuse(self, what: str, *place: str | int) -> UserError:
-        """Return the error that says `what` is wrong at `place`, with the file and line."""
+        """Return the error `what` at `place`, with the file and line."""
         return UserError(f"{self.lines.at(*place)}: {what}")
 
     def complain(self, complaint: str | tuple[str, str] | None, *place: str | int) -> None:
@@ -48,7 +48,7 @@ class Check:
     # ---- names
 
     def _names(self) -> None:
-        """Check names: they become folders and files of the run, and each means one thing."""
+        """Check names: they become folders and files of the run, and must be unique."""
         for section, given in (("tasks", self.recipe.tasks), ("models", self.recipe.models)):
             for name in given:
                 if not re.fullmatch(NAME, name):
@@ -62,7 +62,7 @@ class Check:
             seen[stage.name] = f"stages[{index}]"
 
     def task_names(self, names: list[str] | None, *place: str | int, turns: bool = False) -> None:
-        """Check that `names` are tasks of the recipe. With `turns` a task may be named twice, to have two turns."""
+        """Check that `names` are tasks of the recipe. With `turns` a task may be listed several times."""
         if names is not None and not names:
             raise self.refuse("tasks is empty; name a task, or leave the key out for all tasks", *place)
         for index, name in enumerate(names or ()):
@@ -72,8 +72,10 @@ class Check:
                 raise self.refuse(f"task '{name}' is named twice; once is enough", *place, index)
 
     def model_before(self, role: str, name: str, *place: str | int, weights: bool = True) -> None:
-        """Check that `name` is a model, or a stage before that at `place` that makes one; with `weights`, one whose
-        weights are here."""
+        """Check that `name` is a model, or an earlier stage than that at `place` that makes one.
+
+        With `weights` a model behind an endpoint is refused.
+        """
         index = int(place[1])
         if name in self.recipe.models:
             if weights and self.recipe.is_remote(name):
@@ -128,7 +130,7 @@ class Check:
     # ---- equal compute
 
     def _equal_compute(self, index: int, stage: Stage, target: str) -> None:
-        """Check that the cost to match is known: of an earlier stage, or of a path whose stages declare their FLOPs."""
+        """Check that the cost to match is known: it is that of an earlier stage, or its stages declare their FLOPs."""
         place = ("stages", index, "equal_compute")
         if target not in self.recipe.model_stages:
             others = [name for name in self.recipe.model_stages if name != stage.name]
@@ -171,7 +173,7 @@ class Check:
     # ---- evaluation
 
     def _measured(self) -> None:
-        """Check what is measured, and that only measured models are compared."""
+        """Check the measured models, and that only measured models are compared."""
         evaluation, recipe = self.recipe.evaluation, self.recipe
         self.task_names(evaluation.tasks, "evaluation", "tasks")
         known = [*recipe.models, *recipe.model_stages]

@@ -1,4 +1,4 @@
-"""Read a recipe from YAML and write it back; whatever is wrong is said in one line with the file and the line.
+"""Read a recipe from YAML and write it back. An error is one line with the file and the line number.
 
     recipe = load_recipe(Path("recipes/quickstart.yaml"), ["stages.rl.steps=10"])
     check_recipe(recipe, base=Path("recipes"), data_dir=None)
@@ -24,7 +24,7 @@ from smallwit.suggestions import closest_name, hint
 
 __all__ = ["dump_recipe", "load_recipe", "read_recipe"]
 
-# pydantic's names of what it expected, in the words of somebody who writes YAML.
+# The types that pydantic expected, in words of YAML.
 _EXPECTED = {
     "int_type": "a whole number",
     "float_type": "a number",
@@ -43,19 +43,19 @@ RENAMED = {
     "rest": "cooldown",
     "teach": "teacher_logprobs",
 }
-"""Kinds and keys of earlier versions, and what they are called now."""
+"""Kinds and keys of earlier versions, and their present names."""
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of a YAML file, with `overrides` such as `stages.rl.steps=10` applied in order.
+    """Return the recipe of a YAML file, with `overrides` such as `stages.rl.steps=10` applied in order.
 
-    Raises `UserError` for a file that cannot be read, YAML that is none, unknown keys, wrong types and values.
+    Raises `UserError` for a file that cannot be read, invalid YAML, unknown keys, wrong types and wrong values.
     """
     return read_recipe(path, overrides)[0]
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, Lines]:
-    """`load_recipe`, and the lines the values stood in, so that `check_recipe` can name them."""
+    """Return the recipe as `load_recipe` does, and the lines of its values for the messages of `check_recipe`."""
     data, lines = read_yaml(read_text(path), str(path))
     if data is None:
         raise UserError(f"{path}: is empty; a recipe has at least name, tasks, models and stages")
@@ -70,7 +70,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, Line
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The recipe as YAML with every default filled in. `load_recipe` reads an equal recipe from it."""
+    """Return the recipe as YAML with every default filled in. `load_recipe` reads an equal recipe from it."""
     return write_yaml(recipe.model_dump(mode="json", by_alias=True))
 
 
@@ -95,8 +95,10 @@ def read_text(path: Path) -> str:
 
 
 def _apply(override: str, data: dict[str, Any], lines: Lines) -> None:
-    """Set one value in the raw `data`. Keys that do not exist are refused later, by the schema, with this override's
-    name; names of tasks, models, sources and stages are refused here."""
+    """Set one value in the raw `data`. Raises `UserError` for an unknown task, model, source or stage.
+
+    The schema refuses unknown keys later, and names this override.
+    """
     dotted, equals, text = override.partition("=")
     parts = dotted.strip().split(".")
     if not equals or not all(parts):
@@ -122,7 +124,7 @@ def _apply(override: str, data: dict[str, Any], lines: Lines) -> None:
 
 
 def _step(override: str, here: Any, place: Place, parts: list[str]) -> tuple[str | int, list[str]]:
-    """The key or index that the dotted `parts` begin with, and the parts that follow it. Names may hold dots."""
+    """Return the key or index at the start of the dotted `parts`, and the remaining parts. Names may hold dots."""
     names: dict[str, str | int] = {}
     if isinstance(here, list):
         items = [(index, item) for index, item in enumerate(here) if isinstance(item, dict)]
@@ -142,7 +144,7 @@ def _step(override: str, here: Any, place: Place, parts: list[str]) -> tuple[str
 
 
 def _drop_lines(lines: Lines, place: Place) -> None:
-    """Drop the lines of what `place` held before."""
+    """Drop the lines of the value that was replaced at `place`."""
     for known in (lines.numbers, lines.overrides):
         for other in [other for other in known if other[: len(place)] == place]:
             del known[other]
@@ -152,7 +154,7 @@ def _drop_lines(lines: Lines, place: Place) -> None:
 
 
 def _first_message(errors: list[ErrorDetails], lines: Lines) -> str:
-    """One line for the error to mend first: unknown keys, for others may follow from them; then in the file's order."""
+    """Return one line for the first error: unknown keys first (they may cause others), then in the file's order."""
     located = [(error, *_locate(error["loc"])) for error in errors]
     located.sort(key=lambda found: (found[0]["type"] != "extra_forbidden", lines.order(found[1])))
     error, place, section, kinds = located[0]
@@ -160,9 +162,9 @@ def _first_message(errors: list[ErrorDetails], lines: Lines) -> str:
 
 
 def _locate(loc: Place) -> tuple[Place, type[Section] | None, tuple[Any, ...]]:
-    """Where pydantic's `loc` is in the file, the section it is a key of, and the types that are allowed there.
+    """Return the place in the file of pydantic's `loc`, its section, and the types that are allowed there.
 
-    The two differ by the names of union members: `stages[0].train.steps` is `stages[0].steps` in the file.
+    `loc` has the names of union members in addition: `stages[0].train.steps` is `stages[0].steps` in the file.
     """
     kinds: tuple[Any, ...] = (Recipe,)
     place: Place = ()
@@ -172,7 +174,7 @@ def _locate(loc: Place) -> tuple[Place, type[Section] | None, tuple[Any, ...]]:
         if len(sections) > 1:
             kinds = tuple(member for member in sections if part in get_args(member.model_fields["kind"].annotation))
             continue
-        if sections and len(kinds) > 1:  # a section or a plain value: pydantic names which it took it for
+        if sections and len(kinds) > 1:  # a section or a plain value: pydantic names the one that it tried
             kinds = tuple(sections) if part == "schedule" else tuple(kind for kind in kinds if kind not in sections)
             continue
         place = (*place, part)
@@ -181,13 +183,13 @@ def _locate(loc: Place) -> tuple[Place, type[Section] | None, tuple[Any, ...]]:
             fields = {field.alias or name: field.annotation for name, field in section.model_fields.items()}
             kinds = _options(fields.get(str(part)))
         else:
-            # of dict[key, value], list[item] and tuple[item, ...] the last argument is what lies inside
+            # of dict[key, value], list[item] and tuple[item, ...] the last argument is the type of items
             kinds = _options(get_args(kinds[0])[-1]) if kinds and get_args(kinds[0]) else ()
     return place, section, kinds
 
 
 def _options(annotation: Any) -> tuple[Any, ...]:
-    """The types an annotation allows, `None` left out."""
+    """Return the types that an annotation allows, without `None`."""
     if get_origin(annotation) is Annotated:
         return _options(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
@@ -247,13 +249,13 @@ def _message(
 
 
 def _renamed(word: object) -> str | None:
-    """Return what a word of an earlier version is called now."""
+    """Return a hint with the present name of a word of an earlier version, or `None`."""
     new = RENAMED.get(str(word))
     return None if new is None else f"it is called '{new}' now"
 
 
 def _key_hint(key: str, section: type[Section]) -> str:
-    """What `key` may have meant in `section`: a key one section further down, or one nearly so called."""
+    """Return a hint for an unknown `key` of `section`: a key of an inner section, or a similar one."""
     for name, field in section.model_fields.items():
         inner = _sections(_options(field.annotation))
         if len(inner) == 1 and key in _keys(inner[0]):
@@ -262,9 +264,9 @@ def _key_hint(key: str, section: type[Section]) -> str:
 
 
 def _misspelling_hint(key: str, given: Any) -> str:
-    """A remark when the section has a key that is nearly the missing one."""
+    """Return a hint if the section has a key that is similar to the missing one, else nothing."""
     close = closest_name(key, given) if isinstance(given, dict) else None
-    return f"; is '{close}' a slip of it?" if close else ""
+    return f"; is '{close}' a misspelling of it?" if close else ""
 
 
 def _tags(kinds: tuple[Any, ...]) -> list[str]:
@@ -272,13 +274,13 @@ def _tags(kinds: tuple[Any, ...]) -> list[str]:
 
 
 def _key_path(place: Place) -> str:
-    """`stages[2].optimizer`, or `the recipe` for the top."""
+    """Return the path of a key in text: `stages[2].optimizer`, or `the recipe` for the top."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
     return text.removeprefix(".") or "the recipe"
 
 
 def _described(value: Any) -> str:
-    """What the user gave, in a few words."""
+    """Return a short description of a value that the user gave."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""The models of a recipe: where they come from, and what their chat templates are given."""
+"""Settings of a recipe's models: their origin, and the options of their chat templates."""
 
 from datetime import date
 from typing import Any, Literal
@@ -14,7 +14,7 @@ RESERVED_TEMPLATE_KWARGS = frozenset(
         *("tokenizer_kwargs", "sanitize_control_tokens"),
     )
 )
-"""Arguments of transformers' `apply_chat_template` that are no options of a template."""
+"""Arguments of transformers' `apply_chat_template` that are not options of a template."""
 
 
 class NewModel(Section):
@@ -29,7 +29,7 @@ class NewModel(Section):
 
 
 def check_template_kwargs(options: dict[str, Any]) -> dict[str, Any]:
-    """Return options of a chat template, dates as text. Raises `ValueError` for one that is no option of a template."""
+    """Return options of a chat template, dates as text. Raises `ValueError` for an invalid option."""
     for name in options:
         if name in RESERVED_TEMPLATE_KWARGS or not name.isidentifier():
             raise ValueError(f"chat_template_kwargs has {name!r}, which is no option of a chat template; leave it out")
@@ -37,10 +37,10 @@ def check_template_kwargs(options: dict[str, Any]) -> dict[str, Any]:
 
 
 class ModelSpec(Section):
-    """Where a model comes from: exactly one of `new`, `folder`, `hub`, `endpoint`.
+    """The origin of a model: exactly one of `new`, `folder`, `hub`, `endpoint`.
 
     A model behind an endpoint can be used by `rejection_sampling` and `teacher_logprobs` stages; its weights are not
-    here. A model that a stage makes keeps the `chat_template_kwargs` and `control_tokens` of the model it began as.
+    available. A model that a stage makes keeps the `chat_template_kwargs` and `control_tokens` of its first model.
     """
 
     new: NewModel | None = Field(default=None, description="shape of a model with random weights")
@@ -64,10 +64,11 @@ class ModelSpec(Section):
     concurrency: PositiveInt = Field(default=16, description="requests to the endpoint under way at once")
     timeout: PositiveFloat = Field(default=900.0, description="seconds that the endpoint has for one reply")
     chat_template_kwargs: dict[str, Any] = Field(
-        default_factory=dict, description="options of the chat template, as enable_thinking: false"
+        default_factory=dict, description="options of the chat template, for example enable_thinking: false"
     )
     control_tokens: Literal["text", "refuse"] = Field(
-        default="text", description="a control token that data spells, as <|im_end|>: it stays text, or is refused"
+        default="text",
+        description="control tokens in data, for example <|im_end|>: text keeps them as text, refuse stops",
     )
 
     @field_validator("chat_template_kwargs")
@@ -96,5 +97,5 @@ class ModelSpec(Section):
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """The base URLs of the endpoint."""
+        """Return the base URLs of the endpoint."""
         return (self.endpoint,) if isinstance(self.endpoint, str) else tuple(self.endpoint or ())

@@ -14,7 +14,7 @@ class TokenizerSpec(Section):
     """A tokenizer trained on the tasks' training text. Only models made with `new` need one."""
 
     vocabulary: int = Field(
-        default=512, ge=259, description="number of tokens, of which 256 are the bytes and 3 control turns"
+        default=512, ge=259, description="number of tokens, with 256 for bytes and 3 control tokens for turns"
     )
     documents: PositiveInt = Field(
         default=3000,
@@ -23,7 +23,7 @@ class TokenizerSpec(Section):
 
 
 class Evaluation(Section):
-    """The protocol by which every stage is measured."""
+    """The protocol of the evaluation."""
 
     tasks: list[str] | None = Field(default=None, description="tasks to measure on; all tasks of the recipe if absent")
     split: Literal["test", "validation"] = Field(default="test", description="split of the tasks")
@@ -37,7 +37,7 @@ class Evaluation(Section):
 
 
 class Comparison(Section):
-    """Two measured models that are compared problem by problem: A - B."""
+    """A paired comparison of two measured models: the score of A less that of B."""
 
     a: str = Field(description="a measured model or stage")
     b: str = Field(description="the measured model or stage that it is compared with")
@@ -71,7 +71,9 @@ class Recipe(Section):
         examples=[{"gsm8k": {}}],
     )
     tokenizer: TokenizerSpec | None = Field(default=None, description="tokenizer of the models made with `new`")
-    models: dict[str, ModelSpec] = Field(default_factory=dict, description="models to start from or to ask, by name")
+    models: dict[str, ModelSpec] = Field(
+        default_factory=dict, description="models to train, to distil from or to generate with, by name"
+    )
     stages: list[Annotated[Stage, ByKind()]] = Field(min_length=1, description="the stages, in their order")
     evaluation: Evaluation = Field(default=Evaluation(), description="how models are measured")
     teacher: str | None = Field(
@@ -80,7 +82,7 @@ class Recipe(Section):
     )
     baseline: str | None = Field(
         default=None,
-        description="measured model beside the path, for example SFT alone at equal compute; the report shows it apart",
+        description="measured model to compare with, for example only SFT at equal compute; tables list it apart",
     )
     comparisons: list[Comparison] = Field(default_factory=list, description="pairs of measured models to compare")
 
@@ -93,11 +95,11 @@ class Recipe(Section):
         return name in self.models and self.models[name].endpoint is not None
 
     def first_model(self, name: str) -> ModelSpec:
-        """Return the model that a model or stage `name` began as."""
+        """Return the first model on the path to a model or stage `name`."""
         return self.models[self.first_model_name(name)]
 
     def first_model_name(self, name: str) -> str:
-        """Return the name of the model that a model or stage `name` began as."""
+        """Return the name of the first model on the path to a model or stage `name`."""
         while name not in self.models:
             stage = self.stage(name)
             assert stage is not None
@@ -106,8 +108,10 @@ class Recipe(Section):
         return name
 
     def charged_stages(self, name: str) -> list[Stage]:
-        """Return the stages whose cost a model is charged with, each once: those on its path, and those whose rows or
-        stored log-probs they read."""
+        """Return the stages whose cost counts for a model, each once.
+
+        These are the stages on its path, and the stages whose rows or stored log-probs they read.
+        """
         charged: dict[str, Stage] = {}
         waiting = [name]
         while waiting:
@@ -118,18 +122,18 @@ class Recipe(Section):
         return list(charged.values())
 
     def declared_flops(self, name: str) -> float | None:
-        """Return the FLOPs that a model is charged with as declared; `None` if a stage that counts declares none."""
+        """Return the declared FLOPs of all charged stages of a model; `None` if one of them declares none."""
         costs = [stage.declared_flops for stage in self.charged_stages(name)]
         return None if None in costs else float(sum(cost for cost in costs if cost is not None))
 
     @property
     def model_stages(self) -> list[str]:
-        """Names of the stages that make a model."""
+        """Return the names of the stages that make a model."""
         return [stage.name for stage in self.stages if stage.makes == "model"]
 
     @model_validator(mode="after")
     def _something_to_train(self) -> "Recipe":
-        """A recipe of standalone stages needs no models; one that measures nothing and reads no problems, no tasks."""
+        """Check that there are models, unless all stages are standalone, and tasks, if anything reads them."""
         if not self.models and not all(stage.standalone for stage in self.stages):
             raise ValueError("needs a key 'models' with at least one entry: it has a stage that trains or asks a model")
         reader = None if self.tasks else next(self._readers_of_tasks(), None)
@@ -138,7 +142,7 @@ class Recipe(Section):
         return self
 
     def _readers_of_tasks(self) -> Iterator[str]:
-        """Yield, in words, what in the recipe cannot do without a task."""
+        """Yield a phrase for each part of the recipe that needs a task."""
         for stage in self.stages:
             yield from stage.required_tasks()
         if self.tokenizer is not None:

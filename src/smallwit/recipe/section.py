@@ -1,4 +1,4 @@
-"""The base of every part of a recipe, and fields whose value is one of several registered kinds."""
+"""The base class of a recipe's sections, and fields whose value is one of several registered kinds."""
 
 import importlib
 import pkgutil
@@ -56,7 +56,7 @@ def kinds_of(base: type[Kind]) -> list[type[Kind]]:
 
 
 def tags_of(section: type[Section]) -> tuple[str, ...]:
-    """Return the values of `kind` that name this section; none for one that is no kind."""
+    """Return the values of `kind` that name this section; none for a class that is not a kind."""
     field = section.model_fields.get("kind")
     if field is None or get_origin(field.annotation) is not Literal:
         return ()
@@ -64,7 +64,7 @@ def tags_of(section: type[Section]) -> tuple[str, ...]:
 
 
 def subclasses_of(base: type[Kind]) -> list[type[Kind]]:
-    """Return the classes below `base` that are defined so far."""
+    """Return the subclasses of `base` that are defined so far, at all levels."""
     found: dict[type[Kind], None] = {}
     for each in base.__subclasses__():
         found[each] = None

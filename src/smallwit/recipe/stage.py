@@ -1,7 +1,7 @@
-"""What every kind of stage is: its settings, and what the pipeline asks of it.
+"""The base class of stage kinds: settings, and the interface to the pipeline.
 
-A kind is one class: its settings in a recipe, what it reads, what its result depends on, what it costs, what it checks
-against the rest of the recipe, its smoke form, and its run. The kinds are in `smallwit.stages`.
+A kind is one class: its settings in a recipe, its inputs, its identity, its declared cost, its checks against the rest
+of the recipe, its smoke form, and its run. The kinds are in `smallwit.stages`.
 """
 
 from collections.abc import Iterator
@@ -24,12 +24,14 @@ SMOKE_STEPS = 2
 SMOKE_TOKENS = 8
 SMOKE_PROBLEMS = 2
 SMOKE_GROUP = 4
-"""Completions of a prompt in a smoke run. Texts of random weights differ in length, which rewards of two would not."""
+"""Completions of a prompt in a smoke run. With more than two of them rewards (of length) differ."""
 
 
 class TaskNeed(NamedTuple):
-    """What a stage reads of a task: a split, `solutions` or `documents`, behind the first `skip` problems; and where
-    the recipe asks for it."""
+    """The part of a task that a stage reads: a split, `solutions` or `documents`, after the first `skip` problems.
+
+    `place` is the key of the recipe that needs it.
+    """
 
     what: str
     task: str
@@ -42,9 +44,9 @@ class Stage(Section):
 
     kinds_in = ("smallwit.stages",)
     makes: ClassVar[Makes]
-    """What the artifact is. Stages that make a model are measured and can be continued from."""
+    """The type of the artifact. Models are measured, and other stages can start from them."""
     standalone: ClassVar[bool] = False
-    """Whether the artifact is of use without a trained model: a recipe of such stages alone needs no models."""
+    """Whether the artifact is useful without a model: a recipe with only such stages needs no models."""
     counted: ClassVar[bool] = True
     """Whether the ledger has an entry for the stage."""
     preload: ClassVar[tuple[str, ...]] = ()
@@ -62,11 +64,11 @@ class Stage(Section):
         default=None, description="CPU threads of the stage's process; chosen by the models' sizes if absent"
     )
 
-    # ---- what it reads, and what its artifact depends on
+    # ---- inputs and identity
 
     @property
     def starts_from(self) -> str | None:
-        """The model or stage whose weights the stage continues, if it makes a model."""
+        """Return the model or stage whose weights the stage continues, if it makes a model."""
         return None
 
     def inputs(self, recipe: "Recipe") -> list[str]:
@@ -74,11 +76,11 @@ class Stage(Section):
         return []
 
     def asked_models(self) -> list[str]:
-        """Return the names of the models that the stage asks, besides the one that it trains."""
+        """Return the names of the teachers and generators of the stage, without the model that it trains."""
         return []
 
     def tasks_read(self, recipe: "Recipe") -> list[str]:
-        """Return the names of the tasks whose problems the stage works on."""
+        """Return the names of the tasks whose problems the stage reads."""
         return []
 
     def validated_tasks(self, recipe: "Recipe") -> list[str]:
@@ -86,47 +88,47 @@ class Stage(Section):
         return []
 
     def content(self, recipe: "Recipe", base: Path, data_dir: Path | None) -> list[Any]:
-        """Return JSON data that changes with what the stage reads beside its settings, inputs and tasks.
+        """Return JSON data for the key: hashes of all other files and settings that the stage reads.
 
-        Raises `UserError` for files that are not there.
+        Raises `UserError` for missing files.
         """
         return []
 
     def required_tasks(self) -> Iterator[str]:
-        """Yield, in words, what in the stage cannot do without a task."""
+        """Yield a phrase for each part of the stage that needs a task."""
         yield from ()
 
     def task_needs(self, recipe: "Recipe", place: Place) -> Iterator[TaskNeed]:
-        """Yield what the stage reads of each task. `place` is that of the stage in the recipe."""
+        """Yield the parts of tasks that the stage reads. `place` is that of the stage in the recipe."""
         yield from ()
 
     def judged_tasks(self, recipe: "Recipe", place: Place) -> Iterator[tuple[str, Place]]:
-        """Yield the tasks whose verifiers judge what a model writes, and where the stage asks for it."""
+        """Yield the tasks whose verifiers grade a model's text, and the place in the recipe that needs them."""
         yield from ()
 
     def reward_functions(self, recipe: "Recipe") -> Iterator[tuple[str, str]]:
-        """Yield pairs of a task and a reward function of the user that pays its rollouts."""
+        """Yield pairs of a task and a reward function of the user for its rollouts."""
         yield from ()
 
-    # ---- what it costs
+    # ---- cost
 
     @property
     def declared_flops(self) -> float | None:
-        """FLOPs that the stage itself may spend, if the recipe says so."""
+        """Return the FLOPs that the stage itself may spend, if the recipe sets them."""
         return None
 
     @property
     def compute_target(self) -> str | None:
-        """The stage whose path this one matches in FLOPs."""
+        """Return the stage whose path this one matches in FLOPs."""
         return None
 
     def charged(self, recipe: "Recipe") -> list[str]:
-        """Return the names of the models and stages whose cost counts toward this stage's product."""
+        """Return the names of the models and stages whose cost is added to that of this stage."""
         return []
 
     @property
     def process_count(self) -> int:
-        """Processes that run the stage together."""
+        """Return the number of processes that run the stage together."""
         return 1
 
     # ---- checks
@@ -137,26 +139,26 @@ class Stage(Section):
     def check_machine(self, check: "Check", place: Place, ask_hub: bool) -> None:
         """Check that this machine has the packages, devices and files that the stage needs. Raises `UserError`."""
 
-    # ---- its work
+    # ---- run
 
     def smoke(self) -> Self:
-        """Return the stage as a smoke run has it: a few real steps on a few problems."""
+        """Return the stage for a smoke run: a few real steps on a few problems."""
         return self
 
     def run(self, job: "Job", reporter: "Reporter") -> "Info":
-        """Do the work, publish the artifact in `job.folder`, and return what it cost.
+        """Run the stage, publish the artifact in `job.folder`, and return its cost.
 
-        Raises `UserError` for what the user can mend, `Failed` where it cannot be finished, `Stopped` on request.
+        Raises `UserError` for what the user can fix, `Failed` if the stage cannot be finished, `Stopped` on request.
         """
         raise NotImplementedError
 
     def clean_up(self, work: Path, artifact: Path, key: str) -> None:
-        """Remove what only led to the artifact, which is published. A process killed just after that leaves it."""
+        """Remove temporary files after the artifact is published: a process that is killed then leaves them."""
 
-    # ---- how it is measured
+    # ---- validation
 
     def validated_on(self, recipe: "Recipe") -> object:
-        """Return what the model is validated on during the stage; equal for stages whose scores can be compared."""
+        """Return the validation problems of the stage; equal for stages whose scores can be compared."""
         return None
 
     def validation_score(self, artifact: Path) -> float | None:
@@ -165,5 +167,5 @@ class Stage(Section):
 
     @property
     def published_dtype(self) -> str | None:
-        """Number format of the published weights, where the stage chooses it."""
+        """Return the number format of the published weights, if the stage chooses it."""
         return None

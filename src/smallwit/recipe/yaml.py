@@ -1,7 +1,7 @@
-"""YAML that remembers where each key stood, with the numbers and truth values of YAML 1.2.
+"""Read YAML with the line of each key, and with the numbers and booleans of YAML 1.2.
 
-PyYAML reads YAML 1.1, in which `1e-3` is text, `no` is false, `010` is eight and `1:30` is ninety. People who write
-recipes mean none of these, so numbers and truth values are read by the newer standard's rules.
+PyYAML reads YAML 1.1: `1e-3` is text, `no` is false, `010` is eight and `1:30` is ninety. Authors of recipes do not
+expect this, so numbers and booleans follow the newer standard.
 """
 
 import re
@@ -16,10 +16,10 @@ from smallwit.console.sanitize import escape_control
 from smallwit.errors import UserError
 
 MAX_CHARACTERS, MAX_NODES, MAX_DEPTH = 1_000_000, 20_000, 50
-"""What a text may hold: values and keys are counted as often as *aliases repeat them."""
+"""Limits of a text. Values and keys count as often as *aliases repeat them."""
 
 Place = tuple[str | int, ...]
-"""Where a value stands: keys of mappings and positions in lists, from the top."""
+"""The path of a value: keys of mappings and positions in lists, from the top."""
 
 _NULL, _BOOL, _INT, _FLOAT = (f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float"))
 _MERGE = "tag:yaml.org,2002:merge"
@@ -34,18 +34,18 @@ _RULES = [
 
 @dataclass
 class Lines:
-    """Where the values of a recipe came from, for messages: a file and its lines, or a `--set` that replaced them."""
+    """The origins of a recipe's values, for messages: a file and its lines, or a `--set` that replaced them."""
 
     file: str
     numbers: dict[Place, int] = field(default_factory=dict)
     overrides: dict[Place, str] = field(default_factory=dict)
 
     def where(self, line: int) -> str:
-        """`file:line`; the value of a `--set` has one line only."""
+        """Return `file:line`; a `--set` has no line number."""
         return self.file if self.file.startswith("--set ") else f"{self.file}:{line}"
 
     def at(self, *path: str | int) -> str:
-        """`file:line`, or the override, of the nearest part of `path` that was given."""
+        """Return `file:line`, or the override, of the closest part of `path` that the recipe gives."""
         for end in range(len(path), -1, -1):
             if path[:end] in self.overrides:
                 return f"--set {self.overrides[path[:end]]}"
@@ -54,12 +54,12 @@ class Lines:
         return self.file
 
     def changes(self, *path: str | int) -> str:
-        """A remark on the override that changed something inside `path`, or nothing."""
+        """Return a remark about an override inside `path`, or nothing."""
         inside = [text for place, text in self.overrides.items() if place[: len(path)] == path and place != path]
         return f" (with --set {inside[-1]})" if inside else ""
 
     def order(self, path: Place) -> int:
-        """The line of `path`, to sort messages by."""
+        """Return the line of `path`, to sort messages by."""
         return next((self.numbers[path[:end]] for end in range(len(path), 0, -1) if path[:end] in self.numbers), 0)
 
 
@@ -71,8 +71,10 @@ class _Loader(yaml.SafeLoader):
         self.sizes: dict[int, tuple[int, int]] = {}
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
-        """The next node, aliases put in their places. Refuses here, before anything goes through them, what is too
-        much: aliases of aliases double with each line."""
+        """Return the next node, with its aliases resolved. Raises `UserError` for too many or too deep nodes.
+
+        The size is checked here, before anything walks the nodes: aliases of aliases double with each line.
+        """
         self.open += 1
         if self.open > MAX_DEPTH:
             raise UserError(f"{self.lines.where(self.line + 1)}: is nested too deeply for a recipe")
@@ -84,7 +86,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def measured(self, node: yaml.Node) -> tuple[int, int]:
-        """How many nodes a composed node stands for, itself included, and how deeply they are nested."""
+        """Return the number of nodes in a composed node, itself included, and their depth."""
         parts = node.value if isinstance(node, yaml.CollectionNode) else []
         inside = chain.from_iterable(parts) if isinstance(node, yaml.MappingNode) else parts
         # A node inside itself has no size yet; `check` refuses it.
@@ -109,24 +111,24 @@ class _Loader(yaml.SafeLoader):
             raise self.refuse(node, f"'{node.value[:40]}' is not a number") from error
         if abs(value) == float("inf"):
             raise self.refuse(node, f"'{node.value}' is too large for a number")
-        # 1e3 problems are a whole number of problems; 1000.0 was written as a fraction and stays one.
+        # 1e3 becomes a whole number; 1000.0 stays a fraction.
         whole = "e" in text.lower() and value.is_integer() and abs(value) < 2**53
         return int(value) if whole else value
 
     def mapping(self, node: yaml.MappingNode) -> dict[str, Any]:
-        """A mapping whose keys are text as written (a task may be called 7, or no)."""
+        """Return a mapping whose keys are text as written (a task may be called 7, or no)."""
         self.flatten_mapping(node)
         return {key.value: self.construct_object(value, deep=True) for key, value in node.value}
 
     def plain_tag(self, node: yaml.Node) -> str:
-        """The tag of a node that has no explicit one."""
+        """Return the implicit tag of a node."""
         if isinstance(node, yaml.ScalarNode):
-            # `resolve` takes whether the text stood plain, and whether it stood in quotes.
+            # `resolve` takes two flags: plain text, and text in quotes.
             return self.resolve(yaml.ScalarNode, node.value, (node.style is None, node.style is not None))
         return self.DEFAULT_SEQUENCE_TAG if isinstance(node, yaml.SequenceNode) else self.DEFAULT_MAPPING_TAG
 
     def check(self, node: yaml.Node, above: tuple[yaml.Node, ...] = ()) -> None:
-        """Refuse what a recipe cannot mean: tags, keys that are no words, keys given twice, a value inside itself."""
+        """Raise `UserError` for tags, keys that are not words, keys given twice, and a value inside itself."""
         if node.tag != self.plain_tag(node):
             raise self.refuse(node, f"the tag {node.tag} has no meaning in a recipe; give the value without it")
         if any(node is parent for parent in above):
@@ -147,7 +149,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what `_Loader` would otherwise read as something else than text, and what a terminal would obey."""
+    """Quote text that `_Loader` would read as another type, and escape control characters."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -176,11 +178,10 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _Loader.mapping)
 
 
 def read_yaml(text: str, name: str) -> tuple[Any, Lines]:
-    """The data of a YAML text and the line of each of its keys and list items.
+    """Return the data of a YAML text, and the line of each of its keys and list items.
 
-    `name` is what messages call the text: a file, or `--set KEY=VALUE`.
-    Raises `UserError` for a syntax error, a key given twice, a key that is
-    not a word, a value that contains itself, a text that is too long, too deep or has too many values.
+    `name` is the text's name in messages: a file, or `--set KEY=VALUE`. Raises `UserError` for a syntax error, a key
+    given twice, a key that is not a word, a value that contains itself, and a text that is too long or too deep.
     """
     lines = Lines(name)
     if len(text) > MAX_CHARACTERS:
@@ -209,12 +210,12 @@ def read_yaml(text: str, name: str) -> tuple[Any, Lines]:
 
 
 def write_yaml(data: Any) -> str:
-    """`data` as YAML that `read_yaml` reads back as the same data."""
+    """Return `data` as YAML that `read_yaml` reads back as the same data."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def _places(node: yaml.Node, path: Place = (), line: int | None = None) -> Iterator[tuple[Place, int]]:
-    """The line of each value: of its key, or where it begins when it has none. Lines count from 1."""
+    """Yield the path and the line of each value: that of its key, or its own if it has none. Lines count from 1."""
     yield path, node.start_mark.line + 1 if line is None else line
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):

@@ -1,1 +1,1 @@
-"""What a run looks like: the table in the terminal, and one HTML file that opens offline."""
+"""Reports of a run: the table in the terminal, and one HTML file that opens offline."""

@@ -1,7 +1,7 @@
-"""The report's drawings: small SVGs by matplotlib that take their colours and type from the page's style sheet.
+"""Draw the report's charts: small SVGs by matplotlib with the colours and fonts of the page's style sheet.
 
-matplotlib writes fixed colours. Here it draws in a few reserved ones that are then replaced by CSS variables, so that
-one drawing serves light and dark. It is imported where it is used: that costs more than the rest of the report.
+matplotlib writes fixed colours. It draws here in a few reserved colours, which CSS variables then replace, so that one
+chart serves the light and the dark theme. matplotlib is imported on use, because the import takes long.
 """
 
 import io
@@ -29,9 +29,9 @@ _INK, _MUTED, _LINE = "#010101", "#020202", "#030303"
 _VARIABLES = {_INK: "--ink", _MUTED: "--muted", _LINE: "--line"} | {
     f"#0404{n:02x}": f"--series-{n}" for n in range(SERIES)
 }
-_MAX_POINTS = 240  # of one line: more than a small chart has pixels for
+_MAX_POINTS = 240  # of one line; a small chart has no more pixels
 
-# Metrics that get a panel, in this order, and what they are called. "a/b" keys are drawn as lines of panel "a".
+# Metrics with a panel, in this order, and their titles. "a/b" keys are drawn as lines of panel "a".
 PANELS = {
     "loss": "Loss",
     "reward": "Reward",
@@ -46,7 +46,7 @@ Floats = NDArray[np.float64]
 
 @dataclass
 class Chart:
-    """One drawing: `svg` for the page, `title`, and `legend` as (name, number of the CSS series colour)."""
+    """A chart: `svg` for the page, `title`, and `legend` as (name, number of the CSS series colour)."""
 
     svg: Markup
     title: str
@@ -58,7 +58,7 @@ def _series(number: int) -> str:
 
 
 def score_chart(results: Mapping[str, Any], task: str) -> Chart:
-    """The models' scores on one task in per cent, as dots with their 95 % intervals."""
+    """Return a chart of the models' scores on a task in per cent, as dots with 95 % intervals."""
     models = [model for model in display_order(results) if task in model["scores"]]
     colors = {results.get("baseline"): _series(1), results.get("teacher"): _INK}
     figure, axes = _figure(width=4.4, height=0.62 + 0.3 * len(models), left=0.3, right=0.87)
@@ -74,7 +74,7 @@ def score_chart(results: Mapping[str, Any], task: str) -> Chart:
     axes.set_xticks([0, 25, 50, 75, 100])
     axes.set_yticks(range(len(models)), [escape_control(model["name"]) for model in models])
     for tick in axes.get_yticklabels():
-        tick.set_parse_math(False)  # a dollar sign in a name is a dollar sign
+        tick.set_parse_math(False)  # a dollar sign in a name is not mathematics
         tick.set_color(_INK)
     axes.grid(axis="x", color=_LINE, linewidth=0.7)
     means = ", ".join(f"{model['name']} {100 * model['scores'][task]['mean']:.1f}" for model in models)
@@ -82,9 +82,9 @@ def score_chart(results: Mapping[str, Any], task: str) -> Chart:
 
 
 def metric_charts(stage: str, rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
-    """One chart for each metric of `PANELS` that the stage logged: a smoothed line over the faint raw one.
+    """Return a chart for each metric of `PANELS` that the stage logged: a smoothed line over the faint raw one.
 
-    `rows` are steps in order, as in metrics.jsonl. Values that are missing or not finite are left out.
+    `rows` are the steps in order, as in metrics.jsonl. Values that are missing or not finite are left out.
     """
     charts = []
     for key, title in PANELS.items():
@@ -96,13 +96,13 @@ def metric_charts(stage: str, rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
 
 
 def _parts(rows: Sequence[Mapping[str, Any]], key: str) -> list[str]:
-    """The "key/..." columns of `rows`; a single one would only repeat the main line."""
+    """Return the "key/..." columns of `rows`; none if there is only one, which would repeat the main line."""
     found = list(dict.fromkeys(name for row in rows for name in row if name.startswith(f"{key}/")))
     return found if len(found) > 1 or not any(key in row for row in rows) else []
 
 
 def _column(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[Floats, Floats]:
-    """The steps and values at which `key` was logged as a finite number."""
+    """Return the steps and values where `key` was logged as a finite number."""
     pairs = [(row["step"], row[key]) for row in rows if isinstance(row.get(key), int | float)]
     finite = [(step, value) for step, value in pairs if math.isfinite(value)]
     columns = np.asarray(finite, dtype=np.float64).reshape(-1, 2)
@@ -135,7 +135,7 @@ def _metric_chart(
 
 
 def _limits(axes: "Axes", lines: Sequence[Floats]) -> None:
-    """Fit the height to where the lines are: a first step's loss must not press the rest into the floor."""
+    """Set the vertical limits from quantiles, so that a high first loss does not flatten the rest of the line."""
     known = [values for values in lines if len(values)]
     low = min(float(np.quantile(values, 0.005)) for values in known)
     high = max(float(np.quantile(values, 0.99)) for values in known)
@@ -144,7 +144,7 @@ def _limits(axes: "Axes", lines: Sequence[Floats]) -> None:
 
 
 def _smooth(values: Floats) -> Floats:
-    """A centred moving average over a twentieth of the line; `values` itself if there are too few to smooth."""
+    """Return a centred moving average over a twentieth of the line; `values` itself if there are fewer than 40."""
     if len(values) < 40:
         return values
     window = np.ones(len(values) // 40 * 2 + 1)
@@ -152,7 +152,7 @@ def _smooth(values: Floats) -> Floats:
 
 
 def _thin(steps: Floats, values: Floats) -> tuple[Floats, Floats]:
-    """At most `_MAX_POINTS` of the points, evenly spaced, the last always among them."""
+    """Return at most `_MAX_POINTS` of the points, evenly spaced, with the last one."""
     if len(values) <= _MAX_POINTS:
         return steps, values
     chosen = np.unique(np.linspace(0, len(values) - 1, _MAX_POINTS).round().astype(int))
@@ -160,7 +160,7 @@ def _thin(steps: Floats, values: Floats) -> tuple[Floats, Floats]:
 
 
 def histogram(values: Sequence[float], title: str) -> Chart:
-    """How often each value occurs: bars of equal width up to the 99th percentile; the last holds what lies above."""
+    """Return a histogram with bars of equal width up to the 99th percentile; the last bar has all larger values."""
     heights, edges = np.histogram(np.minimum(values, np.percentile(values, 99)), bins=40)
     figure, axes = _figure(width=4.4, height=1.9, left=0.1, right=0.98)
     axes.stairs(heights, edges, fill=True, color=_series(0))
@@ -178,7 +178,7 @@ def _whole_ticks() -> "MaxNLocator":
 
 
 def _figure(width: float, height: float, left: float, right: float) -> tuple["Figure", "Axes"]:
-    """An empty chart of `width` x `height` inches with fixed margins, drawn in the reserved colours only."""
+    """Return an empty chart of `width` x `height` inches with fixed margins and only reserved colours."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height))
@@ -194,7 +194,7 @@ def _figure(width: float, height: float, left: float, right: float) -> tuple["Fi
 
 
 def _svg(figure: "Figure", name: str, label: str) -> Markup:
-    """The figure as one <svg> element: no fixed size or colours, ids of its own, deterministic."""
+    """Return the figure as one deterministic <svg> element without fixed size or colours, and with unique ids."""
     import matplotlib
 
     buffer = io.StringIO()
@@ -202,11 +202,11 @@ def _svg(figure: "Figure", name: str, label: str) -> Markup:
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :].strip()
-    # Its style element would reach into the whole page.
+    # A style element would apply to the whole page.
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
     text = re.sub(r" font-family: [^;]*;", "", text)
     text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
-    # Ids must be unique in the page, and groups that nothing refers to need none.
+    # Ids must be unique in the page; groups without references need none.
     used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', text))
     prefix = re.sub(r"\W", "-", name)
     text = re.sub(r' id="([^"]+)"', lambda m: f' id="{prefix}-{m[1]}"' if m[1] in used else "", text)

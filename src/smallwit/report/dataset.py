@@ -1,4 +1,4 @@
-"""A dataset's page: one HTML file that opens offline, with its counts, lengths and twenty rows."""
+"""Write the page of a dataset: one HTML file that opens offline, with counts, lengths and twenty rows."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ _HERE = Path(__file__).parent
 
 
 def write_dataset_page(found: Inspection, path: Path) -> None:
-    """Write the page. The same findings give the same bytes."""
+    """Write the page of an inspected dataset. The same findings give the same bytes."""
     parts = [part for part, lengths in found.lengths.items() if lengths]
     page = (
         environment()

@@ -1,4 +1,4 @@
-"""How numbers, names and models read, the same in the terminal and in the HTML report."""
+"""Format models, scores and comparisons, the same for the terminal and the HTML report."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,36 +10,38 @@ Results = Mapping[str, Any]
 
 
 def set_apart(results: Results) -> list[str]:
-    """Return the names of the baseline and the teacher, as far as the recipe named them."""
+    """Return the names of the baseline and the teacher, if the recipe names them."""
     return [results[role] for role in ("baseline", "teacher") if role in results]
 
 
 def display_order(results: Results) -> list[Model]:
-    """Return the models of a results.json: the path's own in their order, then the baseline, then the teacher."""
+    """Return the models of a results.json: those of the path in order, then the baseline, then the teacher."""
     apart = set_apart(results)
     return sorted(results["models"], key=lambda m: apart.index(m["name"]) + 1 if m["name"] in apart else 0)
 
 
 def task_names(results: Results) -> list[str]:
-    """Every task that any model was scored on, in the order they first appear."""
+    """Return the tasks of all scores, in the order in which they first appear."""
     return list(dict.fromkeys(task for model in results["models"] for task in model["scores"]))
 
 
 def teacher_of(results: Results) -> Model | None:
-    """Return the model that the recipe calls its teacher, if it was measured."""
+    """Return the teacher of the recipe, if it was measured."""
     return next((model for model in results["models"] if model["name"] == results.get("teacher")), None)
 
 
 def final_student(results: Results) -> Model | None:
-    """Return the model of the headline: the last one of the path, neither the teacher nor the baseline; or the best by
-    validation where a stage lowered the score."""
+    """Return the model of the headline: the last one of the path, or the best by validation if a stage lowered scores.
+
+    The teacher and the baseline are not on the path.
+    """
     own = [model for model in results["models"] if model["name"] not in set_apart(results)]
     chosen = results.get("headline", {}).get("model")
     return next((model for model in own if model["name"] == chosen), own[-1] if own else None)
 
 
 def lowered_lines(results: Results) -> list[str]:
-    """Return the stages that lowered the score: "rl: -6.3 points [-9.1, -3.4] to kd, p = 0.004"."""
+    """Return a line for each stage that lowered the score: "rl: -6.3 points [-9.1, -3.4] to kd, p = 0.004"."""
     several = len(task_names(results)) > 1
     lines = []
     for entry in results.get("lowered", []):
@@ -51,7 +53,7 @@ def lowered_lines(results: Results) -> list[str]:
 
 
 def headline_line(results: Results) -> str | None:
-    """Which model the headline is of, where a stage lowered the score."""
+    """Return a line with the model of the headline, if a stage lowered the score."""
     if "headline" not in results:
         return None
     chosen = results["headline"]
@@ -63,9 +65,9 @@ def headline_line(results: Results) -> str | None:
 
 
 def share_of_teacher(model: Model, teacher: Model | None) -> float | None:
-    """Per cent of the teacher's score, a plain mean over the tasks that both were scored on.
+    """Return the score in per cent of the teacher's: the mean over the tasks that both were scored on.
 
-    `None` without a teacher, without a common task, or where the teacher scored 0 on one of them.
+    `None` without a teacher, without a common task, or if the teacher scored 0 on one of them.
     """
     if teacher is None:
         return None
@@ -77,10 +79,10 @@ def share_of_teacher(model: Model, teacher: Model | None) -> float | None:
 
 
 def signature_lines(results: Results) -> list[str]:
-    """The protocol signatures behind the scores, in as few lines as say it all.
+    """Return lines with the protocol signatures of the scores.
 
-    One line if every score has the same signature, else one a task; a task whose models were measured under
-    different protocols is called out, for its scores cannot be compared.
+    One line if all signatures are equal, else one line for each task. A line warns of a task whose models have
+    different signatures: their scores cannot be compared.
     """
     seen: dict[str, dict[str, list[str]]] = {}
     for model in display_order(results):
@@ -100,7 +102,7 @@ def signature_lines(results: Results) -> list[str]:
 
 
 def strict_lines(results: Results) -> list[str]:
-    """Where the strict reading gives another score than the lenient one that the tables show; one line a model."""
+    """Return a line for each model whose strict score differs from the lenient score in the tables."""
     lines = []
     for model in display_order(results):
         gaps = [
@@ -114,13 +116,13 @@ def strict_lines(results: Results) -> list[str]:
 
 
 def sample_counts(results: Results, task: str) -> str:
-    """The number of problems behind a task's scores: "500", or "480 to 500" where the models differ."""
+    """Return the number of problems of a task's scores: "500", or "480 to 500" if the models differ."""
     counts = sorted({model["scores"][task]["n"] for model in results["models"] if task in model["scores"]})
     return f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
 
 
 def comparison_line(comparison: Mapping[str, Any]) -> str:
-    """One comparison of a results.json: "rl - sft, pooled: +12.3 points [9.8, 14.9], p = 1e-12"."""
+    """Return a comparison as a line: "rl - sft, pooled: +12.3 points [9.8, 14.9], p = 1e-12"."""
     low, high = (points(comparison[end]).lstrip("+") for end in ("low", "high"))
     pair = f"{comparison['a']} - {comparison['b']}, {comparison['task']}"
     return f"{pair}: {points(comparison['difference'])} points [{low}, {high}], {p_value(comparison['p'])}"

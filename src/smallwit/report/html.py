@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file that opens offline, in light and dark, on a desk and on a phone."""
+"""Write the report of a run: one HTML file that opens offline, with a light and a dark theme."""
 
 import base64
 import hashlib
@@ -23,18 +23,18 @@ _HERE = Path(__file__).parent
 def write_report(run_dir: Path) -> Path:
     """Write `run_dir`/report.html from the run folder's other files and return its path.
 
-    The page asks nothing of the network, and says so to the browser. It is written whole or not at all; the same
-    run folder gives the same bytes. Raises `UserError` if the folder lacks results.json, ledger.json or
+    The page needs no network, and its content policy forbids any access. It is written in one step; the same run
+    folder gives the same bytes. Raises `UserError` if the folder lacks results.json, ledger.json or
     recipe.resolved.yaml.
     """
     page = render(load_run(run_dir))
-    # A lone surrogate in a name or a recipe has no encoding; it must not cost the user the report.
+    # A lone surrogate in a name or a recipe cannot be encoded; the report must be written all the same.
     write_atomically(run_dir / "report.html", page.encode("utf-8", errors="replace").decode("utf-8"))
     return run_dir / "report.html"
 
 
 def render(run: Run) -> str:
-    """The page as text."""
+    """Return the HTML of the report."""
     templates = environment()
     for name in ("human_count", "human_flops", "human_seconds", "human_bytes", "percent", "points", "p_value"):
         templates.filters[name] = getattr(numbers, name)
@@ -71,7 +71,7 @@ def render(run: Run) -> str:
 
 
 def _tiles(results: fmt.Results) -> list[tuple[str, str]]:
-    """The few numbers a reader came for, as (number, what it is); only those that the results hold."""
+    """Return the main numbers of the run as (number, label); only those that the results have."""
     tiles: list[tuple[str, str]] = []
     student, teacher = fmt.final_student(results), fmt.teacher_of(results)
     if student is not None and teacher is not None:
@@ -99,7 +99,7 @@ def _tiles(results: fmt.Results) -> list[tuple[str, str]]:
 
 
 def _ratios(run: Run, names: Sequence[str]) -> dict[str, dict[str, Interval]]:
-    """Per cent of the teacher's score by model and task, over the problems for which both have a verdict."""
+    """Return the score in per cent of the teacher's by model and task, over problems with a verdict for both."""
     teacher = run.samples.get(run.results.get("teacher", ""), {})
     ratios: dict[str, dict[str, Interval]] = {}
     for name in names:
@@ -120,7 +120,7 @@ def _paired(rows: Sequence[Row], others: Sequence[Row]) -> list[tuple[float, flo
 
 
 def _forest(comparisons: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The comparisons with the places (per cent of the width) of their bars on one common scale that holds zero."""
+    """Return the comparisons with their bars' positions (per cent of the width) on a common scale with zero."""
     low = min((comparison["low"] for comparison in comparisons), default=0.0)
     high = max((comparison["high"] for comparison in comparisons), default=0.0)
     low, high = min(low, 0.0), max(high, 0.0)
@@ -143,5 +143,5 @@ def _forest(comparisons: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _stages(run: Run) -> list[tuple[str, int, list[Chart]]]:
-    """Name, number of logged steps and charts of every stage that logged any."""
+    """Return the name, the number of logged steps and the charts of every stage with logged steps."""
     return [(stage.name, len(stage.rows), metric_charts(stage.name, stage.rows)) for stage in run.metrics if stage.rows]

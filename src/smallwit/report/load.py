@@ -1,4 +1,4 @@
-"""Read a run folder into plain data for the report, and say what in it could not be read."""
+"""Load a run folder as plain data for the report, with notes about unreadable lines."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ Row = dict[str, Any]
 
 @dataclass
 class StageMetrics:
-    """The metrics of one stage, one row a step, in step order. Empty `rows` come with the reason in `absent`."""
+    """The metrics of a stage, one row a step, in step order. If `rows` is empty, `absent` gives the reason."""
 
     name: str
     rows: list[Row]
@@ -24,7 +24,7 @@ class StageMetrics:
 
 @dataclass
 class Run:
-    """What a run folder holds. `samples[model][task]` are the rows of evaluation/MODEL/TASK.jsonl, in file order."""
+    """The content of a run folder. `samples[model][task]` has the rows of evaluation/MODEL/TASK.jsonl in order."""
 
     path: Path
     results: Mapping[str, Any]
@@ -39,8 +39,8 @@ def load_run(path: Path) -> Run:
     """Read the run folder at `path`.
 
     Raises `UserError` if results.json, ledger.json or recipe.resolved.yaml is missing, cannot be read or was changed.
-    A stage without metrics (cached, or only evaluated) and lines that are no JSON are stated in what comes back, not
-    errors.
+    A stage without metrics (cached, or only evaluated) and lines that are not JSON are no errors; the result notes
+    them.
     """
     results, ledger = _read_json(path / "results.json"), _read_json(path / "ledger.json", sealed=True)
     if ledger.get("results", content_key(results)) != content_key(results):
@@ -60,7 +60,7 @@ def _stage_metrics(name: str, folder: Path | None, cached: bool, run: Run) -> St
     if file is None or not file.exists():
         reason = "taken from the cache, trained in an earlier run" if cached else "nothing was trained in it"
         return StageMetrics(name, [], f"{name}: no metrics ({reason})")
-    # A resumed run may have logged a step twice: what it did the second time is what the weights remember.
+    # A resumed run may have logged a step twice: the second time led to the weights.
     by_step = {row["step"]: row for row in _read_jsonl(file, run, ("step",))}
     rows = [by_step[step] for step in sorted(by_step)]
     return StageMetrics(name, rows, "" if rows else f"{name}: metrics.jsonl holds no step")
@@ -89,7 +89,7 @@ def _read_recipe(path: Path) -> str:
 
 
 def _read_jsonl(file: Path, run: Run, needed: tuple[str, ...]) -> list[Row]:
-    """The rows of a JSONL file that are objects with the `needed` keys; any others are counted in `run.notes`."""
+    """Return the rows of a JSONL file that have the `needed` keys; other lines are counted in `run.notes`."""
     rows: list[Row] = []
     broken: list[int] = []
     with file.open(encoding="utf-8", errors="replace") as lines:

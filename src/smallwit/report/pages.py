@@ -1,4 +1,4 @@
-"""How a page is made of a template: what is put in is text, and stays text."""
+"""Render pages from templates, with all inserted text escaped."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ _HERE = Path(__file__).parent
 
 
 def environment() -> jinja2.Environment:
-    """Templates of this folder. Every text that is put in is escaped, and made visible."""
+    """Return the templates of this folder. Inserted text is escaped for HTML, and its control characters too."""
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,
@@ -23,5 +23,5 @@ def environment() -> jinja2.Environment:
 
 
 def _shown(value: Any) -> Any:
-    # Markup, a str of another class, is our own: style, script and drawings.
+    # Markup (a subclass of str) is from this package: style, script and charts.
     return escape_control(value) if type(value) is str else value

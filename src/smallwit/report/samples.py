@@ -1,4 +1,4 @@
-"""Choose the samples that a report carries, and pack them so that nothing in a model's output can leave its place."""
+"""Choose the samples of a report, and pack them as JSON that is safe inside of HTML."""
 
 import json
 from collections import Counter
@@ -19,7 +19,7 @@ _TEXT_LIMIT = 6_000  # characters of one text; longer ones lose their middle
 
 @dataclass(frozen=True)
 class Outcomes:
-    """How the responses of one model on one task ended; counts of all samples, not only of the embedded ones."""
+    """Counts of outcomes of a model's responses to a task, over all samples and not only the embedded ones."""
 
     model: str
     task: str
@@ -35,7 +35,7 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class Browser:
-    """The samples as JSON for the page's script tag, and what they were chosen from."""
+    """The samples as JSON for the page's script tag, and counts of all samples."""
 
     data: Markup
     outcomes: list[Outcomes]
@@ -47,7 +47,7 @@ def browser(
     apart: Sequence[str],
     task_order: Sequence[str],
 ) -> Browser:
-    """Pack `samples[model][task]` (rows of evaluation/MODEL/TASK.jsonl).
+    """Pack the samples `samples[model][task]` (rows of evaluation/MODEL/TASK.jsonl).
 
     Models come in the order of `names`, tasks in `task_order` and then any others that have samples. The page begins
     with the last model that is not set `apart`.
@@ -75,8 +75,10 @@ def browser(
 
 
 def choose(rows: Sequence[Row], limit: int) -> list[Row]:
-    """At most `limit` of `rows`, in their order: two thirds evenly spaced, so that models measured on the same
-    problems show the same ones, and the rest from the rarer verdict, so that there are both kinds to read.
+    """Return at most `limit` of `rows`, in their order.
+
+    Two thirds are evenly spaced, so that models measured on the same problems show the same ones. The rest have the
+    rarer verdict, so that there are examples of both.
     """
     if len(rows) <= limit:
         return list(rows)
@@ -89,29 +91,29 @@ def choose(rows: Sequence[Row], limit: int) -> list[Row]:
 
 
 def is_right(row: Row) -> bool:
-    """Whether a sample counts as right in the report: its full score, by the lenient reading."""
+    """Return whether a sample counts as right in the report: its lenient score is 1."""
     return row["score"] == 1
 
 
 def script_json(data: Any) -> Markup:
-    """JSON that is safe inside a script element: no `<`, `>` or `&` is left that could close it or open a comment.
+    """Return JSON that is safe inside of a script element: it has no `<`, `>` or `&`.
 
-    Non-ASCII characters become escapes too. What would turn the order of the text around it is made visible.
+    Non-ASCII characters, control characters and marks of text direction are escaped.
     """
     text = json.dumps(escape_control_data(data), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
 def _limit(cells: Sequence[Sequence[Row]], budget: float) -> int:
-    """How many samples each of a task's models may show for all of them to fit the budget (bytes)."""
+    """Return how many samples each model of a task may show so that all of them fit the budget (bytes)."""
     responses = sum(mean(len(json.dumps(_clip(row.get("response")))) + 100 for row in rows) for rows in cells)
     prompts = mean(len(json.dumps([_clip(row.get("prompt")), _clip(row.get("gold"))])) for row in cells[0])
-    # Twice the prompts: the samples that are added for their verdict bring problems of their own.
+    # Twice the prompts: the samples that are added for their verdict have other problems.
     return max(1, min(PER_CELL, int(budget / (responses + 2 * prompts))))
 
 
 def _pack(row: Row, places: dict[tuple[str, str], int], problems: list[list[Any]]) -> list[Any]:
-    """One sample as a list; its prompt and gold are kept once for all models, by place in `problems`."""
+    """Return a sample as a list. `problems` keeps its prompt and gold once for all models."""
     key = (str(row["id"]), str(row.get("prompt")))
     if key not in places:
         places[key] = len(problems)
@@ -121,7 +123,7 @@ def _pack(row: Row, places: dict[tuple[str, str], int], problems: list[list[Any]
 
 
 def _clip(value: Any) -> str | None:
-    """`value` as text, without its middle if it is long. An answer stands at the end, so both ends are kept."""
+    """Return `value` as text, without its middle if it is long: the answer is at the end."""
     if value is None:
         return None
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=1)
@@ -132,7 +134,7 @@ def _clip(value: Any) -> str | None:
 
 
 def _spaced(items: Sequence[int], count: int) -> list[int]:
-    """`count` of `items`, evenly spaced (all of them if there are fewer)."""
+    """Return `count` of `items`, evenly spaced (all of them if there are fewer)."""
     if count >= len(items):
         return list(items)
     return [items[i * len(items) // count] for i in range(count)]

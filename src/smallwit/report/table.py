@@ -1,4 +1,4 @@
-"""The terminal's view of a results.json: the table, the comparisons, what it cost and where the report is."""
+"""Print a results.json in the terminal: the table, the comparisons, the cost and the path of the report."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -31,11 +31,11 @@ from smallwit.report.format import (
 def render_table(
     results: Mapping[str, Any], compact: bool = False, tasks: Sequence[str] | None = None, encoding: str = "utf-8"
 ) -> Table:
-    """Models down, tasks across, then share of the teacher, parameters, training FLOPs and seconds.
+    """Return the table of a results.json: a row a model, a column a task, then share of the teacher, size and cost.
 
-    A score is per cent with half the width of its 95 % interval. `results` is a results.json. `compact` saves the
-    columns that make three tasks fit in 80: the same numbers, units in the head instead of in the cells. `tasks`
-    are those to show (all of them by default). Signs that `encoding` lacks are spelled in others.
+    A score is in per cent with half the width of its 95 % interval. `compact` puts units into the head instead of the
+    cells, so that three tasks fit in 80 columns. `tasks` are those to show (all of them by default). Characters that
+    `encoding` lacks are replaced.
     """
     models, teacher = display_order(results), teacher_of(results)
     columns: dict[str, list[str]] = {}
@@ -58,7 +58,7 @@ def render_table(
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column(Text("model"), min_width=len("equal compute"))
     for head, cells in columns.items():
-        # The least width is said outright: rich takes a column's longest word for it, and cells are several words.
+        # rich takes the longest word of a column as its minimum width, but cells have several words.
         width = max(len(line) for cell in (head, *cells) for line in cell.splitlines())
         table.add_column(Text(head), justify="right", min_width=width)
     for model, *row in zip(models, *columns.values(), strict=True):
@@ -76,9 +76,9 @@ def _score(score: Mapping[str, Any] | None, compact: bool) -> str:
 
 
 def print_summary(results: Mapping[str, Any], report_path: Path, console: Console) -> None:
-    """Print the end of a run: the table, its comparisons, signature, time, memory and the report's path.
+    """Print the summary of a run: table, comparisons, signature, time, memory and the report's path.
 
-    Colours and widths are the console's own affair: into a file or a pipe this is plain text.
+    The console decides about colours and widths: a file or a pipe gets plain text.
     """
     console.print()
     for table in _fitting_tables(results, console):
@@ -103,14 +103,14 @@ def print_summary(results: Mapping[str, Any], report_path: Path, console: Consol
         _line(console, line, "red" if "differ" in line else "dim")
     spent = f"{human_seconds(results['seconds'])} ({results['seconds']:.0f} s)"
     _line(console, f"whole run: {spent}, peak memory {results['peak_memory_gb']:.2f} GB, seed {results['seed']}")
-    # Never wrapped: a path in two pieces cannot be clicked or copied.
+    # Not wrapped: a path in two lines cannot be clicked or copied.
     console.print(Text(f"report: {report_path}"), soft_wrap=True)
 
 
 def _fitting_tables(results: Mapping[str, Any], console: Console) -> list[Table]:
-    """The table as wide as the console takes it: in full, compact, or a few tasks at a time.
+    """Return tables that fit the console: one in full, one compact, or several with a few tasks each.
 
-    A task that does not fit by itself is wider than the console.
+    A table of a single task may still be wider than the console.
     """
 
     def fits(table: Table) -> bool:
@@ -131,5 +131,5 @@ def _fitting_tables(results: Mapping[str, Any], console: Console) -> list[Table]
 
 
 def _line(console: Console, text: str, style: str = "") -> None:
-    """Text as it is: task names and intervals hold brackets that rich would read as markup."""
+    """Print a line as plain text: task names and intervals have brackets, which rich would read as markup."""
     console.print(Text(encodable(text, console.encoding), style=style))

@@ -1,6 +1,6 @@
-"""Rows of a data file: JSON lines, a JSON list, CSV, TSV, parquet, or a folder of datasets' `save_to_disk`.
+"""Read the rows of a data file: JSON lines, a JSON list, CSV, TSV, parquet, or a folder of `save_to_disk`.
 
-What cannot be read is named by file and line and counted, never dropped in silence.
+Unreadable rows are counted and reported with file and line.
 """
 
 from smallwit.rows.columnar import as_json

@@ -1,6 +1,6 @@
-"""Files of columns: parquet, and the Arrow files of a folder that datasets' `save_to_disk` has written.
+"""Read columnar files: parquet, and the Arrow files of a folder that datasets' `save_to_disk` has written.
 
-Such files may hold what JSON does not: decimals and times become text, bytes too where they are UTF-8.
+Types that JSON lacks are converted: decimals and times become text, and bytes too if they are UTF-8.
 """
 
 import datetime
@@ -22,7 +22,7 @@ _BATCH = 1024
 
 
 def parquet(path: Path, far: Far) -> Iterator[Found]:
-    """The rows of a parquet file. Raises `UserError` for one that is not whole."""
+    """Yield the rows of a parquet file. Raises `UserError` for a damaged file."""
     import pyarrow.parquet  # type: ignore[import-untyped]
 
     with _whole(path, "a parquet file"), pyarrow.parquet.ParquetFile(path) as file:
@@ -35,8 +35,7 @@ def parquet(path: Path, far: Far) -> Iterator[Found]:
 
 
 def saved_dataset(folder: Path, far: Far) -> Iterator[Found]:
-    """The rows of a folder that `Dataset.save_to_disk` has written. Raises `UserError` for one that is not whole, and
-    for one that holds several splits."""
+    """Yield the rows of a folder of `save_to_disk`. Raises `UserError` if it is damaged or has several splits."""
     import pyarrow
 
     paths = _shards(folder)
@@ -67,7 +66,7 @@ def _shards(folder: Path) -> list[Path]:
 
 @contextmanager
 def _whole(path: Path, what: str) -> Iterator[None]:
-    """Say of a damaged file that it is one: Arrow reports damage by many kinds of errors."""
+    """Raise `UserError` for a damaged file: Arrow reports damage by many kinds of errors."""
     import pyarrow
 
     try:
@@ -77,11 +76,11 @@ def _whole(path: Path, what: str) -> Iterator[None]:
 
 
 def _rows_of(path: Path, batch: Any) -> Iterator[tuple[Any, str | None]]:
-    """The rows of a record batch, each with why it is none."""
+    """Yield the rows of a record batch, each with the reason if it cannot be used."""
     names = batch.schema.names
     if len(set(names)) < len(names):
         raise UserError(f"{path}: two columns have one name; give each its own")
-    # Damage shows here and not as a crash of the process: offsets, lengths and UTF-8 are looked at.
+    # This checks offsets, lengths and UTF-8: damage would otherwise crash the process.
     batch.validate(full=True)
     foreign = [field.name for field in batch.schema if not _is_json(field.type)]
     for row in batch.to_pylist():
@@ -97,7 +96,7 @@ def _rows_of(path: Path, batch: Any) -> Iterator[tuple[Any, str | None]]:
 
 
 def _is_json(kind: Any) -> bool:
-    """Whether the values of an Arrow type are JSON data as they are."""
+    """Return whether the values of an Arrow type are JSON data without conversion."""
     from pyarrow import types
 
     if types.is_list(kind) or types.is_large_list(kind):
@@ -109,7 +108,7 @@ def _is_json(kind: Any) -> bool:
 
 
 def as_json(value: Any) -> Any:
-    """A value as JSON data. Raises `TypeError` for what is none, `UnicodeDecodeError` for bytes that are no text."""
+    """Return a value as JSON data. Raises `TypeError` for other types, `UnicodeDecodeError` for bytes without text."""
     match value:
         case None | bool() | int() | float() | str():
             return value

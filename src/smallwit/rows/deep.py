@@ -1,4 +1,4 @@
-"""How deep JSON may be nested. What reads and writes it walks it by recursion, and Python's ends near 1,000 levels."""
+"""Limit the nesting of JSON: its readers and writers recurse, and Python allows about 1,000 levels."""
 
 import re
 
@@ -8,7 +8,7 @@ _BRACKET = re.compile(r"[\[\]{}]")
 
 
 def too_deep(text: str) -> bool:
-    """Whether the JSON of a text is nested deeper than `DEEPEST` levels."""
+    """Return whether the JSON of a text is nested deeper than `DEEPEST` levels."""
     if text.count("[") + text.count("{") <= DEEPEST:
         return False
     depth = 0

@@ -1,4 +1,4 @@
-"""Which kind of file it is, and its rows."""
+"""Detect the kind of a data file, and read its rows."""
 
 import gzip
 import logging
@@ -28,7 +28,7 @@ _FOREIGN = {
     b"\xff\xff\xff\xff": ("is an Arrow stream", "name the folder that save_to_disk has made"),
     b"version https://git-lfs": ("is a pointer of Git LFS and not the data", "fetch it by git lfs pull"),
 }
-"""What other files begin with, what they are, and the way out."""
+"""The first bytes of unsupported files, their kind, and the remedy."""
 _SHOWN = 20
 _log = logging.getLogger(__name__)
 
@@ -36,11 +36,11 @@ _log = logging.getLogger(__name__)
 def read_rows(
     path: Path | str, max_bad_fraction: float = 0.001, columns: Mapping[str, type] | None = None
 ) -> tuple[list[Row], list[BadRow]]:
-    """The rows of a file, in order, and the rows that could not be used.
+    """Return the rows of a file, in order, and the bad rows.
 
-    `columns` names columns that every row must have, with their Python types. Each bad row is logged as a warning
-    (the first 20; all are returned). One bad row is always borne, as a run that was killed leaves one cut-off line;
-    more than that are borne up to `max_bad_fraction` of the file. `max_bad_fraction=0` bears none.
+    `columns` maps the columns that every row must have to their Python types. The first 20 bad rows are logged as
+    warnings; all are returned. One bad row is tolerated, because a killed run leaves one cut-off line. More are
+    tolerated up to `max_bad_fraction` of the file. `max_bad_fraction=0` tolerates none.
 
     Raises `UserError` beyond that, and for a file that is missing, empty, or compressed and cut off.
     """
@@ -73,11 +73,11 @@ def scan_rows(
     far: Callable[[float], None] = lambda share: None,
     check: Callable[[Row], str | None] = lambda row: None,
 ) -> Iterator[Row | BadRow]:
-    """The rows of a file one after the other, each a dict or a `BadRow`; one line or parquet batch is held at a time.
+    """Yield the rows of a file, each a dict or a `BadRow`, with one line or parquet batch in memory at a time.
 
-    The kind is told by the file's first bytes, a table of commas or tabs by its name (`.csv`, `.tsv`, also `.gz`).
-    `far` is told, before each row, which share of the file has been read; `check` may say why a row that has its
-    columns cannot be used. Raises `UserError` where the whole file cannot be read.
+    The first bytes of the file give its kind; a CSV or TSV table has it in its name (`.csv`, `.tsv`, also `.gz`).
+    `far` is called before each row with the share of the file that was read. `check` may return why a row that has all
+    columns cannot be used. Raises `UserError` if the file as a whole cannot be read.
     """
     for _, row in numbered_rows(path, columns, far=far, check=check):
         yield row
@@ -90,7 +90,7 @@ def numbered_rows(
     far: Callable[[float], None] = lambda share: None,
     check: Callable[[Row], str | None] = lambda row: None,
 ) -> Iterator[tuple[int, Row | BadRow]]:
-    """What `scan_rows` gives, each with its line: the first of a row's lines, or its number where there are none."""
+    """Yield the rows as `scan_rows` does, each with its first line, or with its number if the file has no lines."""
     path = Path(path)
     for line, row, reason in _found(path, far):
         reason = reason or unusable(row, columns) or check(row)
@@ -98,8 +98,10 @@ def numbered_rows(
 
 
 def is_columnar(path: Path) -> bool:
-    """Whether all objects of a column have the same keys in this file, as in parquet. Raises `UserError` for one that
-    cannot be read."""
+    """Return whether all objects of a column have the same keys in this file, as in parquet.
+
+    Raises `UserError` for a file that cannot be read.
+    """
     if path.is_dir():
         return True
     try:
@@ -110,7 +112,7 @@ def is_columnar(path: Path) -> bool:
 
 
 def is_dataset_folder(path: Path) -> bool:
-    """Whether datasets' `save_to_disk` has written this folder."""
+    """Return whether datasets' `save_to_disk` has written this folder."""
     return (path / STATE).is_file() or (path / SPLITS).is_file()
 
 
@@ -137,7 +139,7 @@ def _found(path: Path, far: Callable[[float], None]) -> Iterator[Found]:
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; check the path") from error
     except (OSError, EOFError, zlib.error) as error:
-        # A compressed file that ends early has lost an unknown number of rows: there is no fraction to bear.
+        # A compressed file that is cut off has lost an unknown number of rows, so that no fraction is known.
         raise UserError(f"{path}: cannot be read ({error}); download or write it again") from error
 
 

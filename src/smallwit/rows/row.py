@@ -1,4 +1,4 @@
-"""What a row is, and why one cannot be used."""
+"""Check rows, and describe why one cannot be used."""
 
 import json
 from collections.abc import Mapping
@@ -13,8 +13,10 @@ _KINDS: dict[type, str] = {str: "text", int: "a whole number", float: "a number"
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that could not be used. `line` counts from 1; where a file has no lines (a JSON list, parquet) it counts
-    rows. `str()` gives `file:line: reason`."""
+    """A row that cannot be used; `str()` gives `file:line: reason`.
+
+    `line` counts from 1. It counts rows if the file has no lines (a JSON list, parquet).
+    """
 
     path: Path
     line: int
@@ -25,7 +27,7 @@ class BadRow:
 
 
 def unusable(row: Any, columns: Mapping[str, type] | None) -> str | None:
-    """Why a row cannot be used by somebody who needs these columns, or `None`."""
+    """Return why a row does not have these columns with these types, or `None`."""
     if not isinstance(row, dict):
         return f"a row must be an object with named columns, this is {kind_of(row)}"
     for name, kind in (columns or {}).items():
@@ -37,21 +39,21 @@ def unusable(row: Any, columns: Mapping[str, type] | None) -> str | None:
 
 
 def columns_of(row: Mapping[str, Any]) -> str:
-    """The names of a row's columns, for a message."""
+    """Return the names of a row's columns, for a message."""
     names = list(map(repr, row))
     more = f" and {len(names) - 20} more" if len(names) > 20 else ""
     return ", ".join(name[:60] for name in names[:20]) + more or "none"
 
 
 def kind_of(value: Any) -> str:
-    """What a value is, in JSON's words."""
+    """Return the JSON type of a value, for a message."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return _KINDS.get(type(value), type(value).__name__)
 
 
 def half_character(row: Any) -> str | None:
-    """A reason for a text that holds half of a surrogate pair, which no file can be written with."""
+    """Return a reason if a text holds half of a surrogate pair, which cannot be encoded; else `None`."""
     try:
         json.dumps(row, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -60,6 +62,6 @@ def half_character(row: Any) -> str | None:
 
 
 def short(error: BaseException) -> str:
-    """The first line of an error's message."""
+    """Return the first line of an error's message."""
     lines = str(error).splitlines()
     return lines[0][:120] if lines else type(error).__name__

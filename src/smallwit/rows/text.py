@@ -1,4 +1,4 @@
-"""Files of text: JSON lines, a JSON list, and tables with a sign between their columns."""
+"""Read text files: JSON lines, a JSON list, and tables with a delimiter."""
 
 import csv
 import io
@@ -12,16 +12,16 @@ from smallwit.rows.deep import DEEPEST, too_deep
 from smallwit.rows.row import half_character, short
 
 Found = tuple[int, Any, str | None]
-"""The line of a row, the row, and why it is none."""
+"""The line of a row, the row, and the reason if it cannot be used."""
 
 LONGEST = 1 << 28
-"""Bytes of a line, at most: what is longer is no row, and a small compressed file can hold far more than the memory."""
+"""Maximum bytes of a line: a small compressed file can hold a line larger than the memory."""
 _UTF8_MARK = b"\xef\xbb\xbf"
 _TOO_DEEP = f"is nested more than {DEEPEST} levels deep"
 
 
 def json_lines(path: Path, file: IO[bytes]) -> Iterator[Found]:
-    """The value of every line that is not empty."""
+    """Yield the value of every line that is not empty."""
     number = 0
     while line := file.readline(LONGEST):
         number += 1
@@ -54,7 +54,7 @@ def _decoded(text: str) -> tuple[Any, str | None]:
 
 
 def json_list(path: Path, file: IO[bytes]) -> Iterator[Found]:
-    """The items of a file that is one JSON list, which is read at once. Raises `UserError` for one that is no JSON."""
+    """Yield the items of a file that is one JSON list, which is read at once. Raises `UserError` for invalid JSON."""
     try:
         text = _whole(path, file).decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -75,7 +75,7 @@ def _whole(path: Path, file: IO[bytes]) -> bytes:
 
 
 def table(path: Path, file: IO[bytes], delimiter: str) -> Iterator[Found]:
-    """Rows under a line of names. Raises `UserError` for names that are not all different, and for broken quotes."""
+    """Yield the rows of a table with a header. Raises `UserError` for repeated column names and broken quotes."""
     # A field may be a whole document; Python's own bound is 131,072 characters.
     csv.field_size_limit(LONGEST)
     text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
@@ -94,7 +94,7 @@ def table(path: Path, file: IO[bytes], delimiter: str) -> Iterator[Found]:
     except csv.Error as error:
         raise UserError(f"{path}:{line}: not a table of columns ({short(error)}); mend it") from error
     except UnicodeDecodeError as error:
-        # Text is decoded ahead of the rows: the row that was read last is all that is known of the place.
+        # Text is decoded ahead of the rows, so that only the last row read gives a place.
         raise UserError(f"{path}:{line}: at or behind this line is no UTF-8 text; convert it to UTF-8") from error
     finally:
         text.detach()  # the file is its opener's to close

@@ -1,1 +1,1 @@
-"""The stages of a pipeline. Each is thin: artifacts in, one artifact out."""
+"""The kinds of stages. Each reads artifacts and makes one artifact."""

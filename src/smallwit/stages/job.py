@@ -1,4 +1,4 @@
-"""What the process of a stage is told, and what it may say while it works."""
+"""The job of a stage's process, its reports, and the exceptions that end it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,10 +11,10 @@ from smallwit.recipe.stage import Stage
 
 @dataclass(frozen=True)
 class Job:
-    """A stage with everything that its process, or each of its processes, needs to know.
+    """A stage with all that its processes need.
 
-    `inputs` maps the names of models, stages and `tokenizer` to folders (or hub ids). `folder` is where the artifact is
-    published, `work` the stage's own folder in the run. `flops` is the budget of a stage that has one.
+    `inputs` maps the names of models, stages and `tokenizer` to folders (or hub ids). `folder` is the
+    place of the artifact, `work` the stage's own folder in the run. `flops` is the budget of the stage, if it has one.
     """
 
     stage: Stage
@@ -32,26 +32,28 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The name of the stage."""
+        """Return the name of the stage."""
         return self.stage.name
 
 
 class Stopped(Exception):
-    """The stage was asked to stop, has saved what it had, and can be resumed."""
+    """The stage was asked to stop; it has saved its state and can be resumed."""
 
 
 class Failed(Exception):
-    """The stage cannot be finished. The message says why, and what to look at; a traceback would add nothing."""
+    """The stage cannot be finished. The message gives the reason and the remedy; no traceback is needed."""
 
 
 class PeerFailed(Exception):
-    """Another process of the same stage has ended or failed, so this one cannot go on. That process says why."""
+    """Another process of the same stage has ended or failed, so this one cannot go on. That process reports why."""
 
 
 @dataclass(frozen=True)
 class Reporter:
-    """Reports from a stage: `progress(share, text)` how far it is, `say(text)` what the user should know; `stopping()`
-    returns whether it was asked to stop."""
+    """Callbacks of a stage: `progress(share, text)` with a share of 0..1, `say(text)` for a line to the user.
+
+    `stopping()` returns whether the stage was asked to stop.
+    """
 
     progress: Callable[[float, str], None]
     say: Callable[[str], None]
@@ -59,4 +61,4 @@ class Reporter:
 
 
 Info = dict[str, Any]
-"""What a stage cost and made, for its manifest."""
+"""The entries of a manifest about the cost and the content of an artifact."""

@@ -1,4 +1,4 @@
-"""The stage that trains the tokenizer of the recipe's new models. The pipeline adds it where a recipe asks for one."""
+"""The stage that trains the tokenizer of the recipe's new models. The pipeline adds it if a recipe needs one."""
 
 import time
 from collections.abc import Iterator

@@ -1,1 +1,1 @@
-"""What the runs of several kinds of stages share."""
+"""Functions that several kinds of stages share."""

@@ -1,4 +1,4 @@
-"""Problems and worked solutions for the stages that learn from them or have a teacher read them."""
+"""Load problems and worked solutions for training and for teacher log-probs."""
 
 import json
 from collections.abc import Hashable, Sequence
@@ -18,16 +18,15 @@ _ANY_LENGTH = 1 << 31
 
 
 class Ungraded(Task):
-    """Stands for the task of rows that name none: they can be learned from, and not be graded."""
+    """A placeholder task for rows without a task: they are training data, and cannot be graded."""
 
     name = "ungraded"
 
 
 def worked_solutions(job: Job, spec: WorkedSolutions, tasks: Sequence[Task]) -> list[TaskProblems]:
-    """The problems that `spec` names, by task; their solutions are the tasks' own or an earlier stage's.
+    """Return the problems that `spec` names, by task, with solutions of the tasks or of an earlier stage.
 
-    Rows of a dataset that belong to no task are read too, unless `spec` names tasks. Raises `UserError` when nothing
-    is there to learn from.
+    Rows of a dataset without a task are included, unless `spec` names tasks. Raises `UserError` if there are no rows.
     """
     if spec.from_ is None:
         return [TaskProblems.of(task, "train", limit=spec.limit) for task in tasks]
@@ -39,8 +38,10 @@ def worked_solutions(job: Job, spec: WorkedSolutions, tasks: Sequence[Task]) -> 
 
 
 def posed_problems(job: Job, spec: Rollouts, tasks: Sequence[Task]) -> list[TaskProblems]:
-    """The problems that rollouts answer: of the tasks' training splits, or of a dataset stage's rows that have a task
-    to verify them. A problem that several rows answer is asked once. Raises `UserError` when there is none."""
+    """Return the problems of rollouts: of the tasks' training splits, or of a dataset's rows that have a task.
+
+    A problem that is in several rows is used once. Raises `UserError` if there are no problems.
+    """
     if spec.from_ is None:
         return [TaskProblems.of(task, "train", skip=spec.skip) for task in tasks]
     rows = read_problems(Path(job.inputs[spec.from_]))
@@ -54,10 +55,10 @@ def check_conversations(
     problems: Sequence[TaskProblems],
     chat: ChatTokenizer,
 ) -> None:
-    """Encode one conversation of each shape, so that a refusal comes before the first step.
+    """Encode one conversation of each shape, so that errors of the chat template come before the first step.
 
-    A shape is the order of roles and what the turns hold. Raises `UserError` with the row and the dataset for one that
-    the tokenizer's chat template cannot render as `spec` asks for it.
+    A shape is the order of roles and the kinds of content of the turns. Raises `UserError` with the row and the dataset
+    for a conversation that the chat template cannot render with the settings of `spec`.
     """
     if spec.from_ is None:
         return
@@ -79,7 +80,7 @@ def check_conversations(
 
 
 def _asked_key(problem: Problem) -> str:
-    """What is asked: equal for two rows that ask the same."""
+    """Return a key that is equal for rows with the same question and tools."""
     return json.dumps([problem.asked, problem.tools], sort_keys=True)
 
 

@@ -1,4 +1,4 @@
-"""Models that stages ask for text: on this machine, or behind an endpoint."""
+"""Models that generate text for stages: on this machine, or behind an endpoint."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -17,10 +17,9 @@ from smallwit.tasks.prompt import Prompt
 
 
 def asked_model(job: Job, name: str, batch: int) -> ServedModel:
-    """The model or stage `name` as one that can be asked; it is loaded when first needed.
+    """Return the model or stage `name` as a model that generates text; it is loaded on first use.
 
-    On this machine it answers `batch` prompts at a time. What an endpoint's machine computes is not known here: its
-    replies cost no FLOPs.
+    A local model answers `batch` prompts at a time. The FLOPs of an endpoint are not known, and count as 0.
     """
     spec = job.recipe.models.get(name)
     if spec is not None and spec.endpoint is not None:
@@ -65,13 +64,13 @@ def _far(job: Job, name: str) -> ServedModel:
 
 
 def _with_options(job: Job, name: str, identity: str) -> str:
-    """Replies of a model with other options of its chat template are other replies."""
+    """Return the identity of a model together with the options of its chat template, which change its replies."""
     options = job.recipe.first_model(name).chat_template_kwargs
     return content_key([identity, options]) if options else identity
 
 
 class _Logged:
-    """An endpoint whose traffic is written down while it is asked."""
+    """An endpoint generator that logs its traffic by host."""
 
     def __init__(self, generator: EndpointGenerator, hosts: HostLog) -> None:
         self.generator, self.hosts = generator, hosts
@@ -83,7 +82,7 @@ class _Logged:
         seeds: Sequence[int],
         on_reply: Callable[[int, Reply], None] = lambda index, reply: None,
     ) -> list[Reply]:
-        """See `EndpointGenerator.reply`."""
+        """Generate replies and log the traffic; see `EndpointGenerator.reply`."""
 
         def noted(index: int, reply: Reply) -> None:
             self.hosts.tick()

@@ -1,4 +1,4 @@
-"""What stages share: models, tokenizers, engines and problems from the names of a recipe."""
+"""Load models, tokenizers, generators and tasks by their names in a recipe."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,13 +24,13 @@ from smallwit.training.families import load_supported_model
 
 
 def tasks_of(job: Job, names: Sequence[str] | None) -> list[Task]:
-    """The tasks of these names, or all of the recipe's."""
+    """Return the tasks with these names, or all tasks of the recipe."""
     options = job.recipe.tasks
     return [load_task(name, options[name], job.data_dir, job.base) for name in names or options]
 
 
 def chat_of(job: Job, name: str) -> ChatTokenizer:
-    """Return the chat tokenizer of the model or stage `name`: a stage has its options from the model it began with."""
+    """Return the chat tokenizer of the model or stage `name`; a stage has the options of the model it began with."""
     spec, first = job.recipe.models.get(name), job.recipe.first_model(name)
     fresh = spec is not None and spec.new is not None
     try:
@@ -45,7 +45,7 @@ def chat_of(job: Job, name: str) -> ChatTokenizer:
 
 
 def model_of(job: Job, name: str, *, dtype: str | None = None) -> PreTrainedModel:
-    """The model or stage `name`, on the job's device. A model of the recipe's `new` kind has fresh weights."""
+    """Return the model or stage `name` on the job's device. A `new` model of the recipe has random weights."""
     spec: ModelSpec | None = job.recipe.models.get(name)
     if spec is not None and spec.new is not None:
         tokenizer = load_tokenizer(job.inputs["tokenizer"])
@@ -58,24 +58,24 @@ def model_of(job: Job, name: str, *, dtype: str | None = None) -> PreTrainedMode
 
 
 def endpoint_of(job: Job, name: str) -> Endpoint:
-    """The servers of a model that is behind an endpoint."""
+    """Return the endpoint of a remote model."""
     spec = job.recipe.models[name]
     name, seconds = spec.model or "", spec.timeout
     return Endpoint(spec.urls, name, spec.key_env, spec.concurrency, read=seconds, total=seconds)
 
 
 def calls_file(job: Job, endpoint: Endpoint) -> Path:
-    """The journal of what a stage asked of an endpoint: it serves whatever else changes in the recipe."""
+    """Return the path of the journal of an endpoint's replies. It stays valid when the rest of the recipe changes."""
     return job.work / f"calls-{content_key([endpoint.urls[0], endpoint.model])}.jsonl"
 
 
 def generator_of(job: Job, model: PreTrainedModel, chat: ChatTokenizer, batch: int) -> LocalGenerator:
-    """Return a generator, text in and text out, on this model's weights."""
+    """Return a local generator (prompts to texts) on this model's weights."""
     size = vocabulary_of(chat, model, job.name)
     engine = LocalEngine(model, vocabulary=size, pad=chat.pad, batch=batch, autocast=autocast_of(job))
     return LocalGenerator(engine, chat)
 
 
 def autocast_of(job: Job) -> torch.dtype | None:
-    """The number format of mixed precision, or `None` for plain float32."""
+    """Return the number format of mixed precision, or `None` for plain float32."""
     return None if job.dtype == "float32" else DTYPES[job.dtype]

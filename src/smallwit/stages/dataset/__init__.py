@@ -33,10 +33,10 @@ class DatasetStage(Stage):
         description="the steps, in their order: gather first, write last"
     )
     tokenizer: str | None = Field(
-        default=None, description="what counts tokens: a model of the recipe, or else a folder or hub id"
+        default=None, description="tokenizer that counts tokens: a model of the recipe, a folder or a hub id"
     )
     on_personal_data: Literal["report", "stop"] = Field(
-        default="report", description="what to do about what looks like personal data in a row that goes to a model"
+        default="report", description="what to do if a row that goes to a model seems to hold personal data"
     )
 
     @field_validator("steps")
@@ -52,7 +52,7 @@ class DatasetStage(Stage):
 
     @property
     def rows_from(self) -> list[str]:
-        """Names of the earlier stages whose rows the steps read."""
+        """Return the names of the earlier stages whose rows the steps read."""
         return list(dict.fromkeys(name for step in self.steps for name in step.stages))
 
     def asked_models(self) -> list[str]:
@@ -87,7 +87,7 @@ class DatasetStage(Stage):
 
     @property
     def declared_flops(self) -> float | None:
-        """0 where no model helps; not known otherwise."""
+        """Return 0 if no step uses a model; otherwise the cost is not known in advance."""
         return None if self.asked_models() else 0.0
 
     def charged(self, recipe: "Recipe") -> list[str]:
@@ -99,7 +99,7 @@ class DatasetStage(Stage):
             step.check_references(check, (*place, "steps", number))
 
     def check_machine(self, check: "Check", place: Place, ask_hub: bool) -> None:
-        """Check that a tokenizer that is no model of the recipe can be loaded. Raises `UserError`."""
+        """Check that a tokenizer that is not a model of the recipe can be loaded. Raises `UserError`."""
         known = {*check.recipe.models, *check.stages}
         if self.tokenizer is None or self.tokenizer in known:
             return
@@ -111,7 +111,7 @@ class DatasetStage(Stage):
             raise check.refuse(str(error), *place, "tokenizer") from error
 
     def smoke(self) -> Self:
-        """Return the stage with two problems a source and short replies; nothing is verified."""
+        """Return the stage with two problems a source and short replies, without verification."""
         steps = [step.smoke(SMOKE_PROBLEMS, SMOKE_TOKENS) for step in self.steps]
         return self.model_copy(update={"steps": [step for step in steps if step is not None]})
 

@@ -1,4 +1,4 @@
-"""The stage `dataset`: run the recipe's steps and publish the dataset."""
+"""Run the steps of a dataset stage and publish the dataset."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ from smallwit.storage.artifacts import publish
 
 
 def run(stage: DatasetStage, job: Job, reporter: Reporter) -> Info:
-    """Build and publish the dataset. Raises `UserError` when no row is left, and what the sources and steps raise."""
+    """Build and publish the dataset. Raises `UserError` if no row is left, and the errors of sources and steps."""
     started = time.monotonic()
 
     def stop_if_asked() -> None:
@@ -64,7 +64,7 @@ def run(stage: DatasetStage, job: Job, reporter: Reporter) -> Info:
             path.rename(folder / path.name)
 
     publish(job.folder, write, {"key": job.key, "name": job.name} | info)
-    # The journals stay: when later steps of the recipe change, replies are not generated again.
+    # The journals stay, so that replies are not generated again when later steps change.
     shutil.rmtree(made)
     return info
 

@@ -19,11 +19,11 @@ from smallwit.tasks import task_bytes
 def run(job: Job, reporter: Reporter) -> Info:
     """Publish one JSON Lines file a task, and the protocols; their signatures are in the manifest too.
 
-    Until then the samples are in a folder beside the artifact's place, from which a stage that was stopped goes on.
+    Until then the samples are in a folder next to the artifact's place; a stopped stage resumes from there.
     """
     started = time.monotonic()
     spec = job.recipe.evaluation
-    # The weights as they were published: float32 ones are not cast to a half-width dtype of the run.
+    # The weights as published: float32 weights are not cast to a 16-bit dtype of the run.
     measured = job.recipe.stage(job.name)
     published = measured.published_dtype if measured is not None else None
     chat, model = chat_of(job, job.name), model_of(job, job.name, dtype=published or job.dtype)

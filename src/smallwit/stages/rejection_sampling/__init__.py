@@ -54,7 +54,7 @@ class RejectionSamplingStage(Stage):
 
     @property
     def declared_flops(self) -> float | None:
-        """The budget of the stage in FLOPs, if it has one."""
+        """Return the budget of the stage in FLOPs, if it has one."""
         return self.flops
 
     def check(self, check: "Check", place: Place) -> None:

@@ -25,7 +25,7 @@ from smallwit.training.problem_stream import TaskProblems
 from smallwit.verify import Verdict
 
 ANSWERS_FILE = "train-00000-of-00001.jsonl"
-"""The answers are a dataset of one file."""
+"""The only file of the dataset of answers."""
 
 
 class _Wanted(NamedTuple):
@@ -37,8 +37,8 @@ class _Wanted(NamedTuple):
 def run(stage: RejectionSamplingStage, job: Job, reporter: Reporter) -> Info:
     """Publish the accepted answers as `prompt`, `completion` rows. Raises `UserError` when none is accepted.
 
-    Replies are kept as they come, those of a model on this machine as whole batches: a stage that was broken off goes
-    on behind them. What an endpoint refuses to answer is said, counted and left out.
+    Replies are journaled at once, those of a local model as whole batches, and a stopped stage resumes after them.
+    Prompts that an endpoint refuses to answer are reported, counted and left out.
     """
     started = time.monotonic()
     wanted = list(_in_turns(stage, tasks_of(job, stage.tasks)))
@@ -47,7 +47,7 @@ def run(stage: RejectionSamplingStage, job: Job, reporter: Reporter) -> Info:
     asked = 0
     model = asked_model(job, stage.model, stage.batch)
     if model.batch_dependent:
-        # What a model of ours says may change with the code.
+        # The replies of a local model may change with the code.
         model = replace(model, identity=job.key)
     calls = job.work / f"calls-{model.identity}.jsonl"
     with Journal(calls) as journal:
@@ -103,7 +103,7 @@ def _request(job: Job, stage: RejectionSamplingStage, wanted: _Wanted) -> Genera
 
 
 def _judged(answered: Sequence[tuple[_Wanted, Reply]]) -> Iterator[tuple[_Wanted, Reply, Verdict]]:
-    """The answers with their verdicts, task by task."""
+    """Yield the answers with their verdicts, task by task."""
     for task in dict.fromkeys(each.task for each, _ in answered):
         rows = [(each, reply) for each, reply in answered if each.task is task]
         verdicts = graded(task, DEFAULT.grade, [(each.problem, reply.text) for each, reply in rows])
@@ -111,7 +111,7 @@ def _judged(answered: Sequence[tuple[_Wanted, Reply]]) -> Iterator[tuple[_Wanted
 
 
 def _in_turns(stage: RejectionSamplingStage, tasks: Sequence[Task]) -> Iterator[_Wanted]:
-    """The work, a batch of each task in turn, so that a budget is spent on all alike."""
+    """Yield the problems to answer, a batch of each task in turn, so that all tasks share a budget equally."""
     chosen = [TaskProblems.of(task, "train", skip=stage.skip, limit=stage.problems) for task in tasks]
     for sample in range(stage.samples):
         for start in range(0, max(problems.size for problems in chosen), stage.batch):

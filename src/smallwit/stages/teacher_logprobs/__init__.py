@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class TeacherLogprobsStage(Stage, WorkedSolutions):
-    """Let a teacher read worked solutions once and store its likeliest tokens: a teacher for train stages."""
+    """Score worked solutions with a teacher once and store its likeliest tokens, as a teacher for train stages."""
 
     makes = "logprobs"
     preload = ("smallwit.stages.teacher_logprobs.run",)

@@ -1,4 +1,4 @@
-"""Let a teacher read worked solutions once, and write down its top k at every token of them."""
+"""Score worked solutions with a teacher once, and store its top k at every token."""
 
 import shutil
 import time
@@ -23,13 +23,13 @@ from smallwit.training.problem_stream import TaskProblems
 from smallwit.training.teacher_store import MOST_TOKENS, StoreBinding, example_key, write_binding, write_shard
 
 SHARD_TOKENS = 8192
-"""Completion tokens after which a shard is closed. A killed stage goes on behind the last whole shard."""
+"""Completion tokens after which a shard is closed. A killed stage resumes after the last whole shard."""
 _ENCODED_AT_ONCE = 256
 _COUNTED = ("flops", "seconds", "tokens", "teacher_tokens", "examples")
 
 
 def run(stage: TeacherLogprobsStage, job: Job, reporter: Reporter) -> Info:
-    """Publish the store. Raises `UserError` when there is nothing to read."""
+    """Publish the store. Raises `UserError` if there is no solution to score."""
     remote = job.recipe.is_remote(stage.model)
     scorer: TeacherScorer = EndpointTeacherScorer(job, stage) if remote else LocalTeacherScorer(job, stage)
     chat = scorer.chat
@@ -81,7 +81,7 @@ def run(stage: TeacherLogprobsStage, job: Job, reporter: Reporter) -> Info:
 
 @dataclass
 class _ShardScoring:
-    """A teacher at its work: of `problems` it has `passed` so many, in shards of `tokens` completion tokens."""
+    """The scoring of shards: of all `problems`, `passed` are done, with `tokens` completion tokens."""
 
     stage: TeacherLogprobsStage
     scorer: TeacherScorer
@@ -91,7 +91,7 @@ class _ShardScoring:
     tokens: int = 0
 
     def shard(self, folder: Path, number: int, examples: list[Example], passed: int) -> dict[str, Any]:
-        """Read the examples of one shard and publish it; its manifest. Raises `Stopped` in between."""
+        """Score the examples of a shard, publish it and return its manifest. Raises `Stopped` on request."""
         started = time.monotonic()
 
         def note(read: int, tokens: int) -> None:
@@ -113,7 +113,7 @@ class _ShardScoring:
 
 
 def _drop_others(work: Path, key: str) -> None:
-    """Delete the shards of another configuration, and what was left half-made."""
+    """Delete the shards of another configuration, and unfinished ones."""
     work.mkdir(parents=True, exist_ok=True)
     remove_leftovers(work)
     for folder in work.iterdir():
@@ -122,7 +122,7 @@ def _drop_others(work: Path, key: str) -> None:
 
 
 def _whole(folder: Path, reporter: Reporter) -> dict[str, Any] | None:
-    """The manifest of a shard that an earlier attempt has published; a damaged one is named and deleted."""
+    """Return the manifest of a shard of an earlier attempt, if any. A damaged shard is reported and deleted."""
     if not folder.exists():
         return None
     try:
@@ -140,9 +140,10 @@ def _shards(
     loss_on: LossOn,
     counts: Counter[str],
 ) -> Iterator[tuple[int, list[Example]]]:
-    """The examples of each shard, always the same ones, each once; and about how many problems were passed by then.
+    """Yield the examples of each shard, with the number of problems done by then. Each example comes once.
 
-    Adds to `counts` how many were cut at the `longest` length, and left out.
+    The shards are the same in every attempt. Adds to `counts` the examples that were cut at `longest` tokens, and those
+    left out.
     """
     shard: list[Example] = []
     known: set[bytes] = set()

@@ -1,4 +1,4 @@
-"""The teachers of a teacher_logprobs stage: models that are here, and models behind endpoints."""
+"""Score examples with the teacher of a teacher_logprobs stage: a local model, or one behind an endpoint."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -27,31 +27,31 @@ from smallwit.training.forward import forward_hidden
 from smallwit.training.teacher_store import NoNumbers, pack
 
 Note = Callable[[int, int], None]
-"""Called between two passes or replies with the examples and completion tokens read so far; may end the reading."""
+"""Called between two passes or replies with the examples and completion tokens scored so far; may raise."""
 _ANY_LENGTH = 1 << 31
 
 
 class TeacherScorer(Protocol):
-    """A teacher that reads examples. Of at most `longest` tokens."""
+    """A teacher that scores examples of at most `longest` tokens."""
 
     chat: ChatTokenizer
     longest: int
 
     def read(self, examples: Sequence[Example], note: Note) -> tuple[list[Example], NDArray[np.void]]:
-        """The examples in some order, and the records of their trained tokens, one example after the other."""
+        """Return the examples in some order, and the records of their trained tokens in that order."""
         ...
 
     def flops(self, examples: Sequence[Example]) -> float:
-        """What reading them costs, as far as it is known."""
+        """Return the FLOPs of scoring the examples; 0 if they are not known."""
         ...
 
     def finish(self) -> None:
-        """What was read is kept elsewhere now."""
+        """Delete temporary files: the scores are published."""
         ...
 
 
 class LocalTeacherScorer:
-    """A model that is here: forward passes of at most `micro_tokens` padded tokens."""
+    """A local model: forward passes of at most `micro_tokens` padded tokens."""
 
     def __init__(self, job: Job, stage: TeacherLogprobsStage) -> None:
         self.stage, self.autocast = stage, autocast_of(job)
@@ -72,8 +72,8 @@ class LocalTeacherScorer:
                 records.append(pack(self._top_k(batch)))
             except NoNumbers as error:
                 raise UserError(
-                    f"stage {self.stage.name}: teacher {self.stage.model} gives {error}, so nothing is stored of it; "
-                    "mend its weights, or compute in float32 (dtype: float32)"
+                    f"stage {self.stage.name}: teacher {self.stage.model} gives {error}, so nothing of it is stored; "
+                    "repair its weights, or compute in float32 (dtype: float32)"
                 ) from error
         return order, np.concatenate(records)
 
@@ -81,7 +81,7 @@ class LocalTeacherScorer:
     def _top_k(self, batch: TokenBatch) -> TopK:
         with torch.autocast(self.model.device.type, self.autocast, enabled=self.autocast is not None):
             hidden = forward_hidden(self.model, batch)
-        # The head is not under autocast, as with a live teacher.
+        # As with a live teacher, the head runs outside of autocast.
         head = output_head(self.model)
         teacher = TeacherHead(hidden, head.weight.to(hidden.dtype), self.vocabulary, softcap=head.softcap)
         return teacher.top_k(self.stage.k, self.stage.temperature, chunk_elements=CHUNK_ELEMENTS)
@@ -90,14 +90,14 @@ class LocalTeacherScorer:
         return sum(self.cost.forward([len(example.tokens)], example.targets) for example in examples)
 
     def finish(self) -> None:
-        """Nothing was kept."""
+        """Do nothing: there are no temporary files."""
 
 
 class EndpointTeacherScorer:
-    """A model behind an endpoint, which gives its likeliest tokens and their log-probs.
+    """A model behind an endpoint that returns its likeliest tokens and their log-probs.
 
-    Its replies are in a journal until `finish`, so that a stage that is killed asks for none of them again. What the
-    endpoint's machine computes is not known here: no FLOPs are counted.
+    A journal keeps its replies until `finish`, so that a killed stage requests none of them again. The FLOPs of the
+    endpoint are not known, and count as 0.
     """
 
     def __init__(self, job: Job, stage: TeacherLogprobsStage) -> None:

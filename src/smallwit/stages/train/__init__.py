@@ -74,21 +74,21 @@ class TrainStage(Stage):
             raise ValueError(f"processes is {self.processes}, and no source has more than {most} examples a step")
         return self
 
-    # ---- what it reads
+    # ---- inputs
 
     @property
     def starts_from(self) -> str:
-        """The model or stage whose weights the stage continues."""
+        """Return the model or stage whose weights the stage continues."""
         return self.from_
 
     @property
     def teachers(self) -> list[str]:
-        """Names of the models and stages that the objectives compare with."""
+        """Return the names of the teachers of all objectives."""
         return [name for objective in self.objectives for name in objective.teachers]
 
     @property
     def rows_from(self) -> list[str]:
-        """Names of the stages whose rows the sources read."""
+        """Return the names of the stages whose rows the sources read."""
         return [source.rows_from for source in self.sources.values() if source.rows_from is not None]
 
     def inputs(self, recipe: "Recipe") -> list[str]:
@@ -143,27 +143,27 @@ class TrainStage(Stage):
             for _, function in source.reward_functions():
                 yield from ((task, function) for task in source.tasks or recipe.tasks)
 
-    # ---- what it costs
+    # ---- cost
 
     @property
     def declared_flops(self) -> float | None:
-        """The budget of the stage in FLOPs, if it has one."""
+        """Return the budget of the stage in FLOPs, if it has one."""
         return self.flops
 
     @property
     def compute_target(self) -> str | None:
-        """The stage whose path this one matches in FLOPs."""
+        """Return the stage whose path this one matches in FLOPs."""
         return self.equal_compute
 
     def charged(self, recipe: "Recipe") -> list[str]:
-        """Return what the stage starts from, whose rows it reads, and the stores that its teachers are."""
+        """Return the start of the stage, the stages whose rows it reads, and the stores among its teachers."""
         teachers = [(name, recipe.stage(name)) for name in self.teachers]
         stores = [name for name, stage in teachers if stage is not None and stage.makes == "logprobs"]
         return [self.from_, *self.rows_from, *stores]
 
     @property
     def process_count(self) -> int:
-        """Processes that train the model together."""
+        """Return the number of processes that train the model together."""
         return self.processes
 
     # ---- checks
@@ -195,7 +195,7 @@ class TrainStage(Stage):
             raise check.refuse(lacking, *place, "processes")
 
     def lacking_devices(self, device: str) -> str | None:
-        """Return what the stage's processes lack of devices of this kind, or `None`."""
+        """Return a message if this machine has too few devices for the stage's processes, or `None`."""
         there = devices_of(device)
         if self.processes <= there:
             return None
@@ -204,7 +204,7 @@ class TrainStage(Stage):
         )
         return f"{what}; give at most that many, or device: cpu"
 
-    # ---- its work
+    # ---- run
 
     def smoke(self) -> Self:
         """Return the stage with two steps on two examples a source."""
@@ -223,7 +223,7 @@ class TrainStage(Stage):
         return run(self, job, reporter)
 
     def clean_up(self, work: Path, artifact: Path, key: str) -> None:
-        """Remove the checkpoints on the way to the artifact; those of another key stay."""
+        """Remove the checkpoints of the artifact; those of another key stay."""
         folder = work / "checkpoints"
         others = set()
         for step in folder.glob("step_*"):
@@ -232,7 +232,7 @@ class TrainStage(Stage):
         if folder.exists() and not others:
             shutil.rmtree(folder)
 
-    # ---- how it is measured
+    # ---- validation
 
     def validated_on(self, recipe: "Recipe") -> object:
         chosen = self.validation
@@ -248,5 +248,5 @@ class TrainStage(Stage):
 
     @property
     def published_dtype(self) -> str | None:
-        """Number format of the published weights, where the stage chooses it."""
+        """Return the number format of the published weights, if the stage chooses it."""
         return self.save_dtype

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def check_sources(sources: Mapping[str, Source], objectives: Sequence[Objective]) -> None:
-    """Check that each objective reads a source that suits it, and each source has one. Raises `ValueError`."""
+    """Check that each objective fits its source, and each source has an objective. Raises `ValueError`."""
     check_objectives(objectives, sources)
     for name, source in sources.items():
         for key in ("resample", "cooldown"):
@@ -32,7 +32,7 @@ def check_sources(sources: Mapping[str, Source], objectives: Sequence[Objective]
 
 
 def check_reward(check: "Check", source: SourceSettings, *place: str | int) -> None:
-    """Check that the user's own reward functions are there. Raises `UserError`."""
+    """Check that the user's reward functions can be loaded. Raises `UserError`."""
     for index, function in source.reward_functions():
         try:
             reward_function(function, check.base)
@@ -41,7 +41,7 @@ def check_reward(check: "Check", source: SourceSettings, *place: str | int) -> N
 
 
 def check_teacher(check: "Check", stage: "TrainStage", objective: Distillation, *place: str | int) -> None:
-    """Check that a teacher is a model, or stored log-probs whose every part fits the objective. Raises `UserError`."""
+    """Check that a teacher is a model, or stored log-probs that fit the objective. Raises `UserError`."""
     store = check.stages.get(objective.teacher)
     source = stage.sources[objective.source]
     if isinstance(store, TeacherLogprobsStage):
@@ -55,7 +55,7 @@ def check_teacher(check: "Check", stage: "TrainStage", objective: Distillation, 
 def _stored_teacher(
     store: TeacherLogprobsStage, objective: Distillation, source: SourceSettings, recipe: "Recipe"
 ) -> tuple[str, str] | None:
-    """Return what of a store does not fit an objective and its source, and the key that is to be changed."""
+    """Return why a store does not fit an objective and its source, and the key to change; `None` if it fits."""
     if objective.cross_tokenizer:
         return f"{objective.kind} needs the teacher itself, not its store; name a model", "teacher"
     name, stored = objective.source, f"the store of teacher_logprobs stage '{store.name}'"
@@ -87,7 +87,7 @@ def _stored_teacher(
 
 
 def _remote_teacher(objective: Distillation, stage: "TrainStage", recipe: "Recipe") -> tuple[str, str] | None:
-    """Return what an objective asks of a teacher behind an endpoint that servers do not give, and the key of it.
+    """Return what an objective needs that a teacher behind an endpoint does not give, and the key to change.
 
     Servers give the likeliest tokens at temperature 1, of a text in the student's tokens.
     """

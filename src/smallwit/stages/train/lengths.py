@@ -1,4 +1,4 @@
-"""Rows that are longer than the model's context: counted and said before the first step."""
+"""Count the rows that are longer than the model's context, and report them before the first step."""
 
 import json
 from collections import Counter
@@ -13,7 +13,7 @@ from smallwit.training.settings import Rollouts, WorkedSolutions
 
 _AT_ONCE = 256
 _MADE = 1_000
-"""Problems that are looked at of a family that makes each when it is asked for."""
+"""Problems that are checked of a task that generates its problems on access."""
 
 
 def check_lengths(
@@ -24,7 +24,7 @@ def check_lengths(
     longest: int,
     say: Callable[[str], None],
 ) -> None:
-    """Say how many of source `name`'s rows a context of `longest` tokens cuts. Raises `UserError` if none is left."""
+    """Report how many rows of source `name` a context of `longest` tokens cuts. Raises `UserError` if none is left."""
     rollouts = isinstance(spec, Rollouts)
     room = spec.max_new_tokens if isinstance(spec, Rollouts) else 0
     frame = len(chat.encode_prompts(["x"])[0]) + len(chat.encode_completions(["x"])[0])
@@ -43,7 +43,7 @@ def check_lengths(
 
     for task, problem in _looked_at(problems):
         looked += 1
-        # No tokenizer makes more tokens than a text has bytes: most rows need not be tokenized to know that they fit.
+        # A text has at most as many tokens as bytes, so that most rows fit without being tokenized.
         if (rollouts or problem.solution is not None) and _bytes(problem, frame, rollouts) + room > longest:
             waiting.append((task, problem))
         if len(waiting) == _AT_ONCE:
@@ -52,13 +52,13 @@ def check_lengths(
         count()
     tokens = f"the model's {longest:,} tokens"
     if looked and counts["left_out"] == looked:
-        what = f"source {name}: the prompts of all {looked:,} rows have {tokens} or more, and nothing is left to learn"
+        what = f"source {name}: the prompts of all {looked:,} rows have {tokens} or more, and no row is left"
         raise UserError(f"{what}; shorten them, or take a model with a longer context")
     cut, left_out = counts["cut"], counts["left_out"]
     if rollouts and counts.total():
         say(
             f"source {name}: of {looked:,} prompts {left_out:,} alone have {tokens}, and {cut:,} leave less room than "
-            f"max_new_tokens ({room:,}); what is written behind the context is of no use"
+            f"max_new_tokens ({room:,}); text after the end of the context is lost"
         )
     elif counts.total():
         say(
@@ -75,8 +75,10 @@ def _looked_at(problems: Sequence[TaskProblems]) -> Iterator[tuple[Task, Problem
 
 
 def _bytes(problem: Problem, frame: int, rollouts: bool) -> int:
-    """At least as many as the tokens that the problem, with its solution unless it is a rollout's, becomes; `frame` is
-    what a template adds to a turn."""
+    """Return an upper bound of a problem's tokens, with its solution except for rollouts.
+
+    `frame` is the number of tokens that a chat template adds to a turn.
+    """
     if problem.messages:
         whole = [problem.messages, problem.tools]
         return len(json.dumps(whole, ensure_ascii=False).encode()) + frame * (len(problem.messages) + 1)

@@ -1,4 +1,4 @@
-"""Test problems that a stage trains on: a score on them measures memory."""
+"""Report test problems that a stage trains on: a score on them measures memory."""
 
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -10,15 +10,15 @@ from smallwit.training.problem_stream import TaskProblems
 
 
 def say_overlap(job: Job, name: str, problems: Sequence[TaskProblems], say: Callable[[str], None]) -> None:
-    """Say how many of the evaluation's problems are among those of source `name`, in other spacing or spelling too.
+    """Report how many problems of the evaluation are in source `name`, also with other spacing or spelling.
 
-    Families that make their problems one by one keep their splits apart, and are not looked at.
+    Tasks that generate their problems keep the splits apart, and are not checked.
     """
     lists = [each for each in problems if isinstance(each.rows, list | tuple)]
     measured = job.recipe.evaluation
     for task in tasks_of(job, measured.tasks) if lists else ():
         there = list(islice(task.problems(measured.split), measured.problems))
-        # Letters and digits alone are compared first: that is quick, and what is alike in them is rare.
+        # Only letters and digits are compared first: this is fast, and few problems are equal in them.
         alike: dict[str, list[str]] = {}
         for problem in there:
             alike.setdefault(squeezed(problem.prompt), []).append(squeezed_formula(problem.prompt))
@@ -32,5 +32,5 @@ def say_overlap(job: Job, name: str, problems: Sequence[TaskProblems], say: Call
         if count:
             say(
                 f"source {name}: {count:,} of the {len(there):,} {measured.split} problems of task {task.name} are "
-                "among the problems that it trains on; take them out, or read the score on them as memory"
+                "in its training data; remove them, or treat the score on them as memory"
             )

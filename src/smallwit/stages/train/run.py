@@ -1,4 +1,4 @@
-"""Train one stage: sources and objectives of the recipe, the loop, and an ordinary model folder at the end."""
+"""Run a train stage: sources, objectives, the loop, and an ordinary model folder at the end."""
 
 import resource
 import shutil
@@ -43,13 +43,13 @@ from smallwit.training.settings import Demonstrations, Rollouts, Source, Text
 from smallwit.training.sources import DemonstrationSource, RolloutSource, TextSource
 
 DOCUMENTS = 50_000
-"""Plain documents that a text source reads from each task; the stream repeats after them."""
+"""Documents that a text source reads from each task; the stream repeats after them."""
 
 
 def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
-    """Train, and publish the model. Of several processes that do so together each runs this, and the first publishes.
+    """Train, and publish the model. Each process of the stage runs this, and the first one publishes.
 
-    Raises `UserError` when there is nothing to learn from.
+    Raises `UserError` if there is no training data.
     """
     world = World.current()
     chat = chat_of(job, stage.from_)
@@ -63,18 +63,18 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
         disable_dropout(model)
     if stage.pack and is_stateful(model):
         raise UserError(
-            f"stage {stage.name}: pack lays examples behind each other, and layers of {model.config.model_type} keep a "
-            "state that would run from one into the next; leave pack out"
+            f"stage {stage.name}: pack puts several examples in a row, and the recurrent layers of "
+            f"{model.config.model_type} would carry state from one example to the next; leave pack out"
         )
     model.train()
     objectives = [spec.build(stage.sources[spec.source], model.config.hidden_size) for spec in stage.objectives]
     vocabulary = vocabulary_of(chat, model, stage.from_)
     student = ForwardPass(model, chat.pad, vocabulary, stage.micro_tokens, autocast_of(job), world=world)
     teachers = teachers_of(job, objectives, chat, reporter)
-    # Under LoRA the model that the stage starts from is at hand: it is the base with the adapters off.
+    # Under LoRA the base model without adapters is the model that the stage starts from.
     at_hand = {stage.from_: replace(student, context=adapted.disable_adapter)} if adapted is not None else {}
     references = references_of(job, objectives, at_hand, teachers, student, chat)
-    # Of several processes one speaks for all.
+    # Only the first of several processes reports.
     say = reporter.say if world.first else lambda text: None
     made = {
         name: _source(job, name, spec, chat, student, [o for o in objectives if o.source == name], references, say)
@@ -206,7 +206,7 @@ def _source(
     references: Mapping[str, ForwardPass],
     say: Callable[[str], None],
 ) -> sources.TokenSource:
-    """The source `name` for the `objectives` that read it. What is wrong with its rows is said, or refused, here."""
+    """Return the source `name` for the `objectives` that read it. Problems of its rows are reported or refused here."""
     model = student.model
     tasks = tasks_of(job, spec.tasks)
     seed = stable_seed(job.recipe.seed, job.name, name)

@@ -1,4 +1,4 @@
-"""The teachers that a stage's objectives name: models that are there, or the stores of teacher_logprobs stages."""
+"""Load the teachers of a stage's objectives: models, endpoints, or stores of teacher_logprobs stages."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -28,7 +28,7 @@ from smallwit.training.teacher_store import StoredTeacher
 def teachers_of(
     job: Job, objectives: Sequence[LossTerm], student: ChatTokenizer, reporter: Reporter
 ) -> dict[str, Teacher | PerExampleTeacher]:
-    """Each teacher by its name. Raises `UserError` for one whose tokenizer or end does not suit its objectives."""
+    """Return the teachers by name. Raises `UserError` if a tokenizer or end token does not fit the objectives."""
     stores = {stage.name for stage in job.recipe.stages if stage.makes == "logprobs"}
     teachers: dict[str, Teacher | PerExampleTeacher] = {}
     clients: dict[str, Client] = {}
@@ -58,9 +58,9 @@ def references_of(
     student: ForwardPass,
     chat: ChatTokenizer,
 ) -> dict[str, ForwardPass]:
-    """A pass of each model that a penalty holds the student near to; a teacher of that name is not loaded twice.
+    """Return the forward pass of each reference model of a KL penalty; a teacher is not loaded twice.
 
-    Raises `UserError` for one with another tokenizer, or that ends its answers otherwise.
+    Raises `UserError` for a model with another tokenizer or another end token.
     """
     names = {model for objective in objectives for model in objective.log_prob_columns.values() if model is not None}
     passes = dict(at_hand)
@@ -87,7 +87,7 @@ def read_by_teachers(
     teachers: Mapping[str, Teacher | PerExampleTeacher],
     world: World,
 ) -> TokenSource:
-    """The source of this name with its examples read by the teachers that have a tokenizer of their own."""
+    """Return the source, wrapped to be scored by its teachers with another tokenizer, if there are any."""
     named = {o.teacher: teachers[o.teacher] for o in objectives if o.source == name and o.teacher is not None}
     readers = {name: teacher for name, teacher in named.items() if isinstance(teacher, CrossTokenizerTeacher)}
     return CrossTokenizerSource(source, readers, world) if readers else source
@@ -119,8 +119,8 @@ def _check_tokenizer(job: Job, name: str, student: ChatTokenizer, universal: boo
     same = teacher.tokenizer.get_vocab() == student.tokenizer.get_vocab()
     if universal and same:
         raise UserError(
-            f"stage {job.name}: teacher {name} has the student's tokenizer, and uld would throw away which token is "
-            "which; use another divergence, for example forward_kl"
+            f"stage {job.name}: teacher {name} has the student's tokenizer, and uld would ignore the identity of "
+            "tokens; use another divergence, for example forward_kl"
         )
     if not universal and not same:
         raise _other_tokenizer(job, name)
@@ -129,8 +129,10 @@ def _check_tokenizer(job: Job, name: str, student: ChatTokenizer, universal: boo
 
 
 def _check_ends(job: Job, what: str, other: ChatTokenizer, student: ChatTokenizer) -> None:
-    """Refuse a model that ends its answers by a token that does not end the student's: they are compared token by
-    token, and the student would learn to write it and go on."""
+    """Raise `UserError` for a model whose end token does not end the student's answers.
+
+    The two are compared token by token, so the student would learn to write that token and then continue.
+    """
     end, own = (chat.tokenizer.convert_ids_to_tokens(chat.ends.trained) for chat in (other, student))
     if other.ends.trained not in student.ends.all:
         raise UserError(
