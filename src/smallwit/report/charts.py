@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _WIDTH = 4.4  # inches
 _MAX_POINTS = 240  # of one line: more than a small chart has pixels for
 
-# Metrics that get a panel, in this order, and what they are called. "a/b" keys are drawn as lines of panel "a".
+# Metrics that get a panel, in this order, and what they are called. The keys "a/b" are lines in panel "a".
 PANELS = {
     "loss": "Loss",
     "reward": "Reward",
@@ -93,13 +93,13 @@ def metric_charts(stage: str, rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
 
 
 def _parts(rows: Sequence[Mapping[str, Any]], key: str) -> list[str]:
-    """The "key/..." columns of `rows`; a single one would only repeat the main line."""
+    """Return the "key/..." columns of `rows`, or none if a single one would only repeat the main line."""
     found = list(dict.fromkeys(name for row in rows for name in row if name.startswith(f"{key}/")))
     return found if len(found) > 1 or not any(key in row for row in rows) else []
 
 
 def _column(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[Floats, Floats]:
-    """The steps and values at which `key` was logged as a finite number."""
+    """Return the steps and values at which `key` was logged as a finite number."""
     pairs = [(row["step"], row[key]) for row in rows if isinstance(row.get(key), int | float)]
     finite = [(step, value) for step, value in pairs if math.isfinite(value)]
     columns = np.asarray(finite, dtype=np.float64).reshape(-1, 2)
@@ -134,7 +134,7 @@ def _metric_chart(
 
 
 def _limits(axes: "Axes", lines: Sequence[Floats]) -> None:
-    """Fit the height to where the lines are: a first step's loss must not press the rest into the floor."""
+    """Fit the height to most of the values: the loss of the first step must not flatten the rest."""
     known = [values for values in lines if len(values)]
     low = min(float(np.quantile(values, 0.005)) for values in known)
     high = max(float(np.quantile(values, 0.99)) for values in known)
@@ -143,7 +143,7 @@ def _limits(axes: "Axes", lines: Sequence[Floats]) -> None:
 
 
 def _smooth(values: Floats) -> Floats:
-    """A centred moving average over a twentieth of the line; `values` itself if there are too few to smooth."""
+    """Return the centred moving average over a twentieth of the line, or `values` itself if there are under 40."""
     if len(values) < 40:
         return values
     window = np.ones(len(values) // 40 * 2 + 1)
@@ -151,7 +151,7 @@ def _smooth(values: Floats) -> Floats:
 
 
 def _thin(steps: Floats, values: Floats) -> tuple[Floats, Floats]:
-    """At most `_MAX_POINTS` of the points, evenly spaced, the last always among them."""
+    """Return at most `_MAX_POINTS` of the points, evenly spaced, the last one included."""
     if len(values) <= _MAX_POINTS:
         return steps, values
     chosen = np.unique(np.linspace(0, len(values) - 1, _MAX_POINTS).round().astype(int))

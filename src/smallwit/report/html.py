@@ -23,8 +23,8 @@ _HERE = Path(__file__).parent
 def write_report(run_dir: Path) -> Path:
     """Write `run_dir`/report.html from the run folder's other files and return its path.
 
-    The page asks nothing of the network, and says so to the browser. It is written whole or not at all; the same
-    run folder gives the same bytes. Raises `UserError` if the folder lacks results.json, ledger.json or
+    The page needs no network, and its policy forbids the browser to use it. The file is written whole or not at all.
+    The same run folder gives the same bytes. Raises `UserError` if the folder lacks results.json, ledger.json or
     recipe.resolved.yaml.
     """
     page = render(load_run(run_dir))
@@ -34,7 +34,7 @@ def write_report(run_dir: Path) -> Path:
 
 
 def render(run: Run) -> str:
-    """The page as text."""
+    """Return the page as text."""
     templates = environment()
     for name in ("human_count", "human_flops", "human_seconds", "human_bytes", "percent", "points", "p_value"):
         templates.filters[name] = getattr(numbers, name)

@@ -1,4 +1,4 @@
-"""How a page is made of a template: what is put in is text, and stays text."""
+"""The templates and the style sheet of the HTML pages."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ _HERE = Path(__file__).parent
 
 
 def environment() -> jinja2.Environment:
-    """Templates of this folder. Every text that is put in is escaped, and made visible."""
+    """Return the environment of this folder's templates. It escapes every text and makes control characters visible."""
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,
