@@ -1,5 +1,6 @@
 """A made-up run folder, as the pipeline leaves it, and a reader of the page that is made from it."""
 
+import base64
 import json
 import math
 import random
@@ -196,3 +197,8 @@ class Page(HTMLParser):
     @property
     def samples(self) -> dict[str, Any]:
         return json.loads(self.scripts[0])
+
+    def images(self, theme: str) -> list[str]:
+        """The SVG text of the charts in one theme, "light" or "dark"."""
+        sources = [attributes["src"] or "" for _, attributes in self.tags if attributes.get("class") == theme]
+        return [base64.b64decode(source.partition("base64,")[2]).decode() for source in sources]

@@ -8,16 +8,19 @@ import random
 import re
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 from report_run import SIGNATURE, SKILL, TASKS, Page, change, make_run, read, sample, write_lines
 from smallwit.console import numbers
-from smallwit.console.sanitize import escape_control_data
+from smallwit.console.sanitize import escape_control, escape_control_data
 from smallwit.errors import UserError
 from smallwit.evaluation.statistics import ratio_interval
+from smallwit.report.charts import score_chart
 from smallwit.report.html import write_report
 from smallwit.report.samples import choose, script_json
+from smallwit.report.themes import DARK, LIGHT
 
 HOSTILE = [
     "</script><script>document.title='broken out'</script>",
@@ -47,7 +50,8 @@ def odd_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     change(run, "ledger.json", lambda ledger: ledger["stages"][0].update(cached=True))
     odd = [{"step": 1, "loss": math.nan}, {"step": 2, "loss": 5.0}, {"step": 3}, {"step": 2, "loss": 4.0}]
     write_lines(run / "stages" / "01-sft" / "metrics.jsonl", [*odd, {"step": 4, "loss": 3}])
-    write_lines(run / "stages" / "03-rl" / "metrics.jsonl", [{"step": 1, "lr": 0.1}])
+    unknown = {"reward/algebra": math.nan, "reward/wordmath": math.nan}
+    write_lines(run / "stages" / "03-rl" / "metrics.jsonl", [{"step": 1, "lr": 0.1, **unknown}])
     # Samples: cut lines, one that no grader could read, and texts that want out.
     file = run / "evaluation" / "sft" / "algebra.jsonl"
     lines = file.read_text().splitlines()
@@ -105,12 +109,14 @@ def test_report_asks_nothing_of_the_network(shared_run: Path) -> None:
         value
         for _, attributes in page.tags
         for key, value in attributes.items()
-        if key in ("src", "href", "xlink:href")
+        if key in ("src", "srcset", "href", "xlink:href")
     ]
     assert links
     assert all((value or "").startswith(("#", "data:")) for value in links)
     assert "@import" not in (shared_run / "report.html").read_text()
-    assert not re.search(r"url\((?!#)", (shared_run / "report.html").read_text())
+    for text in ((shared_run / "report.html").read_text(), *page.images("light"), *page.images("dark")):
+        assert not re.search(r"url\((?!#)", text)
+        assert not re.search(r'href="(?!#|data:)', text)
     [policy] = [a["content"] for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"]
     assert policy is not None
     assert policy.startswith("default-src 'none'")
@@ -135,16 +141,32 @@ def test_ids_are_unique_and_every_control_has_a_label(shared_run: Path) -> None:
 
 
 def test_every_stage_has_its_curves_in_the_pages_own_colours(shared_run: Path) -> None:
-    text = (shared_run / "report.html").read_text()
-    charts = re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)
-    titles = [re.search(r'aria-label="([^"]*)"', chart)[1] for chart in charts]  # type: ignore[index]
+    page = Page(shared_run / "report.html")
+    titles = [attributes["aria-label"] or "" for _, attributes in page.tags if attributes.get("role") == "img"]
     for stage in SKILL:
         assert sum(title.startswith(f"{stage}: Loss, 60 points") for title in titles) == 1
     assert any(title.startswith("rl: Reward") for title in titles)
     assert not any(title.startswith("sft: Reward") for title in titles)
     assert [title.split(",")[0] for title in titles[:3]] == list(TASKS)
-    assert "var(--series-0)" in charts[0]
-    assert not any(re.search(r"#[0-9a-f]{6}", chart) for chart in charts)
+    for name, theme in (("light", LIGHT), ("dark", DARK)):
+        images = page.images(name)
+        assert len(images) == len(titles)
+        assert theme.series[0] in images[0]
+        colors = {theme.ink, theme.muted, theme.line, *theme.series}
+        assert set(re.findall(r"#[0-9a-f]{6}", "".join(images))) <= colors
+        # The legend and the rest of the page take the same colours, as variables.
+        assert theme.css() in (shared_run / "report.html").read_text()
+
+
+def test_names_are_drawn_as_they_are_written(odd_run: Path) -> None:
+    results = read(odd_run)
+    name = f"$x_1$ & <b> {HOSTILE[2]} \x00"
+    results["models"][1]["name"] = name
+    chart = score_chart(results, "algebra")
+    svg = base64.b64decode(chart.light.partition(",")[2]).decode()
+    assert escape_control(name) in {
+        text for element in ElementTree.fromstring(svg).iter() for text in element.itertext()
+    }
 
 
 def test_the_same_run_gives_the_same_bytes_and_leaves_nothing_beside_them(tmp_path: Path) -> None:
@@ -161,7 +183,10 @@ def test_nothing_in_a_models_output_breaks_out_of_its_place(odd_run: Path) -> No
     page = Page(odd_run / "report.html")
     assert len(page.scripts) == 2
     assert not re.search("[<>&]", page.scripts[0])
-    assert not [a for tag, a in page.tags if tag == "img" or any(key.startswith("on") for key in a)]
+    assert not [a for _, a in page.tags if any(key.startswith("on") for key in a)]
+    images = [a["src"] or "" for tag, a in page.tags if tag == "img"]
+    assert len(images) == len(page.images("light")) + len(page.images("dark"))
+    assert all(re.fullmatch(r"data:image/svg\+xml;base64,[\w+/=]+", image) for image in images)
     assert "</pre></details><script>alert(1)</script>" in page.text
     rows, problems = cell_of(page, "rl", "algebra")["rows"], page.samples["problems"]["algebra"]
     assert [row[5] for row in rows] == escape_control_data(HOSTILE)

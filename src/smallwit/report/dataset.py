@@ -3,18 +3,14 @@
 import json
 from pathlib import Path
 
-from markupsafe import Markup
-
 from smallwit.console.numbers import human_count
 from smallwit.data.inspect import QUANTILES, Inspection
 from smallwit.data.row_access import prompt_and_completion
 from smallwit.data.turns import split_answer, transcript
 from smallwit.report.charts import histogram
-from smallwit.report.pages import environment
+from smallwit.report.pages import environment, style
 from smallwit.rows import Row
 from smallwit.storage.artifacts import write_atomically
-
-_HERE = Path(__file__).parent
 
 
 def write_dataset_page(found: Inspection, path: Path) -> None:
@@ -34,7 +30,7 @@ def write_dataset_page(found: Inspection, path: Path) -> None:
             charts=[histogram(found.lengths[part], f"{part} length, {found.unit}") for part in parts],
             quantiles=[(part, [f"{value:,.0f}" for value in found.quantiles(part)]) for part in parts],
             rows=[_shown(row) for row in found.rows],
-            style=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
+            style=style(),
         )
     )
     write_atomically(path, page.encode("utf-8", errors="replace").decode("utf-8"))

@@ -13,7 +13,7 @@ from smallwit.evaluation.statistics import Interval, ratio_interval
 from smallwit.report import format as fmt
 from smallwit.report.charts import Chart, metric_charts, score_chart
 from smallwit.report.load import Row, Run, load_run
-from smallwit.report.pages import environment
+from smallwit.report.pages import environment, style
 from smallwit.report.samples import browser
 from smallwit.storage.artifacts import write_atomically
 
@@ -64,7 +64,7 @@ def render(run: Run) -> str:
         stages=_stages(run),
         absent=[stage.absent for stage in run.metrics if stage.absent],
         browser=browser(run.samples, list(names), apart, fmt.task_names(results)),
-        style=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
+        style=style(),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )

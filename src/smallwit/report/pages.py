@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
 from smallwit.console.sanitize import escape_control
+from smallwit.report.themes import DARK, LIGHT
 
 _HERE = Path(__file__).parent
 
@@ -20,6 +22,12 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def style() -> Markup:
+    """Return the style sheet of a page: the colours of the charts as CSS variables, then page.css."""
+    themes = f":root {{ {LIGHT.css()} }}\n@media (prefers-color-scheme: dark) {{ :root {{ {DARK.css()} }} }}\n"
+    return Markup(themes + (_HERE / "page.css").read_text(encoding="utf-8"))
 
 
 def _shown(value: Any) -> Any:
