@@ -2,7 +2,7 @@
 
 import importlib
 import pkgutil
-from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema
@@ -17,6 +17,9 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
     kinds_in: ClassVar[tuple[str, ...]] = ()
+
+
+S = TypeVar("S", bound=Section)
 
 
 class ByKind:
@@ -61,9 +64,9 @@ def tags_of(section: type[Section]) -> tuple[str, ...]:
     return get_args(field.annotation)
 
 
-def subclasses_of(base: type[Section]) -> list[type[Section]]:
+def subclasses_of(base: type[S]) -> list[type[S]]:
     """Return the subclasses of `base` that are defined so far, at all levels."""
-    found: dict[type[Section], None] = {}
+    found: dict[type[S], None] = {}
     for each in base.__subclasses__():
         found[each] = None
         found.update(dict.fromkeys(subclasses_of(each)))
