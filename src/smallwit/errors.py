@@ -2,11 +2,11 @@
 
 
 class UserError(Exception):
-    """What the user gave is wrong. The message is one line: where it is, what came, how to mend it.
+    """An error in the user's input. The message is one line: the place, the value, the remedy.
 
     The command line prints the message without a traceback and exits with status 2.
     """
 
 
 class RunFailed(Exception):
-    """A run cannot go on, though the user's input is right: exit status 1. What is published by then stays."""
+    """A run cannot go on although the user's input is right (exit status 1). Published artifacts stay."""

@@ -60,7 +60,7 @@ def read_rows(
     allowed = max(1, int(max_bad_fraction * total)) if max_bad_fraction > 0 else 0
     if len(bad) > allowed or not rows:
         more = f" ({len(bad)} of {total} rows are bad)" if len(bad) > 1 else ""
-        raise UserError(f"{bad[0]}{more}; mend or remove the row{'s' if len(bad) > 1 else ''}")
+        raise UserError(f"{bad[0]}{more}; fix or remove the row{'s' if len(bad) > 1 else ''}")
     if bad:
         _log.warning("%s: %d of %d rows left out", path, len(bad), total)
     return rows, bad

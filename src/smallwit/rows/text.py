@@ -61,7 +61,7 @@ def json_list(path: Path, file: IO[bytes]) -> Iterator[Found]:
         raise UserError(f"{path}: not UTF-8 text (byte {error.start + 1}); convert it to UTF-8") from error
     values, reason = _decoded(text)
     if reason is not None:
-        raise UserError(f"{path}: {reason}; mend it, or write JSON lines")
+        raise UserError(f"{path}: {reason}; fix it, or write JSON lines")
     suspicious = "\\ud" in text.lower()
     for number, value in enumerate(values, 1):
         yield number, value, half_character(value) if suspicious else None
@@ -92,7 +92,7 @@ def table(path: Path, file: IO[bytes], delimiter: str) -> Iterator[Found]:
                 yield line, None, f"has {len(values)} columns, and the first line has {len(names)}"
             line = reader.line_num + 1
     except csv.Error as error:
-        raise UserError(f"{path}:{line}: not a table of columns ({short(error)}); mend it") from error
+        raise UserError(f"{path}:{line}: not a table of columns ({short(error)}); fix it") from error
     except UnicodeDecodeError as error:
         # Text is decoded ahead of the rows, so that only the last row read gives a place.
         raise UserError(f"{path}:{line}: at or behind this line is no UTF-8 text; convert it to UTF-8") from error
