@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from rich import box
@@ -26,6 +27,9 @@ from smallwit.report.format import (
     task_names,
     teacher_of,
 )
+
+NAME_WIDTH = 13
+"""Characters of a model's name in one line of the table; a longer name is broken behind a hyphen where it has one."""
 
 
 def render_table(
@@ -56,7 +60,8 @@ def render_table(
     }
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    table.add_column(Text("model"), min_width=len("equal compute"))
+    names = {model["name"]: fill(encodable(model["name"], encoding), NAME_WIDTH) for model in models}
+    table.add_column(Text("model"), min_width=max(len(line) for name in names.values() for line in name.splitlines()))
     for head, cells in columns.items():
         # rich takes the longest word of a column as its minimum width, but cells have several words.
         width = max(len(line) for cell in (head, *cells) for line in cell.splitlines())
@@ -64,7 +69,7 @@ def render_table(
     for model, *row in zip(models, *columns.values(), strict=True):
         if model["name"] in set_apart(results):
             table.add_section()
-        table.add_row(Text(encodable(model["name"], encoding), style="bold"), *map(Text, row))
+        table.add_row(Text(names[model["name"]], style="bold"), *map(Text, row))
     return table
 
 
