@@ -42,6 +42,12 @@ class TestCheck:
                 "comparison with 'rll', which is no model and no train stage; did you mean 'rl'?",
             ),
             ("a: rl, b", "a: baseline, b", "'baseline' is compared with itself"),
+            (
+                "comparisons:",
+                "teacher: rll\ncomparisons:",
+                "teacher 'rll', which is no model and no train stage; did you",
+            ),
+            ("comparisons:", "baseline: small\ncomparisons:", "baseline 'small', which is not measured; add it"),
             ("tokenizer: {vocabulary: 300}\n", "", "models.big is new, so the recipe needs a section 'tokenizer'"),
             ("hidden: 64", "hidden: 65", "models.big: hidden 65 cannot be divided among 4 heads"),
             ("hidden: 64", "hidden: 60", "models.big: a head is 15 wide, rotary positions need an even width"),
