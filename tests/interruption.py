@@ -139,7 +139,8 @@ def kill_children() -> None:
 def kill_fork_server() -> list[psutil.Process]:
     """Kill the fork server alone; the processes that it had started."""
     orphans = children()
-    (server,) = [child for child in psutil.Process().children() if "forkserver" in " ".join(child.cmdline())]
+    alive = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    (server,) = [child for child in alive if "forkserver" in " ".join(child.cmdline())]
     server.kill()
     return orphans
 

@@ -165,4 +165,4 @@ def test_a_model_learns_from_rows_alone_without_a_task(folder: Path) -> None:
 @pytest.mark.slow
 def test_test_problems_among_the_training_problems_are_said(folder: Path) -> None:
     said, _ = run(folder, HEAD + "tasks: {own: {class: own.py:Own}}\nstages:\n" + STAGE.replace("FROM", ""))
-    assert "source mine: 1 of the 2 test problems of task own are among the problems that it trains on" in said
+    assert "source mine: 1 of the 2 test problems of task own are in its training data" in said

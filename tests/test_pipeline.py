@@ -327,6 +327,8 @@ class TestProgress:
 def workers() -> list[psutil.Process]:
     """The processes of stages that run at present: what the fork server of this process has started."""
     children = psutil.Process(os.getpid()).children()
-    servers = [child for child in children if any("forkserver" in word for word in child.cmdline())]
+    # A child of another test that has ended and was not waited for has no command line.
+    alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+    servers = [child for child in alive if any("forkserver" in word for word in child.cmdline())]
     found = [grandchild for server in servers for grandchild in server.children()]
     return [process for process in found if process.status() != psutil.STATUS_ZOMBIE]
