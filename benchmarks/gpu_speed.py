@@ -76,16 +76,9 @@ FULL = Sizes(
     micro_tokens=16384,
     matrix=8192,
 )
+TINY_SHAPE = {"hidden": 32, "layers": 2, "heads": 4, "kv_heads": 2, "intermediate": 64, "max_length": 256}
 TINY = Sizes(
-    shape={
-        "hidden": 32,
-        "layers": 2,
-        "heads": 4,
-        "kv_heads": 2,
-        "intermediate": 64,
-        "max_length": 256,
-        "vocabulary_rows": 320,
-    },
+    shape=TINY_SHAPE | {"vocabulary_rows": 320},
     vocabulary=310,
     sft={"4x32": (4, 32, None), "4x32 packed": (4, 32, 32), "2x64": (2, 64, None)},
     steps=2,

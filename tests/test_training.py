@@ -262,11 +262,7 @@ def spoiled_trainer(what: str) -> Trainer:
     model = tiny_model(scale=4.0)
     if what == "loss":
         return make_trainer(model, {"s": Prepared(demonstrations())}, [Overflowing("cross_entropy", "s", 1.0)])
-    return make_trainer(
-        model,
-        {"s": Prepared(spoiled_rollouts(model))},
-        [grpo("s")],
-    )
+    return make_trainer(model, {"s": Prepared(spoiled_rollouts(model))}, [grpo("s")])
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
@@ -308,12 +304,7 @@ def test_a_good_step_between_starts_the_count_again() -> None:
 def test_groups_without_a_signal_are_a_counted_step_that_changes_no_weight() -> None:
     model = tiny_model(scale=4.0)
     source = Prepared(rollouts(model))
-    trainer = make_trainer(
-        model,
-        {"s": source},
-        [grpo("s")],
-        optimizer=Optimizer(weight_decay=0.1),
-    )
+    trainer = make_trainer(model, {"s": source}, [grpo("s")], optimizer=Optimizer(weight_decay=0.1))
     trainer.step()  # momentum and weight decay have something to do now
     before, tokens = weights(model), trainer.progress.tokens
     source.examples = [replace(example, advantage=0.0) for example in source.examples]
