@@ -85,7 +85,7 @@ def _run(job: Job, reporter: Reporter, rank: int, meeting: socket.socket | int |
     from smallwit.inference.endpoint_client import EndpointError
     from smallwit.network import offline  # noqa: F401  importing it puts the guard of --offline in place
     from smallwit.training.distributed import PeerLost, joined
-    from smallwit.training.loop import TrainingStopped
+    from smallwit.training.progress import TrainingStopped
 
     torch.set_num_threads(max(1, job.threads // job.stage.process_count))
     torch.set_flush_denormal(True)

@@ -28,8 +28,15 @@ class Checkpoints:
         self.logged: bytes | None = None
         self.complaints: list[str] = []
 
-    def save(self, step: int, tensors: dict[str, Any], state: dict[str, Any]) -> None:
-        """Publish `step_N` with tensors (model, optimizer, best) and plain state, then drop the oldest."""
+    def log_size(self) -> int:
+        """Return the length of the log in bytes."""
+        return self.log.stat().st_size if self.log.is_file() else 0
+
+    def save(self, step: int, tensors: dict[str, Any], state: dict[str, Any], log_size: int | None = None) -> None:
+        """Publish `step_N` with tensors (model, optimizer, best), plain state and the log, then drop the oldest.
+
+        `log_size` bytes are copied of a log that grows meanwhile, or all.
+        """
 
         def write(folder: Path) -> None:
             # Through a Python file: on a full disk torch's own only reports an unexpected position.
@@ -37,7 +44,8 @@ class Checkpoints:
                 torch.save(tensors, file)
             (folder / "state.json").write_text(json.dumps(state))
             if self.log.is_file():
-                shutil.copyfile(self.log, folder / _LOG)
+                with self.log.open("rb") as log:
+                    (folder / _LOG).write_bytes(log.read(-1 if log_size is None else log_size))
 
         publish(self.folder / f"step_{step:08d}", write, {"key": self.key, "step": step})
         for old in self._newest_first()[KEPT:]:

@@ -42,7 +42,9 @@ class TokenSource(Protocol):
 class Stateful(Protocol):
     """A source with a state of its own: its batches depend on more than seed, step and weights."""
 
-    def state(self) -> dict[str, Any]: ...
+    def state(self) -> dict[str, Any]:
+        """Return a state that later batches do not change: it may be written while they are made."""
+        ...
 
     def restore(self, state: Mapping[str, Any]) -> None: ...
 

@@ -35,9 +35,10 @@ from smallwit.storage.artifacts import METRICS, make_link, publish
 from smallwit.training import sources
 from smallwit.training.checkpoint import Checkpoints
 from smallwit.training.distributed import World
-from smallwit.training.loop import Trainer, TrainingBudget
+from smallwit.training.loop import Trainer
 from smallwit.training.lora import add_adapters, merge_adapters
 from smallwit.training.problem_stream import ProblemStream, as_sequence
+from smallwit.training.progress import TrainingBudget
 from smallwit.training.rollout_postprocessors import ForwardPass, postprocessors_of
 from smallwit.training.settings import Demonstrations, Rollouts, Source, Text
 from smallwit.training.sources import DemonstrationSource, RolloutSource, TextSource
@@ -95,6 +96,7 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
         autocast=autocast_of(job),
         world=world,
     )
+    trainer.writer.say = say
     checkpoints = Checkpoints(job.work / "checkpoints", job.key)
     trainer.resume(checkpoints)
     for complaint in checkpoints.complaints:
