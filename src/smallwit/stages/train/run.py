@@ -247,6 +247,7 @@ def _source(
         estimator=estimators[0] if estimators else None,  # a recipe allows one estimator for a source
         postprocessors=postprocessors_of(objectives, student, references, spec.temperature),
         base=job.base,
+        context=longest,
         world=student.world,
     )
 
