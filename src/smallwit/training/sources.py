@@ -192,7 +192,7 @@ class RolloutSource:
         repeated = [prompt for prompt in drawn.prompts for _ in range(spec.group)]
         asked = [prompt_of(problem) for _, problem in drawn.pairs for _ in range(spec.group)]
         rows = list(zip(repeated, asked, drawn.completions, advantages.flatten().tolist(), strict=True))
-        # Overlong filtering (DAPO, Yu et al. 2025, arXiv 2503.14476, sec. 3.4): a text without its end has a noisy reward.
+        # Overlong filtering (DAPO, arXiv 2503.14476, sec. 3.4): the reward of a text without its end is noise.
         kept = [i for i, c in enumerate(drawn.completions) if not (spec.mask_truncated_completions and c.truncated)]
         examples = [
             Example(prompt + completion.tokens, len(prompt), completion.log_probs, advantage, prompt=problem)
