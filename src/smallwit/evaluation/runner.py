@@ -1,9 +1,9 @@
 """Measurement of a model on a task: generate, grade, one row for each sample.
 
-Replies are graded as they come. What comes of a sample does not depend on which others were asked with it, so that an
-evaluation that was interrupted and goes on ends with the same rows: a random stream belongs to (seed, problem, sample),
-and where a generator computes replies in batches, the batches are cut from all samples, and each is asked whole again
-unless all of it is there.
+Replies are graded and kept as they end, so that an interrupted evaluation that goes on asks only for those that had
+not ended. A random stream belongs to (seed, problem, sample). Where a generator computes replies in batches, these are
+cut from all samples, so that a batch that was not interrupted gives the same rows. Of one that was, the missing replies
+are a smaller batch. Its floats can differ in their last bit, and where two tokens are almost equally likely, its texts.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from typing import Any
 from smallwit.evaluation.protocols.base import Grader
 from smallwit.evaluation.protocols.default import DEFAULT
 from smallwit.inference.generator import Decoding, Generator, Reply
+from smallwit.inference.progress import GenerationProgress
 from smallwit.tasks.base import Problem, Task
 from smallwit.tasks.prompt import Prompt
 from smallwit.thoughts import answer_part, is_unfinished
@@ -66,29 +67,40 @@ def collect(
     batch: int | None,
     have: Collection[Key],
     keep: Callable[[list[Row]], None],
+    progress: GenerationProgress | None = None,
+    on_partial_batch: Callable[[], None] = lambda: None,
 ) -> None:
     """Generate the samples that are not in `have`, and call `keep` with their graded rows, a few at a time.
 
-    `batch` is the size of the generator's batches, `None` where replies do not depend on each other in any bit. Longer
-    prompts come first, so that what does not fit into memory shows at once.
+    `batch` is the size of the generator's batches, `None` where replies do not depend on each other in any bit.
+    `on_partial_batch` is called before a batch of which a part is there. Longer prompts come first, so that what does
+    not fit into memory shows at once.
     """
+    progress = progress or GenerationProgress()
     grading = _Grading(task, grader, keep)
     order = sorted(range(len(samples)), key=lambda i: (-_length(samples[i].prompt), i))
-    if batch is None:
-        blocks = [[samples[i] for i in order if samples[i].key not in have]]
-    else:
-        blocks = [[samples[i] for i in order[start : start + batch]] for start in range(0, len(order), batch)]
-    for block in blocks:
-        missing = {index for index, sample in enumerate(block) if sample.key not in have}
-        if not missing:
+    size = max(1, len(order)) if batch is None else batch
+    for start in range(0, len(order), size):
+        whole = [samples[i] for i in order[start : start + size]]
+        block = [sample for sample in whole if sample.key not in have]
+        progress.have(len(whole) - len(block))
+        if not block:
             continue
+        if batch is not None and len(block) < len(whole):
+            on_partial_batch()
+        progress.begin(len(block), decoding.max_new_tokens)
 
-        def on_reply(index: int, reply: Reply, block: list[Sample] = block, missing: set[int] = missing) -> None:
-            if index in missing:
-                grading.add(block[index], reply)
+        def on_reply(index: int, reply: Reply, block: list[Sample] = block) -> None:
+            grading.add(block[index], reply)
+            progress.on_reply(reply.tokens)
 
+        def on_tokens(count: int) -> None:
+            grading.tick()
+            progress.on_tokens(count)
+
+        prompts, seeds = [sample.prompt for sample in block], [sample.seed for sample in block]
         try:
-            generator.reply([sample.prompt for sample in block], decoding, [sample.seed for sample in block], on_reply)
+            generator.reply(prompts, decoding, seeds, on_reply, on_tokens)
         except Exception:
             # What was answered is graded and kept, whatever the generator failed at: a server, memory, a prompt. Ctrl-C
             # does not wait for graders.
@@ -151,7 +163,14 @@ class _Grading:
         if not self.waiting:
             self.since = time.monotonic()
         self.waiting.append((sample, reply))
-        if len(self.waiting) >= _GRADED_AT_ONCE or time.monotonic() - self.since >= _LONGEST_WAIT:
+        if len(self.waiting) >= _GRADED_AT_ONCE:
+            self.finish()
+        else:
+            self.tick()
+
+    def tick(self) -> None:
+        """Grade the replies if the first of them has waited long enough."""
+        if self.waiting and time.monotonic() - self.since >= _LONGEST_WAIT:
             self.finish()
 
     def finish(self) -> None:
