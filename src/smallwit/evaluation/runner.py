@@ -7,6 +7,7 @@ are a smaller batch. Its floats can differ in their last bit, and where two toke
 """
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from smallwit.tasks.prompt import Prompt
 from smallwit.thoughts import answer_part, is_unfinished
 from smallwit.verify import Verdict
 from smallwit.verify.extract import boxed
-from smallwit.verify.failures import too_many_failures
+from smallwit.verify.failures import too_many_failures, with_retry
 
 Row = dict[str, Any]
 Key = tuple[str, int]
@@ -143,12 +144,16 @@ def require_verdicts(rows: Sequence[Row], what: str, total: int | None = None) -
         raise GraderFailed(f"{what}: {message}")
 
 
+def require_score(rows: Sequence[Row], what: str) -> None:
+    """Raise `GraderFailed` when no row at all has a verdict: there is nothing to take a mean of."""
+    if all(map(unverified, rows)):
+        raise GraderFailed(f"{what}: the verifier itself failed on all {len(rows):,} responses, so there is no score")
+
+
 def mean_score(rows: Sequence[Row], key: str = "score") -> float:
-    """Return the mean over the rows whose verdict is known. Raises `ValueError` when there is none."""
+    """Return the mean over the rows whose verdict is known, NaN where there is none."""
     known = [row[key] for row in rows if row[key] is not None]
-    if not known:
-        raise ValueError(f"no row of {len(rows)} has a verdict")
-    return float(sum(known) / len(known))
+    return float(sum(known) / len(known)) if known else math.nan
 
 
 class _Grading:
@@ -192,15 +197,8 @@ def graded(task: Task, grader: Grader, pairs: Sequence[tuple[Problem, str]]) -> 
 
     Graders read the answer after the thought of a response, whatever the protocol.
     """
-    if not pairs:
-        return []
-    pairs = [(problem, answer_part(response)) for problem, response in pairs]
-    verdicts = list(grader(task, pairs))
-    failed = [i for i, verdict in enumerate(verdicts) if verdict.score is None or verdict.strict is None]
-    if failed:
-        for i, verdict in zip(failed, grader(task, [pairs[i] for i in failed]), strict=True):
-            verdicts[i] = verdict
-    return verdicts
+    answers = [(problem, answer_part(response)) for problem, response in pairs]
+    return with_retry(lambda part: grader(task, part), answers)
 
 
 def row_of(task: Task, sample: Sample, response: str, verdict: Verdict) -> Row:

@@ -19,7 +19,16 @@ from smallwit.evaluation.protocol import (
     prompt_checksum,
 )
 from smallwit.evaluation.protocols.base import NamedProtocol
-from smallwit.evaluation.runner import Row, Sample, collect, graded, require_verdicts, samples_of, unverified
+from smallwit.evaluation.runner import (
+    Row,
+    Sample,
+    collect,
+    graded,
+    require_score,
+    require_verdicts,
+    samples_of,
+    unverified,
+)
 from smallwit.evaluation.sample_file import SampleFile
 from smallwit.inference.client import PARTIAL_BATCH
 from smallwit.inference.generator import Decoding, Generator
@@ -171,7 +180,9 @@ def measure_suite(
                 progress=GenerationProgress(report, total=len(suite.samples), check=check),
                 on_partial_batch=resume_batch,
             )
-        return file.settle([sample.key for sample in suite.samples])
+        rows = file.settle([sample.key for sample in suite.samples])
+        require_score(rows, f"{subject} on {suite.task.name}")
+        return rows
 
 
 def _grade_again(suite: Suite, file: SampleFile) -> None:

@@ -60,10 +60,13 @@ def run(stage: RejectionSamplingStage, job: Job, reporter: Reporter) -> Info:
                 verdicts.append({"score": verdict.score, "strict": verdict.strict})
                 if stage.keep == "all" or verdict.strict == 1.0:
                     kept[each.task.name, each.problem.id, reply.text] = _row(each, reply, stage)
-            if verdicts:
-                require_verdicts(verdicts, stage.name)
+            # How many replies a budget in FLOPs is for is known at its end alone.
+            if verdicts and stage.flops is None:
+                require_verdicts(verdicts, stage.name, len(wanted))
             reporter.progress(_share(stage, client), f"{len(kept)} of {asked} answers kept")
         resumed = client.resumed_batches
+    if verdicts:
+        require_verdicts(verdicts, stage.name)
     if not kept:
         raise UserError(f"stage {stage.name}: {stage.model} answered {asked} problems and the verifier accepted none")
     usage = client.usage
