@@ -1,8 +1,8 @@
 """An evaluation that was interrupted: what had ended is kept, also within a batch, and nothing else is asked again."""
 
 import json
-import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,10 +25,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_models(tmp_path)
 
 
-@pytest.mark.parametrize("ended", [1, 3])
+@pytest.mark.slow
 def test_an_interrupt_within_a_batch_repeats_only_what_had_not_ended(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, ended: int
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    ended = 3
     measured("whole")
     answer, asked = LocalGenerator.reply, []
 
@@ -66,7 +67,9 @@ def test_an_evaluation_without_an_interruption_counts_no_resumed_batch() -> None
     assert "resumed_batches" not in json.loads(Path("out/protocol.json").read_text())
 
 
-def test_a_reply_that_waits_is_graded_at_the_next_token_of_the_others() -> None:
+def test_a_reply_that_waits_is_graded_while_the_others_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("smallwit.evaluation.runner.time", SimpleNamespace(monotonic=lambda: now[0]))
     task = load_task("own.py:Length")
     problems = problems_of(task, "test", None)[:2]
     samples = samples_of(problems, DEFAULT.prompts(task, problems), 1, 0)
@@ -77,7 +80,7 @@ def test_a_reply_that_waits_is_graded_at_the_next_token_of_the_others() -> None:
         def reply(self, prompts: Any, decoding: Any, seeds: Any, on_reply: Any, on_tokens: Any) -> Any:
             on_reply(0, Reply("12", 3, 5, False))
             for _ in range(4):
-                time.sleep(0.4)
+                now[0] += 0.4
                 on_tokens(1)
                 seen.append(len(kept))
             on_reply(1, Reply("12", 7, 5, False))

@@ -15,6 +15,9 @@ from smallwit.inference.local_generator import LocalGenerator
 from smallwit.inference.progress import GenerationProgress
 from smallwit.models.chat import ChatTokenizer
 from smallwit.tasks.prompt import Prompt
+from smallwit.training.settings import Rollouts
+from smallwit.training.sources import RolloutSource
+from test_sources import CHAT, COST, stream
 from tiny import tiny_model, tokenizer
 
 
@@ -117,3 +120,33 @@ def test_heartbeat_lines_tell_the_time_left_and_never_all_of_a_node_that_runs(cl
     # A tenth took 30 seconds, and seven tenths are left.
     assert third.endswith("evaluate base 30% (gsm8k 3/64 replies, 3m 30s left)")
     assert "evaluate base 99% (gsm8k 64/64 replies" in fourth
+
+
+def test_a_generation_that_is_soon_over_tells_nothing_where_a_delay_is_asked_for(clock: Clock) -> None:
+    told: list[str] = []
+
+    def write(seconds: float) -> None:
+        progress = GenerationProgress(lambda share, text: told.append(text), total=1, delay=2.0)
+        progress.begin(1, longest=8)
+        for _ in range(4):
+            clock.now += seconds / 4
+            progress.on_tokens(1)
+        progress.on_reply(4)
+
+    write(1.0)
+    assert told == []
+    write(8.0)
+    assert told[-1].startswith("1/1 replies, 4 tokens")
+
+
+def test_a_batch_of_rollouts_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smallwit.training.sources.REPORT_DELAY", 0.0)
+    words, told = tokenizer(), list[str]()
+    spec = Rollouts.model_validate({"kind": "rollouts", "prompts": 2, "group": 2, "max_new_tokens": 6})
+    engine = LocalEngine(tiny_model(rows=len(words)), vocabulary=len(words), pad=0)
+    source = RolloutSource(
+        stream(), CHAT, engine, spec, COST, seed=0, estimator=None, report=lambda share, text: told.append(text)
+    )
+    examples = source.batch(0).examples
+    assert told[0] == "0/4 replies"
+    assert told[-1].startswith(f"4/4 replies, {sum(example.targets for example in examples)} tokens")

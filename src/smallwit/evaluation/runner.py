@@ -118,6 +118,7 @@ def measure(
     *,
     batch: int,
     seed: int,
+    progress: GenerationProgress | None = None,
 ) -> list[Row]:
     """Return one row for each problem by the default protocol, in order. Used for validation during training."""
     rows: dict[Key, Row] = {}
@@ -126,7 +127,7 @@ def measure(
     def keep(part: list[Row]) -> None:
         rows.update({(row["id"], row["sample"]): row for row in part})
 
-    collect(task, samples, generator, decoding, DEFAULT.grade, batch=batch, have=(), keep=keep)
+    collect(task, samples, generator, decoding, DEFAULT.grade, batch=batch, have=(), keep=keep, progress=progress)
     return [rows[sample.key] for sample in samples]
 
 

@@ -7,7 +7,8 @@ REPORT_SECONDS = 0.5
 
 
 class GenerationProgress:
-    """Calls `report(share, text)` at most twice a second, and `check()` at every event; both may raise.
+    """Calls `report(share, text)` at most twice a second, first after `delay` seconds, and `check()` at every event;
+    both may raise.
 
     The share (0..1) counts a reply that is being written by its tokens, of the most that it can have. So it never
     falls, and is 1 only when every reply has ended. Without a `total` the replies are those that `have` and `begin`
@@ -20,13 +21,15 @@ class GenerationProgress:
         *,
         total: int | None = None,
         check: Callable[[], None] = lambda: None,
+        delay: float = 0.0,
     ) -> None:
         self.report, self.check, self.total = report, check, total
         self.known = self.done = 0
         self.decoded = self.ended = 0
         self.longest = 1
         self.started: float | None = None
-        self.reported = -REPORT_SECONDS
+        self.next = time.monotonic() + delay
+        self.told = False
 
     @property
     def tokens(self) -> int:
@@ -71,8 +74,8 @@ class GenerationProgress:
     def _tell(self) -> None:
         self.check()
         now = time.monotonic()
-        if now - self.reported >= REPORT_SECONDS or self.share == 1.0:
-            self.reported = now
+        if now >= self.next or (self.told and self.share == 1.0):
+            self.next, self.told = now + REPORT_SECONDS, True
             self.report(self.share, self._text(now))
 
     def _text(self, now: float) -> str:

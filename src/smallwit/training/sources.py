@@ -1,7 +1,7 @@
 """Sources of examples: the batch of a step is a pure function of seed, step and weights."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from smallwit.inference.engine import Completion, Engine, Sampling, Watch
+from smallwit.inference.progress import GenerationProgress
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.conversation import LossOn
 from smallwit.models.flops import Cost
@@ -30,6 +31,9 @@ from smallwit.training.step_batch import StepBatch
 
 KEPT_TOKENS = 1_000_000
 """Tokens of encoded demonstrations that a source keeps (about 40 MB): small datasets are encoded only once."""
+
+REPORT_DELAY = 2.0
+"""Seconds after which the progress within a batch of rollouts is told."""
 
 
 class TokenSource(Protocol):
@@ -112,6 +116,8 @@ class RolloutSource:
     prompt that leaves no room is left out, and `left_out` counts it. Under `spec.mask_truncated_completions` truncated
     completions count in rewards and advantages, and are no examples: no loss and no normaliser sees them.
 
+    `report(share, text)` is called while a batch is sampled, if that takes longer than `REPORT_DELAY`.
+
     The processes of `world` share the problems: each completes and grades some, and then all have the whole batch.
     """
 
@@ -128,9 +134,10 @@ class RolloutSource:
         postprocessors: Sequence[RolloutPostprocessor] = (),
         base: Path | None = None,
         context: int | None = None,
+        report: Callable[[float, str], None] = lambda share, text: None,
         world: World = SINGLE_PROCESS,
     ) -> None:
-        self.world, self.context = world, context
+        self.world, self.context, self.report = world, context, report
         self.stream, self.chat, self.engine, self.spec, self.cost = stream, chat, engine, spec, cost
         self.seed, self.estimator, self.postprocessors = seed, estimator, postprocessors
         self.sampling = Sampling(spec.temperature, spec.max_new_tokens, chat.ends.all)
@@ -252,7 +259,13 @@ class RolloutSource:
         size = len(samples)
         seeds = [stable_seed(self.seed, step, t.name, problem.id, sample) for t, problem in pairs for sample in samples]
         asked = [prompt for prompt in prompts for _ in samples]
-        watch = Watch(limits=[self._room(prompt) for prompt in asked])
+        progress = GenerationProgress(self.report, total=len(asked), delay=REPORT_DELAY)
+        progress.begin(len(asked), self.spec.max_new_tokens)
+        watch = Watch(
+            limits=[self._room(prompt) for prompt in asked],
+            done=lambda index, completion: progress.on_reply(len(completion.tokens)),
+            on_tokens=progress.on_tokens,
+        )
         completions = self.engine.generate(asked, self.sampling, seeds, watch)
         rewards, parts = torch.full((len(pairs), size), torch.nan), {}
         if self.estimator is not None:
