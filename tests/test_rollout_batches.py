@@ -36,6 +36,17 @@ def test_groups_without_a_signal_are_replaced_by_those_of_further_problems() -> 
     assert all(example.advantage for example in batch.examples)
 
 
+def test_kept_groups_are_in_the_order_of_the_stream_whatever_the_round_that_made_them() -> None:
+    prompts = [stream()[i][1].prompt for i in range(9)]
+    source, _ = resampling(
+        lambda prompt, i: "" if prompt in (prompts[0], prompts[2], prompts[3]) else half_right(prompt, i)
+    )
+    kept = [
+        question_of(WORDS, example.tokens[: example.prompt_length]) for example in source.batch(0).examples[::GROUP]
+    ]
+    assert kept == [prompts[1], prompts[4], prompts[5]]
+
+
 @pytest.mark.parametrize("rounds", [1, 2])
 def test_resampling_is_bounded_and_may_leave_nothing(rounds: int) -> None:
     source, _ = resampling(lambda prompt, i: "", rounds)
@@ -107,5 +118,7 @@ def test_shared_rollouts_are_a_part_of_what_training_remembers() -> None:
     later.restore(state)
     assert later.batch(5) == source.batch(5)
     assert not engine.asked
+    # The part of a batch is one of the whole that was sampled, by weights that are gone: all of it is remembered.
+    assert later.shared == source.shared
     with pytest.raises(RuntimeError, match="step 7 continues the rollouts of step 6, which were not restored"):
         later.batch(7)

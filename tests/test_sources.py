@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from smallwit.errors import UserError
-from smallwit.inference.engine import Completion, Sampling
+from smallwit.inference.engine import UNWATCHED, Completion, Sampling, Watch
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.flops import Cost
 from smallwit.objectives.settings import Estimator
@@ -204,7 +204,11 @@ class PreparedEngine:
     sampling: Sampling | None = None
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int] | None = None
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        seeds: Sequence[int] | None = None,
+        watch: Watch = UNWATCHED,
     ) -> list[Completion]:
         self.asked, self.seeds, self.sampling = [list(p) for p in prompts], list(seeds or []), sampling
         texts = [self.answers(question_of(WORDS, p), i) for i, p in enumerate(prompts)]

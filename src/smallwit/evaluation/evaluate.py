@@ -171,19 +171,9 @@ def _measure(model: ResolvedModel, suites: Sequence[Suite], folder: Path, consol
         for suite in suites:
             name, total = suite.task.name, len(suite.samples)
             progress.start(name)
-
-            def on_rows(done: int, name: str = name, total: int = total) -> None:
-                progress.update(name, done / total, f"{done:,}/{total:,}")
-
-            path = folder / f"{name}.jsonl"
-            rows[name] = measure_suite(
-                suite,
-                path,
-                partial(load, suite.named.overflow),
-                model.batch,
-                on_rows,
-                model.reference,
-            )
+            path, report = folder / f"{name}.jsonl", partial(progress.update, name)
+            make = partial(load, suite.named.overflow)
+            rows[name] = measure_suite(suite, path, make, model.batch, model.reference, report)
             progress.end(name, f"{total:,} samples of {model.reference}")
     return _scored(model.reference, model.identity, folder, rows, suites)
 

@@ -12,6 +12,8 @@ from smallwit.storage.jsonl import parse_json
 
 PROTOCOL_SCHEMA = 2
 SCORES_SCHEMA = 1
+RESUMED_BATCHES = "resumed_batches"
+"""The key with the number of batches, by task, that an interruption cut in two; absent where there are none."""
 _OF_MODEL = ("identity", "reference")
 
 
@@ -38,7 +40,17 @@ def admit(folder: Path, model: Mapping[str, str], protocols: Mapping[str, Evalua
                     f"{folder}: holds samples of {name} by another protocol ({changed}); name another folder by --out"
                 )
         new["protocols"] = old["protocols"] | new["protocols"]
+        new |= {RESUMED_BATCHES: old[RESUMED_BATCHES]} if RESUMED_BATCHES in old else {}
     write_atomically(path, json.dumps(new, indent=1, ensure_ascii=False))
+
+
+def count_resumed_batch(folder: Path, task: str) -> None:
+    """Count in `protocol.json` a batch of a task that goes on after an interruption."""
+    path = folder / "protocol.json"
+    data = _read(path, "protocols")
+    counts = data.get(RESUMED_BATCHES, {})
+    data[RESUMED_BATCHES] = counts | {task: counts.get(task, 0) + 1}
+    write_atomically(path, json.dumps(data, indent=1, ensure_ascii=False))
 
 
 def write_scores(folder: Path, model: Mapping[str, str], scores: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """One task measured by one protocol: its prompts, and its samples on disk, resumed after an interruption."""
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -8,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from smallwit.errors import UserError
+from smallwit.evaluation.folder import count_resumed_batch
 from smallwit.evaluation.protocol import (
     EvaluationProtocol,
     GeneratorInfo,
@@ -17,11 +19,24 @@ from smallwit.evaluation.protocol import (
     prompt_checksum,
 )
 from smallwit.evaluation.protocols.base import NamedProtocol
-from smallwit.evaluation.runner import Row, Sample, collect, graded, require_verdicts, samples_of, unverified
+from smallwit.evaluation.runner import (
+    Row,
+    Sample,
+    collect,
+    graded,
+    require_score,
+    require_verdicts,
+    samples_of,
+    unverified,
+)
 from smallwit.evaluation.sample_file import SampleFile
+from smallwit.inference.client import PARTIAL_BATCH
 from smallwit.inference.generator import Decoding, Generator
+from smallwit.inference.progress import GenerationProgress
 from smallwit.tasks.base import Problem, Task
 from smallwit.tasks.prompt import Prompt
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -122,14 +137,15 @@ def measure_suite(
     path: Path,
     generator: Callable[[], Generator],
     batch: int | None,
-    on_rows: Callable[[int], None],
     subject: str,
+    report: Callable[[float, str], None] = lambda share, text: None,
+    check: Callable[[], None] = lambda: None,
 ) -> list[Row]:
     """Return the rows of all samples, in order. Rows that the file at `path` holds are not generated again.
 
-    `generator` is called when something is missing, and `on_rows` whenever samples were added, with the number that
-    are there. Raises `GraderFailed`, which names the `subject`, as soon as more than 1 % of the samples cannot have a
-    verdict.
+    `generator` is called when something is missing; `report` and `check` are those of `GenerationProgress`. Where a
+    part of a batch is missing, `resumed_batches` of `protocol.json` beside the file counts it. Raises `GraderFailed`,
+    which names the `subject`, as soon as more than 1 % of the samples cannot have a verdict.
     """
     with SampleFile(path) as file:
         _grade_again(suite, file)
@@ -139,7 +155,15 @@ def measure_suite(
                 file.add(row)
             if any(map(unverified, rows)):
                 require_verdicts(list(file.rows.values()), f"{subject} on {suite.task.name}", len(suite.samples))
-            on_rows(len(file.rows))
+
+        told = False
+
+        def resume_batch() -> None:
+            nonlocal told
+            if not told:
+                _log.warning("%s: %s", path, PARTIAL_BATCH)
+                told = True
+            count_resumed_batch(path.parent, suite.task.name)
 
         if any(sample.key not in file.rows for sample in suite.samples):
             assert suite.protocol.decoding is not None
@@ -153,8 +177,12 @@ def measure_suite(
                 batch=batch,
                 have=have,
                 keep=keep,
+                progress=GenerationProgress(report, total=len(suite.samples), check=check),
+                on_partial_batch=resume_batch,
             )
-        return file.settle([sample.key for sample in suite.samples])
+        rows = file.settle([sample.key for sample in suite.samples])
+        require_score(rows, f"{subject} on {suite.task.name}")
+        return rows
 
 
 def _grade_again(suite: Suite, file: SampleFile) -> None:

@@ -43,20 +43,42 @@ class Watch:
 
     `limits` has a length limit for each prompt, beside that of `Sampling`. `halt` gets the last `window` tokens of
     every row that is still being written, after each token, and says which of them end here. `done(index, completion)`
-    is called as soon as a completion has ended.
+    is called as soon as a completion has ended, and `on_tokens(count)` after each decoded step, and after the `done` of
+    its completions, with the number of tokens that the step wrote.
     """
 
     limits: Sequence[int] | None = None
     window: int = 0
     halt: Callable[[list[list[int]]], list[bool]] | None = None
     done: Callable[[int, Completion], None] = lambda index, completion: None
+    on_tokens: Callable[[int], None] = lambda count: None
+
+
+UNWATCHED = Watch()
+
+
+@dataclass
+class Timings:
+    """Seconds of prefill and of decoding, and the tokens that were decoded, since the last `reset`."""
+
+    prefill: float = 0.0
+    decode: float = 0.0
+    tokens: int = 0
+
+    def reset(self) -> None:
+        """Begin at zero again."""
+        self.prefill, self.decode, self.tokens = 0.0, 0.0, 0
 
 
 class Engine(Protocol):
     """Generates one completion for each prompt, in order."""
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int] | None = None
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        seeds: Sequence[int] | None = None,
+        watch: Watch = UNWATCHED,
     ) -> list[Completion]:
         """`seeds` gives each completion its own random stream; greedy sampling needs none."""
         ...

@@ -355,8 +355,7 @@ class Trainer:
 
     def finish(self, keep_best: bool) -> None:
         """Put the final weights into the model: the best by validation, the average, or the last."""
-        if keep_best:
-            assert self.best is not None  # the last step is always measured
+        if keep_best and self.best is not None:  # none, where no validation had a verdict
             self.restore(self.best)
         elif self.average is not None:
             self.restore(self.average.tensors)

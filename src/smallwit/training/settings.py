@@ -127,6 +127,10 @@ class Rollouts(SourceSettings):
         description="what a completion earns: the name of a part, or a weighted sum of parts",
         examples=["strict"],
     )
+    mask_truncated_completions: bool = Field(
+        default=False,
+        description="leave completions that a length limit cut out of the loss; their rewards count in their group",
+    )
     updates: PositiveInt = Field(default=1, description="optimizer steps that share a batch of rollouts, a part each")
     resample: int = Field(
         default=0, ge=0, description="rounds in which groups whose rewards are all equal are replaced by other prompts'"

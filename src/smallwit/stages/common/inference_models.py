@@ -81,6 +81,7 @@ class _Logged:
         decoding: Decoding,
         seeds: Sequence[int],
         on_reply: Callable[[int, Reply], None] = lambda index, reply: None,
+        on_tokens: Callable[[int], None] = lambda count: None,
     ) -> list[Reply]:
         """Generate replies and log the traffic; see `EndpointGenerator.reply`."""
 

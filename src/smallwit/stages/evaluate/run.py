@@ -40,14 +40,17 @@ def run(job: Job, reporter: Reporter) -> Info:
     protocols = {name: suite.protocol for name, suite in suites.items()}
     samples.mkdir(exist_ok=True)
     admit(samples, {"reference": job.name, "identity": job.key}, protocols)
+
+    def check() -> None:
+        if reporter.stopping():
+            raise Stopped
+
     for number, (name, suite) in enumerate(suites.items()):
 
-        def on_rows(done: int, number: int = number, total: int = len(suite.samples), name: str = name) -> None:
-            reporter.progress((number + done / total) / len(tasks), f"{name} {done}/{total}")
-            if reporter.stopping():
-                raise Stopped
+        def report(share: float, text: str, number: int = number, name: str = name) -> None:
+            reporter.progress((number + share) / len(tasks), f"{name} {text}")
 
-        measure_suite(suite, samples / f"{name}.jsonl", lambda: generator, spec.batch, on_rows, job.name)
+        measure_suite(suite, samples / f"{name}.jsonl", lambda: generator, spec.batch, job.name, report, check)
     signatures = {name: protocol.signature for name, protocol in protocols.items()}
     info: Info = {"seconds": time.monotonic() - started, "parameters": model.num_parameters(), "signatures": signatures}
     publish(job.folder, lambda folder: _move(samples, folder), {"key": job.key, "name": job.name} | info)

@@ -58,7 +58,7 @@ def check_lengths(
     if rollouts and counts.total():
         say(
             f"source {name}: of {looked:,} prompts {left_out:,} alone have {tokens}, and {cut:,} leave less room than "
-            f"max_new_tokens ({room:,}); text after the end of the context is lost"
+            f"max_new_tokens ({room:,}); longer prompts are left out, and completions end where the context does"
         )
     elif counts.total():
         say(

@@ -5,7 +5,6 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -13,8 +12,9 @@ import torch
 from transformers import PreTrainedModel
 
 from smallwit.errors import UserError
-from smallwit.evaluation.runner import mean_score, measure, require_verdicts
+from smallwit.evaluation.runner import Row, mean_score, measure, require_verdicts
 from smallwit.inference.generator import Decoding
+from smallwit.inference.progress import GenerationProgress
 from smallwit.models.build import disable_dropout, is_stateful, save_model
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.cpu_memory import trim_between_layers
@@ -32,6 +32,7 @@ from smallwit.stages.train.overlap import say_overlap
 from smallwit.stages.train.teachers import read_by_teachers, references_of, teachers_of
 from smallwit.storage.append_log import AppendLog
 from smallwit.storage.artifacts import METRICS, make_link, publish
+from smallwit.tasks.base import Problem, Task
 from smallwit.training import sources
 from smallwit.training.checkpoint import Checkpoints
 from smallwit.training.distributed import World
@@ -77,8 +78,18 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
     references = references_of(job, objectives, at_hand, teachers, student, chat)
     # Only the first of several processes reports.
     say = reporter.say if world.first else lambda text: None
+
+    def tell(text: str) -> None:
+        if world.first:
+            reporter.progress(min(trainer.budget.share(trainer.progress), 1.0), text)
+
+    def sampling(share: float, text: str) -> None:
+        tell(f"step {trainer.progress.step + 1}, {text}")
+
     made = {
-        name: _source(job, name, spec, chat, student, [o for o in objectives if o.source == name], references, say)
+        name: _source(
+            job, name, spec, chat, student, [o for o in objectives if o.source == name], references, say, sampling
+        )
         for name, spec in stage.sources.items()
     }
     trainer = Trainer(
@@ -101,7 +112,7 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
     trainer.resume(checkpoints)
     for complaint in checkpoints.complaints:
         reporter.say(f"a checkpoint is damaged and left out: {complaint}")
-    validate = _validator(job, stage, model, chat, world) if stage.validation else None
+    validate = _validator(job, stage, model, chat, world, tell) if stage.validation else None
     if not world.first:
         _train(stage, trainer, checkpoints, lambda metrics: None, validate)
         return _info(trainer, 0)
@@ -207,6 +218,7 @@ def _source(
     objectives: Sequence[LossTerm],
     references: Mapping[str, ForwardPass],
     say: Callable[[str], None],
+    report: Callable[[float, str], None],
 ) -> sources.TokenSource:
     """Return the source `name` for the `objectives` that read it. Problems of its rows are reported or refused here."""
     model = student.model
@@ -249,12 +261,19 @@ def _source(
         estimator=estimators[0] if estimators else None,  # a recipe allows one estimator for a source
         postprocessors=postprocessors_of(objectives, student, references, spec.temperature),
         base=job.base,
+        context=longest,
+        report=report,
         world=student.world,
     )
 
 
 def _validator(
-    job: Job, stage: TrainStage, model: PreTrainedModel, chat: ChatTokenizer, world: World
+    job: Job,
+    stage: TrainStage,
+    model: PreTrainedModel,
+    chat: ChatTokenizer,
+    world: World,
+    tell: Callable[[str], None],
 ) -> Callable[[], dict[str, float]]:
     assert stage.validation is not None
     evaluation, count = job.recipe.evaluation, stage.validation.problems
@@ -266,7 +285,16 @@ def _validator(
     def validate() -> dict[str, float]:
         scores = {}
         for task in tasks:
-            measured = partial(measure, task, generator=generator, decoding=decoding, batch=batch, seed=job.recipe.seed)
+
+            def measured(some: Sequence[Problem], task: Task = task) -> list[Row]:
+                progress = GenerationProgress(
+                    lambda share, text: tell(f"validation {task.name} {text}"),
+                    total=len(some),
+                    delay=sources.REPORT_DELAY,
+                )
+                seed = job.recipe.seed
+                return measure(task, some, generator, decoding, batch=batch, seed=seed, progress=progress)
+
             rows = world.sharded_map(measured, problems[task.name])
             require_verdicts(rows, f"validation on {task.name}")
             scores[f"validation/{task.name}"] = mean_score(rows)
