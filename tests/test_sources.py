@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -16,7 +16,7 @@ from smallwit.tasks.algebra import Algebra
 from smallwit.tasks.base import Problem, Task
 from smallwit.tasks.wordmath import WordMath
 from smallwit.training import sources
-from smallwit.training.problem_stream import ProblemStream, Shuffled, TaskProblems, as_sequence
+from smallwit.training.problem_stream import ProblemStream, Shuffled, TaskProblems
 from smallwit.training.settings import Rollouts
 from smallwit.training.sources import DemonstrationSource, RolloutSource, TextSource, stable_seed
 from smallwit.verify import Verdict
@@ -107,18 +107,6 @@ def test_a_slice_of_a_split_is_used_and_nothing_else() -> None:
 def test_a_split_with_nothing_left_is_refused() -> None:
     with pytest.raises(ValueError, match="30 problems, none left after 30"):
         TaskProblems.of(WordMath(train=30), "train", skip=30)
-
-
-def test_an_iterable_of_problems_is_read_up_to_its_limit_only() -> None:
-    read = []
-
-    def endless() -> Iterable[Problem]:
-        while True:
-            read.append(1)
-            yield Problem(str(len(read)), "p", "1")
-
-    assert [problem.id for problem in as_sequence(endless(), 3)] == ["1", "2", "3"]
-    assert len(read) == 3
 
 
 def demonstration_source(seed: int = 0, batch: int = 4, max_length: int = 256) -> DemonstrationSource:

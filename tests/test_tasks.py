@@ -180,7 +180,10 @@ def test_check_gold_names_what_is_wrong(folder: Path) -> None:
     write_rows(folder / "gsm8k" / "test.jsonl", rows)
     task = load_task("gsm8k", {}, folder)
     assert check_gold(task, "test") == ["gsm8k-test-1"]
-    assert check_gold(task, "test", limit=1) == []
+    rows = [{"question": "1+1?", "answer": "Hm.\n####"}, {"question": "1+2?", "answer": "#### 3"}]
+    write_rows(folder / "gsm8k" / "test.jsonl", rows)
+    # The draw of one problem is the second row.
+    assert check_gold(load_task("gsm8k", {}, folder), "test", limit=1) == []
 
 
 # ---- the real benchmarks

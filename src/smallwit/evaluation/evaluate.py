@@ -29,6 +29,7 @@ from smallwit.inference.endpoint_client import EndpointError
 from smallwit.storage.artifacts import content_key, disk_trouble, file_hash
 from smallwit.storage.locks import occupied
 from smallwit.tasks import Task, load_task, task_bytes
+from smallwit.tasks.draw import part
 from smallwit.tasks.trial import Trial, try_out
 from smallwit.tasks.user_task import UserTask
 from smallwit.verify import code
@@ -116,7 +117,8 @@ def evaluate_responses(path: Path, request: Request, console: Console | None = N
     task = _checked_task(name, {}, request)
     problems = problems_of(task, request.choice.split, None)
     stored = read_responses(path, problems)
-    answered = [problem for problem in problems if problem.id in stored][: request.choice.limit]
+    answered = [problem for problem in problems if problem.id in stored]
+    answered = list(part(answered, request.choice.limit, order="given" if task.exchangeable else request.choice.order))
     counts = [len(stored[problem.id]) for problem in answered]
     suite = make_suite(
         task, answered, named, request.choice, GeneratorInfo("responses"), own=task_bytes(name), stored=counts
@@ -156,7 +158,7 @@ def _prepare(request: Request, model: ResolvedModel, tasks: Mapping[str, Mapping
     named, suites = named_protocol(request.protocol), []
     for name in request.suites:
         task = _checked_task(name, tasks.get(name, {}), request)
-        problems = problems_of(task, request.choice.split, request.choice.limit)
+        problems = problems_of(task, request.choice.split, request.choice.limit, request.choice.order)
         own = task_bytes(name, tasks.get(name))
         suites.append(make_suite(task, problems, named, request.choice, model.generator, own=own, encode=model.encode))
     return suites

@@ -4,7 +4,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 
 from smallwit.errors import UserError
@@ -21,12 +20,13 @@ from smallwit.evaluation.runner import Row, Sample, collect, graded, require_ver
 from smallwit.evaluation.sample_file import SampleFile
 from smallwit.inference.generator import Decoding, Generator
 from smallwit.tasks.base import Problem, Task
+from smallwit.tasks.draw import Order, order_of, part_of
 from smallwit.tasks.prompt import Prompt
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The options of an evaluation: the first `limit` problems of a split, the samples of each, and their seed.
+    """The options of an evaluation: `limit` problems of a split by `order`, the samples of each, and their seed.
 
     `temperature` and `max_new_tokens` replace the protocol's values.
     """
@@ -37,6 +37,7 @@ class Choice:
     seed: int = 0
     temperature: float | None = None
     max_new_tokens: int | None = None
+    order: Order = "drawn"
 
     def decoding(self, named: NamedProtocol) -> Decoding:
         """Return the protocol's decoding with the options of this run."""
@@ -54,9 +55,12 @@ class Suite:
     protocol: EvaluationProtocol
 
 
-def problems_of(task: Task, split: str, limit: int | None) -> list[Problem]:
-    """Return the first `limit` problems of a split. Raises `UserError` where there are none, or two have one id."""
-    problems = list(islice(task.problems(split), limit))
+def problems_of(task: Task, split: str, limit: int | None, order: Order = "drawn") -> list[Problem]:
+    """Return `limit` problems of a split, a part by `order` (`tasks.draw`), or all.
+
+    Raises `UserError` where there are none, or two have one id.
+    """
+    problems = list(part_of(task, split, limit, order=order))
     if not problems:
         raise UserError(f"task {task.name} has no {split} problems")
     name, count = Counter(problem.id for problem in problems).most_common(1)[0]
@@ -113,6 +117,8 @@ def make_suite(
         grader=grader,
         generator=generator,
         libraries=library_versions(),
+        # Fewer stored responses than the limit are no part by an order.
+        order=order_of(task, choice.split, choice.limit, choice.order) if len(problems) == choice.limit else None,
     )
     return Suite(task, samples, named, protocol)
 

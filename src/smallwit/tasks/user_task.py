@@ -27,6 +27,7 @@ class UserTask(Task):
         self.origin = str(getattr(task, "origin", ""))
         self.license = str(getattr(task, "license", ""))
         self.isolation = getattr(task, "isolation", None)
+        self.exchangeable = bool(getattr(task, "exchangeable", False))
         try:
             self.isolation = None if self.isolation is None else known_level(self.isolation)
         except ValueError as error:

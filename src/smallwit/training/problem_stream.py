@@ -1,13 +1,13 @@
 """Streams of problems: several tasks take turns, each in a seeded order that is new each epoch."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 
 from smallwit.seeds import stable_seed
 from smallwit.tasks.base import Problem, Task
+from smallwit.tasks.draw import Order, ordered
 
 
 class Shuffled:
@@ -37,13 +37,6 @@ class Given:
         return index % self.size
 
 
-def as_sequence(problems: Iterable[Problem], limit: int | None = None) -> Sequence[Problem]:
-    """Return problems as a sequence. An iterable is read once, up to `limit`."""
-    if isinstance(problems, Sequence):
-        return problems
-    return list(islice(problems, limit))
-
-
 @dataclass(frozen=True)
 class TaskProblems:
     """The problems of one task that a source may use: `rows[first:first + size]`."""
@@ -54,9 +47,11 @@ class TaskProblems:
     size: int
 
     @staticmethod
-    def of(task: Task, split: str, *, skip: int = 0, limit: int | None = None) -> "TaskProblems":
-        """Return the problems of a split. Raises `ValueError` if none is left."""
-        rows = as_sequence(task.problems(split), None if limit is None else skip + limit)
+    def of(
+        task: Task, split: str, *, skip: int = 0, limit: int | None = None, order: Order = "drawn"
+    ) -> "TaskProblems":
+        """Return a part of a split (`tasks.draw`). Raises `ValueError` if no problem is left."""
+        rows = ordered(task, split, limit, skip=skip, order=order)
         size = len(rows) - skip if limit is None else min(limit, len(rows) - skip)
         if size <= 0:
             raise ValueError(f"task {task.name}: split {split} has {len(rows)} problems, none left after {skip}")

@@ -7,8 +7,9 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from smallwit.inference.engine import EngineSettings
 from smallwit.inference.engines.local import LocalEngineSettings
-from smallwit.recipe.section import ByKind, Section
+from smallwit.recipe.section import ByKind, PartOrder, Section
 from smallwit.recipe.stage import SMOKE_GROUP, SMOKE_PROBLEMS, SMOKE_STEPS, SMOKE_TOKENS
+from smallwit.tasks.draw import Order
 from smallwit.training.reward_part import Reward, check_reward
 from smallwit.training.rewards.length import LengthReward
 
@@ -53,16 +54,24 @@ class SourceSettings(Section):
 
 
 class WorkedSolutions(Section):
-    """Problems with solutions: of the tasks' training splits, or the rows that an earlier stage made."""
+    """Problems with solutions: of the tasks' training splits, or the rows that an earlier stage made.
+
+    Subclasses have a field `order`.
+    """
 
     tasks: list[str] | None = Field(default=None, description=_TASKS)
     from_: str | None = Field(
         default=None, alias="from", description="stage that makes rows, to read in place of the tasks' own solutions"
     )
-    limit: PositiveInt | None = Field(default=None, description="problems of each task, from the start of the split")
+    limit: PositiveInt | None = Field(default=None, description="problems of each task, at most; all if absent")
     loss_on: Literal["last", "all"] = Field(
         default="last", description="assistant turns of a conversation that are trained: the last, or all of them"
     )
+
+    @property
+    def part_order(self) -> Order:
+        """Return the order by which `limit` takes a part."""
+        return "given" if getattr(self, "order", None) == "given" else "drawn"
 
 
 class Demonstrations(SourceSettings, WorkedSolutions):
@@ -75,7 +84,9 @@ class Demonstrations(SourceSettings, WorkedSolutions):
     tasks: list[str] | None = Field(default=None, description=_TURNS)
     batch: PositiveInt = Field(description="examples of one optimizer step")
     order: Literal["shuffled", "given"] = Field(
-        default="shuffled", description="given: as the rows stand, for a curriculum; shuffled: anew each epoch"
+        default="shuffled",
+        description="shuffled: anew each epoch, limit draws a part; given: as the rows stand, for a curriculum, limit "
+        "takes the first",
     )
 
     @property
@@ -88,7 +99,7 @@ class Demonstrations(SourceSettings, WorkedSolutions):
 
     def smoke(self) -> Self:
         """Return the source with the first two problems of each task, so that a stored teacher knows them."""
-        return self.model_copy(update={"batch": SMOKE_PROBLEMS, "limit": SMOKE_PROBLEMS})
+        return self.model_copy(update={"batch": SMOKE_PROBLEMS, "limit": SMOKE_PROBLEMS, "order": "given"})
 
 
 class Text(SourceSettings):
@@ -120,7 +131,8 @@ class Rollouts(SourceSettings):
     group: PositiveInt = Field(default=1, description="completions of each problem")
     temperature: PositiveFloat = Field(default=1.0, description="sampling temperature")
     max_new_tokens: PositiveInt = Field(default=256, description="longest completion, in tokens")
-    skip: int = Field(default=0, ge=0, description="problems at the start of each training split that are left out")
+    skip: int = Field(default=0, ge=0, description="problems of each training split that are left out, the first drawn")
+    order: PartOrder = "drawn"
     reward: Reward = Field(
         default="strict",
         validate_default=True,
@@ -214,5 +226,6 @@ class ValidationSettings(Section):
 
     every: PositiveInt = Field(description="optimizer steps between two measurements")
     tasks: list[str] | None = Field(default=None, description="tasks to measure on; those of the evaluation if absent")
-    problems: PositiveInt = Field(default=200, description="problems of each task, from the start of the split")
+    problems: PositiveInt = Field(default=200, description="problems of each task, at most")
+    order: PartOrder = "drawn"
     keep: Literal["best", "last"] = Field(default="best", description="which weights the stage publishes")

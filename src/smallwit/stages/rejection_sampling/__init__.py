@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from smallwit.recipe.section import PartOrder
 from smallwit.recipe.stage import SMOKE_PROBLEMS, SMOKE_TOKENS, Place, Stage, TaskNeed
 from smallwit.stages.job import Info, Job, Reporter
 
@@ -25,7 +26,8 @@ class RejectionSamplingStage(Stage):
     tasks: list[str] | None = Field(default=None, description="tasks whose problems are answered; all if absent")
     problems: PositiveInt = Field(description="problems of each task, at most")
     flops: PositiveFloat | None = Field(default=None, description="stop before the answers cost more FLOPs than this")
-    skip: int = Field(default=0, ge=0, description="problems at the start of each training split that are left out")
+    skip: int = Field(default=0, ge=0, description="problems of each training split that are left out, the first drawn")
+    order: PartOrder = "drawn"
     samples: PositiveInt = Field(default=1, description="answers to each problem")
     temperature: float = Field(default=0.0, ge=0, description="sampling temperature; 0 is greedy")
     max_new_tokens: PositiveInt = Field(default=256, description="longest answer, in tokens")

@@ -236,7 +236,7 @@ class TrainStage(Stage):
 
     def validated_on(self, recipe: "Recipe") -> object:
         chosen = self.validation
-        return chosen and (chosen.tasks or recipe.evaluation.tasks, chosen.problems)
+        return chosen and (chosen.tasks or recipe.evaluation.tasks, chosen.problems, chosen.order)
 
     def validation_score(self, artifact: Path) -> float | None:
         """Return the validation score of the published weights, from the stage's metrics."""

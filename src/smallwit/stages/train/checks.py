@@ -83,6 +83,9 @@ def _stored_teacher(
         wanted = "all" if source.limit is None else source.limit
         what = f"{stored} has {store.limit} problems of each task, source '{name}' reads {wanted}"
         return f"{what}; make limit there as large", "teacher"
+    if store.limit is not None and source.part_order != store.order:
+        what = f"{stored} has {store.limit} problems of each task (order: {store.order})"
+        return f"{what}, source '{name}' takes others (order: {source.order}); make order there equal", "teacher"
     return None
 
 

@@ -32,12 +32,13 @@ from smallwit.stages.train.overlap import say_overlap
 from smallwit.stages.train.teachers import read_by_teachers, references_of, teachers_of
 from smallwit.storage.append_log import AppendLog
 from smallwit.storage.artifacts import METRICS, make_link, publish
+from smallwit.tasks.draw import part_of
 from smallwit.training import sources
 from smallwit.training.checkpoint import Checkpoints
 from smallwit.training.distributed import World
 from smallwit.training.loop import Trainer, TrainingBudget
 from smallwit.training.lora import add_adapters, merge_adapters
-from smallwit.training.problem_stream import ProblemStream, as_sequence
+from smallwit.training.problem_stream import ProblemStream
 from smallwit.training.rollout_postprocessors import ForwardPass, postprocessors_of
 from smallwit.training.settings import Demonstrations, Rollouts, Source, Text
 from smallwit.training.sources import DemonstrationSource, RolloutSource, TextSource
@@ -255,9 +256,9 @@ def _validator(
     job: Job, stage: TrainStage, model: PreTrainedModel, chat: ChatTokenizer, world: World
 ) -> Callable[[], dict[str, float]]:
     assert stage.validation is not None
-    evaluation, count = job.recipe.evaluation, stage.validation.problems
+    evaluation, chosen = job.recipe.evaluation, stage.validation
     tasks = tasks_of(job, stage.validation.tasks or evaluation.tasks)
-    problems = {task.name: as_sequence(task.problems("validation"), count)[:count] for task in tasks}
+    problems = {t.name: part_of(t, "validation", chosen.problems, order=chosen.order) for t in tasks}
     generator = generator_of(job, model, chat, evaluation.batch)
     decoding, batch = Decoding(0.0, evaluation.max_new_tokens), evaluation.batch
 
