@@ -168,6 +168,21 @@ def test_a_broken_training_row_is_named_and_a_broken_test_row_refused(
         task.problems("test")
 
 
+def test_problems_have_the_strata_of_their_rows(folder: Path) -> None:
+    row = {"problem": "1+1?", "solution": "\\boxed{2}", "type": "Precalculus", "level": "Level 5"}
+    write_rows(folder / "math" / "test.jsonl", [row])
+    write_rows(folder / "math" / "math500.jsonl", [row | {"subject": "Geometry", "level": 2, "answer": "2"}])
+    assert next(iter(load_task("math", {}, folder).problems("test"))).strata == (
+        ("subject", "Precalculus"),
+        ("level", "5"),
+    )
+    assert next(iter(load_task("math500", {}, folder).problems("test"))).strata == (
+        ("subject", "Geometry"),
+        ("level", "2"),
+    )
+    assert next(iter(load_task("gsm8k", {}, folder).problems("test"))).strata == ()
+
+
 def test_fingerprint_follows_the_content(folder: Path) -> None:
     before = load_task("gsm8k", {}, folder).fingerprint()  # type: ignore[attr-defined]
     assert before == load_task("gsm8k", {}, folder).fingerprint()  # type: ignore[attr-defined]

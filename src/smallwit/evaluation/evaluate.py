@@ -21,7 +21,7 @@ from smallwit.evaluation.protocol import GeneratorInfo
 from smallwit.evaluation.protocols import named_protocol
 from smallwit.evaluation.responses import grade_responses, read_responses
 from smallwit.evaluation.runner import GraderFailed, Row
-from smallwit.evaluation.scores import Scores, problem_means, scores
+from smallwit.evaluation.scores import Scores, by_stratum, problem_means, scores
 from smallwit.evaluation.scores_table import print_ratios, print_scores
 from smallwit.evaluation.statistics import Interval, finite, ratio_interval
 from smallwit.evaluation.suite import Choice, Suite, make_suite, measure_suite, problems_of
@@ -54,7 +54,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Measured:
-    """The samples and scores of one model, by task, and their folder."""
+    """The samples and scores of one model, by task, and their folder. `strata` has the scores of groups of problems."""
 
     reference: str
     identity: str
@@ -62,11 +62,15 @@ class Measured:
     rows: Mapping[str, list[Row]]
     scores: Mapping[str, Scores]
     signatures: Mapping[str, str]
+    strata: Mapping[str, Any]
 
     def write(self, ratios: Mapping[str, Mapping[str, Any]] = MappingProxyType({})) -> None:
         """Write the scores into the folder, with shares of another model's."""
         entries = {
-            name: found.as_json() | {"signature": self.signatures[name]} | ({"against": ratios[name]} if ratios else {})
+            name: found.as_json()
+            | ({"strata": self.strata[name]} if self.strata[name] else {})
+            | {"signature": self.signatures[name]}
+            | ({"against": ratios[name]} if ratios else {})
             for name, found in self.scores.items()
         }
         write_scores(self.folder, {"reference": self.reference, "identity": self.identity}, entries)
@@ -195,7 +199,8 @@ def _scored(
 ) -> Measured:
     found = {name: scores(of) for name, of in rows.items()}
     signatures = {suite.task.name: suite.protocol.signature for suite in suites}
-    measured = Measured(reference, identity, folder, rows, found, signatures)
+    strata = {suite.task.name: by_stratum(rows[suite.task.name], suite.strata) for suite in suites}
+    measured = Measured(reference, identity, folder, rows, found, signatures, strata)
     measured.write()
     return measured
 

@@ -54,6 +54,11 @@ class Suite:
     named: NamedProtocol
     protocol: EvaluationProtocol
 
+    @property
+    def strata(self) -> dict[str, Sequence[Sequence[str]]]:
+        """Return the strata of each problem that has some, by its id."""
+        return {sample.problem.id: sample.problem.strata for sample in self.samples if sample.problem.strata}
+
 
 def problems_of(task: Task, split: str, limit: int | None, order: Order = "drawn") -> list[Problem]:
     """Return `limit` problems of a split, a part by `order` (`tasks.draw`), or all.

@@ -21,6 +21,9 @@ class Problem:
 
     A conversation has its turns in `messages`, the last assistant turn included if there is one, and the JSON schemas
     of its `tools`. Then `prompt` is the text of the turns before that, one after the other, and `solution` its content.
+
+    `strata` are the groups that the problem is in, as `(("subject", "Algebra"), ("level", "5"))`: scores are given for
+    each.
     """
 
     id: str
@@ -29,6 +32,7 @@ class Problem:
     solution: str | None = None
     messages: tuple[Message, ...] = ()
     tools: tuple[Mapping[str, Any], ...] = ()
+    strata: tuple[tuple[str, str], ...] = ()
 
     @property
     def asked(self) -> tuple[Message, ...]:

@@ -5,7 +5,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from smallwit.evaluation.folder import admit
+from smallwit.evaluation.folder import admit, write_strata
 from smallwit.evaluation.protocol import local_generator_info
 from smallwit.evaluation.protocols.default import DEFAULT
 from smallwit.evaluation.suite import Choice, make_suite, measure_suite, problems_of
@@ -40,6 +40,7 @@ def run(job: Job, reporter: Reporter) -> Info:
     protocols = {name: suite.protocol for name, suite in suites.items()}
     samples.mkdir(exist_ok=True)
     admit(samples, {"reference": job.name, "identity": job.key}, protocols)
+    write_strata(samples, {name: suite.strata for name, suite in suites.items()})
     for number, (name, suite) in enumerate(suites.items()):
 
         def on_rows(done: int, number: int = number, total: int = len(suite.samples), name: str = name) -> None:
