@@ -1,9 +1,10 @@
 """Settings of training: sources of tokens, the optimizer, LoRA. Reading them needs no torch."""
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal, Self
+from math import inf
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from smallwit.inference.engine import EngineSettings
 from smallwit.inference.engines.local import LocalEngineSettings
@@ -13,7 +14,28 @@ from smallwit.tasks.draw import Order
 from smallwit.training.reward_part import Reward, check_reward
 from smallwit.training.rewards.length import LengthReward
 
-_TURNS = "tasks whose problems are read in turn, all if absent; one that is named twice has two turns of each round"
+UNGRADED = "ungraded"
+"""The name, among tasks, of the rows of a dataset that have no task."""
+
+
+def _check_weights(weights: Any) -> Any:
+    numbers = weights.values() if isinstance(weights, dict) else ()
+    if weights not in ("size", "equal") and not any(numbers):
+        raise ValueError(f"give size, equal, or a number for each task; got {weights!r}")
+    if not all(type(number) in (int, float) and 0 < number < inf for number in numbers):
+        raise ValueError(f"give each task a number above 0; got {weights!r}")
+    return weights
+
+
+MixtureWeights = Annotated[
+    Literal["size", "equal"] | dict[str, PositiveFloat],
+    BeforeValidator(_check_weights),
+    Field(
+        description="how the tasks are mixed. size: by the number of their problems in use; equal: as many of each; "
+        "or a number for each task",
+        examples=[{"gsm8k": 2, "math": 1}],
+    ),
+]
 _TASKS = "tasks that are read; all of the recipe's if absent"
 
 
@@ -22,7 +44,6 @@ class SourceSettings(Section):
 
     reads: ClassVar[Literal["solutions", "documents", "train"]]
     """What is read of a task where no stage made the rows."""
-    takes_turns: ClassVar[bool] = False
     samples: ClassVar[bool] = False
     """Whether the student itself writes the completions."""
 
@@ -78,10 +99,9 @@ class Demonstrations(SourceSettings, WorkedSolutions):
     """Worked solutions to learn from."""
 
     reads = "solutions"
-    takes_turns = True
 
     kind: Literal["demonstrations"]
-    tasks: list[str] | None = Field(default=None, description=_TURNS)
+    weights: MixtureWeights = "size"
     batch: PositiveInt = Field(description="examples of one optimizer step")
     order: Literal["shuffled", "given"] = Field(
         default="shuffled",
@@ -119,14 +139,13 @@ class Rollouts(SourceSettings):
     """The student's own completions of training problems, graded by the tasks' verifiers."""
 
     reads = "train"
-    takes_turns = True
     samples = True
 
     kind: Literal["rollouts"]
-    tasks: list[str] | None = Field(default=None, description=_TURNS)
     from_: str | None = Field(
         default=None, alias="from", description="stage that makes rows, to read in place of the tasks' own problems"
     )
+    weights: MixtureWeights = "size"
     prompts: PositiveInt = Field(description="problems of one batch of rollouts")
     group: PositiveInt = Field(default=1, description="completions of each problem")
     temperature: PositiveFloat = Field(default=1.0, description="sampling temperature")

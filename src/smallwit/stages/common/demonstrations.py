@@ -13,7 +13,7 @@ from smallwit.tasks.base import Problem, Task
 from smallwit.tasks.draw import part
 from smallwit.training.demonstrations import demonstration_examples, encode_problems
 from smallwit.training.problem_stream import TaskProblems
-from smallwit.training.settings import Rollouts, WorkedSolutions
+from smallwit.training.settings import UNGRADED, Rollouts, WorkedSolutions
 
 _ANY_LENGTH = 1 << 31
 
@@ -21,7 +21,7 @@ _ANY_LENGTH = 1 << 31
 class Ungraded(Task):
     """A placeholder task for rows without a task: they are training data, and cannot be graded."""
 
-    name = "ungraded"
+    name = UNGRADED
 
 
 def worked_solutions(job: Job, spec: WorkedSolutions, tasks: Sequence[Task]) -> list[TaskProblems]:

@@ -16,7 +16,7 @@ from smallwit.objectives.settings import Objective
 from smallwit.recipe.section import ByKind
 from smallwit.recipe.stage import SMOKE_PROBLEMS, SMOKE_STEPS, Place, Stage, TaskNeed
 from smallwit.stages.job import Info, Job, Reporter
-from smallwit.stages.train.checks import check_reward, check_sources, check_teacher
+from smallwit.stages.train.checks import check_reward, check_sources, check_tasks, check_teacher
 from smallwit.storage.artifacts import METRICS, BrokenArtifact, read_manifest
 from smallwit.tasks.reward_function import reward_bytes
 from smallwit.training.settings import LoRA, Optimizer, Source, ValidationSettings
@@ -172,7 +172,7 @@ class TrainStage(Stage):
         check.model_before("from", self.from_, *place, "from")
         for name, source in self.sources.items():
             where = (*place, "sources", name)
-            check.task_names(source.tasks, *where, "tasks", turns=source.takes_turns)
+            check_tasks(check, source, *where)
             if source.rows_from is not None:
                 check.rows_before(f"{source.kind} from", source.rows_from, *where, "from")
             check_reward(check, source, *where, "reward")

@@ -7,8 +7,9 @@ from smallwit.errors import UserError
 from smallwit.objectives.distillation import Distillation
 from smallwit.objectives.settings import Objective, check_objectives, compares_groups
 from smallwit.stages.teacher_logprobs import TeacherLogprobsStage
+from smallwit.suggestions import hint
 from smallwit.tasks.reward_function import reward_function
-from smallwit.training.settings import Demonstrations, Rollouts, Source, SourceSettings
+from smallwit.training.settings import UNGRADED, Demonstrations, Rollouts, Source, SourceSettings
 
 if TYPE_CHECKING:
     from smallwit.recipe.check import Check
@@ -29,6 +30,26 @@ def check_sources(sources: Mapping[str, Source], objectives: Sequence[Objective]
     unread = set(sources) - {objective.source for objective in objectives}
     if unread:
         raise ValueError(f"no objective reads source {', '.join(sorted(unread))}")
+
+
+def check_tasks(check: "Check", source: SourceSettings, *place: str | int) -> None:
+    """Check the tasks of a source, and that each has a weight where weights are numbers. Raises `UserError`."""
+    if not isinstance(source, Demonstrations | Rollouts):
+        check.task_names(source.tasks, *place, "tasks")
+        return
+    check.task_names(source.tasks, *place, "tasks", again="give it a larger weight (weights: {TASK: NUMBER})")
+    if isinstance(source.weights, str):
+        return
+    read = source.tasks or list(check.recipe.tasks)
+    # Rows of a dataset may have no task.
+    known = [*read, UNGRADED] if source.rows_from is not None and source.tasks is None else read
+    for name in source.weights:
+        if name not in known:
+            what = f"weights: the source does not read a task '{name}'; {hint(name, known)}"
+            raise check.refuse(what, *place, "weights", name)
+    missing = [name for name in read if name not in source.weights]
+    if missing:
+        raise check.refuse(f"weights has no number for task '{missing[0]}'; add one", *place, "weights")
 
 
 def check_reward(check: "Check", source: SourceSettings, *place: str | int) -> None:

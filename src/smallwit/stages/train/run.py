@@ -222,7 +222,7 @@ def _source(
         check_conversations(job, spec, solved, chat)
         check_lengths(name, spec, solved, chat, longest, say)
         say_overlap(job, name, solved, say)
-        stream = ProblemStream(solved, seed, name, given=spec.order == "given")
+        stream = ProblemStream(solved, seed, name, given=spec.order == "given", weights=spec.weights)
         return DemonstrationSource(stream, chat, spec.batch, longest, spec.loss_on)
     assert isinstance(spec, Rollouts)
     estimators = [objective.estimator for objective in objectives if objective.estimator is not None]
@@ -237,7 +237,7 @@ def _source(
     check_conversations(job, spec, posed, chat)
     check_lengths(name, spec, posed, chat, longest, say)
     say_overlap(job, name, posed, say)
-    stream = ProblemStream(posed, seed, name)
+    stream = ProblemStream(posed, seed, name, weights=spec.weights)
     return RolloutSource(
         stream,
         chat,
