@@ -20,7 +20,7 @@ UNGRADED = "ungraded"
 
 def _check_weights(weights: Any) -> Any:
     numbers = weights.values() if isinstance(weights, dict) else ()
-    if weights not in ("size", "equal") and not any(numbers):
+    if weights not in ("size", "equal") and not numbers:
         raise ValueError(f"give size, equal, or a number for each task; got {weights!r}")
     if not all(type(number) in (int, float) and 0 < number < inf for number in numbers):
         raise ValueError(f"give each task a number above 0; got {weights!r}")
@@ -95,7 +95,27 @@ class WorkedSolutions(Section):
         return "given" if getattr(self, "order", None) == "given" else "drawn"
 
 
-class Demonstrations(SourceSettings, WorkedSolutions):
+class LengthLimit(Section):
+    """The longest example of a source."""
+
+    max_length: PositiveInt | None = Field(
+        default=None, description="tokens of an example, with its prompt; the model's context if absent"
+    )
+    too_long: Literal["leave_out", "cut"] = Field(
+        default="leave_out", description="examples longer than max_length: left out, or cut; both are counted"
+    )
+
+    @property
+    def kept_length(self) -> int | None:
+        """Return the tokens beyond which an example is left out."""
+        return self.max_length if self.too_long == "leave_out" else None
+
+    def cut_length(self, context: int) -> int:
+        """Return the tokens at which an example is cut, for a model's context."""
+        return context if self.max_length is None or self.too_long == "leave_out" else min(context, self.max_length)
+
+
+class Demonstrations(SourceSettings, WorkedSolutions, LengthLimit):
     """Worked solutions to learn from."""
 
     reads = "solutions"
@@ -122,7 +142,7 @@ class Demonstrations(SourceSettings, WorkedSolutions):
         return self.model_copy(update={"batch": SMOKE_PROBLEMS, "limit": SMOKE_PROBLEMS, "order": "given"})
 
 
-class Text(SourceSettings):
+class Text(SourceSettings, LengthLimit):
     """Plain text for pretraining: the tasks' documents."""
 
     reads = "documents"

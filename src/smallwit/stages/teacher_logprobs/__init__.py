@@ -68,6 +68,18 @@ class TeacherLogprobsStage(Stage, WorkedSolutions):
         """Return the stage with the first two problems of each task."""
         return self.model_copy(update={"limit": SMOKE_PROBLEMS, "order": "given"})
 
+    def reading(self, job: Job) -> Iterator[str]:
+        """Yield lines on the solutions that the model reads."""
+        from smallwit.stages.common.demonstrations import worked_solutions
+        from smallwit.stages.common.inputs import tasks_of
+        from smallwit.stages.common.reads import source_lines
+
+        if self.from_ is not None:
+            yield f"model {self.model} reads the rows of {self.from_}"
+            return
+        solved = worked_solutions(job, self, tasks_of(job, self.tasks))
+        yield from source_lines(f"model {self.model}", solved, "size", None)
+
     def run(self, job: Job, reporter: Reporter) -> Info:
         """Publish the store."""
         from smallwit.stages.teacher_logprobs.run import run

@@ -93,6 +93,9 @@ def _stored_teacher(
         ours, theirs = (repr(each.from_) if each.from_ else "the tasks" for each in (source, store))
         what = f"{stored} is of solutions from {theirs}, source '{name}' reads those from {ours}"
         return f"{what}; make them equal", "teacher"
+    if source.max_length is not None and source.too_long == "cut":
+        what = f"{stored} is of whole solutions, source '{name}' cuts them at max_length"
+        return f"{what}; leave the longer ones out (too_long: leave_out)", "teacher"
     if source.loss_on != store.loss_on:
         what = f"{stored} has loss_on: {store.loss_on}, source '{name}' has {source.loss_on}"
         return f"{what}; make them equal", "teacher"
