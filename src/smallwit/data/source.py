@@ -13,7 +13,7 @@ from smallwit.data.context import StepContext
 from smallwit.data.normalise import text_hash
 from smallwit.data.turns import split_answer
 from smallwit.errors import UserError
-from smallwit.recipe.section import Section
+from smallwit.recipe.section import PartOrder, Section
 from smallwit.rows import BadRow, Row
 from smallwit.suggestions import hint
 
@@ -34,7 +34,8 @@ class RowSource(Section):
     """
 
     kinds_in: ClassVar[tuple[str, ...]] = ("smallwit.data.sources",)
-    limit: PositiveInt | None = Field(default=None, description="rows to read, from the start; all if absent")
+    limit: PositiveInt | None = Field(default=None, description="rows of the source, at most; all if absent")
+    order: PartOrder = "drawn"
     origin: str | None = Field(
         default=None, min_length=1, description="where the rows come from, for rows that do not say it themselves"
     )
@@ -51,6 +52,11 @@ class RowSource(Section):
     def tasks(self) -> Sequence[str]:
         """Return the names of the tasks that the source names."""
         return ()
+
+    @property
+    def draws(self) -> bool:
+        """Return whether `limit` draws among all rows that `read` yields."""
+        return self.order == "drawn" and self.limit is not None
 
     @property
     def task_split(self) -> tuple[str, str] | None:

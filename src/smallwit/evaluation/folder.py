@@ -53,6 +53,13 @@ def count_resumed_batch(folder: Path, task: str) -> None:
     write_atomically(path, json.dumps(data, indent=1, ensure_ascii=False))
 
 
+def write_strata(folder: Path, strata: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write `strata.json`: by task, the strata of each problem. Nothing is written if no problem has any."""
+    found = {task: dict(problems) for task, problems in strata.items() if problems}
+    if found:
+        write_atomically(folder / "strata.json", json.dumps(found, ensure_ascii=False))
+
+
 def write_scores(folder: Path, model: Mapping[str, str], scores: Mapping[str, Any]) -> None:
     """Write `scores.json`: by task, with those that are there of other tasks."""
     path = folder / "scores.json"

@@ -36,6 +36,7 @@ NOT_COMPUTING = (
     "pipeline/ledger.py",
     "pipeline/plan.py",
     "pipeline/processes.py",
+    "pipeline/reading.py",
     "pipeline/results.py",
     "pipeline/run_folder.py",
     "pipeline/preflight.py",

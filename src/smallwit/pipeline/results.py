@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from smallwit.evaluation.comparison import compare_tasks
-from smallwit.evaluation.scores import Scores, scores
+from smallwit.evaluation.scores import Scores, by_stratum, scores
 from smallwit.recipe.schema import Recipe
 from smallwit.report.format import final_student
 
@@ -36,7 +36,10 @@ def summarise(
     Raises `ValueError` when no response to a task has a verdict.
     """
     rows = {name: _read(evaluation / name, signatures[name]) for name in costs}
-    models = [{"name": name} | cost | {"scores": _scores(rows[name], signatures[name])} for name, cost in costs.items()]
+    models = [
+        {"name": name} | cost | {"scores": _scores(rows[name], signatures[name], _strata(evaluation / name))}
+        for name, cost in costs.items()
+    ]
     comparisons = [c for pair in recipe.comparisons for c in _compare(recipe, pair.a, pair.b, rows)]
     lowered = _lowered(recipe, rows)
     named = {"teacher": recipe.teacher, "baseline": recipe.baseline}
@@ -92,8 +95,17 @@ def _headline(
     return {"headline": {"model": max(scored, key=scored.__getitem__, default=path[0]), "validation": scored}}
 
 
-def _scores(rows: Rows, signatures: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    return {task: _score(scores(samples)) | {"signature": signatures[task]} for task, samples in rows.items()}
+def _scores(rows: Rows, signatures: Mapping[str, str], strata: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    entries = {task: _score(scores(samples)) | {"signature": signatures[task]} for task, samples in rows.items()}
+    for task, groups in strata.items():
+        entries[task]["strata"] = by_stratum(rows[task], groups)
+    return entries
+
+
+def _strata(folder: Path) -> dict[str, Any]:
+    """Return the strata of the problems by task, where the evaluation wrote some."""
+    path = folder / "strata.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def _score(found: Scores) -> dict[str, Any]:

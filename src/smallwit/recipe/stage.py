@@ -4,7 +4,7 @@ A kind is one class: its settings in a recipe, its inputs, its identity, its dec
 of the recipe, its smoke form, and its run. The kinds are in `smallwit.stages`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from smallwit.recipe.check import Check
     from smallwit.recipe.schema import Recipe
     from smallwit.stages.job import Info, Job, Reporter
+    from smallwit.training.problem_stream import TaskProblems
 
 Place = tuple[str | int, ...]
 Makes = Literal["model", "rows", "logprobs", "scores", "tokenizer"]
@@ -140,6 +141,14 @@ class Stage(Section):
         """Check that this machine has the packages, devices and files that the stage needs. Raises `UserError`."""
 
     # ---- run
+
+    def reading(self, job: "Job") -> Iterator[str]:
+        """Yield lines on what the stage is going to read, before anything runs."""
+        yield from ()
+
+    def most_rows(self, job: "Job") -> "Sequence[TaskProblems] | None":
+        """Return the problems of the rows that the stage makes, as many as there can be; `None` if that is unknown."""
+        return None
 
     def smoke(self) -> Self:
         """Return the stage for a smoke run: a few real steps on a few problems."""

@@ -47,12 +47,10 @@ class TokenizerStage(Stage):
 def _texts(job: Job, count: int) -> Iterator[str]:
     """Yield the prompts, solutions and documents of each task's training split, `count` of each."""
     from smallwit.stages.common.inputs import tasks_of
-    from smallwit.training.problem_stream import as_sequence
+    from smallwit.tasks.draw import part_of
 
     for task in tasks_of(job, None):
-        problems = as_sequence(task.problems("train"), count)
-        for index in range(min(count, len(problems))):
-            problem = problems[index]
+        for problem in part_of(task, "train", count):
             yield problem.prompt
             if problem.solution is not None:
                 yield problem.solution

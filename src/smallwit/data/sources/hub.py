@@ -11,15 +11,23 @@ from smallwit.data.source import LocatedRow, MappedRows, SourceReader
 from smallwit.errors import UserError
 from smallwit.network import hub
 from smallwit.rows import BadRow, Row, as_json
+from smallwit.tasks.draw import Order
 
 
 class HubRows(MappedRows):
-    """Rows of a dataset of the Hugging Face hub, streamed."""
+    """Rows of a dataset of the Hugging Face hub, streamed.
+
+    It may be too large to be read whole: its `limit` takes the first rows by default, which is said.
+    """
 
     kind: Literal["hub"] = Field(description="rows of a dataset of the Hugging Face hub")
     repository: str = Field(description="id of the dataset, or a folder in the hub's layout", examples=["openai/gsm8k"])
     config: str | None = Field(default=None, description="configuration (subset) of the dataset", examples=["main"])
     split: str = Field(default="train", description="split of the dataset")
+    order: Order = Field(
+        default="given",
+        description="rows of limit. given: the first, no more is read; drawn: by a hash of the ids, all rows are read",
+    )
     revision: str | None = Field(default=None, description="branch, tag or commit; the newest commit if absent")
 
     def read(self, reader: SourceReader) -> Iterator[LocatedRow]:
@@ -45,9 +53,15 @@ class HubRows(MappedRows):
             )
             total = (stream.info.splits or {}).get(self.split)
             count = total.num_examples if total is not None else None
+            if self.limit is not None and self.order == "given" and (count is None or self.limit < count):
+                context.resources.say(
+                    f"{self.repository}: the first {self.limit:,} rows are read, in whatever order they are published; "
+                    "order: drawn reads all rows and draws"
+                )
             for index, row in enumerate(stream, 1):
-                if self.limit or count:
-                    reader.report(index / (self.limit or count or 1))
+                end = self.limit if self.order == "given" and self.limit else count
+                if end:
+                    reader.report(index / end)
                 try:
                     source_row = self._as_json(row)
                 except (TypeError, UnicodeDecodeError) as error:

@@ -5,7 +5,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from smallwit.evaluation.folder import admit
+from smallwit.evaluation.folder import admit, write_strata
 from smallwit.evaluation.protocol import local_generator_info
 from smallwit.evaluation.protocols.default import DEFAULT
 from smallwit.evaluation.suite import Choice, make_suite, measure_suite, problems_of
@@ -29,13 +29,13 @@ def run(job: Job, reporter: Reporter) -> Info:
     chat, model = chat_of(job, job.name), model_of(job, job.name, dtype=published or job.dtype)
     generator = generator_of(job, model, chat, spec.batch)
     about = local_generator_info(chat, job.dtype)
-    choice = Choice(spec.split, spec.problems, 1, job.recipe.seed, spec.temperature, spec.max_new_tokens)
+    choice = Choice(spec.split, spec.problems, 1, job.recipe.seed, spec.temperature, spec.max_new_tokens, spec.order)
     tasks = tasks_of(job, spec.tasks)
     samples = job.folder.with_name(f"partial-{job.key}")
     suites = {}
     for task in tasks:
         own = task_bytes(task.name, job.recipe.tasks[task.name], job.base)
-        problems = problems_of(task, spec.split, spec.problems)
+        problems = problems_of(task, spec.split, spec.problems, spec.order)
         suites[task.name] = make_suite(task, problems, DEFAULT, choice, about, own=own, encode=partial(encode, chat))
     protocols = {name: suite.protocol for name, suite in suites.items()}
     samples.mkdir(exist_ok=True)
@@ -45,6 +45,7 @@ def run(job: Job, reporter: Reporter) -> Info:
         if reporter.stopping():
             raise Stopped
 
+    write_strata(samples, {name: suite.strata for name, suite in suites.items()})
     for number, (name, suite) in enumerate(suites.items()):
 
         def report(share: float, text: str, number: int = number, name: str = name) -> None:

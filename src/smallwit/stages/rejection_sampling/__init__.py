@@ -1,17 +1,20 @@
 """The stage `rejection_sampling`: let a model answer training problems and keep what the verifier accepts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from smallwit.recipe.section import PartOrder
 from smallwit.recipe.stage import SMOKE_PROBLEMS, SMOKE_TOKENS, Place, Stage, TaskNeed
 from smallwit.stages.job import Info, Job, Reporter
 
 if TYPE_CHECKING:
     from smallwit.recipe.check import Check
     from smallwit.recipe.schema import Recipe
+    from smallwit.training.problem_stream import TaskProblems
 
 
 class RejectionSamplingStage(Stage):
@@ -25,7 +28,8 @@ class RejectionSamplingStage(Stage):
     tasks: list[str] | None = Field(default=None, description="tasks whose problems are answered; all if absent")
     problems: PositiveInt = Field(description="problems of each task, at most")
     flops: PositiveFloat | None = Field(default=None, description="stop before the answers cost more FLOPs than this")
-    skip: int = Field(default=0, ge=0, description="problems at the start of each training split that are left out")
+    skip: int = Field(default=0, ge=0, description="problems of each training split that are left out, the first drawn")
+    order: PartOrder = "drawn"
     samples: PositiveInt = Field(default=1, description="answers to each problem")
     temperature: float = Field(default=0.0, ge=0, description="sampling temperature; 0 is greedy")
     max_new_tokens: PositiveInt = Field(default=256, description="longest answer, in tokens")
@@ -68,6 +72,20 @@ class RejectionSamplingStage(Stage):
         """Return the stage with a short answer to two problems, all of them kept."""
         few = {"problems": SMOKE_PROBLEMS, "samples": 1, "max_new_tokens": SMOKE_TOKENS, "keep": "all"}
         return self.model_copy(update=few)
+
+    def most_rows(self, job: Job) -> "Sequence[TaskProblems]":
+        """Return the problems that are asked, each as often as it is answered."""
+        from smallwit.stages.common.inputs import tasks_of
+        from smallwit.stages.rejection_sampling.run import asked_problems
+
+        asked = asked_problems(self, tasks_of(job, self.tasks))
+        return [replace(each, size=each.size * self.samples) for each in asked]
+
+    def reading(self, job: Job) -> Iterator[str]:
+        """Yield lines on the problems that are asked."""
+        from smallwit.stages.common.reads import source_lines
+
+        yield from source_lines(f"model {self.model}", self.most_rows(job), "size", None, most=self.flops is not None)
 
     def run(self, job: Job, reporter: Reporter) -> Info:
         """Publish the accepted answers as a dataset of one file."""

@@ -22,6 +22,7 @@ from smallwit.storage.artifacts import publish
 from smallwit.storage.journal import Journal
 from smallwit.storage.jsonl import json_line
 from smallwit.tasks.base import Problem, Task
+from smallwit.tasks.draw import drawn
 from smallwit.training.problem_stream import TaskProblems
 from smallwit.verify import Verdict
 
@@ -127,12 +128,22 @@ def _judged(answered: Sequence[tuple[_Wanted, Reply]]) -> Iterator[tuple[_Wanted
 
 def _in_turns(stage: RejectionSamplingStage, tasks: Sequence[Task]) -> Iterator[_Wanted]:
     """Yield the problems to answer, a batch of each task in turn, so that all tasks share a budget equally."""
-    chosen = [TaskProblems.of(task, "train", skip=stage.skip, limit=stage.problems) for task in tasks]
+    chosen = asked_problems(stage, tasks)
     for sample in range(stage.samples):
         for start in range(0, max(problems.size for problems in chosen), stage.batch):
             for problems in chosen:
                 for index in range(start, min(start + stage.batch, problems.size)):
                     yield _Wanted(problems.task, problems[index], sample)
+
+
+def asked_problems(stage: RejectionSamplingStage, tasks: Sequence[Task]) -> list[TaskProblems]:
+    """Return the problems of each task. A budget may end before the last: then whole splits are in drawn order, too."""
+    chosen = [
+        TaskProblems.of(task, "train", skip=stage.skip, limit=stage.problems, order=stage.order) for task in tasks
+    ]
+    if stage.flops is None or stage.order == "given":
+        return chosen
+    return [each if each.task.exchangeable else replace(each, rows=drawn(each.rows)) for each in chosen]
 
 
 def _row(wanted: _Wanted, reply: Reply, stage: RejectionSamplingStage) -> dict[str, object]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from smallwit.recipe.section import PartOrder
 from smallwit.recipe.stage import SMOKE_PROBLEMS, Place, Stage, TaskNeed
 from smallwit.stages.job import Info, Job, Reporter
 from smallwit.training.settings import WorkedSolutions
@@ -24,6 +25,7 @@ class TeacherLogprobsStage(Stage, WorkedSolutions):
 
     kind: Literal["teacher_logprobs"]
     model: str = Field(description="a model of the recipe, or an earlier stage that makes one")
+    order: PartOrder = "drawn"
     k: PositiveInt = Field(default=64, description="likeliest tokens that are kept at each completion token")
     temperature: PositiveFloat = Field(default=1.0, description="temperature of the stored probabilities")
     micro_tokens: PositiveInt = Field(default=16384, description="padded tokens of one forward pass")
@@ -63,8 +65,20 @@ class TeacherLogprobsStage(Stage, WorkedSolutions):
             check.rows_before("demonstrations from", self.from_, *place, "from")
 
     def smoke(self) -> Self:
-        """Return the stage with two problems of each task."""
-        return self.model_copy(update={"limit": SMOKE_PROBLEMS})
+        """Return the stage with the first two problems of each task."""
+        return self.model_copy(update={"limit": SMOKE_PROBLEMS, "order": "given"})
+
+    def reading(self, job: Job) -> Iterator[str]:
+        """Yield lines on the solutions that the model reads."""
+        from smallwit.stages.common.demonstrations import worked_solutions
+        from smallwit.stages.common.inputs import tasks_of
+        from smallwit.stages.common.reads import source_lines
+
+        if self.from_ is not None:
+            yield f"model {self.model} reads the rows of {self.from_}"
+            return
+        solved = worked_solutions(job, self, tasks_of(job, self.tasks))
+        yield from source_lines(f"model {self.model}", solved, "size", None)
 
     def run(self, job: Job, reporter: Reporter) -> Info:
         """Publish the store."""

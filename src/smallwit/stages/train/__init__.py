@@ -16,10 +16,10 @@ from smallwit.objectives.settings import Objective
 from smallwit.recipe.section import ByKind
 from smallwit.recipe.stage import SMOKE_PROBLEMS, SMOKE_STEPS, Place, Stage, TaskNeed
 from smallwit.stages.job import Info, Job, Reporter
-from smallwit.stages.train.checks import check_reward, check_sources, check_teacher
+from smallwit.stages.train.checks import check_reward, check_sources, check_tasks, check_teacher
 from smallwit.storage.artifacts import METRICS, BrokenArtifact, read_manifest
 from smallwit.tasks.reward_function import reward_bytes
-from smallwit.training.settings import LoRA, Optimizer, Source, ValidationSettings
+from smallwit.training.settings import Demonstrations, LoRA, Optimizer, Source, ValidationSettings
 
 if TYPE_CHECKING:
     from smallwit.recipe.check import Check
@@ -39,7 +39,13 @@ class TrainStage(Stage):
     objectives: list[Annotated[Objective, ByKind()]] = Field(
         min_length=1, description="losses on the sources' tokens; their sum is minimised"
     )
-    steps: PositiveInt | None = Field(default=None, description="optimizer steps; give this, flops or equal_compute")
+    steps: PositiveInt | None = Field(
+        default=None, description="optimizer steps; give this, epochs, flops or equal_compute"
+    )
+    epochs: PositiveFloat | None = Field(
+        default=None,
+        description="passes over the stage's one source of demonstrations; 1.5 is possible",
+    )
     flops: PositiveFloat | None = Field(default=None, description="training FLOPs of this stage")
     equal_compute: str | None = Field(default=None, description="train until the path costs what that stage's costs")
     optimizer: Optimizer = Field(default=Optimizer(), description="optimizer and learning rate")
@@ -68,9 +74,14 @@ class TrainStage(Stage):
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainStage":
-        budgets = [name for name in ("steps", "flops", "equal_compute") if getattr(self, name) is not None]
+        kinds = ("steps", "epochs", "flops", "equal_compute")
+        budgets = [name for name in kinds if getattr(self, name) is not None]
         if len(budgets) != 1:
-            raise ValueError(f"give exactly one of steps, flops, equal_compute; got {', '.join(budgets) or 'none'}")
+            raise ValueError(f"give exactly one of {', '.join(kinds)}; got {', '.join(budgets) or 'none'}")
+        passed = [name for name, source in self.sources.items() if isinstance(source, Demonstrations)]
+        if self.epochs is not None and len(passed) != 1:
+            what = "epochs are passes over one source of demonstrations"
+            raise ValueError(f"{what}, and the stage has {', '.join(passed) or 'none'}; give steps")
         check_sources(self.sources, self.objectives)
         most = max((source.examples for source in self.sources.values()), default=0)
         if self.processes > most:
@@ -175,7 +186,7 @@ class TrainStage(Stage):
         check.model_before("from", self.from_, *place, "from")
         for name, source in self.sources.items():
             where = (*place, "sources", name)
-            check.task_names(source.tasks, *where, "tasks", turns=source.takes_turns)
+            check_tasks(check, source, *where)
             if source.rows_from is not None:
                 check.rows_before(f"{source.kind} from", source.rows_from, *where, "from")
             check_reward(check, source, *where, "reward")
@@ -211,13 +222,19 @@ class TrainStage(Stage):
 
     def smoke(self) -> Self:
         """Return the stage with two steps on two examples a source."""
-        small: dict[str, Any] = {"steps": SMOKE_STEPS, "flops": None, "equal_compute": None}
+        small: dict[str, Any] = {"steps": SMOKE_STEPS, "epochs": None, "flops": None, "equal_compute": None}
         small["processes"] = min(self.processes, SMOKE_PROBLEMS)
         if self.validation is not None:
             few = {"every": SMOKE_STEPS, "problems": SMOKE_PROBLEMS}
             small["validation"] = self.validation.model_copy(update=few)
         small["sources"] = {name: source.smoke() for name, source in self.sources.items()}
         return self.model_copy(update=small)
+
+    def reading(self, job: Job) -> Iterator[str]:
+        """Yield lines on the problems and epochs of each source, and on the validation."""
+        from smallwit.stages.train.reading import reading
+
+        yield from reading(self, job)
 
     def run(self, job: Job, reporter: Reporter) -> Info:
         """Train, and publish the model."""
@@ -239,7 +256,7 @@ class TrainStage(Stage):
 
     def validated_on(self, recipe: "Recipe") -> object:
         chosen = self.validation
-        return chosen and (chosen.tasks or recipe.evaluation.tasks, chosen.problems)
+        return chosen and (chosen.tasks or recipe.evaluation.tasks, chosen.problems, chosen.order)
 
     def validation_score(self, artifact: Path) -> float | None:
         """Return the validation score of the published weights, from the stage's metrics."""
