@@ -33,7 +33,6 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple, Self
 
-import numpy as np
 from scipy import stats
 
 from smallwit.evaluation.statistics import Floats, Interval, PairedComparison, strata_rows, without_spread
@@ -86,7 +85,7 @@ def mean_over_seeds(scores: Floats, spread: Spread, level: float = 0.95) -> Inte
     mean, problems, binomial = float(scores.mean()), scores.shape[1], _binomial(scores)
     if problems == 1:
         return Interval(mean, 0.0, 1.0)
-    variance, df = _variance(scores, spread.ratio * binomial / len(scores), spread.df, [np.arange(problems)])
+    variance, df = _variance(scores, spread.ratio * binomial / len(scores), spread.df)
     n = binomial / variance if binomial > 0 and variance > 0 else problems
     square = float(stats.t.ppf(0.5 + level / 2, df)) ** 2
     center = (mean + square / (2 * n)) / (1 + square / n)
@@ -108,7 +107,7 @@ def difference_over_seeds(
     """
     change = _paired(a, b)
     difference, problems = float(change.mean()), change.shape[1]
-    variance, df = _variance(change, *_seed_part(a, b, spreads), strata_rows(strata, problems))
+    variance, df = _variance(change, *_seed_part(a, b, spreads), strata)
     if variance <= 0:
         low, high = without_spread(difference, problems)
         p = float(stats.binomtest(problems, problems).pvalue) if difference else 1.0
@@ -124,15 +123,14 @@ def ratio_over_seeds(a: Floats, b: Floats, spreads: SeedSpreads) -> Interval:
     The ratio R is linearised (Cochran 1977, "Sampling techniques", chapter 6): its variance is that of the mean of
     (a - R b) / mean(b). If `b` scores nothing, the result is all NaN.
     """
-    change = _paired(a, b)
+    _paired(a, b)
     base = float(b.mean())
     if base == 0:
         return Interval(float("nan"), float("nan"), float("nan"))
     ratio = float(a.mean()) / base
     seed_part, df = _seed_part(a, b, spreads, ratio)
-    linear = (a - ratio * b) / base
-    variance, df = _variance(linear, seed_part / base**2, df, [np.arange(change.shape[1])])
-    half = float(stats.t.ppf(0.975, df)) * variance**0.5
+    variance, of_all = _variance((a - ratio * b) / base, seed_part / base**2, df)
+    half = float(stats.t.ppf(0.975, of_all)) * variance**0.5
     return Interval(100 * ratio, 100 * max(0.0, ratio - half), 100 * (ratio + half))
 
 
@@ -152,10 +150,13 @@ def _seed_part(a: Floats, b: Floats, spreads: SeedSpreads, factor: float = 1.0) 
     return spread.ratio * scale / seeds, spread.df
 
 
-def _variance(values: Floats, seed_part: float, seed_df: int, strata: Sequence[Floats]) -> tuple[float, float]:
-    """Return the variance of the mean of `values` `[N, P]` and its degrees of freedom; `strata` has columns."""
+def _variance(
+    values: Floats, seed_part: float, seed_df: int, strata: Sequence[str] | None = None
+) -> tuple[float, float]:
+    """Return the variance of the mean of `values` `[N, P]` and its degrees of freedom."""
     problems = values.shape[1]
-    problem_part = sum(len(rows) / problems**2 * _shared_variance(values[:, rows]) for rows in strata)
+    groups = strata_rows(strata, problems)
+    problem_part = sum(len(rows) / problems**2 * _shared_variance(values[:, rows]) for rows in groups)
     variance = seed_part + max(0.0, problem_part)
     if variance == 0:
         return 0.0, problems - 1
