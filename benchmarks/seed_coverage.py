@@ -71,17 +71,23 @@ def logits(mean: float, spread: float) -> tuple[float, float]:
     return skill, seed
 
 
-def simulated(case: Case, rng: np.random.Generator, settings: Sequence[tuple[float, float]]) -> list[Floats]:
-    """Return the scores `[N, P]` of each model in one run."""
+def simulated(
+    case: Case, rng: np.random.Generator, settings: Sequence[tuple[float, float]]
+) -> tuple[list[Floats], Floats]:
+    """Return the scores `[N, P]` of each model in one run, and those `[1, P]` of a model without seeds at 50 %."""
     n, p = case.seeds, case.problems
     luck, hard = rng.standard_normal((n, 1)), rng.standard_normal((1, p))
+
+    def solved(skill: Floats | float) -> Floats:
+        problem = SAME_PROBLEMS**0.5 * hard + (1 - SAME_PROBLEMS) ** 0.5 * rng.standard_normal((1, p))
+        chance = expit(skill + DIFFICULTY * problem)
+        return (rng.random(chance.shape) < chance).astype(np.float64)
+
     scores = []
     for skill, deviation in settings:
         own = rng.standard_normal((n, 1))
-        seed = deviation * (case.shared**0.5 * luck + (1 - case.shared) ** 0.5 * own)
-        problem = SAME_PROBLEMS**0.5 * hard + (1 - SAME_PROBLEMS) ** 0.5 * rng.standard_normal((1, p))
-        scores.append((rng.random((n, p)) < expit(skill + seed + DIFFICULTY * problem)).astype(np.float64))
-    return scores
+        scores.append(solved(skill + deviation * (case.shared**0.5 * luck + (1 - case.shared) ** 0.5 * own)))
+    return scores, solved(0.0)
 
 
 def bootstrap(values: Floats, rng: np.random.Generator) -> Interval:
@@ -110,7 +116,7 @@ def coverage(case: Case, runs: int, seed: int) -> dict[str, list[float]]:
         hits[name][place].append(low <= truth <= high)
 
     for _ in range(runs):
-        scores = simulated(case, rng, settings)
+        scores, fixed = simulated(case, rng, settings)
         pooled = SeedSpreads.pooled(scores)
         for place, (own, truth) in enumerate(zip(scores, case.means, strict=True)):
             alone = SeedSpreads.pooled([own])
@@ -121,6 +127,8 @@ def coverage(case: Case, runs: int, seed: int) -> dict[str, list[float]]:
                 ("mean, pooled", mean_over_seeds(own, pooled.mean)),
             ):
                 note(name, found.low, truth, found.high, place)
+            against = difference_over_seeds(own, fixed, pooled)
+            note("difference, one fixed", against.low, truth - 0.5, against.high, place)
         for place, (a, b) in enumerate(combinations(range(len(scores)), 2)):
             truth = case.means[a] - case.means[b]
             two = SeedSpreads.pooled([scores[a], scores[b]])
@@ -132,7 +140,7 @@ def coverage(case: Case, runs: int, seed: int) -> dict[str, list[float]]:
     return {name: [100 * float(np.mean(each)) for each in places] for name, places in hits.items()}
 
 
-OURS = ("mean, one model", "mean, pooled", "difference, two models", "difference, pooled")
+OURS = ("mean, one model", "mean, pooled", "difference, two models", "difference, pooled", "difference, one fixed")
 
 
 def main() -> int:
