@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from smallwit.errors import UserError
+from smallwit.pipeline.seeds import over_seeds, seeded_name
 from smallwit.recipe.model import ModelSpec
 from smallwit.recipe.schema import Recipe
 from smallwit.recipe.stage import Stage
@@ -31,6 +32,8 @@ NOT_COMPUTING = (
     "evaluation/model_reference.py",
     "evaluation/responses.py",
     "evaluation/scores_table.py",
+    "evaluation/seed_table.py",
+    "evaluation/seeds.py",
     "evaluation/statistics.py",
     "network/hosts.py",
     "pipeline/ledger.py",
@@ -42,6 +45,7 @@ NOT_COMPUTING = (
     "pipeline/preflight.py",
     "pipeline/runs.py",
     "pipeline/scheduler.py",
+    "pipeline/seeds.py",
     "pipeline/smoke.py",
     "pipeline/threads.py",
     "report/",
@@ -52,10 +56,15 @@ NOT_COMPUTING = (
 
 @dataclass(frozen=True)
 class Node:
-    """An artifact to compute. `needs` names other nodes; `inputs` names the models and stages that it reads."""
+    """An artifact to compute. `needs` names other nodes; `inputs` names the models and stages that it reads.
+
+    `seed` is `None` if nothing in the artifact depends on a seed. `label` names the artifact among those of its type.
+    """
 
     name: str
+    label: str
     stage: Stage
+    seed: int | None
     key: str
     needs: tuple[str, ...]
     inputs: tuple[str, ...]
@@ -79,6 +88,15 @@ class Plan:
                 needed.add(name)
                 waiting += self.nodes[name].needs
         return needed
+
+    def node(self, name: str, seed: int | None) -> Node | None:
+        """Return the node of a stage for this seed, the only one if it does not depend on seeds; `None` for a model."""
+        return self.nodes.get(seeded_name(name, seed, self.recipe)) or self.nodes.get(name)
+
+    @property
+    def evaluations(self) -> dict[str, Node]:
+        """Return the nodes that measure a model, by label: those of the first seed in the order of the report."""
+        return {node.label: node for node in self.nodes.values() if node.stage.makes == "scores"}
 
     @property
     def measured(self) -> list[str]:
@@ -104,7 +122,8 @@ def code_version() -> str:
 def make_plan(
     recipe: Recipe, *, base: Path, data_dir: Path | None, device: str, dtype: str, threads: int | Mapping[str, int]
 ) -> Plan:
-    """Return the plan of a recipe. Keys hash code, configuration, inputs, data, seed, dtype, device and threads.
+    """Return the plan of a recipe. Keys hash code, configuration, inputs, data, dtype, device, threads and, where
+    something depends on it, the seed.
 
     `threads` is the number of CPU threads of every node, or maps each model of the recipe to the number for its nodes.
 
@@ -116,10 +135,9 @@ def make_plan(
         )
     plan = Plan(recipe)
     keys = _Keys(recipe, base, data_dir, device, dtype)
-    tokenizer = [TokenizerStage()] if recipe.tokenizer is not None else []
-    for stage in [*tokenizer, *recipe.stages, *(EvaluateStage(name=name) for name in plan.measured)]:
+    for stage, seed in over_seeds(recipe, planned_stages(recipe)):
         inputs = stage.inputs(recipe)
-        needs = [name for name in inputs if name in plan.nodes]
+        needs = [node.name for name in inputs if (node := plan.node(name, seed)) is not None]
         if any(name in recipe.models and recipe.models[name].new is not None for name in inputs):
             needs.append("tokenizer")
         content = stage.content(recipe, base, data_dir)
@@ -127,14 +145,23 @@ def make_plan(
             target = recipe.declared_flops(stage.compute_target)
             content.append(target)
             if target is None:
-                needs.append(stage.compute_target)
+                needs.append(seeded_name(stage.compute_target, seed, recipe))
             else:
                 remaining_flops(stage, target, recipe.declared_flops(stage.starts_from or "") or 0.0)
         count = _threads(stage, recipe, threads)
-        key = keys.of(stage, inputs, content, {need: plan.nodes[need].key for need in needs}, count)
-        name = f"evaluate {stage.name}" if stage.makes == "scores" else stage.name
-        plan.nodes[name] = Node(name, stage, key, tuple(needs), tuple(inputs), count)
+        # By stage: the same artifact has the same key in a run whose first seed is this one.
+        needed = {plan.nodes[need].stage.name: plan.nodes[need].key for need in needs}
+        key = keys.of(stage, inputs, content, needed, count, seed)
+        label = seeded_name(stage.name, seed, recipe)
+        name = f"evaluate {label}" if stage.makes == "scores" else label
+        plan.nodes[name] = Node(name, label, stage, seed, key, tuple(needs), tuple(inputs), count)
     return plan
+
+
+def planned_stages(recipe: Recipe) -> list[Stage]:
+    """Return the stages of a plan in its order: the tokenizer, those of the recipe, one for each measured model."""
+    tokenizer = [TokenizerStage()] if recipe.tokenizer is not None else []
+    return [*tokenizer, *recipe.stages, *(EvaluateStage(name=name) for name in Plan(recipe).measured)]
 
 
 def remaining_flops(stage: Stage, target: float, spent: float) -> float:
@@ -165,13 +192,20 @@ class _Keys:
         self.common = {
             "code": code_version(),
             "libraries": {name: version(name) for name in LIBRARIES},
-            "seed": recipe.seed,
             "dtype": dtype,
             "device": device,
         }
 
-    def of(self, stage: Stage, inputs: list[str], content: list[Any], needs: dict[str, str], threads: int) -> str:
-        """Return the key of a stage from its `inputs`, its `content` and the keys of the nodes that it `needs`."""
+    def of(
+        self,
+        stage: Stage,
+        inputs: list[str],
+        content: list[Any],
+        needs: dict[str, str],
+        threads: int,
+        seed: int | None,
+    ) -> str:
+        """Return the key of a stage for a seed. `needs` has the keys of the stages that it needs, by name."""
         read = [*stage.tasks_read(self.recipe), *stage.validated_tasks(self.recipe)]
         own = {
             "stage": stage.model_dump(mode="json", exclude=set(stage.without_effect)),
@@ -180,6 +214,7 @@ class _Keys:
             "needs": needs,
             "models": {name: self.models[name] for name in inputs if name in self.models},
             "threads": threads,
+            "seed": seed,
         }
         return content_key(self.common | own)
 

@@ -92,14 +92,14 @@ class RunFolder:
             elif folder != wanted.get(name) and not any(chain.from_iterable(map(folder.glob, _KEPT))):
                 shutil.rmtree(folder)
         for link in self.evaluation.glob("*"):
-            if link.is_symlink() and link.name not in plan.measured:
+            if link.is_symlink() and link.name not in plan.evaluations:
                 link.unlink()
 
     def show(self, node: Node, plan: Plan) -> None:
         """Link a node's artifact into the stages' and evaluations' folders."""
         artifact = self.artifact(node)
         if node.stage.makes == "scores":
-            make_link(self.evaluation / node.stage.name, artifact)
+            make_link(self.evaluation / node.label, artifact)
             return
         work = self.work(node, plan)
         make_link(work / "artifact", artifact)

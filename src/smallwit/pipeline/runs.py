@@ -100,14 +100,13 @@ def build_datasets(
 def _stages_alone(
     recipe: Recipe, kind: str, base: Path, run_dir: Path, data_dir: Path | None, console: Console | None
 ) -> list[tuple[str, Path, dict[str, Any]]]:
-    """Compute the stages of a kind; return the name, artifact folder and manifest of each."""
-    stages = [stage.name for stage in recipe.stages if stage.kind == kind]
-    if not stages:
+    """Compute the stages of a kind for all seeds; return the name, artifact folder and manifest of each."""
+    if not any(stage.kind == kind for stage in recipe.stages):
         raise UserError(f"recipe {recipe.name}: has no {kind} stage; add one (kind: {kind}), or use smallwit run")
     with _occupied_scheduler(recipe, base, run_dir, data_dir, console or Terminal()) as scheduler:
-        scheduler.run(scheduler.plan.needed_for(stages))
-    nodes = scheduler.plan.nodes
-    return [(name, scheduler.folder.artifact(nodes[name]), scheduler.manifests[name]) for name in stages]
+        nodes = [node for node in scheduler.plan.nodes.values() if node.stage.kind == kind]
+        scheduler.run(scheduler.plan.needed_for(node.name for node in nodes))
+    return [(node.name, scheduler.folder.artifact(node), scheduler.manifests[node.name]) for node in nodes]
 
 
 def _resolved(run_dir: Path) -> Path:

@@ -108,9 +108,11 @@ class Scheduler:
 
     def _job(self, node: Node) -> Job:
         recipe = self.plan.recipe
-        inputs = {name: self._origin(name) for name in node.inputs}
+        if node.seed is not None:
+            recipe = recipe.model_copy(update={"seed": node.seed})
+        inputs = {name: self._origin(name, node.seed) for name in node.inputs}
         if recipe.tokenizer is not None:
-            inputs["tokenizer"] = self._origin("tokenizer")
+            inputs["tokenizer"] = self._origin("tokenizer", None)
         return Job(
             stage=node.stage,
             key=node.key,
@@ -126,10 +128,10 @@ class Scheduler:
             flops=self._budget(node),
         )
 
-    def _origin(self, name: str) -> str:
-        """Return the folder (or hub id) of a model, a stage or the tokenizer."""
-        if name in self.plan.nodes:
-            return str(self.folder.artifact(self.plan.nodes[name]))
+    def _origin(self, name: str, seed: int | None) -> str:
+        """Return the folder (or hub id) of a model, of a stage for this seed, or of the tokenizer."""
+        if (made := self.plan.node(name, seed)) is not None:
+            return str(self.folder.artifact(made))
         spec = self.plan.recipe.models[name]
         if spec.folder is not None:
             return str((self.base / Path(spec.folder).expanduser()).resolve())
@@ -146,13 +148,15 @@ class Scheduler:
         start = stage.starts_from or ""
         target, spent = recipe.declared_flops(stage.compute_target), recipe.declared_flops(start)
         if target is None:
-            return remaining_flops(stage, self.path_flops(stage.compute_target), self.path_flops(start))
-        return remaining_flops(stage, target, self.path_flops(start) if spent is None else spent)
+            matched = self.path_flops(stage.compute_target, node.seed)
+            return remaining_flops(stage, matched, self.path_flops(start, node.seed))
+        return remaining_flops(stage, target, self.path_flops(start, node.seed) if spent is None else spent)
 
-    def path_flops(self, name: str) -> float:
+    def path_flops(self, name: str, seed: int | None) -> float:
         """Return the FLOPs from random (or downloaded) weights to this stage, with those of its training data."""
-        charged = [stage.name for stage in self.plan.recipe.charged_stages(name)]
-        return sum(float(self.manifests[stage]["flops"]) for stage in charged if stage in self.manifests)
+        nodes = [self.plan.node(stage.name, seed) for stage in self.plan.recipe.charged_stages(name)]
+        done = [node.name for node in nodes if node is not None and node.name in self.manifests]
+        return sum(float(self.manifests[each]["flops"]) for each in done)
 
     def _listen(self, running: Running, progress: RunProgress) -> bool:
         """Handle the messages of a process, and return whether it is done."""
@@ -192,7 +196,7 @@ class Scheduler:
                     name=node.name,
                     kind=node.stage.kind,
                     flops=manifest["flops"],
-                    cumulative_flops=self.path_flops(node.name),
+                    cumulative_flops=self.path_flops(node.stage.name, node.seed),
                     seconds=manifest["seconds"],
                     peak_memory_gb=manifest.get("peak_memory_gb", 0.0),
                     tokens=manifest["tokens"],
@@ -206,15 +210,16 @@ class Scheduler:
     def finish(self) -> dict[str, Any]:
         """Write the ledger and `results.json`."""
         seconds, memory = self.ledger.totals({node.key for node in self.plan.nodes.values()})
+        evaluations = self.plan.evaluations
         costs = {
-            name: {
-                "parameters": self.manifests[f"evaluate {name}"]["parameters"],
-                "training_flops": self.path_flops(name),
-                "seconds": self.manifests[name]["seconds"] if name in self.plan.nodes else 0.0,
+            label: {
+                "parameters": self.manifests[node.name]["parameters"],
+                "training_flops": self.path_flops(node.stage.name, node.seed),
+                "seconds": self.manifests[label]["seconds"] if label in self.plan.nodes else 0.0,
             }
-            for name in self.plan.measured
+            for label, node in evaluations.items()
         }
-        signatures = {name: self.manifests[f"evaluate {name}"]["signatures"] for name in self.plan.measured}
+        signatures = {label: self.manifests[node.name]["signatures"] for label, node in evaluations.items()}
         results = summarise(self.plan.recipe, self.folder.evaluation, costs, signatures, self._validations()) | {
             "seconds": seconds,
             "peak_memory_gb": memory,
@@ -225,13 +230,13 @@ class Scheduler:
         return results
 
     def _validations(self) -> dict[str, float]:
-        """Return the validation scores of the measured stages that have one."""
+        """Return the validation scores of the measured stages that have one, by label."""
         found = {}
-        for name in self.plan.measured:
-            node = self.plan.nodes.get(name)
+        for label in self.plan.evaluations:
+            node = self.plan.nodes.get(label)
             score = node.stage.validation_score(self.folder.artifact(node)) if node is not None else None
             if score is not None:
-                found[name] = score
+                found[label] = score
         return found
 
 

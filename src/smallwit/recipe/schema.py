@@ -56,6 +56,10 @@ class Recipe(Section):
         examples=["quickstart"],
     )
     seed: int = Field(default=0, ge=0, lt=2**31, description="seed of weights, orders and sampling")
+    seeds: PositiveInt = Field(
+        default=1,
+        description="number of seeds: seed, seed + 1, ...; what depends on the seed is made for each of them",
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         default="auto", description="device of all stages; auto: a GPU if there is one"
     )

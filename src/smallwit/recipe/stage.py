@@ -76,6 +76,10 @@ class Stage(Section):
         """Return the names of the models and stages that the stage reads, each once."""
         return []
 
+    def depends_on_seed(self, recipe: "Recipe") -> bool:
+        """Return whether the stage itself depends on the seed: it trains, samples, or reads new weights."""
+        return any(recipe.models[name].new is not None for name in self.inputs(recipe) if name in recipe.models)
+
     def asked_models(self) -> list[str]:
         """Return the names of the teachers and generators of the stage, without the model that it trains."""
         return []

@@ -62,6 +62,11 @@ class DatasetStage(Stage):
         counting = [self.tokenizer] if self.tokenizer in recipe.models and self.tokenizer is not None else []
         return list(dict.fromkeys([*self.asked_models(), *self.rows_from, *counting]))
 
+    def depends_on_seed(self, recipe: "Recipe") -> bool:
+        """Return whether a step samples, or asks a model with new weights; a tokenizer has no weights."""
+        asked = [recipe.models[name] for name in self.asked_models() if name in recipe.models]
+        return any(step.depends_on_seed for step in self.steps) or any(model.new is not None for model in asked)
+
     def tasks_read(self, recipe: "Recipe") -> list[str]:
         return sorted(recipe.tasks)
 

@@ -21,6 +21,10 @@ class EvaluateStage(Stage):
     def inputs(self, recipe: "Recipe") -> list[str]:
         return [self.name]
 
+    def depends_on_seed(self, recipe: "Recipe") -> bool:
+        """Return whether responses are sampled, or the weights are new."""
+        return recipe.evaluation.temperature > 0 or super().depends_on_seed(recipe)
+
     def tasks_read(self, recipe: "Recipe") -> list[str]:
         return recipe.evaluation.tasks or list(recipe.tasks)
 

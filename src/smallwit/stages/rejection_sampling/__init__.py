@@ -39,6 +39,10 @@ class RejectionSamplingStage(Stage):
     def inputs(self, recipe: "Recipe") -> list[str]:
         return [self.model]
 
+    def depends_on_seed(self, recipe: "Recipe") -> bool:
+        """Return whether answers are sampled, or the model's weights are new."""
+        return self.temperature > 0 or super().depends_on_seed(recipe)
+
     def asked_models(self) -> list[str]:
         return [self.model]
 

@@ -109,6 +109,10 @@ class TrainStage(Stage):
         references = [name for objective in self.objectives for name in objective.references]
         return list(dict.fromkeys([self.from_, *self.teachers, *references, *self.rows_from]))
 
+    def depends_on_seed(self, recipe: "Recipe") -> bool:
+        """Return true: the order of the data depends on the seed."""
+        return True
+
     def asked_models(self) -> list[str]:
         return self.teachers
 
