@@ -3,12 +3,14 @@
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from smallwit import __version__
 from smallwit.errors import UserError
+from smallwit.pipeline.code_version import code_version
+from smallwit.pipeline.key_records import KeyRecord, Parts, flattened
 from smallwit.recipe.model import ModelSpec
 from smallwit.recipe.schema import Recipe
 from smallwit.recipe.stage import Stage
@@ -18,40 +20,15 @@ from smallwit.storage.artifacts import content_key, folder_hash
 from smallwit.tasks import load_task, task_bytes
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "mpmath")
-# These read the recipe, schedule and summarise. They cannot change what a stage with a given key computes.
-NOT_COMPUTING = (
-    "cli/",
-    "console/",
-    "evaluation/compare.py",
-    "evaluation/comparison_table.py",
-    "evaluation/endpoint_model.py",
-    "evaluation/evaluate.py",
-    "evaluation/folder.py",
-    "evaluation/grade.py",
-    "evaluation/model_reference.py",
-    "evaluation/responses.py",
-    "evaluation/scores_table.py",
-    "evaluation/statistics.py",
-    "network/hosts.py",
-    "pipeline/ledger.py",
-    "pipeline/plan.py",
-    "pipeline/processes.py",
-    "pipeline/results.py",
-    "pipeline/run_folder.py",
-    "pipeline/preflight.py",
-    "pipeline/runs.py",
-    "pipeline/scheduler.py",
-    "pipeline/smoke.py",
-    "pipeline/threads.py",
-    "report/",
-    "storage/locks.py",
-    "suggestions.py",
-)
 
 
 @dataclass(frozen=True)
 class Node:
-    """An artifact to compute. `needs` names other nodes; `inputs` names the models and stages that it reads."""
+    """An artifact to compute. `needs` names other nodes; `inputs` names the models and stages that it reads.
+
+    `parts` are the parts of the key by name. `made_with` is what is recorded beside it: versions and CPU threads, which
+    may change some bits of what is computed.
+    """
 
     name: str
     stage: Stage
@@ -59,6 +36,13 @@ class Node:
     needs: tuple[str, ...]
     inputs: tuple[str, ...]
     threads: int
+    parts: Parts
+    made_with: Mapping[str, Any]
+
+    @property
+    def record(self) -> KeyRecord:
+        """Return the record of the key before any attempt."""
+        return KeyRecord(self.name, self.key, self.parts)
 
 
 @dataclass
@@ -88,22 +72,10 @@ class Plan:
         return self.recipe.model_stages if chosen is None else chosen
 
 
-@cache
-def code_version() -> str:
-    """Return a hash of the package's source, so that changed code does not reuse an old artifact."""
-    root = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        name = path.relative_to(root).as_posix()
-        if not name.startswith(NOT_COMPUTING):
-            digest.update(name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
 def make_plan(
     recipe: Recipe, *, base: Path, data_dir: Path | None, device: str, dtype: str, threads: int | Mapping[str, int]
 ) -> Plan:
-    """Return the plan of a recipe. Keys hash code, configuration, inputs, data, seed, dtype, device and threads.
+    """Return the plan of a recipe. Keys hash code, configuration, inputs, data, seed, dtype and device.
 
     `threads` is the number of CPU threads of every node, or maps each model of the recipe to the number for its nodes.
 
@@ -124,15 +96,17 @@ def make_plan(
         content = stage.content(recipe, base, data_dir)
         if stage.compute_target is not None:
             target = recipe.declared_flops(stage.compute_target)
-            content.append(target)
+            content["target_flops"] = target
             if target is None:
                 needs.append(stage.compute_target)
             else:
                 remaining_flops(stage, target, recipe.declared_flops(stage.starts_from or "") or 0.0)
         count = _threads(stage, recipe, threads)
-        key = keys.of(stage, inputs, content, {need: plan.nodes[need].key for need in needs}, count)
+        parts = keys.parts(stage, inputs, content, {need: plan.nodes[need].key for need in needs})
         name = f"evaluate {stage.name}" if stage.makes == "scores" else stage.name
-        plan.nodes[name] = Node(name, stage, key, tuple(needs), tuple(inputs), count)
+        made_with = keys.versions | {"threads": count}
+        key = content_key(parts)
+        plan.nodes[name] = Node(name, stage, key, tuple(needs), tuple(inputs), count, flattened(parts), made_with)
     return plan
 
 
@@ -151,36 +125,42 @@ def remaining_flops(stage: Stage, target: float, spent: float) -> float:
 
 
 class _Keys:
-    """The keys of a recipe's nodes: hashes of all that their artifacts depend on."""
+    """The parts of the keys of a recipe's nodes: all that their artifacts depend on."""
 
     def __init__(self, recipe: Recipe, base: Path, data_dir: Path | None, device: str, dtype: str) -> None:
         # As JSON: YAML has dates, and keys are hashes of JSON.
         options = recipe.model_dump(mode="json", include={"tasks"})["tasks"]
         self.tasks = {
-            name: [options[name], *_task_identity(name, given, data_dir, base)] for name, given in recipe.tasks.items()
+            name: {"options": options[name]} | _task_identity(name, given, data_dir, base)
+            for name, given in recipe.tasks.items()
         }
         self.models = {name: _model_identity(recipe, name, base) for name in recipe.models}
         self.recipe = recipe
+        libraries = {name: version(name) for name in LIBRARIES}
+        self.versions = {"smallwit": __version__} | libraries
         self.common = {
             "code": code_version(),
-            "libraries": {name: version(name) for name in LIBRARIES},
+            "libraries": {name: _release(found) for name, found in libraries.items()},
             "seed": recipe.seed,
             "dtype": dtype,
             "device": device,
         }
 
-    def of(self, stage: Stage, inputs: list[str], content: list[Any], needs: dict[str, str], threads: int) -> str:
-        """Return the key of a stage from its `inputs`, its `content` and the keys of the nodes that it `needs`."""
+    def parts(self, stage: Stage, inputs: list[str], content: dict[str, Any], needs: dict[str, str]) -> dict[str, Any]:
+        """Return the parts of a stage's key: its `inputs`, its `content` and the keys of the nodes that it `needs`."""
         read = [*stage.tasks_read(self.recipe), *stage.validated_tasks(self.recipe)]
         own = {
-            "stage": stage.model_dump(mode="json", exclude=set(stage.without_effect)),
+            "stages": {stage.name: stage.model_dump(mode="json", exclude={"threads", *stage.without_effect})},
             "tasks": {name: self.tasks[name] for name in read},
-            "content": content,
-            "needs": needs,
+            "inputs": needs,
             "models": {name: self.models[name] for name in inputs if name in self.models},
-            "threads": threads,
         }
-        return content_key(self.common | own)
+        return self.common | content | own
+
+
+def _release(version: str) -> str:
+    """Return major and minor version: patches are recorded and not part of keys."""
+    return ".".join(version.split(".")[:2])
 
 
 def _threads(stage: Stage, recipe: Recipe, threads: int | Mapping[str, int]) -> int:
@@ -196,16 +176,17 @@ def _threads(stage: Stage, recipe: Recipe, threads: int | Mapping[str, int]) -> 
     return max([stage.process_count, *(threads[recipe.first_model_name(name)] for name in models)])
 
 
-def _task_identity(name: str, options: dict[str, Any], data_dir: Path | None, base: Path) -> list[Any]:
+def _task_identity(name: str, options: dict[str, Any], data_dir: Path | None, base: Path) -> dict[str, Any]:
     """Return hashes of the user's own task file and of the data that the task reads."""
     fingerprint = getattr(load_task(name, options, data_dir, base), "fingerprint", None)
     own = hashlib.sha256(task_bytes(name, options, base)).hexdigest()
-    return [own, fingerprint() if fingerprint is not None else None]
+    return {"file": own, "data": fingerprint() if fingerprint is not None else None}
 
 
 def _model_identity(recipe: Recipe, name: str, base: Path) -> Any:
     spec = recipe.models[name]
-    return [_weights_identity(spec, base), spec.chat_template_kwargs, spec.control_tokens]
+    options = {"chat_template_kwargs": spec.chat_template_kwargs, "control_tokens": spec.control_tokens}
+    return {"weights": _weights_identity(spec, base)} | options
 
 
 def _weights_identity(spec: ModelSpec, base: Path) -> Any:

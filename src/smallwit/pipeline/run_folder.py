@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from smallwit.errors import UserError
+from smallwit.pipeline.key_records import KeyRecords
 from smallwit.pipeline.plan import Node, Plan
 from smallwit.storage.artifacts import METRICS, BrokenArtifact, make_link, read_manifest, remove_leftovers
 from smallwit.storage.locks import occupied
 
 FREE_BYTES = 200_000_000
 _OWN_LINKS = ("stages/*/artifact", f"stages/*/{METRICS}", "evaluation/*")
-_KEPT = ("checkpoints/step_*", "calls-*", "data/journals/*")
+_KEPT = ("checkpoints/step_*", "checkpoints/*/step_*", "shards/*", "calls-*", "data/journals/*")
 
 
 class RunFolder:
@@ -28,6 +29,7 @@ class RunFolder:
         self.store = path / "store"
         self.stages = path / "stages"
         self.evaluation = path / "evaluation"
+        self.keys = KeyRecords(path / "keys")
 
     @contextmanager
     def occupy(self) -> Iterator[None]:
@@ -82,7 +84,7 @@ class RunFolder:
     def tidy(self, plan: Plan) -> None:
         """Number the stages' folders by the present recipe, and delete folders and links of stages that it lacks.
 
-        A folder with checkpoints, or with replies of an endpoint, stays: the stage may come back.
+        A folder with unfinished work, or with replies of an endpoint, stays: the stage may come back.
         """
         wanted = {node.name: self.work(node, plan) for node in plan.nodes.values() if node.stage.makes != "scores"}
         for folder in sorted(self.stages.glob("*-*")):
