@@ -19,6 +19,8 @@ class LoadedRecipe:
     base: Path
     run_dir: Path
     data_dir: Path | None
+    adopt: tuple[str, ...] = ()
+    exact: bool = False
 
 
 def open_recipe(
@@ -29,6 +31,8 @@ def open_recipe(
     *,
     offline: bool,
     allow_unsafe_code: bool,
+    adopt: Sequence[str] | None = None,
+    exact: bool = False,
     read_data: bool = True,
     suffix: str = "",
 ) -> LoadedRecipe:
@@ -40,4 +44,5 @@ def open_recipe(
     data_dir = data_dir_of(data_dir)
     recipe, lines = read_recipe(file, overrides or ())
     check_recipe(recipe, file.parent, data_dir, lines=lines, read_data=read_data)
-    return LoadedRecipe(recipe, file.parent, run_dir or Path("runs") / f"{recipe.name}{suffix}", data_dir)
+    run_dir = run_dir or Path("runs") / f"{recipe.name}{suffix}"
+    return LoadedRecipe(recipe, file.parent, run_dir, data_dir, tuple(adopt or ()), exact)

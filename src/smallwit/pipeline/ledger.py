@@ -14,7 +14,10 @@ WRITE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Entry:
-    """The cost of a stage when it was first computed. A multiply-add is 2 FLOPs; memory is in 1e9 bytes."""
+    """The cost of a stage when it was first computed. A multiply-add is 2 FLOPs; memory is in 1e9 bytes.
+
+    `adopted` tells what has changed since work of another key was made that was adopted.
+    """
 
     name: str
     kind: str
@@ -26,6 +29,7 @@ class Entry:
     teacher_tokens: int
     steps: int
     cached: bool
+    adopted: list[str] | None = None
 
 
 class Ledger:

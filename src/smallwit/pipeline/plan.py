@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from smallwit import __version__
+from smallwit.device import cores
 from smallwit.errors import UserError
 from smallwit.pipeline.code_version import code_version
 from smallwit.pipeline.key_records import KeyRecord, Parts, flattened
@@ -104,7 +105,7 @@ def make_plan(
         count = _threads(stage, recipe, threads)
         parts = keys.parts(stage, inputs, content, {need: plan.nodes[need].key for need in needs})
         name = f"evaluate {stage.name}" if stage.makes == "scores" else stage.name
-        made_with = keys.versions | {"threads": count}
+        made_with = keys.versions | {"cores": cores(), "threads": count}
         key = content_key(parts)
         plan.nodes[name] = Node(name, stage, key, tuple(needs), tuple(inputs), count, flattened(parts), made_with)
     return plan

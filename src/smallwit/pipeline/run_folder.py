@@ -13,10 +13,11 @@ from typing import Any
 from smallwit.errors import UserError
 from smallwit.pipeline.key_records import KeyRecords
 from smallwit.pipeline.plan import Node, Plan
-from smallwit.storage.artifacts import METRICS, BrokenArtifact, make_link, read_manifest, remove_leftovers
+from smallwit.storage.artifacts import METRICS, BrokenArtifact, make_link, read_manifest, remove_leftovers, write_sealed
 from smallwit.storage.locks import occupied
 
 FREE_BYTES = 200_000_000
+PLAN = "plan.json"
 _OWN_LINKS = ("stages/*/artifact", f"stages/*/{METRICS}", "evaluation/*")
 _KEPT = ("checkpoints/step_*", "checkpoints/*/step_*", "shards/*", "calls-*", "data/journals/*")
 
@@ -63,6 +64,11 @@ class RunFolder:
     def work(self, node: Node, plan: Plan) -> Path:
         """Return the stage's own folder, numbered in the order of the recipe."""
         return self.stages / f"{list(plan.nodes).index(node.name):02d}-{node.name}"
+
+    def write_plan(self, plan: Plan) -> None:
+        """Write `plan.json`: the keys that the present recipe names, for `smallwit gc`."""
+        nodes = {name: {"key": node.key, "folder": self.work(node, plan).name} for name, node in plan.nodes.items()}
+        write_sealed(self.path / PLAN, {"nodes": nodes})
 
     def find(self, plan: Plan, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
         """Return the manifests of the undamaged artifacts by node. A damaged one is renamed and reported."""
