@@ -38,11 +38,13 @@ def open_recipe(
 ) -> LoadedRecipe:
     """Load and check a recipe. The run folder is `runs/NAME` and `suffix` unless given. Raises `UserError`."""
     apply_safety(offline, allow_unsafe_code)
+    from smallwit.network import hub
     from smallwit.pipeline.preflight import check_recipe
     from smallwit.recipe.file import read_recipe
 
     data_dir = data_dir_of(data_dir)
     recipe, lines = read_recipe(file, overrides or ())
-    check_recipe(recipe, file.parent, data_dir, lines=lines, read_data=read_data)
     run_dir = run_dir or Path("runs") / f"{recipe.name}{suffix}"
+    hub.load_pins(run_dir, only=True)
+    check_recipe(recipe, file.parent, data_dir, lines=lines, read_data=read_data)
     return LoadedRecipe(recipe, file.parent, run_dir, data_dir, tuple(adopt or ()), exact)

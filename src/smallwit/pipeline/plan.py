@@ -5,11 +5,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from smallwit import __version__
 from smallwit.device import cores
 from smallwit.errors import UserError
+from smallwit.network import hub
 from smallwit.pipeline.code_version import code_version
 from smallwit.pipeline.key_records import KeyRecord, Parts, flattened
 from smallwit.recipe.model import ModelSpec
@@ -135,8 +136,8 @@ class _Keys:
             name: {"options": options[name]} | _task_identity(name, given, data_dir, base)
             for name, given in recipe.tasks.items()
         }
-        self.models = {name: _model_identity(recipe, name, base) for name in recipe.models}
-        self.recipe = recipe
+        self.recipe, self.base = recipe, base
+        self.models: dict[str, Any] = {}
         libraries = {name: version(name) for name in LIBRARIES}
         self.versions = {"smallwit": __version__} | libraries
         self.common = {
@@ -154,9 +155,15 @@ class _Keys:
             "stages": {stage.name: stage.model_dump(mode="json", exclude={"threads", *stage.without_effect})},
             "tasks": {name: self.tasks[name] for name in read},
             "inputs": needs,
-            "models": {name: self.models[name] for name in inputs if name in self.models},
+            "models": {name: self._model(name) for name in inputs if name in self.recipe.models},
         }
         return self.common | content | own
+
+    def _model(self, name: str) -> dict[str, Any]:
+        # Only of models that are used: a model of the hub is asked for.
+        if name not in self.models:
+            self.models[name] = _model_identity(self.recipe, name, self.base)
+        return cast(dict[str, Any], self.models[name])
 
 
 def _release(version: str) -> str:
@@ -195,7 +202,12 @@ def _weights_identity(spec: ModelSpec, base: Path) -> Any:
         return folder_hash(base / Path(spec.folder).expanduser())
     if spec.endpoint is not None:
         # The first server identifies the model; the others only share the work.
-        own = base / Path(spec.tokenizer).expanduser() if spec.tokenizer is not None else None
-        tokenizer = folder_hash(own) if own is not None and own.is_dir() else spec.tokenizer
+        tokenizer: Any = spec.tokenizer
+        if spec.tokenizer is not None:
+            own = base / Path(spec.tokenizer).expanduser()
+            commit = hub.pinned("models", spec.tokenizer)
+            tokenizer = folder_hash(own) if own.is_dir() else {"hub": spec.tokenizer, "commit": commit}
         return {"endpoint": spec.urls[0], "model": spec.model, "tokenizer": tokenizer}
-    return spec.model_dump(mode="json", include={"new", "hub", "revision"})
+    if spec.hub is not None:
+        return {"hub": spec.hub, "commit": hub.model_commit(spec.hub, spec.revision)}
+    return spec.model_dump(mode="json", include={"new"})

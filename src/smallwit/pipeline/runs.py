@@ -12,6 +12,7 @@ from smallwit.console.interrupts import terminable
 from smallwit.console.terminal import Terminal
 from smallwit.device import cores, resolve_device, resolve_dtype
 from smallwit.errors import UserError
+from smallwit.network import hub
 from smallwit.pipeline.plan import make_plan
 from smallwit.pipeline.run_folder import RunFolder
 from smallwit.pipeline.scheduler import Scheduler, StageFailed
@@ -159,6 +160,7 @@ def _occupied_scheduler(
     folder = RunFolder(_resolved(run_dir))
     try:
         with folder.occupy(), terminable():
+            hub.load_pins(folder.path)
             # Looking for a GPU needs torch, which is slow to import.
             device = resolve_device(recipe.device) if recipe.models else "cpu"
             dtype = resolve_dtype(device, recipe.dtype)
@@ -166,6 +168,7 @@ def _occupied_scheduler(
             plan = make_plan(recipe, base=base, data_dir=data_dir, device=device, dtype=dtype, threads=threads)
             write_atomically(folder.path / "recipe.resolved.yaml", dump_recipe(recipe))
             folder.write_plan(plan)
+            hub.save_pins(folder.path)
             yield Scheduler(plan, folder, base.resolve(), data_dir, device, dtype, console, adopt, exact)
     except OSError as error:
         trouble = disk_trouble(error)

@@ -12,6 +12,7 @@ from smallwit.console.numbers import human_seconds
 from smallwit.console.progress import RunProgress
 from smallwit.device import cores
 from smallwit.errors import RunFailed, UserError
+from smallwit.network import hub
 from smallwit.pipeline.adoption import Adoption
 from smallwit.pipeline.ledger import Entry, Ledger
 from smallwit.pipeline.plan import Node, Plan, remaining_flops
@@ -135,6 +136,7 @@ class Scheduler:
             inputs=inputs,
             flops=self._budget(node),
             about=self.adoption.begin(node).manifest(),
+            pins=hub.pins(),
         )
 
     def _origin(self, name: str) -> str:

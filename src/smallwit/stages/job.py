@@ -15,7 +15,7 @@ class Job:
 
     `inputs` maps the names of models, stages and `tokenizer` to folders (or hub ids). `folder` is the
     place of the artifact, `work` the stage's own folder in the run. `flops` is the budget of the stage, if it has one.
-    `about` are the entries of the manifest that say what the key depends on.
+    `about` are the entries of the manifest that say what the key depends on, `pins` the commits of the hub to read.
     """
 
     stage: Stage
@@ -31,6 +31,7 @@ class Job:
     inputs: dict[str, str] = field(default_factory=dict)
     flops: float | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
+    pins: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
