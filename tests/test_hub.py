@@ -234,6 +234,7 @@ def test_a_dataset_has_the_commit_of_the_hub_or_of_its_cache(
     move_on(tmp_path / "cache", OLD, "datasets--someone--rows")
     assert hub.dataset_commit("someone/rows", None) == OLD
     monkeypatch.setattr(hub, "_trouble", lambda seconds: None)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "")
     hub.unreachable.cache_clear()
     monkeypatch.setattr(HfApi, "dataset_info", lambda self, repository, revision: SimpleNamespace(sha=NEW))
     assert hub.dataset_commit("someone/rows", None) == OLD, "it is pinned"

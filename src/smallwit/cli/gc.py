@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from smallwit.cli.app import TRAIN, app
+from smallwit.cli.app import SET_UP, app
 from smallwit.console.sanitize import say
 from smallwit.errors import UserError
 from smallwit.storage.paths import path_of
@@ -14,7 +14,7 @@ from smallwit.storage.paths import path_of
 _UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
-@app.command(rich_help_panel=TRAIN)
+@app.command(rich_help_panel=SET_UP)
 def gc(
     run_dir: Annotated[
         Path, typer.Argument(metavar="RUN_DIR", parser=path_of, help="A run's folder, as runs/quickstart.")

@@ -79,7 +79,7 @@ class Ledger:
     def write(self, entries: list[Entry], results: dict[str, Any] | None = None) -> None:
         """Write the file in one step. With `results` it holds their hash, which shows later changes of results.json."""
         attempts = [*self.attempts, *([self.attempt] if self.attempt["computed"] else [])]
-        stages = [asdict(entry) for entry in entries]
+        stages = [{k: value for k, value in asdict(entry).items() if value is not None} for entry in entries]
         self.lookups.write()
         hosts = contacted(self.path.parent)
         data = {"schema": 1, "stages": stages, "hosts": hosts, "attempts": attempts}
