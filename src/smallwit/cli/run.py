@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from smallwit.cli.app import TRAIN, app
-from smallwit.cli.options import AllowUnsafeCode, DataDir, Offline, Overrides, RecipeFile, RunDir
+from smallwit.cli.options import Adopt, AllowUnsafeCode, DataDir, Exact, Offline, Overrides, RecipeFile, RunDir
 from smallwit.cli.recipes import open_recipe
 
 
@@ -17,6 +17,8 @@ def run(
     overrides: Overrides = None,
     offline: Offline = False,
     allow_unsafe_code: AllowUnsafeCode = False,
+    adopt: Adopt = None,
+    exact: Exact = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the recipe with every default filled in, and stop.")
     ] = False,
@@ -35,6 +37,8 @@ def run(
         data_dir,
         offline=offline,
         allow_unsafe_code=allow_unsafe_code,
+        adopt=adopt,
+        exact=exact,
         read_data=not (dry_run or plan),
         suffix="-smoke" if smoke else "",
     )

@@ -75,6 +75,10 @@ class RowSource(Section):
         """Return the local files that the source reads. Raises `UserError` when there is none."""
         return []
 
+    def commits(self) -> dict[str, str | None]:
+        """Return the commits of the hub's datasets that the source reads, by repository."""
+        return {}
+
     def read(self, reader: "SourceReader") -> Iterator[LocatedRow]:
         """Yield the rows with their locations; a row that cannot be used is a `BadRow`."""
         raise NotImplementedError

@@ -1,6 +1,7 @@
 """Schedule the nodes of a plan, in parallel where the machine allows it, and account for their cost."""
 
 import json
+from collections.abc import Sequence
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from smallwit.console.numbers import human_seconds
 from smallwit.console.progress import RunProgress
 from smallwit.device import cores
 from smallwit.errors import RunFailed, UserError
+from smallwit.network import hub
+from smallwit.pipeline.adoption import Adoption
 from smallwit.pipeline.ledger import Entry, Ledger
 from smallwit.pipeline.plan import Node, Plan, remaining_flops
 from smallwit.pipeline.processes import (
@@ -48,6 +51,8 @@ class Scheduler:
         device: str,
         dtype: str,
         console: Console,
+        adopt: Sequence[str] = (),
+        exact: bool = False,
     ) -> None:
         self.plan, self.folder, self.base, self.data_dir = plan, folder, base, data_dir
         self.device, self.dtype, self.console = device, dtype, console
@@ -55,14 +60,17 @@ class Scheduler:
         self.computed: set[str] = set()
         self.ledger = Ledger(folder.path / "ledger.json")
         self.memory = MemoryWatch()
+        self.adoption = Adoption(plan, folder, adopt, exact, self._say)
 
     def run(self, wanted: set[str]) -> None:
         """Compute the `wanted` nodes whose artifacts are missing."""
         self.folder.tidy(self.plan)
-        self.manifests = self.folder.find(self.plan, lambda text: self.console.print(text, markup=False))
+        self.manifests = self.folder.find(self.plan, self._say)
+        missing = [node for node in self.plan.nodes.values() if node.name in wanted - self.manifests.keys()]
+        self.adoption.settle(missing, self.manifests)
         for name in self.manifests:
             self.folder.show(self.plan.nodes[name], self.plan)
-        waiting = [node for node in self.plan.nodes.values() if node.name in wanted - self.manifests.keys()]
+        waiting = [node for node in missing if node.name not in self.manifests]
         if not waiting:
             return
         self.folder.delete_stale_results()
@@ -89,6 +97,9 @@ class Scheduler:
             finally:
                 # No stage may run on after an error here.
                 stop(running)
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _ready(self, waiting: list[Node]) -> list[Node]:
         return [node for node in waiting if all(need in self.manifests for need in node.needs)]
@@ -126,6 +137,8 @@ class Scheduler:
             work=self.folder.work(node, self.plan),
             inputs=inputs,
             flops=self._budget(node),
+            about=self.adoption.begin(node).manifest(),
+            pins=hub.pins(),
         )
 
     def _origin(self, name: str, seed: int | None) -> str:
@@ -203,6 +216,7 @@ class Scheduler:
                     teacher_tokens=manifest.get("teacher_tokens", 0),
                     steps=manifest.get("steps", 0),
                     cached=node.name not in self.computed,
+                    adopted=(manifest.get("adopted") or {}).get("changed"),
                 )
             )
         return entries

@@ -40,6 +40,13 @@ class TaskNeed(NamedTuple):
     place: Place
 
 
+class Unfinished(NamedTuple):
+    """What an attempt that has not ended left: a phrase, as `a checkpoint at step 12`, and its files and folders."""
+
+    what: str
+    paths: tuple[Path, ...]
+
+
 class Stage(Section):
     """A stage of a recipe: it reads models and artifacts of earlier stages and makes one artifact."""
 
@@ -54,6 +61,8 @@ class Stage(Section):
     """Modules that the run needs and that take long to import: the pipeline imports them once for all stages."""
     without_effect: ClassVar[frozenset[str]] = frozenset()
     """Settings that do not change the artifact, so that they are not part of its key."""
+    adoptable: ClassVar[tuple[str, ...] | None] = None
+    """Beginnings of the key's parts that may change where work is adopted; `None` is all that keeps models' shapes."""
 
     kind: str
     name: str = Field(
@@ -92,12 +101,12 @@ class Stage(Section):
         """Return the names of the tasks that the stage is validated on."""
         return []
 
-    def content(self, recipe: "Recipe", base: Path, data_dir: Path | None) -> list[Any]:
-        """Return JSON data for the key: hashes of all other files and settings that the stage reads.
+    def content(self, recipe: "Recipe", base: Path, data_dir: Path | None) -> dict[str, Any]:
+        """Return JSON data for the key, by name: hashes of all other files and settings that the stage reads.
 
         Raises `UserError` for missing files.
         """
-        return []
+        return {}
 
     def required_tasks(self) -> Iterator[str]:
         """Yield a phrase for each part of the stage that needs a task."""
@@ -166,7 +175,18 @@ class Stage(Section):
         raise NotImplementedError
 
     def clean_up(self, work: Path, artifact: Path, key: str) -> None:
-        """Remove temporary files after the artifact is published: a process that is killed then leaves them."""
+        """Remove temporary files of `key` after its artifact is published; a process that is killed leaves them."""
+
+    def unfinished(self, work: Path, store: Path) -> dict[str, "Unfinished"]:
+        """Return what attempts that have not ended left in `work` and in `store`, by key."""
+        return {}
+
+    def adopt(self, work: Path, store: Path, old: str, new: str) -> None:
+        """Copy unfinished work of the key `old` so that it is work of the key `new`.
+
+        Raises `UserError` if it cannot be gone on from.
+        """
+        raise NotImplementedError
 
     # ---- validation
 

@@ -137,8 +137,9 @@ class DatasetTask(Task):
         trouble = hub.unreachable()
         rows: list[Row] = []
         try:
+            commit = hub.dataset_commit(source.repository, self.revision)
             for config in source.configs:
-                rows += datasets.load_dataset(source.repository, config, split=source.split, revision=self.revision)
+                rows += datasets.load_dataset(source.repository, config, split=source.split, revision=commit)
         except (OSError, ValueError, httpx2.HTTPError, datasets.exceptions.DatasetsError) as error:
             at = f" at revision {self.revision}" if self.revision else ""
             raise UserError(

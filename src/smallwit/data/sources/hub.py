@@ -30,6 +30,18 @@ class HubRows(MappedRows):
     )
     revision: str | None = Field(default=None, description="branch, tag or commit; the newest commit if absent")
 
+    def commits(self) -> dict[str, str | None]:
+        """Return the commit of the dataset, which is pinned; `None` if it is not known offline."""
+        if Path(self.repository).is_dir():
+            return {}
+        import httpx2
+
+        try:
+            return {self.repository: hub.dataset_commit(self.repository, self.revision)}
+        except (OSError, ValueError, httpx2.HTTPError) as error:
+            what = f"{self.repository}: cannot be read from the Hugging Face hub ({hub.reason(error)})"
+            raise UserError(f"{what}; connect to it, or name a file") from error
+
     def read(self, reader: SourceReader) -> Iterator[LocatedRow]:
         """Yield the rows at one commit, which is noted. The licence is the hub card's if the recipe declares none."""
         import datasets
@@ -38,13 +50,13 @@ class HubRows(MappedRows):
         from huggingface_hub import HfApi
 
         context, path = reader.context, Path(self.repository)
-        revision, license = self.revision, self.license
+        revision, license = hub.pinned("datasets", self.repository, self.revision) or self.revision, self.license
         file_name = reader.name_of(path.name)
         local = path.is_dir()
         unreachable = None if local else hub.unreachable()
         try:
             if not local and unreachable is None:
-                about = HfApi().dataset_info(self.repository, revision=self.revision)
+                about = HfApi().dataset_info(self.repository, revision=revision)
                 revision = about.sha
                 license = license or (about.card_data.get("license") if about.card_data else None)
                 context.note(f"commit of {self.repository}", revision)

@@ -60,9 +60,10 @@ class Gather(DataStep):
         return self.model_copy(update={"sources": few})
 
     def content(self, tasks: Mapping[str, Task], base: Path, data_dir: Path | None) -> dict[str, Any]:
-        """Return the hashes of the files. Raises `UserError` for a file that does not exist."""
+        """Return hashes of files and commits of datasets. Raises `UserError` for those that do not exist."""
         files = [path for source in self.sources for path in source.files(base)]
-        return {str(path): folder_hash(path) if path.is_dir() else file_hash(path) for path in files}
+        hashes: dict[str, Any] = {str(path): folder_hash(path) if path.is_dir() else file_hash(path) for path in files}
+        return hashes | {name: commit for source in self.sources for name, commit in source.commits().items()}
 
     def rows(self, rows: Iterator[Row], context: StepContext) -> Iterator[Row]:
         """Yield the rows of the sources, of each a part if it has a limit.

@@ -1,5 +1,6 @@
 """The stage `rejection_sampling`: let a model answer training problems and keep what the verifier accepts."""
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,13 +9,16 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from smallwit.recipe.section import PartOrder
-from smallwit.recipe.stage import SMOKE_PROBLEMS, SMOKE_TOKENS, Place, Stage, TaskNeed
+from smallwit.recipe.stage import SMOKE_PROBLEMS, SMOKE_TOKENS, Place, Stage, TaskNeed, Unfinished
 from smallwit.stages.job import Info, Job, Reporter
 
 if TYPE_CHECKING:
     from smallwit.recipe.check import Check
     from smallwit.recipe.schema import Recipe
     from smallwit.training.problem_stream import TaskProblems
+
+
+_LINE_END = b"\n"
 
 
 class RejectionSamplingStage(Stage):
@@ -100,3 +104,15 @@ class RejectionSamplingStage(Stage):
     def clean_up(self, work: Path, artifact: Path, key: str) -> None:
         """Remove the journal of replies."""
         (work / f"calls-{key}.jsonl").unlink(missing_ok=True)
+
+    def unfinished(self, work: Path, store: Path) -> dict[str, Unfinished]:
+        """Return the journals of replies."""
+        found = {path.stem.removeprefix("calls-"): path for path in work.glob("calls-*.jsonl")}
+        return {
+            key: Unfinished(f"{path.read_bytes().count(_LINE_END):,} replies", (path,)) for key, path in found.items()
+        }
+
+    def adopt(self, work: Path, store: Path, old: str, new: str) -> None:
+        temporary = work / f".calls-{new}.tmp"
+        shutil.copyfile(work / f"calls-{old}.jsonl", temporary)
+        temporary.rename(work / f"calls-{new}.jsonl")

@@ -48,10 +48,11 @@ def run(stage: RejectionSamplingStage, job: Job, reporter: Reporter) -> Info:
     verdicts: list[dict[str, float | None]] = []
     asked = 0
     model = asked_model(job, stage.model, stage.batch)
-    if model.batch_dependent:
-        # The replies of a local model may change with the code.
-        model = replace(model, identity=job.key)
     calls = job.work / f"calls-{model.identity}.jsonl"
+    if model.batch_dependent:
+        # The replies of a local model may change with the code; adopted ones are known by the key that they began with.
+        model = replace(model, identity=job.origin_key)
+        calls = job.work / f"calls-{job.key}.jsonl"
     with Journal(calls) as journal:
         client = _client(stage, model, journal, reporter, len(wanted))
         for batch in client.batches(_request(job, stage, each) for each in wanted):
@@ -81,7 +82,7 @@ def run(stage: RejectionSamplingStage, job: Job, reporter: Reporter) -> Info:
         "kept": len(kept),
         "resumed_batches": resumed,
     }
-    publish(job.folder, lambda folder: _write(folder, list(kept.values())), {"key": job.key, "name": job.name} | info)
+    publish(job.folder, lambda folder: _write(folder, list(kept.values())), job.manifest(info))
     if model.batch_dependent:
         calls.unlink()
     return info

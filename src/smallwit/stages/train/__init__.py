@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -14,11 +12,12 @@ from smallwit.device import devices_of, resolve_device
 from smallwit.objectives.distillation import Distillation
 from smallwit.objectives.settings import Objective
 from smallwit.recipe.section import ByKind
-from smallwit.recipe.stage import SMOKE_PROBLEMS, SMOKE_STEPS, Place, Stage, TaskNeed
+from smallwit.recipe.stage import SMOKE_PROBLEMS, SMOKE_STEPS, Place, Stage, TaskNeed, Unfinished
 from smallwit.stages.job import Info, Job, Reporter
 from smallwit.stages.train.checks import check_reward, check_sources, check_tasks, check_teacher
-from smallwit.storage.artifacts import METRICS, BrokenArtifact, read_manifest
+from smallwit.storage.artifacts import METRICS
 from smallwit.tasks.reward_function import reward_bytes
+from smallwit.training import checkpoint_folder
 from smallwit.training.settings import Demonstrations, LoRA, Optimizer, Source, ValidationSettings
 
 if TYPE_CHECKING:
@@ -119,12 +118,12 @@ class TrainStage(Stage):
     def tasks_read(self, recipe: "Recipe") -> list[str]:
         return sorted({name for source in self.sources.values() for name in source.tasks or recipe.tasks})
 
-    def content(self, recipe: "Recipe", base: Path, data_dir: Path | None) -> list[Any]:
+    def content(self, recipe: "Recipe", base: Path, data_dir: Path | None) -> dict[str, Any]:
         """Return hashes of the user's reward files, and the settings of the evaluation that validation follows."""
         files = [file for source in self.sources.values() for _, file in source.reward_functions()]
-        content: list[Any] = [hashlib.sha256(reward_bytes(file, base)).hexdigest() for file in files]
+        content: dict[str, Any] = {"rewards": [hashlib.sha256(reward_bytes(file, base)).hexdigest() for file in files]}
         if self.validation is not None:
-            content.append(recipe.evaluation.model_dump(include={"max_new_tokens", "batch"}))
+            content["evaluation"] = recipe.evaluation.model_dump(include={"max_new_tokens", "batch"})
         return content
 
     def validated_tasks(self, recipe: "Recipe") -> list[str]:
@@ -248,13 +247,18 @@ class TrainStage(Stage):
 
     def clean_up(self, work: Path, artifact: Path, key: str) -> None:
         """Remove the checkpoints of the artifact; those of another key stay."""
+        checkpoint_folder.clear(work / "checkpoints", key)
+
+    def unfinished(self, work: Path, store: Path) -> dict[str, Unfinished]:
+        """Return the newest checkpoint of each key."""
         folder = work / "checkpoints"
-        others = set()
-        for step in folder.glob("step_*"):
-            with suppress(BrokenArtifact):
-                others |= {read_manifest(step, check_content=False)["key"]} - {key}
-        if folder.exists() and not others:
-            shutil.rmtree(folder)
+        return {
+            key: Unfinished(f"a checkpoint at step {int(steps[0].name[5:])}", (*steps, folder / f"{key}.jsonl"))
+            for key, steps in checkpoint_folder.by_key(folder).items()
+        }
+
+    def adopt(self, work: Path, store: Path, old: str, new: str) -> None:
+        checkpoint_folder.adopt(work / "checkpoints", old, new)
 
     # ---- validation
 

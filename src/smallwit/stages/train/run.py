@@ -114,7 +114,7 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
     )
     trainer.writer.say = say
     checkpoints = Checkpoints(job.work / "checkpoints", job.key)
-    trainer.resume(checkpoints)
+    _resume(trainer, checkpoints, job)
     for complaint in checkpoints.complaints:
         reporter.say(f"a checkpoint is damaged and left out: {complaint}")
     validate = _validator(job, stage, model, chat, world, tell) if stage.validation else None
@@ -149,9 +149,22 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
             reporter.say(note)
         shutil.copyfile(checkpoints.log, folder / METRICS)
 
-    publish(job.folder, write, {"key": job.key, "name": stage.name} | info)
+    publish(job.folder, write, job.manifest(info))
     checkpoints.clear()
     return info
+
+
+def _resume(trainer: Trainer, checkpoints: Checkpoints, job: Job) -> None:
+    """Go on from the newest checkpoint. Raises `UserError` if an adopted one has another structure."""
+    try:
+        trainer.resume(checkpoints)
+    except (KeyError, ValueError, RuntimeError) as error:
+        adopted = job.about.get("adopted")
+        if adopted is None:
+            raise
+        checkpoints.clear()
+        what = f"{adopted['what']} of the key {adopted['from']} does not fit the recipe"
+        raise UserError(f"{what} ({str(error)[:200]}); it stays where it is: run again without --adopt") from error
 
 
 def _train(
