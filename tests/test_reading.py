@@ -68,6 +68,9 @@ def test_the_plan_of_a_recipe_is_told_without_training(tmp_path: Path) -> None:
     assert "  model teacher reads sums 6 problems" in told
     assert "  source taught reads at most sums 6 problems, 1.0 epochs or more" in told
     assert "  validation: sums 3 of 10 problems" in told
+    epochs = list(plan_lines(load_recipe(path, ["stages.joint.steps=null", "stages.joint.epochs=2"]), tmp_path, None))
+    assert "  2 epochs are at most 4 steps" in epochs
+    assert "  source taught reads at most sums 6 problems, 2.0 epochs" in epochs
     assert told[-1] == "  test: sums 4 of 20 problems"
 
 

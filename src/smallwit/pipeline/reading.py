@@ -19,7 +19,10 @@ def plan_lines(recipe: Recipe, base: Path, data_dir: Path | None) -> Iterator[st
     """
     for stage in recipe.stages:
         given = {name: getattr(stage, name, None) for name in _BUDGETS}
-        budget = ", ".join(f"{name} {value}" for name, value in given.items() if isinstance(value, int | float | str))
+        # A dataset stage has `steps` of another sort.
+        numbers = {name: f"{value:g}" for name, value in given.items() if isinstance(value, int | float)}
+        texts = {name: value for name, value in given.items() if isinstance(value, str)}
+        budget = ", ".join(f"{name} {text}" for name, text in (numbers | texts).items())
         yield f"{stage.name} ({stage.kind}{f', {budget}' if budget else ''})"
         job = Job(stage, "", recipe, base, data_dir, "cpu", "float32", 1, Path(), Path())
         yield from (f"  {line}" for line in stage.reading(job))

@@ -22,12 +22,18 @@ def epoch_items(epochs: float, size: int) -> int:
 
 
 def source_lines(
-    what: str, problems: Sequence[TaskProblems], weights: Weights, items: int | None, *, most: bool = False
+    what: str,
+    problems: Sequence[TaskProblems],
+    weights: Weights,
+    items: int | None,
+    *,
+    most: bool = False,
+    fewest: bool = False,
 ) -> Iterator[str]:
     """Yield lines on what `what` reads, as "gsm8k 7,099 problems, 1.2 epochs".
 
     `items` is the number of problems that it reads in all, where that is known. With `most` an earlier stage makes the
-    rows, and there are these many at most.
+    rows, and there are these many at most; with `fewest` the epochs are the fewest, then.
     """
     shares: Sequence[int | None] = [None] * len(problems)
     if items is not None:
@@ -35,7 +41,7 @@ def source_lines(
     found = []
     for each, share in zip(problems, shares, strict=True):
         text = f"{each.task.name} {each.size:,} problem{'s' if each.size > 1 else ''}"
-        found.append(text if share is None else f"{text}, {_epochs(share / each.size)}{' or more' if most else ''}")
+        found.append(text if share is None else f"{text}, {_epochs(share / each.size)}{' or more' if fewest else ''}")
     yield f"{what} reads {'at most ' if most else ''}{'; '.join(found)}"
     for each in problems:
         if isinstance(each.rows, list | tuple):

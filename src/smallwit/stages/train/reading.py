@@ -27,8 +27,8 @@ def reading(stage: TrainStage, job: Job) -> Iterator[str]:
         if stage.epochs is not None and isinstance(spec, Demonstrations):
             items = epoch_items(stage.epochs, sum(each.size for each in problems))
             yield f"{stage.epochs:g} epochs are {'at most ' if most else ''}{-(-items // spec.batch):,} steps"
-            most = False
-        yield from source_lines(f"source {name}", problems, spec.weights, items, most=most)
+        fewest = most and stage.epochs is None
+        yield from source_lines(f"source {name}", problems, spec.weights, items, most=most, fewest=fewest)
         if isinstance(spec, Demonstrations) and spec.kept_length is not None:
             yield f"source {name} leaves out what is longer than {spec.kept_length:,} tokens"
     if stage.validation is not None:
