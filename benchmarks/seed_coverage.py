@@ -104,6 +104,16 @@ def seeds_alone(values: Floats) -> Interval:
     return Interval(float(means.mean()), float(means.mean()) - half, float(means.mean()) + half)
 
 
+def satterthwaite(values: Floats) -> Interval:
+    """Return Student's t over seeds and problems with the degrees of freedom of Satterthwaite 1946."""
+    n, p = values.shape
+    seeds = float(values.mean(1).var(ddof=1)) / n
+    shared = (float(values.sum(0).var(ddof=1)) - float(values.var(1, ddof=1).sum())) / (n * (n - 1))
+    variance = seeds + max(0.0, shared / p)
+    half = float(stats.t.ppf(0.975, (n - 1) * (variance / seeds) ** 2) * variance**0.5) if seeds > 0 else 0.0
+    return Interval(float(values.mean()), float(values.mean()) - half, float(values.mean()) + half)
+
+
 def coverage(case: Case, runs: int, seed: int) -> dict[str, list[float]]:
     """Return the coverage in per cent of each interval, one number for each model or pair of models."""
     rng = np.random.default_rng(seed)
@@ -123,6 +133,7 @@ def coverage(case: Case, runs: int, seed: int) -> dict[str, list[float]]:
             for name, found in (
                 ("mean, bootstrap over seeds", bootstrap(own, rng)),
                 ("mean, t on seeds", seeds_alone(own)),
+                ("mean, Satterthwaite", satterthwaite(own)),
                 ("mean, one model", mean_over_seeds(own, alone.mean)),
                 ("mean, pooled", mean_over_seeds(own, pooled.mean)),
             ):
@@ -145,7 +156,7 @@ OURS = ("mean, one model", "mean, pooled", "difference, two models", "difference
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Coverage of intervals over seeds and problems.")
-    parser.add_argument("--runs", type=int, default=400, help="simulated runs of each case")
+    parser.add_argument("--runs", type=int, default=800, help="simulated runs of each case")
     parser.add_argument("--out", type=Path, default=Path("bench/seed-coverage.json"))
     options = parser.parse_args()
     started = time.monotonic()
