@@ -88,10 +88,22 @@ def test_samples_depend_on_the_seed_alone() -> None:
     assert lines("one") != lines("seed")
 
 
-def test_a_limited_evaluation_has_the_first_of_the_same_samples() -> None:
+def test_scores_have_those_of_the_strata(place: Path) -> None:
+    text = OWN.replace("str(i))", 'str(i), strata=(("size", "odd" if i % 2 else "even"),))')
+    (place / "own.py").write_text(text)
+    measured("strata")
+    entry = json.loads(Path("strata/scores.json").read_text())["scores"]["length"]
+    assert {name: of["n"] for name, of in entry["strata"]["size"].items()} == {"even": 5, "odd": 4}
+    assert entry["mean"] == pytest.approx(sum(of["mean"] * of["n"] for of in entry["strata"]["size"].values()) / 9)
+
+
+def test_a_limited_evaluation_has_some_of_the_same_samples() -> None:
     measured("whole", SAMPLED)
     measured("part", replace(SAMPLED, limit=4))
-    assert lines("part") == lines("whole")[:12]
+    measured("first", replace(SAMPLED, limit=4, order="given"))
+    assert len(lines("part")) == 12
+    assert all(line in lines("whole") for line in lines("part"))
+    assert lines("first") == lines("whole")[:12] != lines("part")
 
 
 @pytest.mark.slow
@@ -389,5 +401,5 @@ def test_the_command_prints_scores_and_where_they_are(capsys: pytest.CaptureFixt
     command = ["eval", "model", "--suite", "own.py:Length", "--limit", "3", "--max-new-tokens", "4", "--out", "here"]
     assert main(command) == 0
     printed = capsys.readouterr().out
-    assert "signature: length|default|test:3|0-shot|T0|max4|float32|" in printed
+    assert "signature: length|default|test:3-drawn|0-shot|T0|max4|float32|" in printed
     assert "samples and scores: here" in printed

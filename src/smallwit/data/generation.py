@@ -178,6 +178,11 @@ class GenerationStep(DataStep):
         """Return the names of the models."""
         return tuple(dict.fromkeys(teacher.model for teacher in self.teachers_used))
 
+    @property
+    def depends_on_seed(self) -> bool:
+        """Return true: a step samples, unless it says otherwise."""
+        return True
+
     @model_validator(mode="after")
     def _priced(self) -> "GenerationStep":
         if self.budget is not None and self.budget.dollars is not None:

@@ -5,7 +5,6 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 
 from smallwit.errors import UserError
@@ -34,6 +33,7 @@ from smallwit.inference.client import PARTIAL_BATCH
 from smallwit.inference.generator import Decoding, Generator
 from smallwit.inference.progress import GenerationProgress
 from smallwit.tasks.base import Problem, Task
+from smallwit.tasks.draw import Order, order_of, part_of
 from smallwit.tasks.prompt import Prompt
 
 _log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Choice:
-    """The options of an evaluation: the first `limit` problems of a split, the samples of each, and their seed.
+    """The options of an evaluation: `limit` problems of a split by `order`, the samples of each, and their seed.
 
     `temperature` and `max_new_tokens` replace the protocol's values.
     """
@@ -52,6 +52,7 @@ class Choice:
     seed: int = 0
     temperature: float | None = None
     max_new_tokens: int | None = None
+    order: Order = "drawn"
 
     def decoding(self, named: NamedProtocol) -> Decoding:
         """Return the protocol's decoding with the options of this run."""
@@ -68,10 +69,18 @@ class Suite:
     named: NamedProtocol
     protocol: EvaluationProtocol
 
+    @property
+    def strata(self) -> dict[str, Sequence[Sequence[str]]]:
+        """Return the strata of each problem that has some, by its id."""
+        return {sample.problem.id: sample.problem.strata for sample in self.samples if sample.problem.strata}
 
-def problems_of(task: Task, split: str, limit: int | None) -> list[Problem]:
-    """Return the first `limit` problems of a split. Raises `UserError` where there are none, or two have one id."""
-    problems = list(islice(task.problems(split), limit))
+
+def problems_of(task: Task, split: str, limit: int | None, order: Order = "drawn") -> list[Problem]:
+    """Return `limit` problems of a split, a part by `order` (`tasks.draw`), or all.
+
+    Raises `UserError` where there are none, or two have one id.
+    """
+    problems = list(part_of(task, split, limit, order=order))
     if not problems:
         raise UserError(f"task {task.name} has no {split} problems")
     name, count = Counter(problem.id for problem in problems).most_common(1)[0]
@@ -128,6 +137,8 @@ def make_suite(
         grader=grader,
         generator=generator,
         libraries=library_versions(),
+        # Fewer stored responses than the limit are no part by an order.
+        order=order_of(task, choice.split, choice.limit, choice.order) if len(problems) == choice.limit else None,
     )
     return Suite(task, samples, named, protocol)
 

@@ -3,10 +3,13 @@
 Counted are the matrix products of the layers (of experts those that a token meets) and of the head, and attention over
 the causal half of the context, within a layer's window. Padding, norms, softmax, convolutions, the states of recurrent
 layers and recomputation are not.
+
+Backward has two products for a matrix: the gradient of its input, and its own; a frozen one (the base of LoRA) has only
+the first. The few matrices that read frozen embeddings directly need no gradient of their input; it is counted.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +27,15 @@ class Cost:
     """Forward cost of one model: per token in its layers and head, and per token and token of context in attention.
 
     `windowed` has the attention of layers with a sliding window: by window, per token and token within it.
+    `frozen_layers` and `frozen_head` are the parts of `layers` and `head` that are not trained.
     """
 
     layers: float
     head: float
     attention: float
     windowed: tuple[tuple[int, float], ...] = ()
+    frozen_layers: float = 0.0
+    frozen_head: float = 0.0
 
     @staticmethod
     def of(model: PreTrainedModel) -> "Cost":
@@ -38,11 +44,11 @@ class Cost:
         config = model.config
         tables = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
         chosen = next((getattr(config, name) for name in _ACTIVE_EXPERTS if getattr(config, name, None)), None)
-        matrices = sum(
-            parameter.numel() * _active_share(parameter, chosen)
+        matrices = [
+            (2.0 * parameter.numel() * _active_share(parameter, chosen), parameter.requires_grad)
             for parameter in model.parameters()
             if parameter.dim() in (2, 3) and id(parameter) not in tables and parameter is not head
-        )
+        ]
         full = 0.0
         windowed: dict[int, float] = defaultdict(float)
         for layer, own in zip(DynamicCache(config=config).layers, _layer_configs(config), strict=True):
@@ -51,9 +57,17 @@ class Cost:
                 windowed[layer.sliding_window] += pairs
             elif not isinstance(layer, LinearAttentionLayer) or isinstance(layer, DynamicLayer):
                 full += pairs
-        return Cost(2.0 * matrices, 2.0 * head.numel(), full, tuple(sorted(windowed.items())))
+        projection = 2.0 * head.numel()
+        return Cost(
+            sum(cost for cost, _ in matrices),
+            projection,
+            full,
+            tuple(sorted(windowed.items())),
+            frozen_layers=sum(cost for cost, trained in matrices if not trained),
+            frozen_head=0.0 if head.requires_grad else projection,
+        )
 
-    def forward(self, lengths: Iterable[int], projected: int) -> float:
+    def forward(self, lengths: Sequence[int], projected: int) -> float:
         """Return the FLOPs of a forward pass over sequences of these lengths; `projected` tokens reach the head."""
         total = 0.0
         for length in lengths:
@@ -61,9 +75,10 @@ class Cost:
             total += sum(pairs * _pairs(length, window) for window, pairs in self.windowed)
         return total + self.head * projected
 
-    def train(self, lengths: Iterable[int], projected: int) -> float:
-        """Return the FLOPs of forward and backward: three times the forward pass."""
-        return 3.0 * self.forward(lengths, projected)
+    def train(self, lengths: Sequence[int], projected: int) -> float:
+        """Return the FLOPs of forward and backward: three times the forward pass, twice for frozen matrices."""
+        spared = self.frozen_layers * sum(lengths) + self.frozen_head * projected
+        return 3.0 * self.forward(lengths, projected) - spared
 
 
 def _pairs(length: int, window: int) -> float:

@@ -8,6 +8,8 @@ from pathlib import Path
 from smallwit.device import resolve_device
 from smallwit.errors import UserError
 from smallwit.inference.endpoint_client import Endpoint
+from smallwit.pipeline.plan import planned_stages
+from smallwit.pipeline.seeds import over_seeds
 from smallwit.recipe.check import Check
 from smallwit.recipe.model import ModelSpec
 from smallwit.recipe.schema import Recipe
@@ -36,6 +38,9 @@ def check_recipe(
     """
     check = Check(recipe, base, lines or Lines(f"recipe {recipe.name}"))
     check.all()
+    if recipe.seeds > 1 and all(seed is None for _, seed in over_seeds(recipe, planned_stages(recipe))):
+        what = f"seeds is {recipe.seeds}, and nothing in the recipe depends on the seed; leave it out"
+        raise check.refuse(what, "seeds")
     # Checks that need files and libraries come last: they are slow.
     _check_device(check)
     for index, stage in enumerate(recipe.stages):

@@ -74,6 +74,17 @@ def publish(folder: Path, write: Callable[[Path], None], about: dict[str, Any]) 
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def link_files(source: Path, target: Path) -> None:
+    """Fill `target` with the files of an artifact, without its manifest. They are shared if the file system can."""
+    for file in sorted(path for path in source.rglob("*") if path.is_file() and path.name != MANIFEST):
+        place = target / file.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(file, place)
+        except OSError:
+            shutil.copyfile(file, place)
+
+
 def read_manifest(folder: Path, *, check_content: bool) -> dict[str, Any]:
     """Return the manifest of a published folder. Raises `BrokenArtifact` if a file is missing or changed.
 

@@ -11,7 +11,8 @@ class WeightAverage:
     """average <- d * average + (1 - d) * weights after every step, with d = min(decay, (1 + n) / (10 + n)).
 
     The bound is a warmup: without it the average would stay near the initial weights for 1 / (1 - decay) steps.
-    `weights` are the parameters themselves, by name.
+    `weights` are the parameters themselves, by name. The averages are where the weights are, on a GPU too: every step
+    reads all weights, which takes it a millisecond, and bringing them to the host each time many times as long.
     """
 
     def __init__(self, weights: Mapping[str, Tensor], decay: float) -> None:
@@ -34,15 +35,16 @@ class WeightAverage:
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Give the model the averaged weights within the context."""
-        last = {name: weight.detach().clone() for name, weight in self.weights.items()}
-        self.put(self.tensors)
+        self._exchange()
         try:
             yield
         finally:
-            self.put(last)
+            self._exchange()
 
     @torch.no_grad()
-    def put(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copy these values into the model's weights."""
+    def _exchange(self) -> None:
+        """Exchange the averages and the weights, one by one: no copy of all of them is needed."""
         for name, weight in self.weights.items():
-            weight.copy_(tensors[name])
+            last = weight.clone()
+            weight.copy_(self.tensors[name])
+            self.tensors[name].copy_(last)

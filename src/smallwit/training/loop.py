@@ -21,50 +21,17 @@ from smallwit.objectives.loss import LossTerm
 from smallwit.objectives.teacher import TeacherDistribution, TeacherHead
 from smallwit.training.average import WeightAverage
 from smallwit.training.checkpoint import Checkpoints
+from smallwit.training.checkpoint_writer import CheckpointWriter
 from smallwit.training.distributed import SINGLE_PROCESS, World
 from smallwit.training.forward import forward_hidden
 from smallwit.training.metrics import Tally, labels, merged_objectives, merged_sources
 from smallwit.training.optimizer import make_optimizers, rate_share
+from smallwit.training.progress import TrainerState, TrainingBudget, TrainingStopped
 from smallwit.training.settings import Optimizer
 from smallwit.training.sources import Stateful, StepBatch, TokenSource
 from smallwit.verify.failures import too_many_failures
 
 MAX_NON_FINITE_STEPS = 5
-
-
-class TrainingStopped(Exception):
-    """Training cannot continue; the message has the reason and the remedy."""
-
-
-@dataclass
-class TrainerState:
-    """Counters of training, without tensors. Every checkpoint has them."""
-
-    step: int = 0
-    flops: float = 0.0
-    seconds: float = 0.0
-    tokens: int = 0
-    teacher_tokens: int = 0
-    skipped: int = 0
-    skipped_in_a_row: int = 0
-    no_signal_steps: int = 0
-    best_score: float = -1.0
-    best_step: int = -1
-
-
-@dataclass(frozen=True)
-class TrainingBudget:
-    """When a stage ends: after `steps`, or at the first step whose FLOPs reach `flops`."""
-
-    steps: int | None = None
-    flops: float | None = None
-
-    def share(self, progress: TrainerState) -> float:
-        """Return the share of the budget that is spent, 0..1."""
-        if self.steps is not None:
-            return progress.step / self.steps
-        assert self.flops is not None  # a recipe gives one of the two
-        return progress.flops / self.flops
 
 
 class PerExampleTeacher(Protocol):
@@ -122,6 +89,7 @@ class Trainer:
         self.optimizers = make_optimizers(model, optimizer, extra)
         self.cost, self.memory = Cost.of(model), HeadMemory()
         self.progress = TrainerState()
+        self.writer = CheckpointWriter()
         self.best: dict[str, Tensor] | None = None
         self.average = WeightAverage(self.trained_tensors(), optimizer.ema) if optimizer.ema is not None else None
 
@@ -129,33 +97,39 @@ class Trainer:
         self,
         checkpoints: Checkpoints,
         *,
-        checkpoint_seconds: float,
+        checkpoint_seconds: float | None = None,
         on_step: Callable[[dict[str, float]], None],
         validate: Callable[[], dict[str, float]] | None = None,
         validate_every: int = 0,
     ) -> None:
         """Take steps until the budget is spent. `on_step` gets the metrics of each step.
 
-        A checkpoint is saved after a step every `checkpoint_seconds`, but not at the end.
+        A checkpoint is saved after a step every `checkpoint_seconds`, or by its cost (`CheckpointWriter.due`), but not
+        at the end. It is written while training goes on.
 
-        Raises `TrainingStopped` when losses stay non-finite or too many verdicts fail.
+        Raises `TrainingStopped` when losses stay non-finite or too many verdicts fail, and what writing has raised.
         """
-        saved = time.monotonic()
-        while self.budget.share(self.progress) < 1.0:
-            started = time.monotonic()
-            metrics = self.step()
-            last = self.budget.share(self.progress) >= 1.0
-            if validate is not None and (self.progress.step % validate_every == 0 or last):
-                with self.average.in_place() if self.average is not None else nullcontext():
-                    metrics |= validate()
-                    self._keep_best(metrics["validation"])
-            self.progress.seconds += time.monotonic() - started
-            metrics["seconds"] = self.progress.seconds
-            # Logged before it is saved: a process killed in between leaves a line too many, which can be dropped.
-            on_step(metrics)
-            if not last and time.monotonic() - saved >= checkpoint_seconds:
-                self.save(checkpoints)
-                saved = time.monotonic()
+        self.writer.begin()
+        try:
+            while self.budget.share(self.progress) < 1.0:
+                # Logged before it is saved: a process killed in between leaves a line too many, which can be dropped.
+                on_step(self._validated_step(validate, validate_every))
+                if self.budget.share(self.progress) < 1.0 and self.writer.due(checkpoint_seconds):
+                    self.save(checkpoints, beside=True)
+        finally:
+            self.writer.wait()
+
+    def _validated_step(self, validate: Callable[[], dict[str, float]] | None, every: int) -> dict[str, float]:
+        """Take a step, and validate after the last and each of `every`. Return the metrics."""
+        started = time.monotonic()
+        metrics = self.step()
+        last = self.budget.share(self.progress) >= 1.0
+        if validate is not None and (self.progress.step % every == 0 or last):
+            with self.average.in_place() if self.average is not None else nullcontext():
+                metrics |= validate()
+                self._keep_best(metrics["validation"])
+        self.progress.seconds += time.monotonic() - started
+        return metrics | {"seconds": self.progress.seconds}
 
     def step(self) -> dict[str, float]:
         """Take one optimizer step. Return its metrics."""
@@ -323,7 +297,8 @@ class Trainer:
     def _keep_best(self, score: float) -> None:
         if score > self.progress.best_score:
             self.progress.best_score, self.progress.best_step = score, self.progress.step
-            self.best = {name: p.detach().clone() for name, p in self.trained_tensors().items()}
+            # In host memory, and never changed: a new best is a new copy.
+            self.best = {name: p.detach().to("cpu", copy=True) for name, p in self.trained_tensors().items()}
 
     def trained_tensors(self) -> dict[str, Tensor]:
         """Return the parameters that are trained, by name: the model's, and those of the losses' own modules."""
@@ -332,25 +307,30 @@ class Trainer:
             trained |= {f"{name}: {part}": p for part, p in module.named_parameters()}
         return trained
 
-    def save(self, checkpoints: Checkpoints) -> None:
-        """Publish the whole state of training. It is the same in all processes, so the main process does it."""
+    def save(self, checkpoints: Checkpoints, *, beside: bool = False) -> None:
+        """Publish the whole state of training; with `beside` training goes on meanwhile.
+
+        The state is the same in all processes, so the main process does it.
+        """
         if not self.world.first:
             return
-        tensors: dict[str, Any] = {
+        changing: dict[str, Any] = {
             "model": {name: p.detach() for name, p in self.trained_tensors().items()},
             "optimizers": [one.state_dict() for one in self.optimizers],
-            "best": self.best,
             "average": self.average.tensors if self.average is not None else None,
+        }
+        fixed: dict[str, Any] = {
+            "best": self.best,
             "sources": {name: s.state() for name, s in self.sources.items() if isinstance(s, Stateful)},
         }
-        checkpoints.save(self.progress.step, tensors, asdict(self.progress))
+        self.writer.save(checkpoints, self.progress.step, changing, fixed, asdict(self.progress), beside=beside)
 
     def resume(self, checkpoints: Checkpoints) -> list[str]:
         """Continue from the newest whole checkpoint, if there is one. Return complaints about newer, damaged ones.
 
         Raises `TrainingStopped` if the processes find different checkpoints.
         """
-        # The main process deletes damaged checkpoints, and those of another stage, before the others look.
+        # The main process deletes damaged checkpoints, and sets those of another key aside, before the others look.
         found = self.world.main_process_first(checkpoints.load)
         steps = self.world.all_gather_object(found and found[1]["step"])
         if len(set(steps)) > 1:
@@ -363,7 +343,11 @@ class Trainer:
         tensors, state, complaints = found
         self.restore(tensors["model"])
         for one, saved in zip(self.optimizers, tensors["optimizers"], strict=True):
+            settings = [{name: value for name, value in g.items() if name != "params"} for g in one.param_groups]
             one.load_state_dict(saved)
+            # An adopted checkpoint may have been made with other rates.
+            for group, own in zip(one.param_groups, settings, strict=True):
+                group.update(own)
         self.best = tensors["best"]
         if self.average is not None:
             self.average.restore(tensors["average"])
@@ -382,6 +366,10 @@ class Trainer:
 
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copy saved values into the trained parameters."""
-        for name, parameter in self.trained_tensors().items():
+        """Copy saved values into the trained parameters. Raises `ValueError` if they have other names or shapes."""
+        trained = self.trained_tensors()
+        saved, own = ({(name, tuple(one.shape)) for name, one in each.items()} for each in (tensors, trained))
+        if saved != own:
+            raise ValueError(f"saved and trained parameters differ: {sorted(saved ^ own)[:2]}")
+        for name, parameter in trained.items():
             parameter.copy_(tensors[name])

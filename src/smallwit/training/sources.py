@@ -46,7 +46,9 @@ class TokenSource(Protocol):
 class Stateful(Protocol):
     """A source with a state of its own: its batches depend on more than seed, step and weights."""
 
-    def state(self) -> dict[str, Any]: ...
+    def state(self) -> dict[str, Any]:
+        """Return a state that later batches do not change: it may be written while they are made."""
+        ...
 
     def restore(self, state: Mapping[str, Any]) -> None: ...
 
@@ -54,8 +56,9 @@ class Stateful(Protocol):
 class DemonstrationSource:
     """Worked solutions, in a seeded order, with the loss on the last or on all assistant turns of conversations.
 
-    Examples of more than `max_length` tokens are cut, and left out if no trained token remains. The metrics `cut` and
-    `left_out` count them.
+    Examples of more than `max_length` tokens are cut, and left out if no trained token remains; those of more than
+    `kept_length` are left out. The metrics `cut` and `left_out` count them. Examples behind the first `items` of the
+    stream, where it is set, are not part of the last batch.
     """
 
     def __init__(
@@ -65,17 +68,22 @@ class DemonstrationSource:
         batch: int,
         max_length: int,
         loss_on: LossOn = "last",
+        kept_length: int | None = None,
     ) -> None:
         self.stream, self.chat, self.size, self.max_length = stream, chat, batch, max_length
+        self.kept_length = kept_length
+        self.items: int | None = None
+        self.rows_left_out = 0
         self.loss_on: LossOn = loss_on
         self._encodings: dict[tuple[int, int], Example] = {}
         self._room = KEPT_TOKENS
 
     def batch(self, step: int) -> StepBatch:
         """Return the examples of a step. Raises `UserError` for a problem without a worked solution."""
-        places = [self.stream.place(step * self.size + i) for i in range(self.size)]
+        first, end = step * self.size, (step + 1) * self.size
+        places = [self.stream.place(i) for i in range(first, end if self.items is None else min(end, self.items))]
         counts: Counter[str] = Counter()
-        examples = fitting(self._encoded(places), self.max_length, counts)
+        examples = fitting(self._encoded(places), self.max_length, counts, self.kept_length)
         length = float(np.mean([e.targets for e in examples])) if examples else 0.0
         return StepBatch(examples, {"length": length} | {name: float(count) for name, count in counts.items()})
 
@@ -94,7 +102,16 @@ class DemonstrationSource:
 class TextSource:
     """Plain documents for pretraining: each with BOS if the tokenizer adds it, and with the end-of-text token."""
 
-    def __init__(self, documents: Sequence[str], chat: ChatTokenizer, batch: int, max_length: int, seed: int) -> None:
+    def __init__(
+        self,
+        documents: Sequence[str],
+        chat: ChatTokenizer,
+        batch: int,
+        max_length: int,
+        seed: int,
+        rows_left_out: int = 0,
+    ) -> None:
+        self.rows_left_out = rows_left_out
         self.documents, self.chat, self.size, self.max_length = documents, chat, batch, max_length
         self.order = Shuffled(len(documents), seed, "text")
 

@@ -65,7 +65,7 @@ def run(stage: DatasetStage, job: Job, reporter: Reporter) -> Info:
         for path in made.iterdir():
             path.rename(folder / path.name)
 
-    publish(job.folder, write, {"key": job.key, "name": job.name} | info)
+    publish(job.folder, write, job.manifest(info))
     # The journals stay, so that replies are not generated again when later steps change.
     shutil.rmtree(made)
     return info

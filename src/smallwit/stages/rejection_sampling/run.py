@@ -22,6 +22,7 @@ from smallwit.storage.artifacts import publish
 from smallwit.storage.journal import Journal
 from smallwit.storage.jsonl import json_line
 from smallwit.tasks.base import Problem, Task
+from smallwit.tasks.draw import drawn
 from smallwit.training.problem_stream import TaskProblems
 from smallwit.verify import Verdict
 
@@ -47,10 +48,11 @@ def run(stage: RejectionSamplingStage, job: Job, reporter: Reporter) -> Info:
     verdicts: list[dict[str, float | None]] = []
     asked = 0
     model = asked_model(job, stage.model, stage.batch)
-    if model.batch_dependent:
-        # The replies of a local model may change with the code.
-        model = replace(model, identity=job.key)
     calls = job.work / f"calls-{model.identity}.jsonl"
+    if model.batch_dependent:
+        # The replies of a local model may change with the code; adopted ones are known by the key that they began with.
+        model = replace(model, identity=job.origin_key)
+        calls = job.work / f"calls-{job.key}.jsonl"
     with Journal(calls) as journal:
         client = _client(stage, model, journal, reporter, len(wanted), kept)
         for batch in client.batches(_request(job, stage, each) for each in wanted):
@@ -79,7 +81,7 @@ def run(stage: RejectionSamplingStage, job: Job, reporter: Reporter) -> Info:
         "kept": len(kept),
         "resumed_batches": resumed,
     }
-    publish(job.folder, lambda folder: _write(folder, list(kept.values())), {"key": job.key, "name": job.name} | info)
+    publish(job.folder, lambda folder: _write(folder, list(kept.values())), job.manifest(info))
     if model.batch_dependent:
         calls.unlink()
     return info
@@ -131,12 +133,22 @@ def _judged(answered: Sequence[tuple[_Wanted, Reply]]) -> Iterator[tuple[_Wanted
 
 def _in_turns(stage: RejectionSamplingStage, tasks: Sequence[Task]) -> Iterator[_Wanted]:
     """Yield the problems to answer, a batch of each task in turn, so that all tasks share a budget equally."""
-    chosen = [TaskProblems.of(task, "train", skip=stage.skip, limit=stage.problems) for task in tasks]
+    chosen = asked_problems(stage, tasks)
     for sample in range(stage.samples):
         for start in range(0, max(problems.size for problems in chosen), stage.batch):
             for problems in chosen:
                 for index in range(start, min(start + stage.batch, problems.size)):
                     yield _Wanted(problems.task, problems[index], sample)
+
+
+def asked_problems(stage: RejectionSamplingStage, tasks: Sequence[Task]) -> list[TaskProblems]:
+    """Return the problems of each task. A budget may end before the last: then whole splits are in drawn order, too."""
+    chosen = [
+        TaskProblems.of(task, "train", skip=stage.skip, limit=stage.problems, order=stage.order) for task in tasks
+    ]
+    if stage.flops is None or stage.order == "given":
+        return chosen
+    return [each if each.task.exchangeable else replace(each, rows=drawn(each.rows)) for each in chosen]
 
 
 def _row(wanted: _Wanted, reply: Reply, stage: RejectionSamplingStage) -> dict[str, object]:

@@ -3,7 +3,7 @@
 import resource
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -24,23 +24,26 @@ from smallwit.objectives.loss import LossTerm
 from smallwit.seeds import stable_seed
 from smallwit.stages.common.demonstrations import check_conversations, posed_problems, worked_solutions
 from smallwit.stages.common.inputs import autocast_of, chat_of, generator_of, model_of, tasks_of
+from smallwit.stages.common.reads import epoch_items, source_items, source_lines
 from smallwit.stages.job import Info, Job, Reporter, Stopped
 from smallwit.stages.train import TrainStage
-from smallwit.stages.train.lengths import check_lengths
+from smallwit.stages.train.lengths import check_lengths, documents_within, within_max_length
 from smallwit.stages.train.metrics_log import MetricsLog
 from smallwit.stages.train.overlap import say_overlap
 from smallwit.stages.train.teachers import read_by_teachers, references_of, teachers_of
 from smallwit.storage.append_log import AppendLog
 from smallwit.storage.artifacts import METRICS, make_link, publish
 from smallwit.tasks.base import Problem, Task
+from smallwit.tasks.draw import part_of
 from smallwit.training import sources
 from smallwit.training.checkpoint import Checkpoints
 from smallwit.training.distributed import World
-from smallwit.training.loop import Trainer, TrainingBudget
+from smallwit.training.loop import Trainer
 from smallwit.training.lora import add_adapters, merge_adapters
-from smallwit.training.problem_stream import ProblemStream, as_sequence
+from smallwit.training.problem_stream import ProblemStream
+from smallwit.training.progress import TrainingBudget
 from smallwit.training.rollout_postprocessors import ForwardPass, postprocessors_of
-from smallwit.training.settings import Demonstrations, Rollouts, Source, Text
+from smallwit.training.settings import Demonstrations, LengthLimit, Rollouts, Source, Text
 from smallwit.training.sources import DemonstrationSource, RolloutSource, TextSource
 
 DOCUMENTS = 50_000
@@ -91,13 +94,16 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
         )
         for name, spec in stage.sources.items()
     }
+    steps = stage.steps if stage.epochs is None else _passes(stage, made)
+    for line in _reading(stage, made, steps):
+        say(line)
     trainer = Trainer(
         model,
         {name: read_by_teachers(name, source, objectives, teachers, world) for name, source in made.items()},
         objectives,
         teachers=teachers,
         optimizer=stage.optimizer,
-        budget=TrainingBudget(steps=stage.steps, flops=job.flops),
+        budget=TrainingBudget(steps=steps, flops=job.flops),
         vocabulary=vocabulary,
         pad=chat.pad,
         micro_tokens=stage.micro_tokens,
@@ -106,26 +112,34 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
         autocast=autocast_of(job),
         world=world,
     )
+    trainer.writer.say = say
     checkpoints = Checkpoints(job.work / "checkpoints", job.key)
-    trainer.resume(checkpoints)
+    _resume(trainer, checkpoints, job)
     for complaint in checkpoints.complaints:
         reporter.say(f"a checkpoint is damaged and left out: {complaint}")
     validate = _validator(job, stage, model, chat, world, tell) if stage.validation else None
     if not world.first:
         _train(stage, trainer, checkpoints, lambda metrics: None, validate)
         return _info(trainer, 0)
-    longest = model.config.max_position_embeddings
+    limit = f"the model's {model.config.max_position_embeddings:,} tokens"
+    if any(isinstance(source, LengthLimit) and source.max_length for source in stage.sources.values()):
+        limit = f"max_length or {limit}"
     with AppendLog(checkpoints.log) as lines:
         log = MetricsLog(lines, trainer, reporter)
         log.rewind(trainer.progress.step, checkpoints.logged)
         make_link(job.work / METRICS, checkpoints.log)
-        _train(stage, trainer, checkpoints, _step_hook(log, trainer, checkpoints, longest), validate)
+        _train(stage, trainer, checkpoints, _step_hook(log, trainer, checkpoints, limit), validate)
         counts = {name: log.total(name) for name in ("cut", "left_out")}
     info = _info(trainer, counts["left_out"]) | counts
+    rows = sum(source.rows_left_out for source in made.values() if isinstance(source, DemonstrationSource | TextSource))
+    info |= {"rows_left_out": rows} if rows else {}
+    if steps is None:
+        for line in _reading(stage, made, trainer.progress.step):
+            say(line)
     if info["cut"] or info["left_out"]:
         reporter.say(
-            f"of the examples longer than the model's {longest:,} tokens {info['cut']:,} were trained without their "
-            f"end, and {info['left_out']:,} left out"
+            f"of the examples longer than {limit} {info['cut']:,} were trained without their end, and "
+            f"{info['left_out']:,} left out"
         )
     trainer.finish(keep_best=stage.validation is not None and stage.validation.keep == "best")
     whole = merge_adapters(adapted) if adapted is not None else model
@@ -135,9 +149,22 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
             reporter.say(note)
         shutil.copyfile(checkpoints.log, folder / METRICS)
 
-    publish(job.folder, write, {"key": job.key, "name": stage.name} | info)
+    publish(job.folder, write, job.manifest(info))
     checkpoints.clear()
     return info
+
+
+def _resume(trainer: Trainer, checkpoints: Checkpoints, job: Job) -> None:
+    """Go on from the newest checkpoint. Raises `UserError` if an adopted one has another structure."""
+    try:
+        trainer.resume(checkpoints)
+    except (KeyError, ValueError, RuntimeError) as error:
+        adopted = job.about.get("adopted")
+        if adopted is None:
+            raise
+        checkpoints.clear()
+        what = f"{adopted['what']} of the key {adopted['from']} does not fit the recipe"
+        raise UserError(f"{what} ({str(error)[:200]}); it stays where it is: run again without --adopt") from error
 
 
 def _train(
@@ -157,8 +184,29 @@ def _train(
     )
 
 
+def _passes(stage: TrainStage, made: Mapping[str, sources.TokenSource]) -> int:
+    """Return the steps of the stage's epochs. The last batch ends with the last problem of the last pass."""
+    assert stage.epochs is not None
+    source = next(source for source in made.values() if isinstance(source, DemonstrationSource))
+    source.items = epoch_items(stage.epochs, source.stream.size)
+    return -(-source.items // source.size)
+
+
+def _reading(stage: TrainStage, made: Mapping[str, sources.TokenSource], steps: int | None) -> Iterator[str]:
+    """Yield lines on what each source reads in so many steps, `None` where they are not known before the end."""
+    for name, spec in stage.sources.items():
+        source = made[name]
+        if isinstance(source, DemonstrationSource | RolloutSource) and not isinstance(spec, Text):
+            items = None if steps is None else source_items(spec, steps)
+            if isinstance(source, DemonstrationSource) and source.items is not None:
+                items = source.items
+            yield from source_lines(f"source {name}", source.stream.tasks, spec.weights, items)
+    if stage.epochs is not None:
+        yield f"{stage.epochs:g} epochs are {steps:,} steps"
+
+
 def _step_hook(
-    log: MetricsLog, trainer: Trainer, checkpoints: Checkpoints, longest: int
+    log: MetricsLog, trainer: Trainer, checkpoints: Checkpoints, limit: str
 ) -> Callable[[dict[str, float]], None]:
     """Return the function that logs each step, and that raises `Stopped` when the stage is asked to stop."""
     reporter, shortened = log.reporter, False
@@ -168,9 +216,7 @@ def _step_hook(
         log.write(metrics)
         if not shortened and any(key.rpartition("/")[2] in ("cut", "left_out") for key in metrics):
             shortened = True
-            reporter.say(
-                f"examples longer than the model's {longest:,} tokens are cut or left out; the log counts them"
-            )
+            reporter.say(f"examples longer than {limit} are cut or left out; the log counts them")
         if reporter.stopping() and trainer.budget.share(trainer.progress) < 1.0:
             # A signal to the whole process group may have ended verifiers too: then the step is taken again.
             if not any(key.endswith("unverified") and value for key, value in metrics.items()):
@@ -227,14 +273,18 @@ def _source(
         documents = [document for task in tasks for document in islice(task.documents(), DOCUMENTS)]
         if not documents:
             raise UserError(f"stage {job.name}, source {name}: no task has documents to pretrain on")
-        return TextSource(documents, chat, spec.batch, longest, seed)
+        kept = documents_within(name, spec, documents, chat, say)
+        return TextSource(kept, chat, spec.batch, spec.cut_length(longest), seed, len(documents) - len(kept))
     if isinstance(spec, Demonstrations):
         solved = worked_solutions(job, spec, tasks)
         check_conversations(job, spec, solved, chat)
-        check_lengths(name, spec, solved, chat, longest, say)
-        say_overlap(job, name, solved, say)
-        stream = ProblemStream(solved, seed, name, given=spec.order == "given")
-        return DemonstrationSource(stream, chat, spec.batch, longest, spec.loss_on)
+        fitting = within_max_length(name, spec, solved, chat, say)
+        check_lengths(name, spec, fitting, chat, longest, say)
+        say_overlap(job, name, fitting, say)
+        stream = ProblemStream(fitting, seed, name, given=spec.order == "given", weights=spec.weights)
+        source = DemonstrationSource(stream, chat, spec.batch, spec.cut_length(longest), spec.loss_on, spec.kept_length)
+        source.rows_left_out = sum(each.size for each in solved) - stream.size
+        return source
     assert isinstance(spec, Rollouts)
     estimators = [objective.estimator for objective in objectives if objective.estimator is not None]
     engine = spec.engine.open(
@@ -248,7 +298,7 @@ def _source(
     check_conversations(job, spec, posed, chat)
     check_lengths(name, spec, posed, chat, longest, say)
     say_overlap(job, name, posed, say)
-    stream = ProblemStream(posed, seed, name)
+    stream = ProblemStream(posed, seed, name, weights=spec.weights)
     return RolloutSource(
         stream,
         chat,
@@ -274,9 +324,9 @@ def _validator(
     tell: Callable[[str], None],
 ) -> Callable[[], dict[str, float]]:
     assert stage.validation is not None
-    evaluation, count = job.recipe.evaluation, stage.validation.problems
+    evaluation, chosen = job.recipe.evaluation, stage.validation
     tasks = tasks_of(job, stage.validation.tasks or evaluation.tasks)
-    problems = {task.name: as_sequence(task.problems("validation"), count)[:count] for task in tasks}
+    problems = {t.name: part_of(t, "validation", chosen.problems, order=chosen.order) for t in tasks}
     generator = generator_of(job, model, chat, evaluation.batch)
     decoding, batch = Decoding(0.0, evaluation.max_new_tokens), evaluation.batch
 
