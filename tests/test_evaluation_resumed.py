@@ -34,14 +34,15 @@ def test_an_interrupt_within_a_batch_repeats_only_what_had_not_ended(
     answer, asked = LocalGenerator.reply, []
 
     def interrupted(self: LocalGenerator, prompts: Any, decoding: Any, seeds: Any, on_reply: Any, _: Any) -> Any:
-        def first(index: int, reply: Any) -> None:
-            on_reply(index, reply)
-            if len(told := [*told_before, index]) == ended:
-                raise MemoryError
-            told_before[:] = told
+        told: list[int] = []
 
-        told_before: list[int] = []
-        return answer(self, prompts, decoding, seeds, first)
+        def until(index: int, reply: Any) -> None:
+            on_reply(index, reply)
+            told.append(index)
+            if len(told) == ended:
+                raise MemoryError
+
+        return answer(self, prompts, decoding, seeds, until)
 
     monkeypatch.setattr(LocalGenerator, "reply", interrupted)
     with pytest.raises(MemoryError):

@@ -2,12 +2,14 @@
 
 from typing import Any
 
+from smallwit.inference.engine import Sampling
 from smallwit.inference.local import LocalEngine
 from smallwit.objectives.kinds.group_algorithms import DAPO, GRPO
 from smallwit.training.settings import Rollouts
 from smallwit.training.sources import RolloutSource
+from test_checkpoints import ppo_trainer
 from test_sources import CHAT, COST, GROUP, WORDS, PreparedEngine, half_right, rollout_source, stream
-from tiny import tiny_model
+from tiny import same_bits, tiny_model
 
 PROMPTS = [len(row) for row in CHAT.encode_prompts([problem.prompt for _, problem in (stream()[i] for i in range(3))])]
 
@@ -94,3 +96,15 @@ def test_a_batch_of_truncated_completions_alone_has_no_example_when_they_are_mas
     batch = source.batch(0)
     assert batch.examples == []
     assert batch.metrics["truncated"] == 1.0
+
+
+def test_a_step_of_masked_completions_alone_changes_no_weight_of_a_critic_either() -> None:
+    trainer = ppo_trainer()
+    source = trainer.sources["own"]
+    assert isinstance(source, RolloutSource)
+    source.spec = source.spec.model_copy(update={"mask_truncated_completions": True, "max_new_tokens": 1})
+    source.sampling = Sampling(1.0, 1, ())
+    before = {name: tensor.clone() for name, tensor in trainer.trained_tensors().items()}
+    assert trainer.step()["truncated"] == 1.0
+    assert trainer.progress.no_signal_steps == 1
+    assert same_bits(trainer.trained_tensors(), before)

@@ -223,7 +223,7 @@ class RolloutSource:
             for prompt, problem, completion, advantage in (rows[i] for i in kept)
         ]
         batch = StepBatch(examples, metrics, flops, verdicts, failed)
-        for postprocessor in self.postprocessors:
+        for postprocessor in self.postprocessors if examples else ():
             added = postprocessor.process(batch.examples, drawn.rewards.flatten()[kept])
             metrics, flops = batch.metrics | added.metrics, batch.flops + added.flops
             batch = replace(batch, examples=added.examples, metrics=metrics, flops=flops)

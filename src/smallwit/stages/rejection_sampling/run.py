@@ -1,7 +1,7 @@
 """Let a model answer training problems and keep what the verifier accepts (rejection sampling)."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -54,7 +54,7 @@ def run(stage: RejectionSamplingStage, job: Job, reporter: Reporter) -> Info:
         model = replace(model, identity=job.origin_key)
         calls = job.work / f"calls-{job.key}.jsonl"
     with Journal(calls) as journal:
-        client = _client(stage, model, journal, reporter, len(wanted))
+        client = _client(stage, model, journal, reporter, len(wanted), kept)
         for batch in client.batches(_request(job, stage, each) for each in wanted):
             pairs = [(each, reply) for each, (_, reply) in zip(wanted[asked:], batch, strict=False)]
             asked += len(batch)
@@ -65,7 +65,6 @@ def run(stage: RejectionSamplingStage, job: Job, reporter: Reporter) -> Info:
             # How many replies a budget in FLOPs is for is known at its end alone.
             if verdicts and stage.flops is None:
                 require_verdicts(verdicts, stage.name, len(wanted))
-            reporter.progress(_share(stage, client), f"{len(kept)} of {asked} answers kept")
         resumed = client.resumed_batches
     if verdicts:
         require_verdicts(verdicts, stage.name)
@@ -89,14 +88,19 @@ def run(stage: RejectionSamplingStage, job: Job, reporter: Reporter) -> Info:
 
 
 def _client(
-    stage: RejectionSamplingStage, model: ServedModel, journal: Journal, reporter: Reporter, total: int
+    stage: RejectionSamplingStage,
+    model: ServedModel,
+    journal: Journal,
+    reporter: Reporter,
+    total: int,
+    kept: Sized,
 ) -> GenerationClient:
     def stop() -> None:
         if reporter.stopping():
             raise Stopped
 
     def report(share: float, text: str) -> None:
-        reporter.progress(_share(stage, client), text)
+        reporter.progress(_share(stage, client), f"{text}, {len(kept):,} kept")
 
     progress = GenerationProgress(report, total=total, check=stop)
     models, limits = {stage.model: model}, SpendingLimits(flops=stage.flops)
