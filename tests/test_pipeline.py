@@ -30,7 +30,7 @@ class TestFirstRun:
         assert [model["name"] for model in finished.results["models"]] == MEASURED
         for stage in MEASURED:
             rows = (finished.run_dir / "evaluation" / stage / "sums.jsonl").read_text().splitlines()
-            assert [json.loads(row)["id"] for row in rows] == ["test-8-0", "test-8-4", "test-8-5", "test-8-8"]  # drawn
+            assert [json.loads(row)["id"] for row in rows] == ["test-8-0", "test-8-4", "test-9-5", "test-8-8"]  # drawn
 
     def test_two_of_its_evaluations_can_be_compared(self, finished: Ran, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["compare", f"{finished.run_dir}:rl", f"{finished.run_dir}:sft"]) == 0
