@@ -154,3 +154,22 @@ def test_changes_are_named_by_part_and_hashes_are_not_shown() -> None:
         "a.hash": "a.hash changed",
         "code": "code changed (smallwit 0.1.0 → 0.2.0)",
     }
+
+
+def test_new_code_is_adopted_through_the_whole_graph_down_to_samples(ran: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = ran.plan()
+    ran.publish(old, "tokenizer", "sft")
+    begun = old.nodes["evaluate sft"]
+    ran.folder.keys.write(begun.record.with_attempt(begun.made_with))
+    samples = ran.folder.store / f"partial-{begun.key}"
+    samples.mkdir()
+    (samples / "sums.jsonl").write_text("{}\n{}\n")
+    (samples / "protocol.json").write_text('{"model": {"reference": "sft", "identity": "old"}}')
+    monkeypatch.setattr(planning, "code_version", lambda: "0" * 16)
+    new = ran.plan()
+    assert ran.settle(new, "all").keys() == {"tokenizer", "sft"}
+    key = new.nodes["evaluate sft"].key
+    assert ran.adoption.records["evaluate sft"].manifest()["adopted"]["what"] == "2 samples"
+    assert f'"identity": "{key}"' in (ran.folder.store / f"partial-{key}" / "protocol.json").read_text()
+    assert (ran.folder.store / f"partial-{key}" / "sums.jsonl").read_text() == "{}\n{}\n"
+    assert samples.exists()
