@@ -13,6 +13,7 @@ from smallwit.pipeline import runs as pipeline
 from smallwit.pipeline.preflight import check_recipe
 from smallwit.recipe.file import read_recipe
 from smallwit.recipe.schema import Recipe
+from tiny import without_measurements
 
 # Sums of two digits. An untrained model earns a part of the reward for each digit that it writes, so that its groups
 # are not all alike and RL has something to learn from.
@@ -210,8 +211,8 @@ def metrics(run_dir: Path, stage: str) -> list[dict[str, Any]]:
 
 
 def without_times(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Metrics or samples without the numbers that a clock made."""
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+    """Metrics or samples without the numbers that a clock made, or that memory did."""
+    return [without_measurements(row) for row in rows]
 
 
 def evaluations(*stages: str) -> list[str]:

@@ -99,7 +99,8 @@ def test_without_room_for_two_copies_training_waits_and_says_so_once(
         writer.save(checkpoints, step, tensors, {}, {}, beside=True)
         assert (tmp_path / f"step_{step:08d}").exists()
     assert len(said) == 1
-    assert writer.waited > 0
+    assert writer.take_waited()["write"] > 0
+    assert writer.take_waited() == {}
 
 
 def test_available_memory_is_no_more_than_the_limit_of_the_control_group(

@@ -33,7 +33,7 @@ from smallwit.training.problem_stream import ProblemStream, TaskProblems
 from smallwit.training.rollout_postprocessors import ForwardPass, postprocessors_of
 from smallwit.training.settings import LoRA, Optimizer, Rollouts
 from smallwit.training.sources import DemonstrationSource, RolloutSource
-from tiny import same_bits, tiny_model, tokenizer, weights
+from tiny import same_bits, tiny_model, tokenizer, weights, without_measurements
 
 STEPS = 5
 ROLLOUTS = Rollouts.model_validate(
@@ -109,7 +109,7 @@ def run(trainer: Trainer, folder: Path, *, kill_after: int | None = None, key: s
     log: list[dict[str, float]] = []
 
     def on_step(metrics: dict[str, float]) -> None:
-        log.append({name: value for name, value in metrics.items() if name != "seconds"})
+        log.append(without_measurements(metrics))
         if kill_after is not None and metrics["step"] == kill_after + 1:
             raise Killed
 

@@ -21,6 +21,7 @@ from smallwit.console import progress
 from smallwit.errors import UserError
 from smallwit.pipeline.run_folder import RunFolder
 from smallwit.pipeline.scheduler import StageFailed
+from test_tutorial import keys_of, matches
 
 
 @pytest.mark.slow
@@ -61,6 +62,12 @@ class TestFirstRun:
         assert finished.metrics("rl")[0].keys() >= {
             "loss", "loss/grpo", "lr", "grad_norm", "tokens", "flops", "seconds", "reward", "reward/sums", "no_signal",
         }  # fmt: skip
+
+    @pytest.mark.parametrize("stage", ["sft", "rl"])
+    def test_every_metric_is_described(self, finished: Ran, stage: str) -> None:
+        described = keys_of("metrics.jsonl")
+        for row in finished.metrics(stage):
+            assert [name for name in row if not any(matches(key, name) for key in described)] == []
 
     def test_results_have_the_form_that_the_contracts_give(self, finished: Ran) -> None:
         results = json.loads((finished.run_dir / "results.json").read_text())

@@ -61,6 +61,7 @@ def test_the_tutorial_ends_with_a_model_and_its_report(folder: Path) -> None:
     [
         ("results.json", "runs/tutorial/results.json"),
         ("ledger.json", "runs/tutorial/ledger.json"),
+        ("metrics.jsonl", "runs/tutorial/stages/01-sft/artifact/metrics.jsonl"),
         ("scores.json", "scores/scores.json"),
         ("Samples", "scores/pens.jsonl"),
         ("Datasets", "runs/tutorial/stages/00-rows/artifact/train-00000-of-00001.jsonl"),

@@ -1,10 +1,12 @@
 """Real parts in the smallest size, for the tests of training, objectives and rollouts."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -42,6 +44,12 @@ def without(words: PreTrainedTokenizerFast, dropped: Callable[[str], bool]) -> P
         additional_special_tokens=added,
         chat_template=words.chat_template,
     )
+
+
+def without_measurements(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics without the numbers of a clock and of memory, which no two runs have alike."""
+    measured = re.compile(r"seconds|time/.*|tokens_per_second|.*memory_gb")
+    return {key: value for key, value in row.items() if not measured.fullmatch(key)}
 
 
 def question_of(words: PreTrainedTokenizerFast, prompt: Sequence[int]) -> str:

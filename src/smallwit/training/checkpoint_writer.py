@@ -20,13 +20,13 @@ MIN_SECONDS, MAX_SECONDS = 10.0, 600.0
 class CheckpointWriter:
     """Saves checkpoints, at once or beside the training. One is being written at most: the next waits for it.
 
-    What the thread raises (a full disk) is raised by the next call of `due`, `save` or `wait`. `waited` has the seconds
-    that training has waited for checkpoints. `say` gets a line when memory is too scarce for copies.
+    What the thread raises (a full disk) is raised by the next call of `due`, `save` or `wait`. `say` gets a line when
+    memory is too scarce for copies.
     """
 
     def __init__(self, say: Callable[[str], None] = lambda text: None) -> None:
         self.say = say
-        self.waited = 0.0
+        self._waited = 0.0
         self._began = time.monotonic()
         self._cost = 0.0
         self._pool: ThreadPoolExecutor | None = None
@@ -75,13 +75,18 @@ class CheckpointWriter:
             checkpoints.save(step, changing | fixed, state)
         self._began = time.monotonic()
         self._cost = self._began - started
-        self.waited += self._cost
+        self._waited += self._cost
 
     def wait(self) -> None:
         """Wait until the last checkpoint is written. Raises what its thread has raised."""
         if self._pending is not None:
             pending, self._pending = self._pending, None
             self._cost += pending.result()
+
+    def take_waited(self) -> dict[str, float]:
+        """Return the seconds that training has waited since the last call, as the part `write`, if it has."""
+        waited, self._waited = self._waited, 0.0
+        return {"write": waited} if waited else {}
 
     def _has_room(self, tensors: dict[str, Any]) -> bool:
         size = sum(tensor.nbytes for tensor in _tensors(tensors))

@@ -29,6 +29,7 @@ from smallwit.training.optimizer import make_optimizers, rate_share
 from smallwit.training.progress import TrainerState, TrainingBudget, TrainingStopped
 from smallwit.training.settings import Optimizer
 from smallwit.training.sources import Stateful, StepBatch, TokenSource
+from smallwit.training.usage import Stopwatch, memory_metrics
 from smallwit.verify.failures import too_many_failures
 
 MAX_NON_FINITE_STEPS = 5
@@ -89,7 +90,7 @@ class Trainer:
         self.optimizers = make_optimizers(model, optimizer, extra)
         self.cost, self.memory = Cost.of(model), HeadMemory()
         self.progress = TrainerState()
-        self.writer = CheckpointWriter()
+        self.writer, self.clock = CheckpointWriter(), Stopwatch()
         self.best: dict[str, Tensor] | None = None
         self.average = WeightAverage(self.trained_tensors(), optimizer.ema) if optimizer.ema is not None else None
 
@@ -120,16 +121,23 @@ class Trainer:
             self.writer.wait()
 
     def _validated_step(self, validate: Callable[[], dict[str, float]] | None, every: int) -> dict[str, float]:
-        """Take a step, and validate after the last and each of `every`. Return the metrics."""
-        started = time.monotonic()
+        """Take a step, and validate after the last and each of `every`. Return the metrics, and what the step took."""
+        started, tokens = time.monotonic(), self.progress.tokens
         metrics = self.step()
+        trained = (self.progress.tokens - tokens) / (time.monotonic() - started)
         last = self.budget.share(self.progress) >= 1.0
         if validate is not None and (self.progress.step % every == 0 or last):
-            with self.average.in_place() if self.average is not None else nullcontext():
+            with (
+                self.clock.part("validate"),
+                self.average.in_place() if self.average is not None else nullcontext(),
+            ):
                 metrics |= validate()
                 self._keep_best(metrics["validation"])
-        self.progress.seconds += time.monotonic() - started
-        return metrics | {"seconds": self.progress.seconds}
+        seconds = time.monotonic() - started
+        self.progress.seconds += seconds
+        times = self.clock.take() | self.writer.take_waited() | {"step": seconds}
+        metrics |= {"seconds": self.progress.seconds, "tokens_per_second": trained}
+        return metrics | {f"time/{part}": took for part, took in times.items()} | memory_metrics(self.model.device)
 
     def step(self) -> dict[str, float]:
         """Take one optimizer step. Return its metrics."""
@@ -138,15 +146,20 @@ class Trainer:
         share = self.budget.share(progress)
         rate = rate_share(self.spec, share)
         self.objectives = [objective.at(share) for objective in self.objectives]
-        batches = {name: source.batch(progress.step) for name, source in self.sources.items()}
+        with self.clock.part("data"):
+            batches = {name: source.batch(progress.step) for name, source in self.sources.items()}
+        for batch in batches.values():
+            self.clock.split("data", batch.seconds)
         self._check_verified(batches)
-        tally = self._backward(batches).of_all(self.world)
-        self.world.sum_gradients(self.parameters)
-        metrics = merged_sources(batches) | self._losses(tally)
+        with self.clock.part("update"):
+            tally = self._backward(batches).of_all(self.world)
+            self.world.sum_gradients(self.parameters)
+            metrics = merged_sources(batches) | self._losses(tally)
+            norm = self._update(rate, metrics["loss"])
         progress.tokens += tally.tokens
         progress.teacher_tokens += tally.teacher_tokens
         progress.flops += tally.flops + sum(batch.flops for batch in batches.values())
-        metrics |= {"lr": rate * self.spec.lr, "grad_norm": self._update(rate, metrics["loss"])}
+        metrics |= {"lr": rate * self.spec.lr, "grad_norm": norm}
         progress.step += 1
         return metrics | {"step": progress.step, "tokens": progress.tokens, "flops": progress.flops}
 

@@ -28,6 +28,7 @@ from smallwit.training.prompt_cooldown import PromptCooldown
 from smallwit.training.rollout_postprocessors import RolloutPostprocessor
 from smallwit.training.settings import Rollouts
 from smallwit.training.step_batch import StepBatch
+from smallwit.training.usage import Stopwatch
 
 KEPT_TOKENS = 1_000_000
 """Tokens of encoded demonstrations that a source keeps (about 40 MB): small datasets are encoded only once."""
@@ -159,6 +160,7 @@ class RolloutSource:
         self.seed, self.estimator, self.postprocessors = seed, estimator, postprocessors
         self.sampling = Sampling(spec.temperature, spec.max_new_tokens, chat.ends.all)
         self.grader = Grader(spec.reward, spec.max_new_tokens, base)
+        self.clock = Stopwatch()
         self.shared: list[Example] = []
         self.shared_number = -1
         self.cooldown = PromptCooldown(spec.cooldown) if spec.cooldown else None
@@ -169,7 +171,7 @@ class RolloutSource:
         if part == 0:
             fresh = self._rollouts(number)
             self.shared, self.shared_number = fresh.examples, number
-            return replace(fresh, examples=self.shared[:: self.spec.updates])
+            return replace(fresh, examples=self.shared[:: self.spec.updates], seconds=self.clock.take())
         if self.shared_number != number:
             raise RuntimeError(f"step {step} continues the rollouts of step {step - part}, which were not restored")
         return StepBatch(self.shared[part :: self.spec.updates])
@@ -224,7 +226,8 @@ class RolloutSource:
         ]
         batch = StepBatch(examples, metrics, flops, verdicts, failed)
         for postprocessor in self.postprocessors if examples else ():
-            added = postprocessor.process(batch.examples, drawn.rewards.flatten()[kept])
+            with self.clock.part("postprocess"):
+                added = postprocessor.process(batch.examples, drawn.rewards.flatten()[kept])
             metrics, flops = batch.metrics | added.metrics, batch.flops + added.flops
             batch = replace(batch, examples=added.examples, metrics=metrics, flops=flops)
         return batch
@@ -283,11 +286,13 @@ class RolloutSource:
             done=lambda index, completion: progress.on_reply(len(completion.tokens)),
             on_tokens=progress.on_tokens,
         )
-        completions = self.engine.generate(asked, self.sampling, seeds, watch)
+        with self.clock.part("rollout"):
+            completions = self.engine.generate(asked, self.sampling, seeds, watch)
         rewards, parts = torch.full((len(pairs), size), torch.nan), {}
         if self.estimator is not None:
             responses = self.chat.decode_replies(asked, [completion.tokens for completion in completions])
-            graded = self.grader.grade(pairs, responses, completions)
+            with self.clock.part("grade"):
+                graded = self.grader.grade(pairs, responses, completions)
             rewards, parts = graded.total, graded.parts
         return [
             _Group(

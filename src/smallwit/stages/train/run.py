@@ -1,8 +1,6 @@
 """Run a train stage: sources, objectives, the loop, and an ordinary model folder at the end."""
 
-import resource
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -45,6 +43,7 @@ from smallwit.training.progress import TrainingBudget
 from smallwit.training.rollout_postprocessors import ForwardPass, postprocessors_of
 from smallwit.training.settings import Demonstrations, LengthLimit, Rollouts, Source, Text
 from smallwit.training.sources import DemonstrationSource, RolloutSource, TextSource
+from smallwit.training.usage import peak_memory
 
 DOCUMENTS = 50_000
 """Documents that a text source reads from each task; the stream repeats after them."""
@@ -234,9 +233,7 @@ def _info(trainer: Trainer, left_out: int) -> Info:
         if left_out:
             why = f"{left_out:,} examples were left out, as their prompts alone fill the model's context"
         raise UserError(f"the stage trained on no token; {why}")
-    # Linux gives kilobytes, macOS bytes.
-    unit = 1024 if sys.platform.startswith("linux") else 1
-    peaks = trainer.world.all_gather_object(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    peaks = trainer.world.all_gather_object(peak_memory())
     on_gpu = trainer.model.device.type == "cuda"
     gpu = {"peak_gpu_memory_gb": torch.cuda.max_memory_allocated() / 1e9} if on_gpu else {}
     return gpu | {
@@ -249,7 +246,7 @@ def _info(trainer: Trainer, left_out: int) -> Info:
         "no_signal_steps": progress.no_signal_steps,
         "best_step": progress.best_step,
         "parameters": trainer.model.num_parameters(),
-        "peak_memory_gb": sum(peaks) * unit / 1e9,
+        "peak_memory_gb": sum(peaks) / 1e9,
     }
 
 
