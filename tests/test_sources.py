@@ -9,7 +9,7 @@ from fractions import Fraction
 import pytest
 
 from smallwit.errors import UserError
-from smallwit.inference.engine import UNWATCHED, Completion, Sampling, Watch
+from smallwit.inference.engine import UNWATCHED, Completion, Sampling, Timings, Watch
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.flops import Cost
 from smallwit.objectives.settings import Estimator
@@ -225,6 +225,7 @@ class PreparedEngine:
     asked: list[list[int]] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
     sampling: Sampling | None = None
+    timings: Timings = field(default_factory=Timings)
 
     def generate(
         self,

@@ -1,7 +1,7 @@
 """What a rollout engine is: prompts in, completions with their log-probabilities out."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from smallwit.recipe.section import Section
@@ -59,19 +59,22 @@ UNWATCHED = Watch()
 
 @dataclass
 class Timings:
-    """Seconds of prefill and of decoding, and the tokens that were decoded, since the last `reset`."""
+    """Seconds of prefill and of decoding since the last `take`."""
 
     prefill: float = 0.0
     decode: float = 0.0
-    tokens: int = 0
 
-    def reset(self) -> None:
-        """Begin at zero again."""
-        self.prefill, self.decode, self.tokens = 0.0, 0.0, 0
+    def take(self) -> dict[str, float]:
+        """Return the seconds by part, and begin at zero again."""
+        seconds = asdict(self)
+        self.prefill, self.decode = 0.0, 0.0
+        return seconds
 
 
 class Engine(Protocol):
-    """Generates one completion for each prompt, in order."""
+    """Generates one completion for each prompt, in order. `timings` adds up over calls."""
+
+    timings: Timings
 
     def generate(
         self,

@@ -130,7 +130,6 @@ class LocalEngine:
             written.add(live, step, chosen, log_probs)
             alive = ~written.closed[live]
             wrote, remaining = remaining, int(alive.sum())
-            self.timings.tokens += wrote
             self.timings.decode += time.perf_counter() - since
             watch.on_tokens(wrote)
             since = time.perf_counter()

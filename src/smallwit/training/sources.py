@@ -288,6 +288,7 @@ class RolloutSource:
         )
         with self.clock.part("rollout"):
             completions = self.engine.generate(asked, self.sampling, seeds, watch)
+        self.clock.split("rollout", self.engine.timings.take())
         rewards, parts = torch.full((len(pairs), size), torch.nan), {}
         if self.estimator is not None:
             responses = self.chat.decode_replies(asked, [completion.tokens for completion in completions])
