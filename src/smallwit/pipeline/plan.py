@@ -19,7 +19,7 @@ from smallwit.recipe.schema import Recipe
 from smallwit.recipe.stage import Stage
 from smallwit.stages.evaluate import EvaluateStage
 from smallwit.stages.tokenizer import TokenizerStage
-from smallwit.storage.artifacts import content_key, folder_hash
+from smallwit.storage.artifacts import content_key, file_hash, folder_hash
 from smallwit.tasks import load_task, task_bytes
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "mpmath")
@@ -224,6 +224,8 @@ def _model_identity(recipe: Recipe, name: str, base: Path) -> Any:
 def _weights_identity(spec: ModelSpec, base: Path) -> Any:
     if spec.folder is not None:
         return folder_hash(base / Path(spec.folder).expanduser())
+    if spec.gguf is not None:
+        return {"gguf": file_hash(base / Path(spec.gguf).expanduser())}
     if spec.endpoint is not None:
         # The first server identifies the model; the others only share the work.
         tokenizer: Any = spec.tokenizer

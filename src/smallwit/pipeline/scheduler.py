@@ -148,6 +148,11 @@ class Scheduler:
         spec = self.plan.recipe.models[name]
         if spec.folder is not None:
             return str((self.base / Path(spec.folder).expanduser()).resolve())
+        if spec.gguf is not None:
+            # Imported here: it takes seconds.
+            from smallwit.models.gguf_import import imported_folder
+
+            return str(imported_folder(self.base / Path(spec.gguf).expanduser()))
         if spec.tokenizer is not None:  # the only local part of a model behind an endpoint
             folder = self.base / Path(spec.tokenizer).expanduser()
             return str(folder.resolve()) if folder.is_dir() else spec.tokenizer

@@ -25,7 +25,7 @@ def asked_model(job: Job, name: str, batch: int) -> ServedModel:
     spec = job.recipe.models.get(name)
     if spec is not None and spec.endpoint is not None:
         return _far(job, name)
-    if spec is None or spec.folder is not None:
+    if spec is None or spec.folder is not None or spec.gguf is not None:
         return _near(job, name, _with_options(job, name, folder_hash(Path(job.inputs[name]))), batch)
     made_of = [spec.model_dump(mode="json"), job.recipe.seed, job.inputs.get("tokenizer")]
     if spec.hub is not None:
