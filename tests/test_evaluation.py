@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,7 +19,6 @@ from smallwit.evaluation.evaluate import EvaluationFailed, Measured, Request, ev
 from smallwit.evaluation.model_reference import Settings, resolve_model
 from smallwit.evaluation.protocols.default import DEFAULT
 from smallwit.evaluation.runner import collect, samples_of
-from smallwit.evaluation.sample_file import SampleFile
 from smallwit.evaluation.suite import Choice, problems_of
 from smallwit.inference.generator import Decoding
 from smallwit.inference.local_generator import LocalGenerator
@@ -129,25 +128,6 @@ def test_an_interrupted_evaluation_ends_with_the_samples_of_an_uninterrupted_one
     path.write_text("".join(text[::-1][:kept]) + text[0][:37])  # in another order, the last line cut short
     measured("cut", choice)
     assert lines("cut") == lines("whole")
-
-
-def test_what_is_there_is_not_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured()
-    path = Path("out/length.jsonl")
-    text = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(text[:7]))
-    added = []
-    monkeypatch.setattr(SampleFile, "add", recording(SampleFile.add, added))
-    measured()
-    assert sorted(row["id"] for row in added) == ["p7", "p8"]
-
-
-def recording(method: Callable[[SampleFile, dict[str, Any]], None], added: list[dict[str, Any]]) -> Any:
-    def add(self: SampleFile, row: dict[str, Any]) -> None:
-        added.append(row)
-        method(self, row)
-
-    return add
 
 
 def test_a_finished_evaluation_needs_no_model(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """An evaluation that was interrupted: what had ended is kept, also within a batch, and nothing else is asked again."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from own_task import OWN, save_models
 from smallwit.evaluation.protocols.default import DEFAULT
 from smallwit.evaluation.runner import collect, samples_of
+from smallwit.evaluation.sample_file import SampleFile
 from smallwit.evaluation.suite import problems_of
 from smallwit.inference.generator import Decoding, Reply
 from smallwit.inference.local_generator import LocalGenerator
@@ -88,3 +90,22 @@ def test_a_reply_that_waits_is_graded_while_the_others_are_written(monkeypatch: 
 
     collect(task, samples, Slow(), Decoding(0.0, 8), DEFAULT.grade, batch=2, have=(), keep=kept.extend)  # type: ignore[arg-type]
     assert seen == [0, 0, 1, 1]
+
+
+def test_what_is_there_is_not_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured()
+    path = Path("out/length.jsonl")
+    text = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(text[:7]))
+    added = []
+    monkeypatch.setattr(SampleFile, "add", recording(SampleFile.add, added))
+    measured()
+    assert sorted(row["id"] for row in added) == ["p7", "p8"]
+
+
+def recording(method: Callable[[SampleFile, dict[str, Any]], None], added: list[dict[str, Any]]) -> Any:
+    def add(self: SampleFile, row: dict[str, Any]) -> None:
+        added.append(row)
+        method(self, row)
+
+    return add

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from smallwit.training.sources import RolloutSource
-from test_sources import CHAT, GROUP, WORDS, PreparedEngine, half_right, rollout_source, stream
+from test_sources import CHAT, COST, GROUP, WORDS, PreparedEngine, half_right, rollout_source, stream
 from tiny import question_of
 
 
@@ -122,3 +122,18 @@ def test_shared_rollouts_are_a_part_of_what_training_remembers() -> None:
     assert later.shared == source.shared
     with pytest.raises(RuntimeError, match="step 7 continues the rollouts of step 6, which were not restored"):
         later.batch(7)
+
+
+def test_flops_of_rollouts_read_each_prompt_once_and_each_new_token_against_its_context() -> None:
+    source, engine = rollout_source()
+    batch = source.batch(0)
+    expected = 0.0
+    for row in range(3):
+        prompt = len(engine.asked[row * GROUP])
+        # The prompt: every token in the layers, attention over what stands before it, the head on its last token.
+        expected += prompt * COST.layers + sum(range(1, prompt + 1)) * COST.attention + COST.head
+        for example in batch.examples[row * GROUP : (row + 1) * GROUP]:
+            # Each token but the last is fed back: layers, attention over all so far, the head.
+            for context in range(prompt + 1, prompt + example.targets):
+                expected += COST.layers + context * COST.attention + COST.head
+    assert batch.flops == pytest.approx(expected)

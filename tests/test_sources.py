@@ -390,18 +390,3 @@ def test_rewards_are_told_by_task() -> None:
     metrics = source.batch(0).metrics
     assert (metrics["reward/wordmath"], metrics["reward/algebra"]) == (1.0, 0.0)
     assert metrics["reward"] == pytest.approx(2 / 3)
-
-
-def test_flops_of_rollouts_read_each_prompt_once_and_each_new_token_against_its_context() -> None:
-    source, engine = rollout_source()
-    batch = source.batch(0)
-    expected = 0.0
-    for row in range(3):
-        prompt = len(engine.asked[row * GROUP])
-        # The prompt: every token in the layers, attention over what stands before it, the head on its last token.
-        expected += prompt * COST.layers + sum(range(1, prompt + 1)) * COST.attention + COST.head
-        for example in batch.examples[row * GROUP : (row + 1) * GROUP]:
-            # Each token but the last is fed back: layers, attention over all so far, the head.
-            for context in range(prompt + 1, prompt + example.targets):
-                expected += COST.layers + context * COST.attention + COST.head
-    assert batch.flops == pytest.approx(expected)
