@@ -1,6 +1,6 @@
 """Run a recipe: all of it, or only its teacher log-probs or datasets."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from smallwit.recipe.schema import Recipe
 from smallwit.report.html import write_report
 from smallwit.report.table import print_summary
 from smallwit.storage.artifacts import disk_trouble, write_atomically
+from smallwit.training.tracking import check_trackers
 
 
 def run(
@@ -31,18 +32,22 @@ def run(
     run_dir: Path,
     data_dir: Path | None,
     smoke: bool = False,
+    track: Sequence[str] = (),
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Compute what a recipe lacks, write and print `results.json` and `report.html`, and return the results.
 
+    `track` names the trackers that get the metrics of train stages.
+
     Raises `UserError` for what the user can fix, `StageFailed` when a stage fails or the disk is full, and
     `KeyboardInterrupt` on Ctrl-C or SIGTERM. Published artifacts stay, and a rerun resumes from there.
     """
+    check_trackers(track)
     if all(stage.standalone for stage in recipe.stages):
         raise UserError(f"recipe {recipe.name}: there is nothing to measure; use smallwit data build")
     console = console or Terminal()
     recipe = smoke_recipe(recipe) if smoke else recipe
-    with _occupied_scheduler(recipe, base, run_dir, data_dir, console) as scheduler:
+    with _occupied_scheduler(recipe, base, run_dir, data_dir, console, tuple(track)) as scheduler:
         scheduler.run(set(scheduler.plan.nodes))
         results = scheduler.finish()
         write_report(scheduler.folder.path)
@@ -119,7 +124,12 @@ def _resolved(run_dir: Path) -> Path:
 
 @contextmanager
 def _occupied_scheduler(
-    recipe: Recipe, base: Path, run_dir: Path, data_dir: Path | None, console: Console
+    recipe: Recipe,
+    base: Path,
+    run_dir: Path,
+    data_dir: Path | None,
+    console: Console,
+    track: tuple[str, ...] = (),
 ) -> Iterator["Scheduler"]:
     """Yield the scheduler of a recipe while its run folder is locked."""
     folder = RunFolder(_resolved(run_dir))
@@ -131,7 +141,7 @@ def _occupied_scheduler(
             threads = _threads(recipe, base, device)
             plan = make_plan(recipe, base=base, data_dir=data_dir, device=device, dtype=dtype, threads=threads)
             write_atomically(folder.path / "recipe.resolved.yaml", dump_recipe(recipe))
-            yield Scheduler(plan, folder, base.resolve(), data_dir, device, dtype, console)
+            yield Scheduler(plan, folder, base.resolve(), data_dir, device, dtype, console, track)
     except OSError as error:
         trouble = disk_trouble(error)
         if trouble is None:

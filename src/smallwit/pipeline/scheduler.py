@@ -48,7 +48,9 @@ class Scheduler:
         device: str,
         dtype: str,
         console: Console,
+        track: tuple[str, ...] = (),
     ) -> None:
+        self.track = track
         self.plan, self.folder, self.base, self.data_dir = plan, folder, base, data_dir
         self.device, self.dtype, self.console = device, dtype, console
         self.manifests: dict[str, dict[str, Any]] = {}
@@ -124,6 +126,7 @@ class Scheduler:
             work=self.folder.work(node, self.plan),
             inputs=inputs,
             flops=self._budget(node),
+            track=self.track,
         )
 
     def _origin(self, name: str) -> str:

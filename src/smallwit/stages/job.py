@@ -15,6 +15,7 @@ class Job:
 
     `inputs` maps the names of models, stages and `tokenizer` to folders (or hub ids). `folder` is the
     place of the artifact, `work` the stage's own folder in the run. `flops` is the budget of the stage, if it has one.
+    `track` names the trackers that get its metrics.
     """
 
     stage: Stage
@@ -29,6 +30,7 @@ class Job:
     work: Path
     inputs: dict[str, str] = field(default_factory=dict)
     flops: float | None = None
+    track: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -40,6 +41,7 @@ from smallwit.training.progress import TrainingBudget
 from smallwit.training.rollout_postprocessors import ForwardPass, postprocessors_of
 from smallwit.training.settings import Demonstrations, Rollouts, Source, Text
 from smallwit.training.sources import DemonstrationSource, RolloutSource, TextSource
+from smallwit.training.tracking import Tracker, trackers_by_name
 from smallwit.training.usage import peak_memory
 
 DOCUMENTS = 50_000
@@ -105,8 +107,9 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
         _train(stage, trainer, checkpoints, lambda metrics: None, validate)
         return _info(trainer, 0)
     longest = model.config.max_position_embeddings
-    with AppendLog(checkpoints.log) as lines:
-        log = MetricsLog(lines, trainer, reporter)
+    with AppendLog(checkpoints.log) as lines, ExitStack() as opened:
+        trackers = [opened.enter_context(each) for each in _trackers(job)]
+        log = MetricsLog(lines, trainer, reporter, trackers)
         log.rewind(trainer.progress.step, checkpoints.logged)
         make_link(job.work / METRICS, checkpoints.log)
         _train(stage, trainer, checkpoints, _step_hook(log, trainer, checkpoints, longest), validate)
@@ -128,6 +131,11 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
     publish(job.folder, write, {"key": job.key, "name": stage.name} | info)
     checkpoints.clear()
     return info
+
+
+def _trackers(job: Job) -> list[Tracker]:
+    known, run_dir = trackers_by_name(), job.work.parents[1]
+    return [known[name](run_dir, job.name, job.key) for name in dict.fromkeys(job.track)]
 
 
 def _train(
