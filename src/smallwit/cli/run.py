@@ -28,6 +28,14 @@ def run(
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Take two steps of every stage, to see that all fits.")
     ] = False,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--track",
+            metavar="TRACKER",
+            help="Also write metrics for a tracker on this machine: tensorboard or trackio. Repeatable.",
+        ),
+    ] = None,
 ) -> None:
     """Run a recipe, or go on with it."""
     loaded = open_recipe(
@@ -58,4 +66,4 @@ def run(
 
     from smallwit.pipeline import runs as pipeline
 
-    pipeline.run(**vars(loaded), smoke=smoke)
+    pipeline.run(**vars(loaded), smoke=smoke, track=track or ())

@@ -23,6 +23,7 @@ from smallwit.recipe.schema import Recipe
 from smallwit.report.html import write_report
 from smallwit.report.table import print_summary
 from smallwit.storage.artifacts import disk_trouble, write_atomically
+from smallwit.training.tracking import check_trackers
 
 
 def run(
@@ -32,23 +33,25 @@ def run(
     run_dir: Path,
     data_dir: Path | None,
     smoke: bool = False,
+    track: Sequence[str] = (),
     console: Console | None = None,
     adopt: Sequence[str] = (),
     exact: bool = False,
 ) -> dict[str, Any]:
     """Compute what a recipe lacks, write and print `results.json` and `report.html`, and return the results.
 
-    `adopt` names stages whose work of another key is used (`all` for every one); with `exact` unfinished work that was
-    made with other versions or threads is refused.
+    `track` names the trackers that get the metrics of train stages. `adopt` names stages whose work of another key is
+    used (`all` for every one); with `exact` unfinished work that was made with other versions or threads is refused.
 
     Raises `UserError` for what the user can fix, `StageFailed` when a stage fails or the disk is full, and
     `KeyboardInterrupt` on Ctrl-C or SIGTERM. Published artifacts stay, and a rerun resumes from there.
     """
+    check_trackers(track)
     if all(stage.standalone for stage in recipe.stages):
         raise UserError(f"recipe {recipe.name}: there is nothing to measure; use smallwit data build")
     console = console or Terminal()
     recipe = smoke_recipe(recipe) if smoke else recipe
-    with _occupied_scheduler(recipe, base, run_dir, data_dir, console, adopt, exact) as scheduler:
+    with _occupied_scheduler(recipe, base, run_dir, data_dir, console, adopt, exact, tuple(track)) as scheduler:
         scheduler.run(set(scheduler.plan.nodes))
         results = scheduler.finish()
         write_report(scheduler.folder.path)
@@ -154,6 +157,7 @@ def _occupied_scheduler(
     console: Console,
     adopt: Sequence[str],
     exact: bool,
+    track: tuple[str, ...] = (),
 ) -> Iterator["Scheduler"]:
     """Yield the scheduler of a recipe while its run folder is locked."""
     folder = RunFolder(_resolved(run_dir))
@@ -168,7 +172,7 @@ def _occupied_scheduler(
             write_atomically(folder.path / "recipe.resolved.yaml", dump_recipe(recipe))
             folder.write_plan(plan)
             hub.save_pins(folder.path)
-            yield Scheduler(plan, folder, base.resolve(), data_dir, device, dtype, console, adopt, exact)
+            yield Scheduler(plan, folder, base.resolve(), data_dir, device, dtype, console, adopt, exact, track)
     except OSError as error:
         trouble = disk_trouble(error)
         if trouble is None:

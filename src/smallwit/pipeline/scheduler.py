@@ -53,7 +53,9 @@ class Scheduler:
         console: Console,
         adopt: Sequence[str] = (),
         exact: bool = False,
+        track: tuple[str, ...] = (),
     ) -> None:
+        self.track = track
         self.plan, self.folder, self.base, self.data_dir = plan, folder, base, data_dir
         self.device, self.dtype, self.console = device, dtype, console
         self.manifests: dict[str, dict[str, Any]] = {}
@@ -139,6 +141,7 @@ class Scheduler:
             flops=self._budget(node),
             about=self.adoption.begin(node).manifest(),
             pins=hub.pins(),
+            track=self.track,
         )
 
     def _origin(self, name: str, seed: int | None) -> str:

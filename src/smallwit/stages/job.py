@@ -16,6 +16,7 @@ class Job:
     `inputs` maps the names of models, stages and `tokenizer` to folders (or hub ids). `folder` is the
     place of the artifact, `work` the stage's own folder in the run. `flops` is the budget of the stage, if it has one.
     `about` are the entries of the manifest that say what the key depends on, `pins` the commits of the hub to read.
+    `track` names the trackers that get its metrics.
     """
 
     stage: Stage
@@ -32,6 +33,7 @@ class Job:
     flops: float | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
     pins: Mapping[str, str] = field(default_factory=dict)
+    track: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

@@ -2,21 +2,23 @@
 
 import json
 import time
+from collections.abc import Sequence
 from math import isfinite
 from typing import Any
 
 from smallwit.stages.job import Reporter
 from smallwit.storage.append_log import AppendLog
 from smallwit.training.loop import Trainer
+from smallwit.training.tracking import Tracker
 
 _REPORT_SECONDS = 0.2
 
 
 class MetricsLog:
-    """The log of a train stage's metrics; each step that it logs is also reported as progress."""
+    """The log of a train stage's metrics; each step that it logs is also reported as progress, and to `trackers`."""
 
-    def __init__(self, log: AppendLog, trainer: Trainer, reporter: Reporter) -> None:
-        self.log, self.trainer, self.reporter = log, trainer, reporter
+    def __init__(self, log: AppendLog, trainer: Trainer, reporter: Reporter, trackers: Sequence[Tracker] = ()) -> None:
+        self.log, self.trainer, self.reporter, self.trackers = log, trainer, reporter, trackers
         self.reported = 0.0
 
     def rewind(self, step: int, content: bytes | None) -> None:
@@ -30,6 +32,8 @@ class MetricsLog:
         if missing := step - len(kept):
             self.reporter.say(f"its log is damaged and lacks {missing} of the {step} steps before the checkpoint")
         self.log.replace([kept[number] + b"\n" for number in sorted(kept)])
+        for tracker in self.trackers:
+            tracker.write([json.loads(kept[number]) for number in sorted(kept)])
 
     def total(self, name: str) -> int:
         """Return the sum of a count over all steps and sources, those of earlier attempts included."""
@@ -40,6 +44,8 @@ class MetricsLog:
         """Append the metrics of a step, and report the progress at most five times a second."""
         row = {key: _rounded(value) for key, value in metrics.items()}
         self.log.append(json.dumps(row, allow_nan=False).encode() + b"\n")
+        for tracker in self.trackers:
+            tracker.write([row])
         now = time.monotonic()
         if now - self.reported >= _REPORT_SECONDS:
             self.reported = now

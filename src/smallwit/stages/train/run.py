@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -43,6 +44,7 @@ from smallwit.training.progress import TrainingBudget
 from smallwit.training.rollout_postprocessors import ForwardPass, postprocessors_of
 from smallwit.training.settings import Demonstrations, LengthLimit, Rollouts, Source, Text
 from smallwit.training.sources import DemonstrationSource, RolloutSource, TextSource
+from smallwit.training.tracking import Tracker, trackers_by_name
 from smallwit.training.usage import peak_memory
 
 DOCUMENTS = 50_000
@@ -123,8 +125,9 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
     limit = f"the model's {model.config.max_position_embeddings:,} tokens"
     if any(isinstance(source, LengthLimit) and source.max_length for source in stage.sources.values()):
         limit = f"max_length or {limit}"
-    with AppendLog(checkpoints.log) as lines:
-        log = MetricsLog(lines, trainer, reporter)
+    with AppendLog(checkpoints.log) as lines, ExitStack() as opened:
+        trackers = [opened.enter_context(each) for each in _trackers(job)]
+        log = MetricsLog(lines, trainer, reporter, trackers)
         log.rewind(trainer.progress.step, checkpoints.logged)
         make_link(job.work / METRICS, checkpoints.log)
         _train(stage, trainer, checkpoints, _step_hook(log, trainer, checkpoints, limit), validate)
@@ -164,6 +167,12 @@ def _resume(trainer: Trainer, checkpoints: Checkpoints, job: Job) -> None:
         checkpoints.clear()
         what = f"{adopted['what']} of the key {adopted['from']} does not fit the recipe"
         raise UserError(f"{what} ({str(error)[:200]}); it stays where it is: run again without --adopt") from error
+
+
+def _trackers(job: Job) -> list[Tracker]:
+    known, run_dir = trackers_by_name(), job.work.parents[1]
+    label = job.work.name.partition("-")[2]  # with the seed, if there are several
+    return [known[name](run_dir, label, job.key) for name in dict.fromkeys(job.track)]
 
 
 def _train(

@@ -1,0 +1,1 @@
+"""Experiment trackers, one a file: a class with a `name` registers itself."""
