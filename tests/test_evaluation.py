@@ -88,21 +88,16 @@ def test_samples_depend_on_the_seed_alone() -> None:
 
 
 def test_scores_have_those_of_the_strata(place: Path) -> None:
-    text = OWN.replace("str(i))", 'str(i), strata=(("size", "odd" if i % 2 else "even"),))')
-    (place / "own.py").write_text(text)
-    measured("strata")
-    entry = json.loads(Path("strata/scores.json").read_text())["scores"]["length"]
-    assert {name: of["n"] for name, of in entry["strata"]["size"].items()} == {"even": 5, "odd": 4}
-    assert entry["mean"] == pytest.approx(sum(of["mean"] * of["n"] for of in entry["strata"]["size"].values()) / 9)
+    (place / "own.py").write_text(OWN.replace("str(i))", 'str(i), strata=(("size", "odd" if i % 2 else "even"),))'))
+    entry = measured("strata").strata["length"]["size"]
+    assert json.loads(Path("strata/scores.json").read_text())["scores"]["length"]["strata"] == {"size": entry}
+    assert {name: of["n"] for name, of in entry.items()} == {"even": 5, "odd": 4}
 
 
 def test_a_limited_evaluation_has_some_of_the_same_samples() -> None:
     measured("whole", SAMPLED)
     measured("part", replace(SAMPLED, limit=4))
-    measured("first", replace(SAMPLED, limit=4, order="given"))
-    assert len(lines("part")) == 12
-    assert all(line in lines("whole") for line in lines("part"))
-    assert lines("first") == lines("whole")[:12] != lines("part")
+    assert [line in lines("whole") for line in lines("part")] == [True] * 12
 
 
 @pytest.mark.slow
