@@ -146,7 +146,7 @@ def implied_merges(tokens: Sequence[str]) -> list[tuple[str, str]]:
     return merges
 
 
-def _bpe(file: GgufFile, tokens: Sequence[str], merges: Sequence[tuple[str, ...]], **options: Any) -> Any:
+def _bpe(file: GgufFile, tokens: Sequence[str], merges: Sequence[Any], **options: Any) -> Any:
     vocabulary = {token: number for number, token in enumerate(tokens)}
     try:
         return models.BPE(vocab=vocabulary, merges=merges, **options)

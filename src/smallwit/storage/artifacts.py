@@ -46,7 +46,7 @@ def folder_hash(folder: Path) -> str:
     return content_key([[p.relative_to(folder).as_posix(), file_hash(p)] for p in files])
 
 
-def publish(folder: Path, write: Callable[[Path], None], about: dict[str, Any]) -> None:
+def publish(folder: Path, write: Callable[[Path], object], about: dict[str, Any]) -> None:
     """Let `write` fill a temporary folder, then make it appear as `folder` with `about` in its manifest.
 
     If `folder` is already there, it stays as it is. When `write` fails nothing is left behind. Raises whatever `write`

@@ -17,12 +17,12 @@ class TensorBoard(Tracker):
         from torch.utils.tensorboard import SummaryWriter
 
         # All that an earlier attempt wrote is taken back, for it is written again.
-        self.writer = SummaryWriter(str(run_dir / self.name / stage), purge_step=0, flush_secs=10)  # type: ignore[no-untyped-call]
+        self.writer = SummaryWriter(str(run_dir / self.name / stage), purge_step=0, flush_secs=10)
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         for row in rows:
             for name, value in scalars(row).items():
-                self.writer.add_scalar(name, value, row["step"])  # type: ignore[no-untyped-call]
+                self.writer.add_scalar(name, value, row["step"])
 
     def close(self) -> None:
-        self.writer.close()  # type: ignore[no-untyped-call]
+        self.writer.close()
