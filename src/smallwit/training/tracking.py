@@ -4,7 +4,6 @@ A tracker is a function of a stage's log. A stage that goes on gives it the step
 step once whenever the stage was killed.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,23 +28,23 @@ TRL's `num_tokens` is not `tokens`: it counts prompts, too.
 """
 
 
-class Tracker(ABC):
+class Tracker:
     """Writes the metrics of a stage. A context manager; `key` is that of the stage, another one for another recipe."""
 
     name: ClassVar[str]
     package: ClassVar[str]
     """The module that must be installed; the extra of smallwit that brings it has the tracker's name."""
 
-    @abstractmethod
-    def __init__(self, run_dir: Path, stage: str, key: str) -> None: ...
+    def __init__(self, run_dir: Path, stage: str, key: str) -> None:
+        raise NotImplementedError
 
-    @abstractmethod
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write the metrics of steps, as in metrics.jsonl. Steps that were written before are not written twice."""
+        """Write the metrics of steps, as in metrics.jsonl. Steps that were written before are not shown twice."""
+        raise NotImplementedError
 
-    @abstractmethod
     def close(self) -> None:
         """Write what is still held back."""
+        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self
