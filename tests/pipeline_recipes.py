@@ -176,11 +176,15 @@ class Ran:
         return metrics(self.run_dir, stage)
 
 
-def run(path: Path, run_dir: Path, *overrides: str, smoke: bool = False, console: Console | None = None) -> Ran:
+def run(
+    path: Path, run_dir: Path, *overrides: str, smoke: bool = False, console: Console | None = None, **options: Any
+) -> Ran:
     """Run the recipe at `path` in this process, with its stages in others as always."""
     console = console or Console(file=io.StringIO(), width=200)
     recipe = read(path, *overrides)
-    results = pipeline.run(recipe, base=path.parent, run_dir=run_dir, data_dir=None, smoke=smoke, console=console)
+    results = pipeline.run(
+        recipe, base=path.parent, run_dir=run_dir, data_dir=None, smoke=smoke, console=console, **options
+    )
     return Ran(run_dir, results, console.file.getvalue() if isinstance(console.file, io.StringIO) else "")
 
 

@@ -85,6 +85,7 @@ class ScriptedTeacher:
         decoding: Decoding,
         seeds: Sequence[int],
         on_reply: Callable[[int, Reply], None] = lambda index, reply: None,
+        on_tokens: Callable[[int], None] = lambda count: None,
     ) -> list[Reply]:
         replies = []
         for index, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
@@ -95,6 +96,7 @@ class ScriptedTeacher:
             text = " ".join(words[: decoding.max_new_tokens])
             replies.append(Reply(text, min(len(words), decoding.max_new_tokens), len(question.split()), cut))
             on_reply(index, replies[-1])
+            on_tokens(replies[-1].tokens)
         return replies
 
 

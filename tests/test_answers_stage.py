@@ -73,13 +73,20 @@ def made(job: Job) -> bytes:
     return (job.folder / ANSWERS_FILE).read_bytes()
 
 
-def test_finished_batches_are_not_asked_for_again(job: Job, asked: list[int]) -> None:
+def test_replies_that_have_ended_are_not_asked_for_again_those_of_an_interrupted_batch_neither(
+    job: Job, asked: list[int]
+) -> None:
+    def ended() -> int:
+        return sum(len(path.read_bytes().splitlines()) for path in job.work.glob("calls-*.jsonl"))
+
     with pytest.raises(Stopped):
-        job.stage.run(job, reporter(lambda: len(asked) == 3))
-    done = sum(asked[:2])
+        job.stage.run(job, reporter(lambda: ended() > sum(asked[:-1]) > 0))
+    done = ended()
+    assert sum(asked[:-1]) < done < sum(asked)
     asked.clear()
-    job.stage.run(job, reporter())
+    info = job.stage.run(job, reporter())
     assert sum(asked) == ALL - done
+    assert info["resumed_batches"] == 1
 
 
 def test_a_stage_that_was_broken_off_ends_with_the_same_rows(job: Job, asked: list[int]) -> None:
@@ -114,3 +121,15 @@ def test_a_budget_in_flops_is_kept_to_the_call(job: Job) -> None:
     half = recipe.stages[0].run(replace(job, recipe=recipe, folder=job.base / "half"), reporter())
     assert 0.4 * whole["flops"] < half["flops"] <= whole["flops"] / 2
     assert 0 < half["asked"] < ALL
+
+
+def test_replies_of_another_key_stay_and_adopted_ones_are_not_asked_for_again(job: Job, asked: list[int]) -> None:
+    with pytest.raises(Stopped):
+        job.stage.run(job, reporter(lambda: len(asked) == 3))
+    done = sum(asked[:2])
+    asked.clear()
+    job.stage.adopt(job.work, job.folder.parent, "key", "new")
+    new = replace(job, key="new", about={"adopted": {"origin": "key"}})
+    job.stage.run(new, reporter())
+    assert sum(asked) == ALL - done
+    assert list(job.stage.unfinished(job.work, job.folder.parent)) == ["key"]

@@ -25,6 +25,7 @@ from smallwit.stages.train.metrics_log import MetricsLog
 from smallwit.storage.append_log import AppendLog
 from smallwit.storage.artifacts import MANIFEST
 from smallwit.tasks.wordmath import WordMath
+from smallwit.training import checkpoint_folder
 from smallwit.training.checkpoint import KEPT, Checkpoints
 from smallwit.training.loop import Teacher, Trainer, TrainerState, TrainingBudget
 from smallwit.training.lora import add_adapters
@@ -268,12 +269,37 @@ def test_a_half_written_checkpoint_is_swept_away(tmp_path: Path) -> None:
     assert not leftover.exists()
 
 
-def test_checkpoints_of_another_configuration_are_dropped(tmp_path: Path) -> None:
+def test_checkpoints_of_another_configuration_are_set_aside_and_found_again(tmp_path: Path) -> None:
     run_killed(tmp_path, 2)
-    trainer = joint_trainer()
-    assert trainer.resume(Checkpoints(tmp_path, "another key")) == []
+    trainer, other = joint_trainer(), Checkpoints(tmp_path, "another key")
+    assert trainer.resume(other) == []
     assert trainer.progress == TrainerState()
     assert not list(tmp_path.glob("step_*"))
+    trainer.step()
+    trainer.save(other)
+    other.clear()
+    back = joint_trainer()
+    back.resume(Checkpoints(tmp_path, "key"))
+    assert back.progress.step == 2
+
+
+def test_an_adopted_checkpoint_goes_on_with_the_rates_of_the_recipe(tmp_path: Path) -> None:
+    run_killed(tmp_path, 2)
+    checkpoint_folder.adopt(tmp_path, "key", "new")
+    trainer = joint_trainer()
+    trainer.optimizers[0].param_groups[0]["peak"] = 0.5
+    trainer.resume(Checkpoints(tmp_path, "new"))
+    assert trainer.progress.step == 2
+    assert trainer.optimizers[0].param_groups[0]["peak"] == 0.5
+    assert [path.name for path in checkpoint_folder.by_key(tmp_path)["key"]] == ["step_00000002", "step_00000001"]
+
+
+def test_a_checkpoint_of_other_shapes_is_refused(tmp_path: Path) -> None:
+    trainer = joint_trainer()
+    tensors = {name: value.detach() for name, value in trainer.trained_tensors().items()}
+    name = next(iter(tensors))
+    with pytest.raises(ValueError, match="saved and trained parameters differ"):
+        trainer.restore(tensors | {name: tensors[name][:1]})
 
 
 def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:

@@ -197,13 +197,31 @@ class TestBuild:
             build(specs, resources, tmp_path / "work", "report")
 
 
-def test_a_step_that_does_not_know_how_far_it_is_leaves_the_share_that_was_known() -> None:
+def test_a_step_that_does_not_know_how_far_it_is_leaves_the_share_that_was_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("smallwit.data.context.REPORT_SECONDS", 0.0)
     told: list[tuple[float, str]] = []
     progress = BuildProgress(lambda share, text: told.append((share, text)))
     progress(None, "3 replies")
     progress(0.5, "10 rows read")
     progress(None, "20 replies")
-    assert [share for share, _ in told] == [0.0, 0.5, 0.5]
-    assert told[0][1] == "3 replies"
-    assert told[2][1].startswith("20 replies, 0:0")
-    assert told[2][1].endswith(" left")
+    assert told == [(0.0, "3 replies"), (0.5, "10 rows read"), (0.5, "20 replies")]
+
+
+def test_rows_that_a_model_has_not_answered_are_not_done_although_they_were_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("smallwit.data.context.REPORT_SECONDS", 0.0)
+    told: list[float] = []
+    progress = BuildProgress(lambda share, text: told.append(share))
+    progress.step("01-generate", 0.0)
+    progress(0.5, "rows read")
+    for share in (0.25, 1.0):
+        progress.step("01-generate", share)
+        progress(None, "replies")
+    progress.step("01-generate", 0.5)  # the next batch reached the step
+    progress(1.0, "rows read")
+    progress.step("01-generate", 1.0)
+    progress(None, "replies")
+    assert told == [0.0, 0.125, 0.5, 0.5, 1.0]

@@ -13,7 +13,7 @@ import torch
 
 from conversation_templates import chat_tokenizer
 from smallwit.errors import UserError
-from smallwit.inference.engine import Completion
+from smallwit.inference.engine import Completion, Timings
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.flops import Cost
 from smallwit.objectives.batch import Example, TokenBatch
@@ -120,6 +120,7 @@ class Echo:
     """Answers every prompt with the end, and remembers the prompts."""
 
     asked: list[list[int]] = field(default_factory=list)
+    timings: Timings = field(default_factory=Timings)
 
     def generate(self, prompts: Sequence[list[int]], *rest: Any) -> list[Completion]:
         self.asked += prompts

@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,7 +19,6 @@ from smallwit.evaluation.evaluate import EvaluationFailed, Measured, Request, ev
 from smallwit.evaluation.model_reference import Settings, resolve_model
 from smallwit.evaluation.protocols.default import DEFAULT
 from smallwit.evaluation.runner import collect, samples_of
-from smallwit.evaluation.sample_file import SampleFile
 from smallwit.evaluation.suite import Choice, problems_of
 from smallwit.inference.generator import Decoding
 from smallwit.inference.local_generator import LocalGenerator
@@ -88,10 +87,17 @@ def test_samples_depend_on_the_seed_alone() -> None:
     assert lines("one") != lines("seed")
 
 
-def test_a_limited_evaluation_has_the_first_of_the_same_samples() -> None:
+def test_scores_have_those_of_the_strata(place: Path) -> None:
+    (place / "own.py").write_text(OWN.replace("str(i))", 'str(i), strata=(("size", "odd" if i % 2 else "even"),))'))
+    entry = measured("strata").strata["length"]["size"]
+    assert json.loads(Path("strata/scores.json").read_text())["scores"]["length"]["strata"] == {"size": entry}
+    assert {name: of["n"] for name, of in entry.items()} == {"even": 5, "odd": 4}
+
+
+def test_a_limited_evaluation_has_some_of_the_same_samples() -> None:
     measured("whole", SAMPLED)
     measured("part", replace(SAMPLED, limit=4))
-    assert lines("part") == lines("whole")[:12]
+    assert [line in lines("whole") for line in lines("part")] == [True] * 12
 
 
 @pytest.mark.slow
@@ -117,25 +123,6 @@ def test_an_interrupted_evaluation_ends_with_the_samples_of_an_uninterrupted_one
     path.write_text("".join(text[::-1][:kept]) + text[0][:37])  # in another order, the last line cut short
     measured("cut", choice)
     assert lines("cut") == lines("whole")
-
-
-def test_what_is_there_is_not_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured()
-    path = Path("out/length.jsonl")
-    text = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(text[:7]))
-    added = []
-    monkeypatch.setattr(SampleFile, "add", recording(SampleFile.add, added))
-    measured()
-    assert sorted(row["id"] for row in added) == ["p7", "p8"]
-
-
-def recording(method: Callable[[SampleFile, dict[str, Any]], None], added: list[dict[str, Any]]) -> Any:
-    def add(self: SampleFile, row: dict[str, Any]) -> None:
-        added.append(row)
-        method(self, row)
-
-    return add
 
 
 def test_a_finished_evaluation_needs_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -389,5 +376,5 @@ def test_the_command_prints_scores_and_where_they_are(capsys: pytest.CaptureFixt
     command = ["eval", "model", "--suite", "own.py:Length", "--limit", "3", "--max-new-tokens", "4", "--out", "here"]
     assert main(command) == 0
     printed = capsys.readouterr().out
-    assert "signature: length|default|test:3|0-shot|T0|max4|float32|" in printed
+    assert "signature: length|default|test:3-drawn|0-shot|T0|max4|float32|" in printed
     assert "samples and scores: here" in printed

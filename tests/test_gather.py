@@ -19,7 +19,7 @@ from smallwit.errors import UserError
 
 class TestGather:
     def test_a_task_gives_its_training_problems_with_origin_and_licence(self, step: Callable[..., Any]) -> None:
-        rows, _, _ = step(gather(kind="task", task="sums", limit=3))
+        rows, _, _ = step(gather(kind="task", task="sums", limit=3, order="given"))
         assert [row["id"] for row in rows] == ["train-0", "train-1", "train-2"]
         assert rows[1] == {
             "id": "train-1",
@@ -30,6 +30,18 @@ class TestGather:
             "origin": "made here",
             "license": "CC0-1.0",
         }
+
+    def test_a_limit_draws_the_same_rows_of_every_kind_of_source(
+        self, step: Callable[..., Any], tmp_path: Path
+    ) -> None:
+        theirs = [{"id": f"train-{n}", "prompt": f"What is {n}?", "answer": str(n)} for n in range(40)]
+        path = tmp_path / "f.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in theirs), encoding="utf-8")
+        source = {"kind": "file", "path": str(path), "origin": "here", "license": "MIT"}
+        parts = {n: [row["id"] for row in step(gather(**source, limit=n))[0]] for n in (5, 10, 40)}
+        assert parts[10][:5] == parts[5] != [f"train-{n}" for n in range(5)]
+        assert parts[40] == [row["id"] for row in theirs]
+        assert [row["id"] for row in step(gather(**source, limit=5, order="given"))[0]] == parts[40][:5]
 
     @pytest.mark.parametrize("form", ["jsonl", "jsonl.gz", "json", "csv", "parquet", "saved"])
     def test_every_form_of_file_gives_the_same_rows(self, step: Callable[..., Any], tmp_path: Path, form: str) -> None:

@@ -11,6 +11,7 @@ from scripted_teacher import ScriptedTeacher
 from smallwit.inference.client import GenerationClient, SpendingLimits
 from smallwit.inference.generator import Decoding, GenerationRequest
 from smallwit.inference.model import Price, ServedModel, max_prompt_tokens
+from smallwit.inference.progress import GenerationProgress
 from smallwit.storage.journal import Journal
 from smallwit.tasks.prompt import Prompt
 
@@ -92,23 +93,36 @@ class TestJournal:
                 raise Broken
 
         with pytest.raises(Broken):
-            texts_of_a_process(tmp_path / "j", teacher, 10, batch=4, on_reply=stop)
+            texts_of_a_process(tmp_path / "j", teacher, 10, batch=4, progress=GenerationProgress(check=stop))
         again = ScriptedTeacher(echo)
         assert len(texts_of_a_process(tmp_path / "j", again, 10, batch=4)) == 10
         assert len(again.asked) == 10 - stop_after
 
-    def test_a_batch_that_is_one_piece_of_work_is_made_again_whole(self, tmp_path: Path) -> None:
-        teacher = ScriptedTeacher(echo)
+    def test_so_it_is_within_a_batch_of_a_model_on_this_machine_and_the_batch_is_counted(self, tmp_path: Path) -> None:
+        teacher, said = ScriptedTeacher(echo), list[str]()
 
         def stop() -> None:
             if len(teacher.asked) == 6:
                 raise Broken
 
+        local: dict[str, Any] = {"batch_dependent": True, "batch": 4}
         with pytest.raises(Broken):
-            texts_of_a_process(tmp_path / "j", teacher, 10, batch_dependent=True, batch=4, on_reply=stop)
+            texts_of_a_process(tmp_path / "j", teacher, 10, progress=GenerationProgress(check=stop), **local)
         again = ScriptedTeacher(echo)
-        texts_of_a_process(tmp_path / "j", again, 10, batch_dependent=True, batch=4)
-        assert again.asked == [f"q{i}" for i in range(4, 10)]
+        for _ in range(2):
+            with Journal(tmp_path / "j") as journal:
+                client = client_of(again, journal, say=said.append, **local)
+                assert texts(client, calls(10)) == [echo(f"q{i}", i * 31 % 17) for i in range(10)]
+                assert client.resumed_batches == 1
+        assert again.asked == [f"q{i}" for i in range(6, 10)]
+        assert len(said) == 1
+        assert said[0].startswith("a batch that was interrupted goes on with the replies that it lacks")
+
+    def test_equal_requests_of_two_batches_are_no_interruption(self, journal: Journal) -> None:
+        greedy = calls(3, decoding=Decoding(0.0, 10))
+        client = client_of(ScriptedTeacher(echo), journal, batch_dependent=True, batch=2)
+        texts(client, [greedy[0], greedy[1], greedy[0], greedy[2]])
+        assert client.resumed_batches == 0
 
     def test_other_weights_another_prompt_and_other_decoding_are_other_calls(self, journal: Journal) -> None:
         texts(client_of(ScriptedTeacher(echo), journal), calls(1))

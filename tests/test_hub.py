@@ -9,9 +9,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import HfApi, constants
 
 from own_task import OWN
 from recipe_samples import refusal
@@ -19,6 +20,8 @@ from smallwit.cli import main
 from smallwit.evaluation.model_reference import Settings, resolve_model
 from smallwit.models.tokenizer import load_tokenizer
 from smallwit.network import hub
+from smallwit.pipeline.plan import make_plan
+from smallwit.recipe.file import load_recipe
 from smallwit.tasks import load_task
 
 RECIPE = """\
@@ -68,6 +71,7 @@ def silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SilentHu
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(hub, "SECONDS", 60.0)
+    monkeypatch.setattr(hub, "_pins", {})
     if "datasets.config" in sys.modules:
         monkeypatch.setattr(sys.modules["datasets.config"], "HF_HUB_OFFLINE", False)
     hub.unreachable.cache_clear()
@@ -172,3 +176,71 @@ def test_looking_at_a_dataset_asks_nobody_unbidden(silent: SilentHub, capsys: py
     assert "--download" in said
     assert "[/] [red]\\x1b[31m" in said
     assert main(["data", "inspect", "rows", "--offline", "--download"]) == 2
+
+
+OLD, NEW = "0" * 40, "1" * 40
+
+
+def move_on(cache: Path, commit: str, repository: str = "models--someone--some-model") -> None:
+    """Put a commit of a repository into the cache, as its newest."""
+    folder = cache / repository
+    (folder / "refs").mkdir(parents=True, exist_ok=True)
+    (folder / "refs/main").write_text(commit)
+    (folder / "snapshots" / commit).mkdir(parents=True, exist_ok=True)
+    (folder / "snapshots" / commit / "config.json").write_text(json.dumps({"commit": commit}))
+
+
+def read() -> str:
+    found = hub.model_files("someone/some-model", None, ["*.json"], what="model", remedy="none")
+    return str(json.loads((found / "config.json").read_text())["commit"])
+
+
+def test_a_model_is_read_at_one_commit_also_by_later_runs_of_the_folder(silent: SilentHub, tmp_path: Path) -> None:
+    move_on(tmp_path / "cache", OLD)
+    assert read() == OLD
+    move_on(tmp_path / "cache", NEW)
+    assert read() == OLD
+    hub.save_pins(tmp_path / "run")
+    assert json.loads((tmp_path / "run/pins.json").read_text()) == {"models/someone/some-model@main": OLD}
+    hub.load_pins(tmp_path / "run", only=True)
+    assert read() == OLD
+    hub.load_pins(tmp_path / "another run", only=True)
+    assert read() == NEW
+
+
+def test_the_commit_is_part_of_the_key(silent: SilentHub, tmp_path: Path) -> None:
+    Path("own.py").write_text(OWN)
+    Path("r.yaml").write_text(RECIPE)
+    recipe = load_recipe(Path("r.yaml"))
+    keys = []
+    for commit in (OLD, NEW):
+        move_on(tmp_path / "cache", commit)
+        hub.load_pins(tmp_path / "no run", only=True)
+        plan = make_plan(recipe, base=tmp_path, data_dir=None, device="cpu", dtype="float32", threads=1)
+        assert plan.nodes["rl"].parts["models.small.weights.commit"] == commit
+        keys.append(plan.nodes["rl"].key)
+    assert keys[0] != keys[1]
+
+
+def test_a_commit_that_is_gone_is_named_with_its_file(silent: SilentHub) -> None:
+    hub.use_pins({"models/someone/some-model@main": NEW})
+    assert f"does not give it at the commit {NEW} of pins.json" in refusal(read)
+
+
+def test_a_dataset_has_the_commit_of_the_hub_or_of_its_cache(
+    silent: SilentHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert hub.dataset_commit("someone/rows", None) is None
+    move_on(tmp_path / "cache", OLD, "datasets--someone--rows")
+    assert hub.dataset_commit("someone/rows", None) == OLD
+    monkeypatch.setattr(hub, "_trouble", lambda seconds: None)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "")
+    hub.unreachable.cache_clear()
+    monkeypatch.setattr(HfApi, "dataset_info", lambda self, repository, revision: SimpleNamespace(sha=NEW))
+    assert hub.dataset_commit("someone/rows", None) == OLD, "it is pinned"
+    assert hub.dataset_commit("someone/rows", "v2") == NEW
+
+
+def test_pins_that_are_damaged_are_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "pins.json").write_text("{")
+    assert "pins.json: is not JSON" in refusal(lambda: hub.load_pins(tmp_path))

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from report_run import make_run, read
+from smallwit.evaluation.folder import write_strata
 from smallwit.pipeline.results import summarise
 from smallwit.recipe.file import load_recipe
 from smallwit.report import format as fmt
@@ -81,6 +82,13 @@ class TestResults:
         assert entry["difference"] == pytest.approx(-0.2)
         assert entry["low"] < -0.2 < entry["high"] < 0
         assert entry["p"] < 1e-4
+
+    def test_scores_have_those_of_the_strata_that_the_evaluation_wrote(self, tmp_path: Path) -> None:
+        (tmp_path / "kd").mkdir()
+        write_strata(tmp_path / "kd", {"algebra": {str(i): [["level", str(i // 50)]] for i in range(100)}})
+        kd = next(model for model in summary(tmp_path)["models"] if model["name"] == "kd")
+        levels = kd["scores"]["algebra"]["strata"]["level"]
+        assert {level: (of["mean"], of["n"]) for level, of in levels.items()} == {"0": (1.0, 50), "1": (0.6, 50)}
 
     def test_a_loss_that_chance_explains_is_not(self, tmp_path: Path) -> None:
         results = summary(tmp_path, RIGHT | {"rl": 77})

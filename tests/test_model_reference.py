@@ -69,6 +69,16 @@ def test_a_stage_of_a_run_is_told_by_its_key(place: Path) -> None:
     assert (model.label, model.identity) == ("run-sft", "abc")
 
 
+def test_a_further_seed_of_a_stage_has_the_options_of_the_model_that_the_stage_began_with(place: Path) -> None:
+    (place / "run/stages/04-sft@1").mkdir(parents=True)
+    (place / "run/stages/04-sft@1/artifact").symlink_to(place / "model")
+    recipe = "models: {m: {folder: x, chat_template_kwargs: {think: false}}}\nstages: [{name: sft, from: m}]\n"
+    (place / "run/recipe.resolved.yaml").write_text(recipe)
+    publish_again(place / "model", "abc")
+    with pytest.raises(UserError, match="think: its chat template does not read it"):
+        opened("run:sft@1")
+
+
 def test_a_stage_of_a_run_whose_weights_were_changed_is_refused_by_file(place: Path) -> None:
     (place / "run/stages/00-sft").mkdir(parents=True)
     (place / "run/recipe.resolved.yaml").touch()

@@ -21,6 +21,8 @@ from smallwit.console import progress
 from smallwit.errors import UserError
 from smallwit.pipeline.run_folder import RunFolder
 from smallwit.pipeline.scheduler import StageFailed
+from smallwit.tasks.base import Problem
+from smallwit.tasks.draw import part
 from test_tutorial import keys_of, matches
 
 
@@ -29,9 +31,10 @@ class TestFirstRun:
     def test_every_stage_is_done_once_and_measured(self, finished: Ran) -> None:
         assert sorted(finished.computed) == sorted(["tokenizer", *STAGES, *evaluations(*MEASURED)])
         assert [model["name"] for model in finished.results["models"]] == MEASURED
+        split = [Problem(f"test-{a}-{b}", "", "") for a in (8, 9) for b in range(10)]
         for stage in MEASURED:
             rows = (finished.run_dir / "evaluation" / stage / "sums.jsonl").read_text().splitlines()
-            assert [json.loads(row)["id"] for row in rows] == ["test-8-0", "test-8-1", "test-8-2", "test-8-3"]
+            assert [json.loads(row)["id"] for row in rows] == [problem.id for problem in part(split, 4)]
 
     def test_two_of_its_evaluations_can_be_compared(self, finished: Ran, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["compare", f"{finished.run_dir}:rl", f"{finished.run_dir}:sft"]) == 0
@@ -41,6 +44,7 @@ class TestFirstRun:
         names = {path.name for path in finished.run_dir.iterdir() if not path.name.startswith(".")}
         assert names == {
             "recipe.resolved.yaml", "stages", "evaluation", "ledger.json", "results.json", "report.html", "store",
+            "plan.json", "keys",
         }  # fmt: skip
         assert micro.read(finished.run_dir.parent / "micro.yaml") == micro.read(
             shutil.copy(finished.run_dir / "recipe.resolved.yaml", finished.run_dir.parent / "resolved.yaml")

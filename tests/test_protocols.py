@@ -15,6 +15,7 @@ from smallwit.evaluation.protocols.default import DEFAULT
 from smallwit.evaluation.suite import Choice, make_suite, problems_of
 from smallwit.inference.generator import Decoding
 from smallwit.tasks import load_task
+from smallwit.tasks.draw import Order
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +44,28 @@ def test_whatever_is_changed_in_a_protocol_changes_its_signature(name: str) -> N
 
 def test_a_signature_begins_with_what_a_reader_asks_first() -> None:
     assert re.fullmatch(r"length\|default\|test:9\|0-shot\|T0\|max12\|float32\|[0-9a-f]{8}", protocol().signature)
+
+
+@pytest.mark.parametrize(("order", "shown"), [("drawn", "test:4-drawn"), ("given", "test:4-given")])
+def test_the_signature_of_a_part_has_its_order(order: Order, shown: str) -> None:
+    task = load_task("own.py:Length")
+    choice = Choice(limit=4, order=order, max_new_tokens=12)
+    problems = problems_of(task, "test", 4, order)
+    made = make_suite(task, problems, DEFAULT, choice, GeneratorInfo("local")).protocol
+    assert made.signature.split("|")[2] == shown
+    assert made.as_json()["order"] == order
+
+
+def test_a_limit_that_leaves_the_whole_split_changes_no_signature() -> None:
+    task = load_task("own.py:Length")
+    made = [
+        make_suite(
+            task, problems_of(task, "test", limit), DEFAULT, Choice(limit=limit), GeneratorInfo("local")
+        ).protocol
+        for limit in (None, 9, 100)
+    ]
+    assert len({one.signature for one in made}) == 1
+    assert "order" not in made[0].as_json()
 
 
 def test_differences_name_the_fields() -> None:

@@ -33,7 +33,24 @@ class TestCheck:
             ("- name: sft", "- name: small", "stage 'small' has the name of model 'small'; give it another"),
             ("prompts: 4", "prompts: 4, tasks: [algbra]", "unknown task 'algbra'; did you mean 'algebra'?"),
             ("prompts: 4", "prompts: 4, tasks: []", "tasks is empty; name a task"),
-            ("problems: 50", "tasks: [wordmath, wordmath]", "task 'wordmath' is named twice"),
+            ("problems: 50", "tasks: [wordmath, wordmath]", "task 'wordmath' is named twice; once is enough"),
+            (
+                "prompts: 4",
+                "prompts: 4, tasks: [algebra, algebra]",
+                "task 'algebra' is named twice; give it a ",
+            ),
+            ("prompts: 4", "prompts: 4, weights: {algebra: 2}", "weights has no number for task 'wordmath'; add one"),
+            (
+                "prompts: 4",
+                "prompts: 4, tasks: [algebra], weights: {algbra: 2}",
+                "weights: the source does not read a task 'algbra'; did you mean 'algebra'?",
+            ),
+            (
+                "prompts: 4",
+                "prompts: 4, weights: sise",
+                "weights: give size, equal, or a number for each task",
+            ),
+            ("prompts: 4", "prompts: 4, weights: {algebra: 0}", "weights: give each task a number above 0"),
             ("problems: 50", "stages: [rl, slf]", "evaluation.stages: 'slf' is no model and no train stage; did you"),
             ("problems: 50", "stages: [rl]", "comparison with 'baseline', which is not measured"),
             (

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from smallwit.errors import UserError
-from smallwit.inference.engine import Completion, Sampling
+from smallwit.inference.engine import Completion, Sampling, Watch
 from smallwit.inference.local import LocalEngine
 from tiny import own_attention, random_tokens, tiny_model
 
@@ -286,3 +287,20 @@ def test_mixed_precision_is_close_to_full_precision() -> None:
     for prompt, completion in zip(prompts, engine.generate(prompts, Sampling(1.0, 6, NO_STOP), range(9)), strict=True):
         expected = full_pass(model, prompt, completion.tokens, 1.0).tolist()
         assert completion.log_probs == pytest.approx(expected, abs=0.05)
+
+
+def test_each_decoded_step_is_told_with_the_tokens_that_it_wrote_after_the_completions_that_ended_with_it() -> None:
+    events: list[int | str] = []
+    watch = Watch(done=lambda index, completion: events.append("done"), on_tokens=events.append)
+    limits = [2, 1, 4]
+    engine = engine_for(tiny_model(seed=1))
+    engine.generate([[1], [2], [3]], greedy(4, NO_STOP), watch=replace(watch, limits=limits))
+    assert events == ["done", 3, "done", 2, 1, "done", 1]
+
+
+def test_timings_add_up_over_calls_until_they_are_taken() -> None:
+    engine = engine_for(tiny_model(seed=1))
+    for _ in range(2):
+        engine.generate([[1], [2], [3]], greedy(4, NO_STOP))
+    assert all(seconds > 0 for seconds in engine.timings.take().values())
+    assert engine.timings.take() == {"prefill": 0.0, "decode": 0.0}

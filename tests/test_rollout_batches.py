@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from smallwit.training.sources import RolloutSource
-from test_sources import CHAT, GROUP, WORDS, PreparedEngine, half_right, rollout_source, stream
+from test_sources import CHAT, COST, GROUP, WORDS, PreparedEngine, half_right, rollout_source, stream
 from tiny import question_of
 
 
@@ -34,6 +34,17 @@ def test_groups_without_a_signal_are_replaced_by_those_of_further_problems() -> 
     assert batch.metrics["no_signal"] == pytest.approx(1 / 4)
     assert batch.metrics["reward"] == pytest.approx(3 / 4 / GROUP), "of all that were sampled"
     assert all(example.advantage for example in batch.examples)
+
+
+def test_kept_groups_are_in_the_order_of_the_stream_whatever_the_round_that_made_them() -> None:
+    prompts = [stream()[i][1].prompt for i in range(9)]
+    source, _ = resampling(
+        lambda prompt, i: "" if prompt in (prompts[0], prompts[2], prompts[3]) else half_right(prompt, i)
+    )
+    kept = [
+        question_of(WORDS, example.tokens[: example.prompt_length]) for example in source.batch(0).examples[::GROUP]
+    ]
+    assert kept == [prompts[1], prompts[4], prompts[5]]
 
 
 @pytest.mark.parametrize("rounds", [1, 2])
@@ -107,5 +118,22 @@ def test_shared_rollouts_are_a_part_of_what_training_remembers() -> None:
     later.restore(state)
     assert later.batch(5) == source.batch(5)
     assert not engine.asked
+    # The part of a batch is one of the whole that was sampled, by weights that are gone: all of it is remembered.
+    assert later.shared == source.shared
     with pytest.raises(RuntimeError, match="step 7 continues the rollouts of step 6, which were not restored"):
         later.batch(7)
+
+
+def test_flops_of_rollouts_read_each_prompt_once_and_each_new_token_against_its_context() -> None:
+    source, engine = rollout_source()
+    batch = source.batch(0)
+    expected = 0.0
+    for row in range(3):
+        prompt = len(engine.asked[row * GROUP])
+        # The prompt: every token in the layers, attention over what stands before it, the head on its last token.
+        expected += prompt * COST.layers + sum(range(1, prompt + 1)) * COST.attention + COST.head
+        for example in batch.examples[row * GROUP : (row + 1) * GROUP]:
+            # Each token but the last is fed back: layers, attention over all so far, the head.
+            for context in range(prompt + 1, prompt + example.targets):
+                expected += COST.layers + context * COST.attention + COST.head
+    assert batch.flops == pytest.approx(expected)

@@ -14,7 +14,7 @@ from rich.console import Console
 from scipy import stats
 
 from smallwit.evaluation.canonical import canonical_answer
-from smallwit.evaluation.scores import majority_at_k, pass_at_k, problem_means, scores
+from smallwit.evaluation.scores import by_stratum, majority_at_k, pass_at_k, problem_means, scores
 from smallwit.evaluation.scores_table import print_scores
 
 Row = dict[str, Any]
@@ -245,3 +245,18 @@ def test_different_answers_have_different_keys(one: str, other: str) -> None:
 
 def test_an_answer_over_the_limits_keeps_its_own_text() -> None:
     assert canonical_answer("9^9^9^9^9") == "9^9^9^9^9"
+
+
+def test_strata_have_the_scores_of_their_problems() -> None:
+    rows = [row("a", 1.0), row("b", 0.0), row("c", 1.0), row("d", None)]
+    strata = {"a": (("subject", "algebra"),), "b": (("subject", "algebra"),), "c": (("subject", "geometry"),)}
+    found = by_stratum(rows, strata | {"d": (("subject", "precalculus"),)})["subject"]
+    assert list(found) == ["algebra", "geometry", "precalculus"]
+    alone = scores(rows[:2]).as_json()
+    assert found["algebra"] == {key: alone[key] for key in ("mean", "low", "high", "strict", "n")}
+    assert (found["geometry"]["mean"], found["geometry"]["n"]) == (1.0, 1)
+    assert (found["precalculus"]["mean"], found["precalculus"]["n"]) == (None, 0)
+
+
+def test_problems_without_strata_give_none() -> None:
+    assert by_stratum([row("a", 1.0)], {}) == {}

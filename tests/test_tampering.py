@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from report_run import change, make_run
 from smallwit.data.dataset import read_dataset
 from smallwit.errors import UserError
 from smallwit.evaluation.folder import admit
+from smallwit.evaluation.protocol import EvaluationProtocol, GeneratorInfo
 from smallwit.evaluation.sample_file import SampleFile
+from smallwit.inference.generator import Decoding
 from smallwit.network.hosts import HostLog
 from smallwit.pipeline.ledger import Ledger
 from smallwit.report.load import load_run
@@ -191,3 +194,20 @@ def test_samples_without_sums_are_taken_and_that_is_said(tmp_path: Path, caplog:
     with SampleFile(tmp_path / "t.jsonl") as file:
         assert list(file.rows.values()) == [row]
     assert "t.jsonl: 1 samples of an earlier version are taken as they are" in caplog.text
+
+
+def test_samples_go_on_with_other_libraries_only_where_the_key_allows_it(tmp_path: Path) -> None:
+    decoding = Decoding(0.0, 8)
+    protocol = EvaluationProtocol(
+        *("default", "t", "test", 1, "d", "p", None, None, 0, 1, decoding, None, "stop", "e", "g"),
+        generator=GeneratorInfo("local"),
+        libraries=(("torch", "2.13.0"),),
+    )
+    patched = replace(protocol, libraries=(("torch", "2.13.1"),))
+    model = {"reference": "m", "identity": "k"}
+    admit(tmp_path, model, {"t": protocol})
+    with pytest.raises(UserError, match=r"by another protocol \(libraries"):
+        admit(tmp_path, model, {"t": patched})
+    admit(tmp_path, model, {"t": patched}, ignored="libraries")
+    with pytest.raises(UserError, match=r"by another protocol \(decoding\.max_new_tokens: 8 -> 9\)"):
+        admit(tmp_path, model, {"t": replace(patched, decoding=Decoding(0.0, 9))}, ignored="libraries")

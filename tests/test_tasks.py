@@ -168,6 +168,21 @@ def test_a_broken_training_row_is_named_and_a_broken_test_row_refused(
         task.problems("test")
 
 
+def test_problems_have_the_strata_of_their_rows(folder: Path) -> None:
+    row = {"problem": "1+1?", "solution": "\\boxed{2}", "type": "Precalculus", "level": "Level 5"}
+    write_rows(folder / "math" / "test.jsonl", [row])
+    write_rows(folder / "math" / "math500.jsonl", [row | {"subject": "Geometry", "level": 2, "answer": "2"}])
+    assert next(iter(load_task("math", {}, folder).problems("test"))).strata == (
+        ("subject", "Precalculus"),
+        ("level", "5"),
+    )
+    assert next(iter(load_task("math500", {}, folder).problems("test"))).strata == (
+        ("subject", "Geometry"),
+        ("level", "2"),
+    )
+    assert next(iter(load_task("gsm8k", {}, folder).problems("test"))).strata == ()
+
+
 def test_fingerprint_follows_the_content(folder: Path) -> None:
     before = load_task("gsm8k", {}, folder).fingerprint()  # type: ignore[attr-defined]
     assert before == load_task("gsm8k", {}, folder).fingerprint()  # type: ignore[attr-defined]
@@ -180,7 +195,10 @@ def test_check_gold_names_what_is_wrong(folder: Path) -> None:
     write_rows(folder / "gsm8k" / "test.jsonl", rows)
     task = load_task("gsm8k", {}, folder)
     assert check_gold(task, "test") == ["gsm8k-test-1"]
-    assert check_gold(task, "test", limit=1) == []
+    rows = [{"question": "1+1?", "answer": "Hm.\n####"}, {"question": "1+2?", "answer": "#### 3"}]
+    write_rows(folder / "gsm8k" / "test.jsonl", rows)
+    # The draw of one problem is the second row.
+    assert check_gold(load_task("gsm8k", {}, folder), "test", limit=1) == []
 
 
 # ---- the real benchmarks

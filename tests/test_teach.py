@@ -208,12 +208,22 @@ class TestStopping:
         assert said.startswith("stage taught: teacher large gives log-probs that are no numbers")
         assert not list(job.work.glob("shards/*/*.npy"))
 
-    def test_shards_of_another_setting_are_dropped(self, job: Job) -> None:
+    def test_shards_of_another_setting_stay(self, job: Job) -> None:
         with pytest.raises(Stopped):
             self.run(replace(job, key="other"), shards=2)
+        self.run(job)
+        assert sorted(path.name for path in (job.work / "shards").iterdir()) == ["other-00000", "other-00001"]
+
+    def test_adopted_shards_are_not_scored_again(self, job: Job) -> None:
         with pytest.raises(Stopped):
-            self.run(job, shards=0)
-        assert not list((job.work / "shards").iterdir())
+            self.run(replace(job, key="other"), shards=2)
+        job.stage.adopt(job.work, job.folder.parent, "other", job.key)
+        found = job.stage.unfinished(job.work, job.folder.parent)
+        assert {key: each.what for key, each in found.items()} == {"other": "2 shards", job.key: "2 shards"}
+        kept = {path: path.stat().st_mtime_ns for path in job.work.glob(f"shards/{job.key}-*/shard_*.npy")}
+        with pytest.raises(Stopped):
+            self.run(job, shards=3)
+        assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
 # The samples' recipe with a store of what `collect` collected, and a stage that learns from it.

@@ -63,7 +63,9 @@ def test_the_answer_stands_behind_the_last_thought(response: str, answer: str) -
 class TestReading:
     def test_of_an_evaluation(self, response: str, score: float) -> None:
         class Says:
-            def reply(self, prompts: Sequence[Prompt], decoding: Decoding, seeds: object, on_reply: object) -> None:
+            def reply(
+                self, prompts: Sequence[Prompt], decoding: Decoding, seeds: object, on_reply: object, _: object
+            ) -> None:
                 on_reply(0, Reply(response, 9, 3, False))  # type: ignore[operator]
 
         (row,) = measure(task(), [PROBLEM], Says(), GREEDY, batch=1, seed=0)  # type: ignore[arg-type]

@@ -6,7 +6,17 @@ from typing import Annotated
 import typer
 
 from smallwit.cli.app import DATA, app, group
-from smallwit.cli.options import AllowUnsafeCode, DataDir, Offline, Overrides, RecipeFile, RunDir, data_dir_of
+from smallwit.cli.options import (
+    Adopt,
+    AllowUnsafeCode,
+    DataDir,
+    Exact,
+    Offline,
+    Overrides,
+    RecipeFile,
+    RunDir,
+    data_dir_of,
+)
 from smallwit.cli.recipes import open_recipe
 from smallwit.console.sanitize import say
 from smallwit.errors import UserError
@@ -24,6 +34,8 @@ def build(
     overrides: Overrides = None,
     offline: Offline = False,
     allow_unsafe_code: AllowUnsafeCode = False,
+    adopt: Adopt = None,
+    exact: Exact = False,
     push: Annotated[
         str | None,
         typer.Option(
@@ -35,7 +47,16 @@ def build(
 
     Runs the stages of kind dataset and what they need, and no other stage.
     """
-    loaded = open_recipe(recipe, overrides, run_dir, data_dir, offline=offline, allow_unsafe_code=allow_unsafe_code)
+    loaded = open_recipe(
+        recipe,
+        overrides,
+        run_dir,
+        data_dir,
+        offline=offline,
+        allow_unsafe_code=allow_unsafe_code,
+        adopt=adopt,
+        exact=exact,
+    )
     if push is not None and sum(stage.kind == "dataset" for stage in loaded.recipe.stages) != 1:
         raise UserError("--push uploads one dataset, and the recipe does not build exactly one; build it alone")
 

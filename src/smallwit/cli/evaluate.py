@@ -62,8 +62,11 @@ def evaluate(
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option("--limit", metavar="N", min=1, help="Problems of each suite, from its start. By default all."),
+        typer.Option("--limit", metavar="N", min=1, help="Problems of each suite, drawn by their ids. By default all."),
     ] = None,
+    order: Annotated[
+        Literal["drawn", "given"], typer.Option("--order", help="Problems of --limit: drawn, or the first as given.")
+    ] = "drawn",
     split: Annotated[
         Literal["test", "validation", "train"], typer.Option("--split", help="Split of the tasks.")
     ] = "test",
@@ -122,6 +125,7 @@ def evaluate(
         seed=seed,
         temperature=temperature,
         max_new_tokens=max_new_tokens,
+        order=order,
     )
     request = Request(suites, protocol, choice, data_dir_of(data_dir), out)
     if model is None:

@@ -1,4 +1,4 @@
-"""`smallwit model`: model folders are made."""
+"""`smallwit model`: model folders are made, or imported from GGUF files."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,7 +9,7 @@ from smallwit.cli.app import SET_UP, app, group
 from smallwit.console.sanitize import say
 from smallwit.storage.paths import path_of
 
-model = group("Make model folders.")
+model = group("Make and import model folders.")
 app.add_typer(model, name="model", rich_help_panel=SET_UP)
 
 
@@ -34,3 +34,22 @@ def new(
 
     parameters = new_like(like, tokenizer, out, vocabulary_rows=vocabulary_rows, seed=seed, dtype=dtype)
     say(f"{out}: {parameters:,} parameters with random weights")
+
+
+@model.command(name="import")
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", parser=path_of, help="A GGUF file of llama.cpp.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", parser=path_of, help="The new folder.")],
+    dtype: Annotated[
+        Literal["float32", "bfloat16"], typer.Option("--dtype", help="Number format of the weights.")
+    ] = "float32",
+) -> None:
+    """Import a GGUF file (Qwen2, Qwen3, Llama, Gemma 3) as a model folder with dequantised weights."""
+    from smallwit.models.gguf_import import import_gguf
+
+    imported = import_gguf(file, out, dtype)
+    for each in imported.formats:
+        say(f"{each.name:8} {each.tensors:5} tensors {each.numbers:15,} numbers {each.size:15,} bytes")
+    for note in imported.notes:
+        say(note)
+    say(f"{out}: {imported.parameters:,} parameters in {dtype}")

@@ -28,6 +28,18 @@ Overrides = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe, as stages.rl.steps=10. Repeatable."),
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Refuse every connection to another machine.")]
+Adopt = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--adopt",
+        metavar="STAGE",
+        help="Use or continue a stage's work from before a change of recipe or code; 'all' for all. Repeatable.",
+    ),
+]
+Exact = Annotated[
+    bool,
+    typer.Option("--exact", help="Refuse to continue work that was made with other threads or library versions."),
+]
 AllowUnsafeCode = Annotated[
     bool,
     typer.Option(

@@ -19,6 +19,8 @@ class LoadedRecipe:
     base: Path
     run_dir: Path
     data_dir: Path | None
+    adopt: tuple[str, ...] = ()
+    exact: bool = False
 
 
 def open_recipe(
@@ -29,15 +31,20 @@ def open_recipe(
     *,
     offline: bool,
     allow_unsafe_code: bool,
+    adopt: Sequence[str] | None = None,
+    exact: bool = False,
     read_data: bool = True,
     suffix: str = "",
 ) -> LoadedRecipe:
     """Load and check a recipe. The run folder is `runs/NAME` and `suffix` unless given. Raises `UserError`."""
     apply_safety(offline, allow_unsafe_code)
+    from smallwit.network import hub
     from smallwit.pipeline.preflight import check_recipe
     from smallwit.recipe.file import read_recipe
 
     data_dir = data_dir_of(data_dir)
     recipe, lines = read_recipe(file, overrides or ())
+    run_dir = run_dir or Path("runs") / f"{recipe.name}{suffix}"
+    hub.load_pins(run_dir, only=True)
     check_recipe(recipe, file.parent, data_dir, lines=lines, read_data=read_data)
-    return LoadedRecipe(recipe, file.parent, run_dir or Path("runs") / f"{recipe.name}{suffix}", data_dir)
+    return LoadedRecipe(recipe, file.parent, run_dir, data_dir, tuple(adopt or ()), exact)

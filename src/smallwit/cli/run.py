@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from smallwit.cli.app import TRAIN, app
-from smallwit.cli.options import AllowUnsafeCode, DataDir, Offline, Overrides, RecipeFile, RunDir
+from smallwit.cli.options import Adopt, AllowUnsafeCode, DataDir, Exact, Offline, Overrides, RecipeFile, RunDir
 from smallwit.cli.recipes import open_recipe
 
 
@@ -17,8 +17,13 @@ def run(
     overrides: Overrides = None,
     offline: Offline = False,
     allow_unsafe_code: AllowUnsafeCode = False,
+    adopt: Adopt = None,
+    exact: Exact = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the recipe with every default filled in, and stop.")
+    ] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Read the data, print what each stage reads and how often, and stop.")
     ] = False,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Take two steps of every stage, to see that all fits.")
@@ -40,13 +45,23 @@ def run(
         data_dir,
         offline=offline,
         allow_unsafe_code=allow_unsafe_code,
-        read_data=not dry_run,
+        adopt=adopt,
+        exact=exact,
+        read_data=not (dry_run or plan),
         suffix="-smoke" if smoke else "",
     )
     if dry_run:
         from smallwit.recipe.file import dump_recipe
 
         print(dump_recipe(loaded.recipe), end="")
+        return
+
+    if plan:
+        from smallwit.console.sanitize import say
+        from smallwit.pipeline.reading import plan_lines
+
+        for line in plan_lines(loaded.recipe, loaded.base, loaded.data_dir):
+            say(line)
         return
 
     from smallwit.pipeline import runs as pipeline

@@ -1,7 +1,7 @@
 """`smallwit teacher-logprobs`: what a recipe's teachers assign to given answers, stored for later stages."""
 
 from smallwit.cli.app import TRAIN, app
-from smallwit.cli.options import AllowUnsafeCode, DataDir, Offline, Overrides, RecipeFile, RunDir
+from smallwit.cli.options import Adopt, AllowUnsafeCode, DataDir, Exact, Offline, Overrides, RecipeFile, RunDir
 from smallwit.cli.recipes import open_recipe
 from smallwit.console.sanitize import say
 
@@ -14,12 +14,23 @@ def teacher_logprobs(
     overrides: Overrides = None,
     offline: Offline = False,
     allow_unsafe_code: AllowUnsafeCode = False,
+    adopt: Adopt = None,
+    exact: Exact = False,
 ) -> None:
     """Store a recipe's teacher log-probs.
 
     Runs the stages of kind teacher_logprobs and what they need, and no other stage.
     """
-    loaded = open_recipe(recipe, overrides, run_dir, data_dir, offline=offline, allow_unsafe_code=allow_unsafe_code)
+    loaded = open_recipe(
+        recipe,
+        overrides,
+        run_dir,
+        data_dir,
+        offline=offline,
+        allow_unsafe_code=allow_unsafe_code,
+        adopt=adopt,
+        exact=exact,
+    )
 
     from smallwit.pipeline import runs as pipeline
 

@@ -1,6 +1,7 @@
 """Show the progress of a run: bars with the time left on a terminal, heartbeat lines elsewhere."""
 
 import time
+from dataclasses import dataclass
 from types import TracebackType
 
 from rich.console import Console
@@ -17,6 +18,29 @@ from rich.progress import (
 from smallwit.console.numbers import human_seconds
 
 HEARTBEAT_SECONDS = 10.0
+LARGEST_SHARE = 0.99
+"""What a node shows at most while it runs: its end is a line of its own."""
+
+
+@dataclass
+class _Running:
+    """How far a node is. `since` it had the share `first`, the first one that it told of more than none."""
+
+    share: float = 0.0
+    text: str = "starting"
+    first: float = 0.0
+    since: float | None = None
+
+    def update(self, share: float, text: str) -> None:
+        self.share, self.text = min(share, LARGEST_SHARE), text
+        if self.since is None:
+            self.since, self.first = time.monotonic(), self.share
+
+    def __str__(self) -> str:
+        if self.since is None or self.share <= self.first:
+            return f"{self.share:.0%} ({self.text})"
+        seconds = (time.monotonic() - self.since) * (1 - self.share) / (self.share - self.first)
+        return f"{self.share:.0%} ({self.text}, {human_seconds(seconds)} left)"
 
 
 class RunProgress:
@@ -26,7 +50,7 @@ class RunProgress:
         self.console = console
         self.started = time.monotonic()
         self.beat = self.started
-        self.running: dict[str, tuple[float, str]] = {}
+        self.running: dict[str, _Running] = {}
         self.lines: dict[str, TaskID] = {}
         self.bars = Progress(
             TextColumn("{task.fields[name]}", style="bold", markup=False),
@@ -52,13 +76,13 @@ class RunProgress:
 
     def start(self, name: str) -> None:
         """Add a line for a node that starts."""
-        self.running[name] = (0.0, "starting")
+        self.running[name] = _Running()
         self.lines[name] = self.bars.add_task("", total=1.0, name=name, text="starting")
 
     def update(self, name: str, share: float, text: str) -> None:
         """Set the completed share (0..1) of a node."""
-        self.running[name] = (share, text)
-        self.bars.update(self.lines[name], completed=share, text=text)
+        self.running[name].update(share, text)
+        self.bars.update(self.lines[name], completed=self.running[name].share, text=text)
 
     def end(self, name: str, outcome: str) -> None:
         """Remove the line of a node, and print its outcome."""
@@ -78,7 +102,7 @@ class RunProgress:
         self.beat = now
         running = list(self.running.items())  # other threads may change the dictionary
         if running:
-            self.say("; ".join(f"{name} {share:.0%} ({text})" for name, (share, text) in running))
+            self.say("; ".join(f"{name} {state}" for name, state in running))
 
     def _elapsed(self) -> str:
         return human_seconds(time.monotonic() - self.started).rjust(7)

@@ -1,5 +1,6 @@
 """What a data step works with: the build's resources, an account of its rows, its files, and progress."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -36,8 +37,9 @@ class Resources:
 
     `tasks` are the recipe's. `load_tokenizer` is called when a step first counts tokens. `model(name, batch)` returns a
     model that steps generate with, `batch` requests at a time. `inputs` has the folders of the earlier stages that the
-    steps read. `progress(share, text)` reports how far the build is (0..1), `say(text)` a message for the user.
-    `stop_if_asked()` raises when the build should stop; steps call it between pieces of work that are kept.
+    steps read. `progress(share, text)` reports how much of the sources was read (0..1), `step_progress(step, share)`
+    how much a step that generates has done of what reached it, `say(text)` a message for the user. `stop_if_asked()`
+    raises when the build should stop; steps call it between pieces of work that are kept.
     """
 
     tasks: Mapping[str, Task]
@@ -50,6 +52,7 @@ class Resources:
     say: Callable[[str], None]
     stop_if_asked: Callable[[], None]
     model: Callable[[str, int], ServedModel] = _no_model
+    step_progress: Callable[[str, float], None] = lambda step, share: None
 
     @cached_property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
@@ -139,40 +142,39 @@ class StepContext:
 
 
 class BuildProgress:
-    """Reports how far a build is, and the time left, from the share of its sources that was read."""
+    """Reports how far a build is, at most twice a second: the share of its sources that was read, times what the steps
+    that generate have done of the rows that reached them. It never falls."""
 
     def __init__(self, report: Callable[[float, str], None]) -> None:
         self.report = report
-        self.started = time.monotonic()
-        self.share = 0.0
+        self.reported = -REPORT_SECONDS
+        self.read = self.share = 0.0
+        self.steps: dict[str, float] = {}
 
-    def __call__(self, share: float | None, text: str) -> None:
-        """Report `share` (0..1) and `text`. `None` repeats the last share."""
-        self.share = self.share if share is None else share
-        if self.share:
-            text += f", {_clock((time.monotonic() - self.started) * (1 - self.share) / self.share)} left"
-        self.report(self.share, text)
+    def step(self, name: str, share: float) -> None:
+        """Note the `share` (0..1) that a step has done of the rows that reached it."""
+        self.steps[name] = share
+
+    def __call__(self, read: float | None, text: str) -> None:
+        """Report that the share `read` (0..1) of the sources was read, and `text`. `None` repeats the last share."""
+        self.read = self.read if read is None else read
+        now = time.monotonic()
+        if now - self.reported >= REPORT_SECONDS:
+            self.reported = now
+            self.share = max(self.share, self.read * math.prod(self.steps.values()))
+            self.report(self.share, text)
 
 
 class RateReporter:
-    """Reports the rate of a loop as progress, at most twice a second."""
+    """Reports the rate of a loop as progress."""
 
     def __init__(self, resources: Resources, what: str) -> None:
         self.resources, self.what = resources, what
-        self.started = self.reported = time.monotonic()
+        self.started = time.monotonic()
         self.count = 0
 
     def step(self, share: float | None = None, count: int = 1) -> None:
         """Count `count` more items. `share` (0..1) is how much of all work is done, if known."""
         self.count += count
-        now = time.monotonic()
-        if now - self.reported < REPORT_SECONDS:
-            return
-        self.reported = now
-        rate = self.count / (now - self.started)
+        rate = self.count / max(time.monotonic() - self.started, 1e-3)
         self.resources.progress(share, f"{self.count:,} {self.what}, {rate:,.0f} a second")
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"

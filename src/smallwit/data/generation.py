@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
-from smallwit.data.context import RateReporter, StepContext
+from smallwit.data.context import StepContext
 from smallwit.data.row_access import problem_of
 from smallwit.data.step import DataStep
 from smallwit.errors import UserError
@@ -178,6 +178,11 @@ class GenerationStep(DataStep):
         """Return the names of the models."""
         return tuple(dict.fromkeys(teacher.model for teacher in self.teachers_used))
 
+    @property
+    def depends_on_seed(self) -> bool:
+        """Return true: a step samples, unless it says otherwise."""
+        return True
+
     @model_validator(mode="after")
     def _priced(self) -> "GenerationStep":
         if self.budget is not None and self.budget.dollars is not None:
@@ -193,6 +198,7 @@ class GenerationStep(DataStep):
     def client(self, context: StepContext) -> "Iterator[GenerationClient]":
         """Open the client of the step's models. At the end its usage goes to the step's account."""
         from smallwit.inference.client import GenerationClient, SpendingLimits
+        from smallwit.inference.progress import GenerationProgress
 
         resources = context.resources
         models = {each.model: resources.model(each.model, self.batch) for each in self.teachers_used}
@@ -200,14 +206,15 @@ class GenerationStep(DataStep):
         priced = {name: replace(model, price=prices[name] or model.price) for name, model in models.items()}
         budget = self.budget
         limits = SpendingLimits(budget.tokens, budget.dollars) if budget is not None else SpendingLimits()
-        rate = RateReporter(resources, "replies")
 
-        def on_reply() -> None:
-            rate.step()
-            resources.stop_if_asked()
+        def report(share: float, text: str) -> None:
+            resources.step_progress(context.name, share)
+            resources.progress(None, text)
 
+        resources.step_progress(context.name, 0.0)
+        progress = GenerationProgress(report, check=resources.stop_if_asked)
         client = GenerationClient(
-            priced, context.journal, limits=limits, batch=self.batch, on_reply=on_reply, on_failure=resources.say
+            priced, context.journal, limits=limits, batch=self.batch, progress=progress, say=resources.say
         )
         yield client
         usage = client.usage
@@ -216,6 +223,8 @@ class GenerationStep(DataStep):
         context.note("tokens", {"prompts": usage.prompt_tokens, "replies": usage.tokens})
         if any(price is not None for price in prices.values()):
             context.note("dollars", round(usage.dollars, 6))
+        if client.resumed_batches:
+            context.note("batches that went on after an interruption", client.resumed_batches)
         if client.failed:
             context.note("calls that failed", client.failed)
         if client.exhausted is not None:

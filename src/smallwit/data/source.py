@@ -13,7 +13,7 @@ from smallwit.data.context import StepContext
 from smallwit.data.normalise import text_hash
 from smallwit.data.turns import split_answer
 from smallwit.errors import UserError
-from smallwit.recipe.section import Section
+from smallwit.recipe.section import PartOrder, Section
 from smallwit.rows import BadRow, Row
 from smallwit.suggestions import hint
 
@@ -34,7 +34,8 @@ class RowSource(Section):
     """
 
     kinds_in: ClassVar[tuple[str, ...]] = ("smallwit.data.sources",)
-    limit: PositiveInt | None = Field(default=None, description="rows to read, from the start; all if absent")
+    limit: PositiveInt | None = Field(default=None, description="rows of the source, at most; all if absent")
+    order: PartOrder = "drawn"
     origin: str | None = Field(
         default=None, min_length=1, description="where the rows come from, for rows that do not say it themselves"
     )
@@ -53,6 +54,11 @@ class RowSource(Section):
         return ()
 
     @property
+    def draws(self) -> bool:
+        """Return whether `limit` draws among all rows that `read` yields."""
+        return self.order == "drawn" and self.limit is not None
+
+    @property
     def task_split(self) -> tuple[str, str] | None:
         """Return the task and the split of it that the source reads."""
         return None
@@ -68,6 +74,10 @@ class RowSource(Section):
     def files(self, base: Path) -> list[Path]:
         """Return the local files that the source reads. Raises `UserError` when there is none."""
         return []
+
+    def commits(self) -> dict[str, str | None]:
+        """Return the commits of the hub's datasets that the source reads, by repository."""
+        return {}
 
     def read(self, reader: "SourceReader") -> Iterator[LocatedRow]:
         """Yield the rows with their locations; a row that cannot be used is a `BadRow`."""

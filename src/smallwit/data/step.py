@@ -44,6 +44,11 @@ class DataStep(Section):
         return False
 
     @property
+    def depends_on_seed(self) -> bool:
+        """Return whether the step draws with the run's seed."""
+        return False
+
+    @property
     def counts_tokens(self) -> bool:
         """Return whether the stage needs a tokenizer."""
         return False

@@ -21,7 +21,7 @@ from smallwit.evaluation.protocol import GeneratorInfo
 from smallwit.evaluation.protocols import named_protocol
 from smallwit.evaluation.responses import grade_responses, read_responses
 from smallwit.evaluation.runner import GraderFailed, Row
-from smallwit.evaluation.scores import Scores, problem_means, scores
+from smallwit.evaluation.scores import Scores, by_stratum, problem_means, scores
 from smallwit.evaluation.scores_table import print_ratios, print_scores
 from smallwit.evaluation.statistics import Interval, finite, ratio_interval
 from smallwit.evaluation.suite import Choice, Suite, make_suite, measure_suite, problems_of
@@ -29,6 +29,7 @@ from smallwit.inference.endpoint_client import EndpointError
 from smallwit.storage.artifacts import content_key, disk_trouble, file_hash
 from smallwit.storage.locks import occupied
 from smallwit.tasks import Task, load_task, task_bytes
+from smallwit.tasks.draw import part
 from smallwit.tasks.trial import Trial, try_out
 from smallwit.tasks.user_task import UserTask
 from smallwit.verify import code
@@ -53,7 +54,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Measured:
-    """The samples and scores of one model, by task, and their folder."""
+    """The samples and scores of one model, by task, and their folder. `strata` has the scores of groups of problems."""
 
     reference: str
     identity: str
@@ -61,11 +62,15 @@ class Measured:
     rows: Mapping[str, list[Row]]
     scores: Mapping[str, Scores]
     signatures: Mapping[str, str]
+    strata: Mapping[str, Any]
 
     def write(self, ratios: Mapping[str, Mapping[str, Any]] = MappingProxyType({})) -> None:
         """Write the scores into the folder, with shares of another model's."""
         entries = {
-            name: found.as_json() | {"signature": self.signatures[name]} | ({"against": ratios[name]} if ratios else {})
+            name: found.as_json()
+            | ({"strata": self.strata[name]} if self.strata[name] else {})
+            | {"signature": self.signatures[name]}
+            | ({"against": ratios[name]} if ratios else {})
             for name, found in self.scores.items()
         }
         write_scores(self.folder, {"reference": self.reference, "identity": self.identity}, entries)
@@ -116,7 +121,8 @@ def evaluate_responses(path: Path, request: Request, console: Console | None = N
     task = _checked_task(name, {}, request)
     problems = problems_of(task, request.choice.split, None)
     stored = read_responses(path, problems)
-    answered = [problem for problem in problems if problem.id in stored][: request.choice.limit]
+    answered = [problem for problem in problems if problem.id in stored]
+    answered = list(part(answered, request.choice.limit, order="given" if task.exchangeable else request.choice.order))
     counts = [len(stored[problem.id]) for problem in answered]
     suite = make_suite(
         task, answered, named, request.choice, GeneratorInfo("responses"), own=task_bytes(name), stored=counts
@@ -156,7 +162,7 @@ def _prepare(request: Request, model: ResolvedModel, tasks: Mapping[str, Mapping
     named, suites = named_protocol(request.protocol), []
     for name in request.suites:
         task = _checked_task(name, tasks.get(name, {}), request)
-        problems = problems_of(task, request.choice.split, request.choice.limit)
+        problems = problems_of(task, request.choice.split, request.choice.limit, request.choice.order)
         own = task_bytes(name, tasks.get(name))
         suites.append(make_suite(task, problems, named, request.choice, model.generator, own=own, encode=model.encode))
     return suites
@@ -171,19 +177,9 @@ def _measure(model: ResolvedModel, suites: Sequence[Suite], folder: Path, consol
         for suite in suites:
             name, total = suite.task.name, len(suite.samples)
             progress.start(name)
-
-            def on_rows(done: int, name: str = name, total: int = total) -> None:
-                progress.update(name, done / total, f"{done:,}/{total:,}")
-
-            path = folder / f"{name}.jsonl"
-            rows[name] = measure_suite(
-                suite,
-                path,
-                partial(load, suite.named.overflow),
-                model.batch,
-                on_rows,
-                model.reference,
-            )
+            path, report = folder / f"{name}.jsonl", partial(progress.update, name)
+            make = partial(load, suite.named.overflow)
+            rows[name] = measure_suite(suite, path, make, model.batch, model.reference, report)
             progress.end(name, f"{total:,} samples of {model.reference}")
     return _scored(model.reference, model.identity, folder, rows, suites)
 
@@ -193,7 +189,8 @@ def _scored(
 ) -> Measured:
     found = {name: scores(of) for name, of in rows.items()}
     signatures = {suite.task.name: suite.protocol.signature for suite in suites}
-    measured = Measured(reference, identity, folder, rows, found, signatures)
+    strata = {suite.task.name: by_stratum(rows[suite.task.name], suite.strata) for suite in suites}
+    measured = Measured(reference, identity, folder, rows, found, signatures, strata)
     measured.write()
     return measured
 

@@ -12,12 +12,19 @@ from smallwit.storage.jsonl import parse_json
 
 PROTOCOL_SCHEMA = 2
 SCORES_SCHEMA = 1
+RESUMED_BATCHES = "resumed_batches"
+"""The key with the number of batches, by task, that an interruption cut in two; absent where there are none."""
 _OF_MODEL = ("identity", "reference")
 
 
-def admit(folder: Path, model: Mapping[str, str], protocols: Mapping[str, EvaluationProtocol]) -> None:
-    """Write what is going to be measured, and how. Raises `UserError` where the folder holds samples of another model
-    or by another protocol: they could not be told from those that are to come."""
+def admit(
+    folder: Path, model: Mapping[str, str], protocols: Mapping[str, EvaluationProtocol], *, ignored: str | None = None
+) -> None:
+    """Write what is going to be measured, and how. The field `ignored` of a protocol may differ from what is there.
+
+    Raises `UserError` where the folder holds samples of another model or by another protocol: they could not be told
+    from those that are to come.
+    """
     path = folder / "protocol.json"
     new: dict[str, Any] = {
         "schema": PROTOCOL_SCHEMA,
@@ -32,13 +39,32 @@ def admit(folder: Path, model: Mapping[str, str], protocols: Mapping[str, Evalua
                 "as it is now; name another folder by --out"
             )
         for name, protocol in new["protocols"].items():
-            if name in old["protocols"] and old["protocols"][name] != protocol:
-                changed = "; ".join(list(differences(old["protocols"][name], protocol).values())[:4])
+            found = differences(old["protocols"].get(name, protocol), protocol)
+            found.pop(ignored or "", None)
+            if found:
+                changed = "; ".join(list(found.values())[:4])
                 raise UserError(
                     f"{folder}: holds samples of {name} by another protocol ({changed}); name another folder by --out"
                 )
         new["protocols"] = old["protocols"] | new["protocols"]
+        new |= {RESUMED_BATCHES: old[RESUMED_BATCHES]} if RESUMED_BATCHES in old else {}
     write_atomically(path, json.dumps(new, indent=1, ensure_ascii=False))
+
+
+def count_resumed_batch(folder: Path, task: str) -> None:
+    """Count in `protocol.json` a batch of a task that goes on after an interruption."""
+    path = folder / "protocol.json"
+    data = _read(path, "protocols")
+    counts = data.get(RESUMED_BATCHES, {})
+    data[RESUMED_BATCHES] = counts | {task: counts.get(task, 0) + 1}
+    write_atomically(path, json.dumps(data, indent=1, ensure_ascii=False))
+
+
+def write_strata(folder: Path, strata: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write `strata.json`: by task, the strata of each problem. Nothing is written if no problem has any."""
+    found = {task: dict(problems) for task, problems in strata.items() if problems}
+    if found:
+        write_atomically(folder / "strata.json", json.dumps(found, ensure_ascii=False))
 
 
 def write_scores(folder: Path, model: Mapping[str, str], scores: Mapping[str, Any]) -> None:

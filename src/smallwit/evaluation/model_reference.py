@@ -125,6 +125,7 @@ def _read_resolved(path: Path) -> Mapping[str, Any]:
 def _first_model(recipe: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """Return the model of a resolved recipe that its stage `name` began as."""
     origins = {stage["name"]: stage.get("from") for stage in recipe.get("stages") or []}
+    name = name.partition("@")[0]  # a further seed of a stage is called STAGE@SEED
     while name in origins:
         name = origins[name]
     found: Mapping[str, Any] = (recipe.get("models") or {}).get(name) or {}

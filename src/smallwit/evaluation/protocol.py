@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from smallwit.inference.generator import Decoding
 from smallwit.storage.artifacts import content_key
 from smallwit.tasks.base import Problem
+from smallwit.tasks.draw import Order
 from smallwit.tasks.prompt import Prompt
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ class EvaluationProtocol:
     word: system message, demonstrations and all. `encoded` is one over the token ids that the model is given, with all
     that template and tokenizer write; `None` where a server does that, or responses are stored. `system`, `shots` and
     `decoding` are `None` for stored responses, `seed` where nothing is drawn. `extractor` and `grader` are names that
-    `evaluation.protocols` gives them.
+    `evaluation.protocols` gives them. `order` is how a part of the split was chosen (`tasks.draw`): `None`, and
+    left out of the JSON, for a whole split and where every order gives an equally fair part.
     """
 
     name: str
@@ -76,14 +78,15 @@ class EvaluationProtocol:
     generator: GeneratorInfo
     libraries: tuple[tuple[str, str], ...]
     version: int = VERSION
+    order: Order | None = None
 
     @property
     def signature(self) -> str:
         """Return readable parts and a hash over all fields.
 
-        An example is `gsm8k|default|test:1319|0-shot|T0|max2048|float32|3f2a9c01`.
+        An example is `gsm8k|default|test:1319|0-shot|T0|max2048|float32|3f2a9c01`; `test:200-drawn` is a part.
         """
-        parts = [self.task, self.name, f"{self.split}:{self.problems}"]
+        parts = [self.task, self.name, "-".join(filter(None, (f"{self.split}:{self.problems}", self.order)))]
         if self.shots is not None:
             parts.append(f"{self.shots}-shot")
         if self.samples > 1:
@@ -91,12 +94,18 @@ class EvaluationProtocol:
         if self.decoding is not None:
             parts += [f"T{self.decoding.temperature:g}", f"max{self.decoding.max_new_tokens}"]
         parts.append(self.generator.dtype or self.generator.engine)
-        return "|".join([*parts, content_key(asdict(self))[:8]])
+        return "|".join([*parts, content_key(self._fields())[:8]])
 
     def as_json(self) -> dict[str, Any]:
         """Return all fields and the signature as JSON data."""
-        data: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        data: dict[str, Any] = json.loads(json.dumps(self._fields()))
         return {"signature": self.signature} | data
+
+    def _fields(self) -> dict[str, Any]:
+        fields = asdict(self)
+        if self.order is None:
+            del fields["order"]
+        return fields
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], at: str = "") -> dict[str, str]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from smallwit.errors import UserError
-from smallwit.evaluation.runner import Row, graded, require_verdicts, row_of
+from smallwit.evaluation.runner import Row, graded, require_score, require_verdicts, row_of
 from smallwit.evaluation.sample_file import SampleFile
 from smallwit.evaluation.suite import Suite
 from smallwit.rows import BadRow, numbered_rows
@@ -57,4 +57,6 @@ def grade_responses(suite: Suite, path: Path, stored: Mapping[str, Sequence[Row]
                 known = {key: row.get(key) for key in ("tokens", "prompt_tokens", "truncated", "seconds")}
                 file.add(row_of(suite.task, sample, str(row["response"]), verdict) | known)
             require_verdicts(list(file.rows.values()), f"the responses on {suite.task.name}", len(suite.samples))
-        return file.settle([sample.key for sample in suite.samples])
+        rows = file.settle([sample.key for sample in suite.samples])
+        require_score(rows, f"the responses on {suite.task.name}")
+        return rows

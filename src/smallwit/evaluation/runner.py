@@ -1,12 +1,13 @@
 """Measurement of a model on a task: generate, grade, one row for each sample.
 
-Replies are graded as they come. What comes of a sample does not depend on which others were asked with it, so that an
-evaluation that was interrupted and goes on ends with the same rows: a random stream belongs to (seed, problem, sample),
-and where a generator computes replies in batches, the batches are cut from all samples, and each is asked whole again
-unless all of it is there.
+Replies are graded and kept as they end, so that an interrupted evaluation that goes on asks only for those that had
+not ended. A random stream belongs to (seed, problem, sample). Where a generator computes replies in batches, these are
+cut from all samples, so that a batch that was not interrupted gives the same rows. Of one that was, the missing replies
+are a smaller batch. Its floats can differ in their last bit, and where two tokens are almost equally likely, its texts.
 """
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -15,12 +16,13 @@ from typing import Any
 from smallwit.evaluation.protocols.base import Grader
 from smallwit.evaluation.protocols.default import DEFAULT
 from smallwit.inference.generator import Decoding, Generator, Reply
+from smallwit.inference.progress import GenerationProgress
 from smallwit.tasks.base import Problem, Task
 from smallwit.tasks.prompt import Prompt
 from smallwit.thoughts import answer_part, is_unfinished
 from smallwit.verify import Verdict
 from smallwit.verify.extract import boxed
-from smallwit.verify.failures import too_many_failures
+from smallwit.verify.failures import too_many_failures, with_retry
 
 Row = dict[str, Any]
 Key = tuple[str, int]
@@ -66,29 +68,40 @@ def collect(
     batch: int | None,
     have: Collection[Key],
     keep: Callable[[list[Row]], None],
+    progress: GenerationProgress | None = None,
+    on_partial_batch: Callable[[], None] = lambda: None,
 ) -> None:
     """Generate the samples that are not in `have`, and call `keep` with their graded rows, a few at a time.
 
-    `batch` is the size of the generator's batches, `None` where replies do not depend on each other in any bit. Longer
-    prompts come first, so that what does not fit into memory shows at once.
+    `batch` is the size of the generator's batches, `None` where replies do not depend on each other in any bit.
+    `on_partial_batch` is called before a batch of which a part is there. Longer prompts come first, so that what does
+    not fit into memory shows at once.
     """
+    progress = progress or GenerationProgress()
     grading = _Grading(task, grader, keep)
     order = sorted(range(len(samples)), key=lambda i: (-_length(samples[i].prompt), i))
-    if batch is None:
-        blocks = [[samples[i] for i in order if samples[i].key not in have]]
-    else:
-        blocks = [[samples[i] for i in order[start : start + batch]] for start in range(0, len(order), batch)]
-    for block in blocks:
-        missing = {index for index, sample in enumerate(block) if sample.key not in have}
-        if not missing:
+    size = max(1, len(order)) if batch is None else batch
+    for start in range(0, len(order), size):
+        whole = [samples[i] for i in order[start : start + size]]
+        block = [sample for sample in whole if sample.key not in have]
+        progress.have(len(whole) - len(block))
+        if not block:
             continue
+        if batch is not None and len(block) < len(whole):
+            on_partial_batch()
+        progress.begin(len(block), decoding.max_new_tokens)
 
-        def on_reply(index: int, reply: Reply, block: list[Sample] = block, missing: set[int] = missing) -> None:
-            if index in missing:
-                grading.add(block[index], reply)
+        def on_reply(index: int, reply: Reply, block: list[Sample] = block) -> None:
+            grading.add(block[index], reply)
+            progress.on_reply(reply.tokens)
 
+        def on_tokens(count: int) -> None:
+            grading.tick()
+            progress.on_tokens(count)
+
+        prompts, seeds = [sample.prompt for sample in block], [sample.seed for sample in block]
         try:
-            generator.reply([sample.prompt for sample in block], decoding, [sample.seed for sample in block], on_reply)
+            generator.reply(prompts, decoding, seeds, on_reply, on_tokens)
         except Exception:
             # What was answered is graded and kept, whatever the generator failed at: a server, memory, a prompt. Ctrl-C
             # does not wait for graders.
@@ -105,6 +118,7 @@ def measure(
     *,
     batch: int,
     seed: int,
+    progress: GenerationProgress | None = None,
 ) -> list[Row]:
     """Return one row for each problem by the default protocol, in order. Used for validation during training."""
     rows: dict[Key, Row] = {}
@@ -113,7 +127,7 @@ def measure(
     def keep(part: list[Row]) -> None:
         rows.update({(row["id"], row["sample"]): row for row in part})
 
-    collect(task, samples, generator, decoding, DEFAULT.grade, batch=batch, have=(), keep=keep)
+    collect(task, samples, generator, decoding, DEFAULT.grade, batch=batch, have=(), keep=keep, progress=progress)
     return [rows[sample.key] for sample in samples]
 
 
@@ -131,12 +145,16 @@ def require_verdicts(rows: Sequence[Row], what: str, total: int | None = None) -
         raise GraderFailed(f"{what}: {message}")
 
 
+def require_score(rows: Sequence[Row], what: str) -> None:
+    """Raise `GraderFailed` when no row at all has a verdict: there is nothing to take a mean of."""
+    if all(map(unverified, rows)):
+        raise GraderFailed(f"{what}: the verifier itself failed on all {len(rows):,} responses, so there is no score")
+
+
 def mean_score(rows: Sequence[Row], key: str = "score") -> float:
-    """Return the mean over the rows whose verdict is known. Raises `ValueError` when there is none."""
+    """Return the mean over the rows whose verdict is known, NaN where there is none."""
     known = [row[key] for row in rows if row[key] is not None]
-    if not known:
-        raise ValueError(f"no row of {len(rows)} has a verdict")
-    return float(sum(known) / len(known))
+    return float(sum(known) / len(known)) if known else math.nan
 
 
 class _Grading:
@@ -151,7 +169,14 @@ class _Grading:
         if not self.waiting:
             self.since = time.monotonic()
         self.waiting.append((sample, reply))
-        if len(self.waiting) >= _GRADED_AT_ONCE or time.monotonic() - self.since >= _LONGEST_WAIT:
+        if len(self.waiting) >= _GRADED_AT_ONCE:
+            self.finish()
+        else:
+            self.tick()
+
+    def tick(self) -> None:
+        """Grade the replies if the first of them has waited long enough."""
+        if self.waiting and time.monotonic() - self.since >= _LONGEST_WAIT:
             self.finish()
 
     def finish(self) -> None:
@@ -173,15 +198,8 @@ def graded(task: Task, grader: Grader, pairs: Sequence[tuple[Problem, str]]) -> 
 
     Graders read the answer after the thought of a response, whatever the protocol.
     """
-    if not pairs:
-        return []
-    pairs = [(problem, answer_part(response)) for problem, response in pairs]
-    verdicts = list(grader(task, pairs))
-    failed = [i for i, verdict in enumerate(verdicts) if verdict.score is None or verdict.strict is None]
-    if failed:
-        for i, verdict in zip(failed, grader(task, [pairs[i] for i in failed]), strict=True):
-            verdicts[i] = verdict
-    return verdicts
+    answers = [(problem, answer_part(response)) for problem, response in pairs]
+    return with_retry(lambda part: grader(task, part), answers)
 
 
 def row_of(task: Task, sample: Sample, response: str, verdict: Verdict) -> Row:

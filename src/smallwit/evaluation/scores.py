@@ -137,6 +137,28 @@ def scores(rows: Sequence[Row]) -> Scores:
     )
 
 
+def by_stratum(
+    rows: Sequence[Row], strata: Mapping[str, Sequence[Sequence[str]]]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return the scores of the groups of problems, by name and value, as JSON data: mean, interval, strict mean, n.
+
+    `strata` has the groups of each problem by its id (`Problem.strata`). Where no sample of a group has a verdict, its
+    numbers are `None` and `n` is 0.
+    """
+    groups: dict[str, dict[str, list[Row]]] = {}
+    for row in rows:
+        for name, value in strata.get(str(row["id"]), ()):
+            groups.setdefault(name, {}).setdefault(value, []).append(row)
+    return {name: {value: _stratum(of) for value, of in sorted(by_value.items())} for name, by_value in groups.items()}
+
+
+def _stratum(rows: Sequence[Row]) -> dict[str, Any]:
+    if all(row["score"] is None for row in rows):
+        return {"mean": None, "low": None, "high": None, "strict": None, "n": 0}
+    entry = scores(rows).as_json()
+    return {key: entry[key] for key in ("mean", "low", "high", "strict", "n")}
+
+
 def problem_means(rows: Sequence[Row], key: str = "score") -> dict[str, float]:
     """Return the mean score of each problem, by id, in order of appearance. Problems without a verdict are left out."""
     found: dict[str, list[float]] = {}

@@ -84,10 +84,10 @@ def paired_comparison(
     first, second = _checked_pair(a, b)
     change = first - second
     difference = float(change.mean())
-    resampled = _resampled_means(change[:, None], _groups(strata, len(change)), seed)[:, 0]
+    resampled = _resampled_means(change[:, None], strata_rows(strata, len(change)), seed)[:, 0]
     low, high = np.quantile(resampled, [0.025, 0.975])
     if (change == change[0]).all():
-        low, high = _without_spread(float(change[0]), len(change))
+        low, high = without_spread(float(change[0]), len(change))
     if _binary(first) and _binary(second):
         won, lost = int((change > 0).sum()), int((change < 0).sum())
         test, p = "McNemar", float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0
@@ -98,7 +98,7 @@ def paired_comparison(
     return PairedComparison(difference, float(low), float(high), p, test)
 
 
-def _without_spread(difference: float, n: int) -> tuple[float, float]:
+def without_spread(difference: float, n: int) -> tuple[float, float]:
     """Return the ends of the interval of a difference that all of n problems show.
 
     At most z^2 / (n + z^2) of all problems show another one (Wilson 1927: none of n did), and no other one lies outside
@@ -170,12 +170,14 @@ def ratio_interval(
     if paired:
         first, second = _checked_pair(a, b)
         both = np.stack([first, second], axis=1)
-        means = _resampled_means(both, _groups(strata, len(both)), seed)
+        means = _resampled_means(both, strata_rows(strata, len(both)), seed)
     elif strata is not None:
         raise ValueError("strata need paired scores")
     else:
         first, second = _checked(a, "a"), _checked(b, "b")
-        columns = (_resampled_means(v[:, None], _groups(None, len(v)), seed + i) for i, v in enumerate((first, second)))
+        columns = (
+            _resampled_means(v[:, None], strata_rows(None, len(v)), seed + i) for i, v in enumerate((first, second))
+        )
         means = np.concatenate(list(columns), axis=1)
     if not second.any():
         return Interval(float("nan"), float("nan"), float("nan"))
@@ -211,7 +213,7 @@ def _resampled_sums(values: Floats, rng: np.random.Generator) -> Floats:
     return sums
 
 
-def _groups(strata: Sequence[str] | None, n: int) -> list[NDArray[np.intp]]:
+def strata_rows(strata: Sequence[str] | None, n: int) -> list[NDArray[np.intp]]:
     """Return the row numbers of each stratum; one group of all rows without strata."""
     if strata is None:
         return [np.arange(n)]

@@ -1,13 +1,14 @@
 """One task measured by one protocol: its prompts, and its samples on disk, resumed after an interruption."""
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 
 from smallwit.errors import UserError
+from smallwit.evaluation.folder import count_resumed_batch
 from smallwit.evaluation.protocol import (
     EvaluationProtocol,
     GeneratorInfo,
@@ -17,16 +18,30 @@ from smallwit.evaluation.protocol import (
     prompt_checksum,
 )
 from smallwit.evaluation.protocols.base import NamedProtocol
-from smallwit.evaluation.runner import Row, Sample, collect, graded, require_verdicts, samples_of, unverified
+from smallwit.evaluation.runner import (
+    Row,
+    Sample,
+    collect,
+    graded,
+    require_score,
+    require_verdicts,
+    samples_of,
+    unverified,
+)
 from smallwit.evaluation.sample_file import SampleFile
+from smallwit.inference.client import PARTIAL_BATCH
 from smallwit.inference.generator import Decoding, Generator
+from smallwit.inference.progress import GenerationProgress
 from smallwit.tasks.base import Problem, Task
+from smallwit.tasks.draw import Order, order_of, part_of
 from smallwit.tasks.prompt import Prompt
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The options of an evaluation: the first `limit` problems of a split, the samples of each, and their seed.
+    """The options of an evaluation: `limit` problems of a split by `order`, the samples of each, and their seed.
 
     `temperature` and `max_new_tokens` replace the protocol's values.
     """
@@ -37,6 +52,7 @@ class Choice:
     seed: int = 0
     temperature: float | None = None
     max_new_tokens: int | None = None
+    order: Order = "drawn"
 
     def decoding(self, named: NamedProtocol) -> Decoding:
         """Return the protocol's decoding with the options of this run."""
@@ -53,10 +69,18 @@ class Suite:
     named: NamedProtocol
     protocol: EvaluationProtocol
 
+    @property
+    def strata(self) -> dict[str, Sequence[Sequence[str]]]:
+        """Return the strata of each problem that has some, by its id."""
+        return {sample.problem.id: sample.problem.strata for sample in self.samples if sample.problem.strata}
 
-def problems_of(task: Task, split: str, limit: int | None) -> list[Problem]:
-    """Return the first `limit` problems of a split. Raises `UserError` where there are none, or two have one id."""
-    problems = list(islice(task.problems(split), limit))
+
+def problems_of(task: Task, split: str, limit: int | None, order: Order = "drawn") -> list[Problem]:
+    """Return `limit` problems of a split, a part by `order` (`tasks.draw`), or all.
+
+    Raises `UserError` where there are none, or two have one id.
+    """
+    problems = list(part_of(task, split, limit, order=order))
     if not problems:
         raise UserError(f"task {task.name} has no {split} problems")
     name, count = Counter(problem.id for problem in problems).most_common(1)[0]
@@ -113,6 +137,8 @@ def make_suite(
         grader=grader,
         generator=generator,
         libraries=library_versions(),
+        # Fewer stored responses than the limit are no part by an order.
+        order=order_of(task, choice.split, choice.limit, choice.order) if len(problems) == choice.limit else None,
     )
     return Suite(task, samples, named, protocol)
 
@@ -122,14 +148,15 @@ def measure_suite(
     path: Path,
     generator: Callable[[], Generator],
     batch: int | None,
-    on_rows: Callable[[int], None],
     subject: str,
+    report: Callable[[float, str], None] = lambda share, text: None,
+    check: Callable[[], None] = lambda: None,
 ) -> list[Row]:
     """Return the rows of all samples, in order. Rows that the file at `path` holds are not generated again.
 
-    `generator` is called when something is missing, and `on_rows` whenever samples were added, with the number that
-    are there. Raises `GraderFailed`, which names the `subject`, as soon as more than 1 % of the samples cannot have a
-    verdict.
+    `generator` is called when something is missing; `report` and `check` are those of `GenerationProgress`. Where a
+    part of a batch is missing, `resumed_batches` of `protocol.json` beside the file counts it. Raises `GraderFailed`,
+    which names the `subject`, as soon as more than 1 % of the samples cannot have a verdict.
     """
     with SampleFile(path) as file:
         _grade_again(suite, file)
@@ -139,7 +166,15 @@ def measure_suite(
                 file.add(row)
             if any(map(unverified, rows)):
                 require_verdicts(list(file.rows.values()), f"{subject} on {suite.task.name}", len(suite.samples))
-            on_rows(len(file.rows))
+
+        told = False
+
+        def resume_batch() -> None:
+            nonlocal told
+            if not told:
+                _log.warning("%s: %s", path, PARTIAL_BATCH)
+                told = True
+            count_resumed_batch(path.parent, suite.task.name)
 
         if any(sample.key not in file.rows for sample in suite.samples):
             assert suite.protocol.decoding is not None
@@ -153,8 +188,12 @@ def measure_suite(
                 batch=batch,
                 have=have,
                 keep=keep,
+                progress=GenerationProgress(report, total=len(suite.samples), check=check),
+                on_partial_batch=resume_batch,
             )
-        return file.settle([sample.key for sample in suite.samples])
+        rows = file.settle([sample.key for sample in suite.samples])
+        require_score(rows, f"{subject} on {suite.task.name}")
+        return rows
 
 
 def _grade_again(suite: Suite, file: SampleFile) -> None:

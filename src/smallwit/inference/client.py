@@ -8,8 +8,15 @@ from smallwit.errors import UserError
 from smallwit.inference.endpoint import RepliesMissing
 from smallwit.inference.generator import Decoding, GenerationRequest, Reply
 from smallwit.inference.model import ServedModel, Usage
+from smallwit.inference.progress import GenerationProgress
 from smallwit.storage.artifacts import content_key
 from smallwit.storage.journal import Journal
+
+PARTIAL_BATCH = (
+    "a batch that was interrupted goes on with the replies that it lacks; rounding differs in a smaller batch, so that "
+    "where two tokens are almost equally likely, a text may differ from that of a run without the interruption"
+)
+"""What is said once when a model on this machine goes on with a part of a batch."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +38,15 @@ class SpendingLimits:
 
 
 class GenerationClient:
-    """Gets replies in the order of the requests, `batch` requests at a time, and writes each reply to the journal.
+    """Gets replies in the order of the requests, `batch` requests at a time, and journals each reply when it has ended.
 
     A request is sent only if the usage so far plus the most that the request can cost is within `limits`. The first
     request that is not ends the work, and `exhausted` names the limit. Replies from the journal count as if they were
     generated now. So which requests are sent depends on the replies alone, not on batches, speed or restarts.
 
-    `on_reply` is called after each reply that was not in the journal; it may raise. `failed` counts the requests that a
-    model gave up for good, and `on_failure` is called with the reason. A later run tries them again.
+    `progress` is told of replies and tokens; its callbacks may raise. `failed` counts the requests that a model gave up
+    for good, and `say` is called with the reason. A later run tries them again. `resumed_batches` counts the batches of
+    `batch_dependent` models, in this process and earlier ones, that went on after an interruption.
     """
 
     def __init__(
@@ -48,14 +56,27 @@ class GenerationClient:
         *,
         limits: SpendingLimits = SpendingLimits(),
         batch: int = 256,
-        on_reply: Callable[[], None] = lambda: None,
-        on_failure: Callable[[str], None] = lambda reason: None,
+        progress: GenerationProgress | None = None,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.models, self.journal, self.limits, self.batch = models, journal, limits, batch
-        self.on_reply, self.on_failure = on_reply, on_failure
+        self.progress, self.say = progress or GenerationProgress(), say
+        self._recorded_here: set[str] = set()
+        self._told = False
+        self._accounted = 0
         self.usage = Usage()
         self.exhausted: str | None = None
         self.failed = 0
+
+    @property
+    def pending_tokens(self) -> int:
+        """Return the tokens that were generated and are not in the `usage` yet."""
+        return self.progress.tokens - self._accounted
+
+    @property
+    def resumed_batches(self) -> int:
+        """Return the number of batches that went on after an interruption."""
+        return sum(self._resumed_of(model) for model in self.models.values())
 
     def generate(self, requests: Iterable[GenerationRequest]) -> list[Reply | None]:
         """Return the replies in the order of the requests, `None` for a request that failed for good.
@@ -115,39 +136,50 @@ class GenerationClient:
                     "leave the budget out, or name the model's tokenizer"
                 )
             self.usage = self.usage.plus(self.models[request.model].cost(reply.prompt_tokens, reply.tokens))
+        self._accounted = self.progress.tokens
         return answered
 
     def _fetch(self, name: str, requests: list[GenerationRequest]) -> None:
         """Generate the replies that the journal does not have; equal requests once."""
         for decoding in dict.fromkeys(request.decoding for request in requests):
             alike = [request for request in requests if request.decoding == decoding]
-            missing = {self._key(request): request for request in alike if self._recorded(request) is None}
+            keys = {self._key(request): request for request in alike}
+            missing = {key: request for key, request in keys.items() if key not in self.journal}
+            self.progress.have(len(alike) - len(missing))
             if missing:
-                self._generate(self.models[name], decoding, missing)
+                model = self.models[name]
+                if model.batch_dependent and any(
+                    key in self.journal and key not in self._recorded_here for key in keys
+                ):
+                    self._note_resumed(model)
+                self._generate(model, decoding, missing)
+
+    def _note_resumed(self, model: ServedModel) -> None:
+        """Count a batch of which an earlier process has journaled a part; say once what that means."""
+        self.journal.add(_resumed_key(model), 1 + self._resumed_of(model))
+        if not self._told:
+            self.say(PARTIAL_BATCH)
+            self._told = True
+
+    def _resumed_of(self, model: ServedModel) -> int:
+        key = _resumed_key(model)
+        return int(self.journal[key]) if key in self.journal else 0
 
     def _generate(self, model: ServedModel, decoding: Decoding, missing: Mapping[str, GenerationRequest]) -> None:
         keys, requests = list(missing), list(missing.values())
-        finished: list[tuple[str, Reply]] = []
+        self.progress.begin(len(missing), decoding.max_new_tokens)
 
         def on_reply(index: int, reply: Reply) -> None:
-            finished.append((keys[index], reply))
-            if not model.batch_dependent:
-                self._record(finished)
-            self.on_reply()
+            self.journal.add(keys[index], [reply.text, reply.tokens, reply.prompt_tokens, reply.truncated])
+            self._recorded_here.add(keys[index])
+            self.progress.on_reply(reply.tokens)
 
         prompts, seeds = [request.prompt for request in requests], [request.seed for request in requests]
         try:
-            model.generator.reply(prompts, decoding, seeds, on_reply)
+            model.generator.reply(prompts, decoding, seeds, on_reply, self.progress.on_tokens)
         except RepliesMissing as error:
             self.failed += len(error.failures)
-            self.on_failure(str(error))
-        self._record(finished)
-
-    def _record(self, finished: list[tuple[str, Reply]]) -> None:
-        """Move replies to the journal."""
-        while finished:
-            key, reply = finished.pop(0)
-            self.journal.add(key, [reply.text, reply.tokens, reply.prompt_tokens, reply.truncated])
+            self.say(str(error))
 
     def _recorded(self, request: GenerationRequest) -> Reply | None:
         key = self._key(request)
@@ -159,3 +191,7 @@ class GenerationClient:
         seed = request.seed if decoding.temperature > 0 else None
         content = [prompt.messages, prompt.text, prompt.prefix, *([prompt.tools] if prompt.tools else [])]
         return content_key([self.models[request.model].identity, *content, asdict(decoding), seed])
+
+
+def _resumed_key(model: ServedModel) -> str:
+    return f"resumed_batches {model.identity}"

@@ -110,6 +110,7 @@ class EndpointGenerator:
         decoding: Decoding,
         seeds: Sequence[int],
         on_reply: Callable[[int, Reply], None] = lambda index, reply: None,
+        on_tokens: Callable[[int], None] = lambda count: None,
     ) -> list[Reply]:
         """As `Generator` says. Equal requests (at temperature 0 whatever their seeds) are sent once.
 

@@ -1,7 +1,7 @@
 """What a rollout engine is: prompts in, completions with their log-probabilities out."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from smallwit.recipe.section import Section
@@ -43,20 +43,45 @@ class Watch:
 
     `limits` has a length limit for each prompt, beside that of `Sampling`. `halt` gets the last `window` tokens of
     every row that is still being written, after each token, and says which of them end here. `done(index, completion)`
-    is called as soon as a completion has ended.
+    is called as soon as a completion has ended, and `on_tokens(count)` after each decoded step, and after the `done` of
+    its completions, with the number of tokens that the step wrote.
     """
 
     limits: Sequence[int] | None = None
     window: int = 0
     halt: Callable[[list[list[int]]], list[bool]] | None = None
     done: Callable[[int, Completion], None] = lambda index, completion: None
+    on_tokens: Callable[[int], None] = lambda count: None
+
+
+UNWATCHED = Watch()
+
+
+@dataclass
+class Timings:
+    """Seconds of prefill and of decoding since the last `take`."""
+
+    prefill: float = 0.0
+    decode: float = 0.0
+
+    def take(self) -> dict[str, float]:
+        """Return the seconds by part, and begin at zero again."""
+        seconds = asdict(self)
+        self.prefill, self.decode = 0.0, 0.0
+        return seconds
 
 
 class Engine(Protocol):
-    """Generates one completion for each prompt, in order."""
+    """Generates one completion for each prompt, in order. `timings` adds up over calls."""
+
+    timings: Timings
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int] | None = None
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        seeds: Sequence[int] | None = None,
+        watch: Watch = UNWATCHED,
     ) -> list[Completion]:
         """`seeds` gives each completion its own random stream; greedy sampling needs none."""
         ...

@@ -65,10 +65,12 @@ class Generator(Protocol):
         decoding: Decoding,
         seeds: Sequence[int],
         on_reply: Callable[[int, Reply], None] = lambda index, reply: None,
+        on_tokens: Callable[[int], None] = lambda count: None,
     ) -> list[Reply]:
         """Return one reply for each prompt, in the order of the prompts. `seeds` has a random seed for each.
 
         `on_reply(index, reply)` is called in this thread as soon as a reply is finished, in any order, so that a caller
-        can save it before the others are finished.
+        can save it before the others are finished. A model on this machine also calls `on_tokens(count)` after each
+        decoded step, with the number of tokens that it wrote.
         """
         ...

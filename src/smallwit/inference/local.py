@@ -6,6 +6,7 @@ query sees. Rows that have ended leave the batch. Every completion draws from a 
 depend on its neighbours.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -17,7 +18,7 @@ from transformers import PreTrainedModel
 from smallwit.errors import UserError
 from smallwit.inference.cache import RolloutCache, row_indices
 from smallwit.inference.decode import Decoder, EagerDecoder, GraphedDecoder, can_be_graphed, cuda_graph
-from smallwit.inference.engine import Completion, Sampling, Watch
+from smallwit.inference.engine import UNWATCHED, Completion, Sampling, Timings, Watch
 from smallwit.inference.sampling import choose, tokens_seen, uniforms
 from smallwit.models.attention import RowLayout, StaticLayout, require_attention, row_layout
 from smallwit.models.build import is_stateful
@@ -25,14 +26,13 @@ from smallwit.models.head import output_head
 
 SHARED_AT_LEAST = 32
 """Tokens that all prompts of a batch must begin with to be worth a forward pass of their own."""
-_UNWATCHED = Watch()
 _ONE_A_ROW = RowLayout()
 
 
 class LocalEngine:
     """Generates with a Hugging Face causal language model. `vocabulary` is the tokenizer's number of real tokens:
     padded rows of the head are never sampled. `batch` bounds the sequences in flight; `autocast` is a dtype for mixed
-    precision, the same as in training, or `None`."""
+    precision, the same as in training, or `None`. `timings` adds up over calls."""
 
     def __init__(
         self,
@@ -51,6 +51,7 @@ class LocalEngine:
         self.batch = batch
         self.stateful = is_stateful(model)
         self.graphed = can_be_graphed(model)
+        self.timings = Timings()
 
     @torch.no_grad()
     def generate(
@@ -58,7 +59,7 @@ class LocalEngine:
         prompts: Sequence[Sequence[int]],
         sampling: Sampling,
         seeds: Sequence[int] | None = None,
-        watch: Watch = _UNWATCHED,
+        watch: Watch = UNWATCHED,
     ) -> list[Completion]:
         """See `Engine.generate`. Raises `ValueError` for an empty prompt, or sampling without seeds."""
         if any(not prompt for prompt in prompts):
@@ -102,7 +103,12 @@ class LocalEngine:
         written = _Written(len(prompts), sampling, watch, device)
         cache = RolloutCache(self.model.config, width + written.longest, zeroed=self.graphed)
         head = _Head(self.model, self.vocabulary)
+        started = time.perf_counter()
         states = self._prefill(list(distinct), cache)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # once a batch; each decoded step waits for its tokens anyway
+        since = time.perf_counter()
+        self.timings.prefill += since - started
         copies = torch.tensor([distinct[tuple(prompt)] for prompt in prompts], device=device)
         if len(distinct) != len(prompts):
             cache.select(copies)
@@ -116,13 +122,17 @@ class LocalEngine:
         decoder = self._decoder(cache, positions, padding)
 
         live = torch.arange(len(prompts), device=device)
+        remaining = len(prompts)
         for step in range(written.longest):
             uniform = None if draws is None else draws[live.cpu(), step]
             chosen, log_probs = choose(logits, sampling, uniform, seen)
             written.check(states, logits.gather(1, chosen[:, None]))
             written.add(live, step, chosen, log_probs)
             alive = ~written.closed[live]
-            remaining = int(alive.sum())
+            wrote, remaining = remaining, int(alive.sum())
+            self.timings.decode += time.perf_counter() - since
+            watch.on_tokens(wrote)
+            since = time.perf_counter()
             if remaining == 0:
                 break
             if seen is not None:

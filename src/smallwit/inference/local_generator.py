@@ -56,6 +56,7 @@ class LocalGenerator:
         decoding: Decoding,
         seeds: Sequence[int],
         on_reply: Callable[[int, Reply], None] = lambda index, reply: None,
+        on_tokens: Callable[[int], None] = lambda count: None,
     ) -> list[Reply]:
         """See `Generator.reply`. Raises `UserError` for a prompt that the model cannot be given."""
         encoded = self.encode(prompts, decoding)
@@ -76,7 +77,7 @@ class LocalGenerator:
             log_probs=False,
         )
         limits = None if self.context is None else [self.context - len(tokens) for tokens in encoded]
-        watch = Watch(limits=limits, done=done)
+        watch = Watch(limits=limits, done=done, on_tokens=on_tokens)
         if marks:
             # A token holds at least one byte.
             window = max(len(mark.encode()) for mark in marks) + _MARGIN
@@ -88,7 +89,7 @@ class LocalGenerator:
                 return self._holds(rows, marks, window, prompt)
 
             # Only a reply from its first token on tells whether it is within a thought.
-            watch = Watch(limits, decoding.max_new_tokens, holds, done)
+            watch = Watch(limits, decoding.max_new_tokens, holds, done, on_tokens)
         self.engine.generate(encoded, sampling, seeds if decoding.temperature > 0 else None, watch)
         return [replies[index] for index in range(len(prompts))]
 

@@ -60,8 +60,8 @@ class ServedModel:
     makes the generator, once, when the first reply is missing. `flops(prompt_tokens, tokens)` is the cost of a reply on
     this machine. `prompt_tokens` returns the length of a prompt in tokens, or an upper bound on it.
 
-    `batch_dependent` models give replies whose last bits depend on the other prompts of the batch, as local ones do.
-    An interrupted batch of such a model is generated again as a whole, so that a restart changes nothing.
+    `batch_dependent` models give replies whose floats depend in the last bit on the other prompts of the batch, as
+    local ones do. Of an interrupted batch only the missing replies are generated, and the batch is counted.
     """
 
     identity: str

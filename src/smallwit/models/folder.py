@@ -30,10 +30,11 @@ _OTHERS = ("*.gguf", "*.h5", "*.msgpack", "*.onnx", "*.npz", *_PICKLES)
 def require_folder(path: Path) -> None:
     """Raise `UserError` for what is no folder with a config.json, with what it is instead."""
     if path.is_file():
-        kind = "a GGUF file" if is_gguf(path) else "a file"
+        if is_gguf(path):
+            remedy = f"import it (smallwit model import {path} OUT) and name the folder OUT; a recipe also takes gguf:"
+            raise UserError(f"{path}: is a GGUF file, and models are read from folders; {remedy}")
         remedy = "name a folder with config.json, model.safetensors and tokenizer.json"
-        convert = "; convert it by transformers: from_pretrained(folder, gguf_file=...), dequantize and save_pretrained"
-        raise UserError(f"{path}: is {kind}, and models are read from folders; {remedy}{convert * is_gguf(path)}")
+        raise UserError(f"{path}: is a file, and models are read from folders; {remedy}")
     if not path.is_dir():
         raise UserError(f"{path}: is not there; name a model folder")
     if not os.access(path, os.R_OK | os.X_OK):
@@ -43,8 +44,11 @@ def require_folder(path: Path) -> None:
         raise UserError(f"{path}: {what}; merge it into its base by peft (merge_and_unload) and save that")
     if not (path / "config.json").is_file():
         found = _of_kinds(path, ("*.gguf",))
-        what = f"holds {found[0].name}, and GGUF files are not read" if found else "holds no config.json"
-        raise UserError(f"{path}: {what}; name a folder with config.json, model.safetensors and tokenizer.json")
+        if found:
+            remedy = f"import it (smallwit model import {found[0]} OUT) and name the folder OUT"
+            raise UserError(f"{path}: holds {found[0].name}, and GGUF files are not read from folders; {remedy}")
+        remedy = "name a folder with config.json, model.safetensors and tokenizer.json"
+        raise UserError(f"{path}: holds no config.json; {remedy}")
 
 
 def is_gguf(path: Path) -> bool:

@@ -38,7 +38,7 @@ def load_config(origin: str | Path, revision: str | None = None) -> PreTrainedCo
             raise UserError(f"{folder / 'config.json'}: {what}; take a model of a family in docs/models.md")
         if code is not None:
             _say_code(str(origin), code, family)
-        with _quiet(), _told(f"{folder / 'config.json'}: cannot be used"):
+        with _quiet(), told(f"{folder / 'config.json'}: cannot be used"):
             config: PreTrainedConfig = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
     return config
 
@@ -52,7 +52,7 @@ def load_model(origin: str | Path, *, dtype: str, device: str, revision: str | N
     folder = _folder(origin, revision, MODEL_FILES)
     with _named(origin):
         require_weights(folder, config)
-        with _quiet(), _told(f"{folder}: cannot be loaded"):
+        with _quiet(), told(f"{folder}: cannot be loaded"):
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 str(folder),
                 dtype=DTYPES[dtype],
@@ -80,7 +80,7 @@ def require_weights(folder: Path, config: PreTrainedConfig) -> None:
     if layers > len(shapes):
         what = f"config.json describes {layers:,} layers, and the weights are {len(shapes):,} tensors"
         raise UserError(f"{folder}: {what}; take config.json and weights of the same model")
-    with _quiet(), _told(f"{folder / 'config.json'}: no model can be made of it"), torch.device("meta"):
+    with _quiet(), told(f"{folder / 'config.json'}: no model can be made of it"), torch.device("meta"):
         model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     require_shapes(folder, shapes, {name: tuple(value.shape) for name, value in model.named_parameters()})
 
@@ -126,7 +126,7 @@ def _named(origin: str | Path) -> Iterator[None]:
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
+def told(what: str) -> Iterator[None]:
     """Tell in one line whatever a library raises within: what it reads is the user's, and may be wrong in any way."""
     try:
         yield

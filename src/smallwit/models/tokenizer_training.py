@@ -40,7 +40,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
             f"tokenizer.vocabulary is {vocabulary}; the 256 bytes and {len(SPECIAL)} control tokens need {fewest}"
         )
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.NFC(), _qwen2_splitter()
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.NFC(), qwen2_splitter()
     tokenizer.post_processor = processors.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -62,12 +62,13 @@ def qwen2_rules(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Return whether a tokenizer is a byte-level BPE that normalises and splits text as Qwen2's does."""
     rules = json.loads(tokenizer.backend_tokenizer.to_str())
     empty = Tokenizer(models.BPE())
-    empty.normalizer, empty.pre_tokenizer = normalizers.NFC(), _qwen2_splitter()
+    empty.normalizer, empty.pre_tokenizer = normalizers.NFC(), qwen2_splitter()
     wanted = json.loads(empty.to_str())
     return rules["model"]["type"] == "BPE" and all(rules[key] == wanted[key] for key in ("normalizer", "pre_tokenizer"))
 
 
-def _qwen2_splitter() -> pre_tokenizers.PreTokenizer:
+def qwen2_splitter() -> pre_tokenizers.PreTokenizer:
+    """Return the pre-tokenizer of Qwen2."""
     return pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(QWEN2_WORDS), behavior="isolated", invert=False),

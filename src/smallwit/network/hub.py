@@ -1,13 +1,17 @@
 """Access the Hugging Face hub: test once whether it is reachable, and use only its local cache if not.
 
+What is read is pinned: a repository is read at one commit in this process and in the processes of a run, which keeps
+the commits in its file `pins.json`.
+
 The hub's own libraries retry for minutes. So one request with a time limit comes before their first one. If it fails,
 the libraries use only their caches, in this process and in its children.
 """
 
+import json
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,10 +19,15 @@ from urllib.request import getproxies, proxy_bypass
 
 from smallwit.errors import UserError
 from smallwit.network import offline
+from smallwit.storage.artifacts import write_atomically
+from smallwit.storage.paths import read_json_object
 
 SECONDS = 5.0
 """Time limit of the request, in seconds."""
+PINS_FILE = "pins.json"
 _VARIABLE = "HF_HUB_OFFLINE"
+_pins: dict[str, str] = {}
+"""Commits by `models/REPOSITORY@REVISION` and `datasets/REPOSITORY@REVISION`."""
 
 
 def state(seconds: float = SECONDS) -> str:
@@ -57,16 +66,88 @@ def model_files(origin: str | Path, revision: str | None, patterns: Sequence[str
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     trouble = unreachable()
+    pin = _pin("models", str(origin), revision)
+    commit = _pins.get(pin, revision)
     try:
         found = snapshot_download(
-            str(origin), revision=revision, allow_patterns=[*patterns], local_files_only=trouble is not None
+            str(origin), revision=commit, allow_patterns=[*patterns], local_files_only=trouble is not None
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, httpx2.HTTPError, OSError, ValueError) as error:
+        pinned = f" at the commit {commit} of {PINS_FILE}" if pin in _pins else ""
         raise UserError(
-            f"{what} {origin}: is no folder here, and the Hugging Face hub does not give it "
+            f"{what} {origin}: is no folder here, and the Hugging Face hub does not give it{pinned} "
             f"({reason(error, trouble)}); {remedy}"
         ) from error
+    # A snapshot's folder bears the name of its commit.
+    _pins.setdefault(pin, Path(found).name)
     return Path(found)
+
+
+def model_commit(repository: str, revision: str | None) -> str | None:
+    """Return the commit of a model's repository that is pinned, or that is pinned now.
+
+    Raises `UserError` if the repository cannot be read.
+    """
+    pin = _pin("models", repository, revision)
+    if pin not in _pins:
+        remedy = "check the name and the connection, or download it elsewhere and name its folder"
+        model_files(repository, revision, ("config.json",), what="model", remedy=remedy)
+    return _pins.get(pin, revision)
+
+
+def dataset_commit(repository: str, revision: str | None) -> str | None:
+    """Return the commit of a dataset's repository that is pinned, or that is pinned now.
+
+    It is that of the hub, or of its cache if the hub is not reachable; `revision` if the cache does not know it. Raises
+    the errors of the hub's library.
+    """
+    pin = _pin("datasets", repository, revision)
+    if pin not in _pins:
+        from huggingface_hub import HfApi, constants
+
+        if unreachable() is None:
+            commit = HfApi().dataset_info(repository, revision=revision).sha
+        else:
+            folder = Path(constants.HF_HUB_CACHE) / f"datasets--{repository.replace('/', '--')}" / "refs"
+            named = folder / (revision or "main")
+            commit = named.read_text().strip() if named.is_file() else None
+        if commit is None:
+            return revision
+        _pins[pin] = commit
+    return _pins[pin]
+
+
+def pinned(kind: str, repository: str, revision: str | None = None) -> str | None:
+    """Return the commit that is pinned for a repository of `models` or `datasets`, or `None`."""
+    return _pins.get(_pin(kind, repository, revision))
+
+
+def pins() -> dict[str, str]:
+    """Return the commits of all that was read so far."""
+    return dict(_pins)
+
+
+def use_pins(known: Mapping[str, str]) -> None:
+    """Read repositories at these commits from now on."""
+    _pins.update(known)
+
+
+def load_pins(folder: Path, *, only: bool = False) -> None:
+    """Use the pins of a run's folder, if it has some; with `only` no others. Raises `UserError` for a damaged file."""
+    if only:
+        _pins.clear()
+    if (folder / PINS_FILE).is_file():
+        use_pins({name: str(commit) for name, commit in read_json_object(folder / PINS_FILE).items()})
+
+
+def save_pins(folder: Path) -> None:
+    """Keep the pins in a run's folder, if there are some."""
+    if _pins:
+        write_atomically(folder / PINS_FILE, json.dumps(_pins, indent=1, sort_keys=True))
+
+
+def _pin(kind: str, repository: str, revision: str | None) -> str:
+    return f"{kind}/{repository}@{revision or 'main'}"
 
 
 def reason(error: BaseException, trouble: str | None = None) -> str:

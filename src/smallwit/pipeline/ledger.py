@@ -14,7 +14,10 @@ WRITE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Entry:
-    """The cost of a stage when it was first computed. A multiply-add is 2 FLOPs; memory is in 1e9 bytes."""
+    """The cost of a stage when it was first computed. A multiply-add is 2 FLOPs; memory is in 1e9 bytes.
+
+    `adopted` tells what has changed since work of another key was made that was adopted.
+    """
 
     name: str
     kind: str
@@ -26,6 +29,7 @@ class Entry:
     teacher_tokens: int
     steps: int
     cached: bool
+    adopted: list[str] | None = None
 
 
 class Ledger:
@@ -75,7 +79,7 @@ class Ledger:
     def write(self, entries: list[Entry], results: dict[str, Any] | None = None) -> None:
         """Write the file in one step. With `results` it holds their hash, which shows later changes of results.json."""
         attempts = [*self.attempts, *([self.attempt] if self.attempt["computed"] else [])]
-        stages = [asdict(entry) for entry in entries]
+        stages = [{k: value for k, value in asdict(entry).items() if value is not None} for entry in entries]
         self.lookups.write()
         hosts = contacted(self.path.parent)
         data = {"schema": 1, "stages": stages, "hosts": hosts, "attempts": attempts}

@@ -3,62 +3,52 @@
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from smallwit import __version__
+from smallwit.device import cores
 from smallwit.errors import UserError
+from smallwit.network import hub
+from smallwit.pipeline.code_version import code_version
+from smallwit.pipeline.key_records import KeyRecord, Parts, flattened
+from smallwit.pipeline.seeds import over_seeds, seeded_name
 from smallwit.recipe.model import ModelSpec
 from smallwit.recipe.schema import Recipe
 from smallwit.recipe.stage import Stage
 from smallwit.stages.evaluate import EvaluateStage
 from smallwit.stages.tokenizer import TokenizerStage
-from smallwit.storage.artifacts import content_key, folder_hash
+from smallwit.storage.artifacts import content_key, file_hash, folder_hash
 from smallwit.tasks import load_task, task_bytes
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "mpmath")
-# These read the recipe, schedule and summarise. They cannot change what a stage with a given key computes.
-NOT_COMPUTING = (
-    "cli/",
-    "console/",
-    "evaluation/compare.py",
-    "evaluation/comparison_table.py",
-    "evaluation/endpoint_model.py",
-    "evaluation/evaluate.py",
-    "evaluation/folder.py",
-    "evaluation/grade.py",
-    "evaluation/model_reference.py",
-    "evaluation/responses.py",
-    "evaluation/scores_table.py",
-    "evaluation/statistics.py",
-    "network/hosts.py",
-    "pipeline/ledger.py",
-    "pipeline/plan.py",
-    "pipeline/processes.py",
-    "pipeline/results.py",
-    "pipeline/run_folder.py",
-    "pipeline/preflight.py",
-    "pipeline/runs.py",
-    "pipeline/scheduler.py",
-    "pipeline/smoke.py",
-    "pipeline/threads.py",
-    "report/",
-    "storage/locks.py",
-    "suggestions.py",
-)
 
 
 @dataclass(frozen=True)
 class Node:
-    """An artifact to compute. `needs` names other nodes; `inputs` names the models and stages that it reads."""
+    """An artifact to compute. `needs` names other nodes; `inputs` names the models and stages that it reads.
+
+    `seed` is `None` if nothing in the artifact depends on a seed. `label` names the artifact among those of its type.
+    `parts` are the parts of the key by name. `made_with` is what is recorded beside it: versions and CPU threads, which
+    may change some bits of what is computed.
+    """
 
     name: str
+    label: str
     stage: Stage
+    seed: int | None
     key: str
     needs: tuple[str, ...]
     inputs: tuple[str, ...]
     threads: int
+    parts: Parts
+    made_with: Mapping[str, Any]
+
+    @property
+    def record(self) -> KeyRecord:
+        """Return the record of the key before any attempt."""
+        return KeyRecord(self.name, self.key, self.parts)
 
 
 @dataclass
@@ -79,6 +69,15 @@ class Plan:
                 waiting += self.nodes[name].needs
         return needed
 
+    def node(self, name: str, seed: int | None) -> Node | None:
+        """Return the node of a stage for this seed, the only one if it does not depend on seeds; `None` for a model."""
+        return self.nodes.get(seeded_name(name, seed, self.recipe)) or self.nodes.get(name)
+
+    @property
+    def evaluations(self) -> dict[str, Node]:
+        """Return the nodes that measure a model, by label: those of the first seed in the order of the report."""
+        return {node.label: node for node in self.nodes.values() if node.stage.makes == "scores"}
+
     @property
     def measured(self) -> list[str]:
         """Return the evaluated models and stages in the order of the report; none if the recipe has no tasks."""
@@ -88,22 +87,11 @@ class Plan:
         return self.recipe.model_stages if chosen is None else chosen
 
 
-@cache
-def code_version() -> str:
-    """Return a hash of the package's source, so that changed code does not reuse an old artifact."""
-    root = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        name = path.relative_to(root).as_posix()
-        if not name.startswith(NOT_COMPUTING):
-            digest.update(name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
 def make_plan(
     recipe: Recipe, *, base: Path, data_dir: Path | None, device: str, dtype: str, threads: int | Mapping[str, int]
 ) -> Plan:
-    """Return the plan of a recipe. Keys hash code, configuration, inputs, data, seed, dtype, device and threads.
+    """Return the plan of a recipe. Keys hash code, configuration, inputs, data, dtype, device and, where something
+    depends on it, the seed.
 
     `threads` is the number of CPU threads of every node, or maps each model of the recipe to the number for its nodes.
 
@@ -115,25 +103,35 @@ def make_plan(
         )
     plan = Plan(recipe)
     keys = _Keys(recipe, base, data_dir, device, dtype)
-    tokenizer = [TokenizerStage()] if recipe.tokenizer is not None else []
-    for stage in [*tokenizer, *recipe.stages, *(EvaluateStage(name=name) for name in plan.measured)]:
+    for stage, seed in over_seeds(recipe, planned_stages(recipe)):
         inputs = stage.inputs(recipe)
-        needs = [name for name in inputs if name in plan.nodes]
+        needs = [node.name for name in inputs if (node := plan.node(name, seed)) is not None]
         if any(name in recipe.models and recipe.models[name].new is not None for name in inputs):
             needs.append("tokenizer")
         content = stage.content(recipe, base, data_dir)
         if stage.compute_target is not None:
             target = recipe.declared_flops(stage.compute_target)
-            content.append(target)
+            content["target_flops"] = target
             if target is None:
-                needs.append(stage.compute_target)
+                needs.append(seeded_name(stage.compute_target, seed, recipe))
             else:
                 remaining_flops(stage, target, recipe.declared_flops(stage.starts_from or "") or 0.0)
         count = _threads(stage, recipe, threads)
-        key = keys.of(stage, inputs, content, {need: plan.nodes[need].key for need in needs}, count)
-        name = f"evaluate {stage.name}" if stage.makes == "scores" else stage.name
-        plan.nodes[name] = Node(name, stage, key, tuple(needs), tuple(inputs), count)
+        # By stage: the same artifact has the same key in a run whose first seed is this one.
+        needed = {plan.nodes[need].stage.name: plan.nodes[need].key for need in needs}
+        parts = keys.parts(stage, inputs, content, needed, seed)
+        label = seeded_name(stage.name, seed, recipe)
+        name = f"evaluate {label}" if stage.makes == "scores" else label
+        made_with = keys.versions | {"cores": cores(), "threads": count}
+        key, named = content_key(parts), flattened(parts)
+        plan.nodes[name] = Node(name, label, stage, seed, key, tuple(needs), tuple(inputs), count, named, made_with)
     return plan
+
+
+def planned_stages(recipe: Recipe) -> list[Stage]:
+    """Return the stages of a plan in its order: the tokenizer, those of the recipe, one for each measured model."""
+    tokenizer = [TokenizerStage()] if recipe.tokenizer is not None else []
+    return [*tokenizer, *recipe.stages, *(EvaluateStage(name=name) for name in Plan(recipe).measured)]
 
 
 def remaining_flops(stage: Stage, target: float, spent: float) -> float:
@@ -151,36 +149,50 @@ def remaining_flops(stage: Stage, target: float, spent: float) -> float:
 
 
 class _Keys:
-    """The keys of a recipe's nodes: hashes of all that their artifacts depend on."""
+    """The parts of the keys of a recipe's nodes: all that their artifacts depend on."""
 
     def __init__(self, recipe: Recipe, base: Path, data_dir: Path | None, device: str, dtype: str) -> None:
         # As JSON: YAML has dates, and keys are hashes of JSON.
         options = recipe.model_dump(mode="json", include={"tasks"})["tasks"]
         self.tasks = {
-            name: [options[name], *_task_identity(name, given, data_dir, base)] for name, given in recipe.tasks.items()
+            name: {"options": options[name]} | _task_identity(name, given, data_dir, base)
+            for name, given in recipe.tasks.items()
         }
-        self.models = {name: _model_identity(recipe, name, base) for name in recipe.models}
-        self.recipe = recipe
+        self.recipe, self.base = recipe, base
+        self.models: dict[str, Any] = {}
+        libraries = {name: version(name) for name in LIBRARIES}
+        self.versions = {"smallwit": __version__} | libraries
         self.common = {
             "code": code_version(),
-            "libraries": {name: version(name) for name in LIBRARIES},
-            "seed": recipe.seed,
+            "libraries": {name: _release(found) for name, found in libraries.items()},
             "dtype": dtype,
             "device": device,
         }
 
-    def of(self, stage: Stage, inputs: list[str], content: list[Any], needs: dict[str, str], threads: int) -> str:
-        """Return the key of a stage from its `inputs`, its `content` and the keys of the nodes that it `needs`."""
+    def parts(
+        self, stage: Stage, inputs: list[str], content: dict[str, Any], needs: dict[str, str], seed: int | None
+    ) -> dict[str, Any]:
+        """Return the parts of a stage's key for a seed. `needs` has the keys of the stages that it needs, by name."""
         read = [*stage.tasks_read(self.recipe), *stage.validated_tasks(self.recipe)]
         own = {
-            "stage": stage.model_dump(mode="json", exclude=set(stage.without_effect)),
+            "stages": {stage.name: stage.model_dump(mode="json", exclude={"threads", *stage.without_effect})},
             "tasks": {name: self.tasks[name] for name in read},
-            "content": content,
-            "needs": needs,
-            "models": {name: self.models[name] for name in inputs if name in self.models},
-            "threads": threads,
+            "inputs": needs,
+            "models": {name: self._model(name) for name in inputs if name in self.recipe.models},
+            "seed": seed,
         }
-        return content_key(self.common | own)
+        return self.common | content | own
+
+    def _model(self, name: str) -> dict[str, Any]:
+        # Only of models that are used: a model of the hub is asked for.
+        if name not in self.models:
+            self.models[name] = _model_identity(self.recipe, name, self.base)
+        return cast(dict[str, Any], self.models[name])
+
+
+def _release(version: str) -> str:
+    """Return major and minor version: patches are recorded and not part of keys."""
+    return ".".join(version.split(".")[:2])
 
 
 def _threads(stage: Stage, recipe: Recipe, threads: int | Mapping[str, int]) -> int:
@@ -196,24 +208,32 @@ def _threads(stage: Stage, recipe: Recipe, threads: int | Mapping[str, int]) -> 
     return max([stage.process_count, *(threads[recipe.first_model_name(name)] for name in models)])
 
 
-def _task_identity(name: str, options: dict[str, Any], data_dir: Path | None, base: Path) -> list[Any]:
+def _task_identity(name: str, options: dict[str, Any], data_dir: Path | None, base: Path) -> dict[str, Any]:
     """Return hashes of the user's own task file and of the data that the task reads."""
     fingerprint = getattr(load_task(name, options, data_dir, base), "fingerprint", None)
     own = hashlib.sha256(task_bytes(name, options, base)).hexdigest()
-    return [own, fingerprint() if fingerprint is not None else None]
+    return {"file": own, "data": fingerprint() if fingerprint is not None else None}
 
 
 def _model_identity(recipe: Recipe, name: str, base: Path) -> Any:
     spec = recipe.models[name]
-    return [_weights_identity(spec, base), spec.chat_template_kwargs, spec.control_tokens]
+    options = {"chat_template_kwargs": spec.chat_template_kwargs, "control_tokens": spec.control_tokens}
+    return {"weights": _weights_identity(spec, base)} | options
 
 
 def _weights_identity(spec: ModelSpec, base: Path) -> Any:
     if spec.folder is not None:
         return folder_hash(base / Path(spec.folder).expanduser())
+    if spec.gguf is not None:
+        return {"gguf": file_hash(base / Path(spec.gguf).expanduser())}
     if spec.endpoint is not None:
         # The first server identifies the model; the others only share the work.
-        own = base / Path(spec.tokenizer).expanduser() if spec.tokenizer is not None else None
-        tokenizer = folder_hash(own) if own is not None and own.is_dir() else spec.tokenizer
+        tokenizer: Any = spec.tokenizer
+        if spec.tokenizer is not None:
+            own = base / Path(spec.tokenizer).expanduser()
+            commit = hub.pinned("models", spec.tokenizer)
+            tokenizer = folder_hash(own) if own.is_dir() else {"hub": spec.tokenizer, "commit": commit}
         return {"endpoint": spec.urls[0], "model": spec.model, "tokenizer": tokenizer}
-    return spec.model_dump(mode="json", include={"new", "hub", "revision"})
+    if spec.hub is not None:
+        return {"hub": spec.hub, "commit": hub.model_commit(spec.hub, spec.revision)}
+    return spec.model_dump(mode="json", include={"new"})

@@ -8,6 +8,8 @@ from pathlib import Path
 from smallwit.device import resolve_device
 from smallwit.errors import UserError
 from smallwit.inference.endpoint_client import Endpoint
+from smallwit.pipeline.plan import planned_stages
+from smallwit.pipeline.seeds import over_seeds
 from smallwit.recipe.check import Check
 from smallwit.recipe.model import ModelSpec
 from smallwit.recipe.schema import Recipe
@@ -36,6 +38,9 @@ def check_recipe(
     """
     check = Check(recipe, base, lines or Lines(f"recipe {recipe.name}"))
     check.all()
+    if recipe.seeds > 1 and all(seed is None for _, seed in over_seeds(recipe, planned_stages(recipe))):
+        what = f"seeds is {recipe.seeds}, and nothing in the recipe depends on the seed; leave it out"
+        raise check.refuse(what, "seeds")
     # Checks that need files and libraries come last: they are slow.
     _check_device(check)
     for index, stage in enumerate(recipe.stages):
@@ -64,7 +69,7 @@ def _check_model(check: Check, name: str, model: ModelSpec, ask_hub: bool) -> No
     place = ("models", name)
     if model.revision is not None and model.hub is None:
         raise check.refuse(f"models.{name}: revision belongs to a hub model; leave it out", *place, "revision")
-    key = next((key for key in ("folder", "hub", "endpoint") if getattr(model, key) is not None), "new")
+    key = next((key for key in ("folder", "gguf", "hub", "endpoint") if getattr(model, key) is not None), "new")
     try:
         if model.folder is not None:
             folder = Path(os.path.normpath(check.base / path_of(model.folder)))
@@ -73,6 +78,14 @@ def _check_model(check: Check, name: str, model: ModelSpec, ask_hub: bool) -> No
                 first = "run the recipe that makes it first, or " if folder.name == "artifact" else ""
                 raise UserError(f"folder {folder} is not there; {first}name a model folder")
             _require_loadable(folder, model)
+        elif model.gguf is not None:
+            # Imported here: it takes seconds.
+            from smallwit.models.gguf_import import imported_folder
+
+            path = Path(os.path.normpath(check.base / path_of(model.gguf)))
+            if not path.is_file():
+                raise UserError(f"file {path} is not there; name a GGUF file")
+            _require_loadable(imported_folder(path), model)
         elif model.hub is not None and ask_hub:
             _require_loadable(model.hub, model)
         elif model.endpoint is not None:

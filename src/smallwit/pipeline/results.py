@@ -3,23 +3,27 @@
 `lowered` lists stages that score lower than the model that they started from; the key is absent if there is none. If
 such a stage is on the path of the last model, `headline` names the model to report: the stage on that path with the
 best validation score.
+
+With several seeds the figures of a model that depends on them are means over the seeds, `seeds` of the model has those
+of each seed, and `seeds` at the top lists the seeds; both keys are absent otherwise.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
-from smallwit.evaluation.comparison import compare_tasks
-from smallwit.evaluation.scores import Scores, scores
+from smallwit.evaluation.comparison import POOLED
+from smallwit.evaluation.seed_table import SeedTable
+from smallwit.pipeline.seeds import seed_of, stage_name
 from smallwit.recipe.schema import Recipe
 from smallwit.report.format import final_student
 
 Rows = dict[str, list[dict[str, Any]]]
 
-SCORE_KEYS = ("mean", "low", "high", "strict", "n", "bounds")
-COMPARISON_KEYS = ("task", "difference", "low", "high", "p")
 _SIGNIFICANT = 0.05
+_COSTS_OF_SEED = ("training_flops", "seconds")
 
 
 def summarise(
@@ -32,35 +36,65 @@ def summarise(
     """Return the part of results.json that depends on the samples (schema 1).
 
     `evaluation` has a folder for each model, with a file TASK.jsonl for each task. `costs` gives the models in their
-    order, `signatures` the protocol signature of each task by model, `validations` the validation scores of stages.
-    Raises `ValueError` when no response to a task has a verdict.
+    order, then their further seeds by the names of their artifacts, `signatures` the protocol signature of each task by
+    model, `validations` the validation scores of stages. Raises `ValueError` when no response to a task has a verdict.
     """
-    rows = {name: _read(evaluation / name, signatures[name]) for name in costs}
-    models = [{"name": name} | cost | {"scores": _scores(rows[name], signatures[name])} for name, cost in costs.items()]
-    comparisons = [c for pair in recipe.comparisons for c in _compare(recipe, pair.a, pair.b, rows)]
-    lowered = _lowered(recipe, rows)
+    seeds: dict[str, list[str]] = {}
+    for name in costs:
+        seeds.setdefault(stage_name(name), []).append(name)
+    rows = {name: [_read(evaluation / each, signatures[each]) for each in of] for name, of in seeds.items()}
+    table = SeedTable(rows, recipe.seed)
+    models = [_model(name, of, recipe, costs, table, signatures[name]) for name, of in seeds.items()]
+    for model in models:
+        for task, groups in _strata(evaluation / model["name"]).items():
+            model["scores"][task]["strata"] = table.by_stratum(model["name"], task, groups)
+    comparisons = [entry for pair in recipe.comparisons for entry, _ in table.compare(pair.a, pair.b)]
+    lowered = _lowered(recipe, table)
     named = {"teacher": recipe.teacher, "baseline": recipe.baseline}
     roles = {role: name for role, name in named.items() if name is not None}
     about = {"schema": 1, "run": recipe.name, "seed": recipe.seed, "models": models, "comparisons": comparisons}
+    if recipe.seeds > 1:
+        about["seeds"] = [recipe.seed + number for number in range(recipe.seeds)]
     lowered_entry = {"lowered": lowered} if lowered else {}
     lowering = {entry["a"] for entry in lowered}
     results = about | roles | lowered_entry
-    return results | _headline(recipe, results, lowering, validations)
+    known = {name: [validations[each] for each in of if each in validations] for name, of in seeds.items()}
+    return results | _headline(recipe, results, lowering, {name: mean(found) for name, found in known.items() if found})
 
 
-def _lowered(recipe: Recipe, rows: Mapping[str, Rows]) -> list[dict[str, Any]]:
+def _model(
+    name: str,
+    seeds: Sequence[str],
+    recipe: Recipe,
+    costs: Mapping[str, dict[str, Any]],
+    table: SeedTable,
+    signatures: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return the entry of a model; its cost is that of one seed, the mean if there are several."""
+    scores = {task: table.score(name, task) | {"signature": signatures[task]} for task in signatures}
+    if len(seeds) == 1:
+        return {"name": name} | costs[name] | {"scores": scores}
+    means = {task: table.means(name, task) for task in signatures}
+    each = [
+        {"seed": seed_of(seed, recipe)}
+        | {key: costs[seed][key] for key in _COSTS_OF_SEED}
+        | {"scores": {task: means[task][number] for task in signatures}}
+        for number, seed in enumerate(seeds)
+    ]
+    cost = {key: mean(costs[seed][key] for seed in seeds) for key in _COSTS_OF_SEED}
+    return {"name": name} | costs[name] | cost | {"scores": scores, "seeds": each}
+
+
+def _lowered(recipe: Recipe, table: SeedTable) -> list[dict[str, Any]]:
     """Return the stages that score lower than their start, overall and by task, as comparisons with p < 0.05."""
     found = []
-    for name in rows:
-        origin = next((one for one in _path(recipe, name)[1:] if one in rows), None)
+    for name in table.models:
+        origin = next((one for one in _path(recipe, name)[1:] if one in table.models), None)
         if origin is None:
             continue
-        tasks, pooled = compare_tasks(rows[name], rows[origin], recipe.seed)
-        several = [(one, one.p_holm) for one in tasks] if pooled else [(one, one.paired.p) for one in tasks]
-        for comparison, p in [*([(pooled, pooled.paired.p)] if pooled else ()), *several]:
-            if comparison.paired.difference < 0 and p is not None and p < _SIGNIFICANT:
-                entry = comparison.as_json()
-                found.append({"a": name, "b": origin} | {key: entry[key] for key in COMPARISON_KEYS})
+        for entry, p in sorted(table.compare(name, origin), key=lambda compared: compared[0]["task"] != POOLED):
+            if entry["difference"] < 0 and p < _SIGNIFICANT:
+                found.append(entry)
     return found
 
 
@@ -92,14 +126,10 @@ def _headline(
     return {"headline": {"model": max(scored, key=scored.__getitem__, default=path[0]), "validation": scored}}
 
 
-def _scores(rows: Rows, signatures: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    return {task: _score(scores(samples)) | {"signature": signatures[task]} for task, samples in rows.items()}
-
-
-def _score(found: Scores) -> dict[str, Any]:
-    """Return the entry of a score. Samples without a verdict are counted, with bounds on the mean."""
-    entry = {key: value for key, value in found.as_json().items() if key in SCORE_KEYS}
-    return entry | ({"unverified": found.unverified} if found.unverified else {})
+def _strata(folder: Path) -> dict[str, Any]:
+    """Return the strata of the problems by task, where the evaluation wrote some."""
+    path = folder / "strata.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def _read(folder: Path, tasks: Iterable[str]) -> Rows:
@@ -108,10 +138,3 @@ def _read(folder: Path, tasks: Iterable[str]) -> Rows:
         with (folder / f"{task}.jsonl").open(encoding="utf-8") as lines:
             rows[task] = [json.loads(line) for line in lines]
     return rows
-
-
-def _compare(recipe: Recipe, a: str, b: str, rows: Mapping[str, Rows]) -> list[dict[str, Any]]:
-    """Return a comparison for each task, on the problems with a verdict for both models, and one over all tasks."""
-    tasks, pooled = compare_tasks(rows[a], rows[b], recipe.seed)
-    entries = [found.as_json() for found in (*tasks, pooled) if found is not None]
-    return [{"a": a, "b": b} | {key: entry[key] for key in COMPARISON_KEYS} for entry in entries]

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from smallwit.errors import UserError
+from smallwit.pipeline.key_records import KeyRecords
 from smallwit.pipeline.plan import Node, Plan
-from smallwit.storage.artifacts import METRICS, BrokenArtifact, make_link, read_manifest, remove_leftovers
+from smallwit.storage.artifacts import METRICS, BrokenArtifact, make_link, read_manifest, remove_leftovers, write_sealed
 from smallwit.storage.locks import occupied
 
 FREE_BYTES = 200_000_000
+PLAN = "plan.json"
 _OWN_LINKS = ("stages/*/artifact", f"stages/*/{METRICS}", "evaluation/*")
-_KEPT = ("checkpoints/step_*", "calls-*", "data/journals/*")
+_KEPT = ("checkpoints/step_*", "checkpoints/*/step_*", "shards/*", "calls-*", "data/journals/*")
 
 
 class RunFolder:
@@ -28,6 +30,7 @@ class RunFolder:
         self.store = path / "store"
         self.stages = path / "stages"
         self.evaluation = path / "evaluation"
+        self.keys = KeyRecords(path / "keys")
 
     @contextmanager
     def occupy(self) -> Iterator[None]:
@@ -62,6 +65,11 @@ class RunFolder:
         """Return the stage's own folder, numbered in the order of the recipe."""
         return self.stages / f"{list(plan.nodes).index(node.name):02d}-{node.name}"
 
+    def write_plan(self, plan: Plan) -> None:
+        """Write `plan.json`: the keys that the present recipe names, for `smallwit gc`."""
+        nodes = {name: {"key": node.key, "folder": self.work(node, plan).name} for name, node in plan.nodes.items()}
+        write_sealed(self.path / PLAN, {"nodes": nodes})
+
     def find(self, plan: Plan, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
         """Return the manifests of the undamaged artifacts by node. A damaged one is renamed and reported."""
         remove_leftovers(self.path)
@@ -82,7 +90,7 @@ class RunFolder:
     def tidy(self, plan: Plan) -> None:
         """Number the stages' folders by the present recipe, and delete folders and links of stages that it lacks.
 
-        A folder with checkpoints, or with replies of an endpoint, stays: the stage may come back.
+        A folder with unfinished work, or with replies of an endpoint, stays: the stage may come back.
         """
         wanted = {node.name: self.work(node, plan) for node in plan.nodes.values() if node.stage.makes != "scores"}
         for folder in sorted(self.stages.glob("*-*")):
@@ -92,14 +100,14 @@ class RunFolder:
             elif folder != wanted.get(name) and not any(chain.from_iterable(map(folder.glob, _KEPT))):
                 shutil.rmtree(folder)
         for link in self.evaluation.glob("*"):
-            if link.is_symlink() and link.name not in plan.measured:
+            if link.is_symlink() and link.name not in plan.evaluations:
                 link.unlink()
 
     def show(self, node: Node, plan: Plan) -> None:
         """Link a node's artifact into the stages' and evaluations' folders."""
         artifact = self.artifact(node)
         if node.stage.makes == "scores":
-            make_link(self.evaluation / node.stage.name, artifact)
+            make_link(self.evaluation / node.label, artifact)
             return
         work = self.work(node, plan)
         make_link(work / "artifact", artifact)

@@ -12,6 +12,7 @@ from smallwit.console.interrupts import terminable
 from smallwit.console.terminal import Terminal
 from smallwit.device import cores, resolve_device, resolve_dtype
 from smallwit.errors import UserError
+from smallwit.network import hub
 from smallwit.pipeline.plan import make_plan
 from smallwit.pipeline.run_folder import RunFolder
 from smallwit.pipeline.scheduler import Scheduler, StageFailed
@@ -34,10 +35,13 @@ def run(
     smoke: bool = False,
     track: Sequence[str] = (),
     console: Console | None = None,
+    adopt: Sequence[str] = (),
+    exact: bool = False,
 ) -> dict[str, Any]:
     """Compute what a recipe lacks, write and print `results.json` and `report.html`, and return the results.
 
-    `track` names the trackers that get the metrics of train stages.
+    `track` names the trackers that get the metrics of train stages. `adopt` names stages whose work of another key is
+    used (`all` for every one); with `exact` unfinished work that was made with other versions or threads is refused.
 
     Raises `UserError` for what the user can fix, `StageFailed` when a stage fails or the disk is full, and
     `KeyboardInterrupt` on Ctrl-C or SIGTERM. Published artifacts stay, and a rerun resumes from there.
@@ -47,7 +51,7 @@ def run(
         raise UserError(f"recipe {recipe.name}: there is nothing to measure; use smallwit data build")
     console = console or Terminal()
     recipe = smoke_recipe(recipe) if smoke else recipe
-    with _occupied_scheduler(recipe, base, run_dir, data_dir, console, tuple(track)) as scheduler:
+    with _occupied_scheduler(recipe, base, run_dir, data_dir, console, adopt, exact, tuple(track)) as scheduler:
         scheduler.run(set(scheduler.plan.nodes))
         results = scheduler.finish()
         write_report(scheduler.folder.path)
@@ -78,41 +82,63 @@ class Store:
 
 
 def store_teacher_logprobs(
-    recipe: Recipe, *, base: Path, run_dir: Path, data_dir: Path | None, console: Console | None = None
+    recipe: Recipe,
+    *,
+    base: Path,
+    run_dir: Path,
+    data_dir: Path | None,
+    console: Console | None = None,
+    adopt: Sequence[str] = (),
+    exact: bool = False,
 ) -> list[Store]:
     """Compute the teacher_logprobs stages of a recipe and what they need, and return their stores.
 
     Raises as `run` does, and `UserError` for a recipe without a teacher_logprobs stage.
     """
     stores = []
-    for name, folder, manifest in _stages_alone(recipe, "teacher_logprobs", base, run_dir, data_dir, console):
+    for name, folder, manifest in _stages_alone(
+        recipe, "teacher_logprobs", base, run_dir, data_dir, console, adopt, exact
+    ):
         size = sum(file["bytes"] for file in manifest["files"].values())
         stores.append(Store(name, folder, manifest["tokens"], size))
     return stores
 
 
 def build_datasets(
-    recipe: Recipe, *, base: Path, run_dir: Path, data_dir: Path | None, console: Console | None = None
+    recipe: Recipe,
+    *,
+    base: Path,
+    run_dir: Path,
+    data_dir: Path | None,
+    console: Console | None = None,
+    adopt: Sequence[str] = (),
+    exact: bool = False,
 ) -> list[tuple[str, Path]]:
     """Build the datasets of a recipe and what they need, and return their names and folders.
 
     Raises as `run` does, and `UserError` for a recipe without a dataset stage.
     """
-    made = _stages_alone(recipe, "dataset", base, run_dir, data_dir, console)
+    made = _stages_alone(recipe, "dataset", base, run_dir, data_dir, console, adopt, exact)
     return [(name, folder) for name, folder, _ in made]
 
 
 def _stages_alone(
-    recipe: Recipe, kind: str, base: Path, run_dir: Path, data_dir: Path | None, console: Console | None
+    recipe: Recipe,
+    kind: str,
+    base: Path,
+    run_dir: Path,
+    data_dir: Path | None,
+    console: Console | None,
+    adopt: Sequence[str],
+    exact: bool,
 ) -> list[tuple[str, Path, dict[str, Any]]]:
-    """Compute the stages of a kind; return the name, artifact folder and manifest of each."""
-    stages = [stage.name for stage in recipe.stages if stage.kind == kind]
-    if not stages:
+    """Compute the stages of a kind for all seeds; return the name, artifact folder and manifest of each."""
+    if not any(stage.kind == kind for stage in recipe.stages):
         raise UserError(f"recipe {recipe.name}: has no {kind} stage; add one (kind: {kind}), or use smallwit run")
-    with _occupied_scheduler(recipe, base, run_dir, data_dir, console or Terminal()) as scheduler:
-        scheduler.run(scheduler.plan.needed_for(stages))
-    nodes = scheduler.plan.nodes
-    return [(name, scheduler.folder.artifact(nodes[name]), scheduler.manifests[name]) for name in stages]
+    with _occupied_scheduler(recipe, base, run_dir, data_dir, console or Terminal(), adopt, exact) as scheduler:
+        nodes = [node for node in scheduler.plan.nodes.values() if node.stage.kind == kind]
+        scheduler.run(scheduler.plan.needed_for(node.name for node in nodes))
+    return [(node.name, scheduler.folder.artifact(node), scheduler.manifests[node.name]) for node in nodes]
 
 
 def _resolved(run_dir: Path) -> Path:
@@ -129,19 +155,24 @@ def _occupied_scheduler(
     run_dir: Path,
     data_dir: Path | None,
     console: Console,
+    adopt: Sequence[str],
+    exact: bool,
     track: tuple[str, ...] = (),
 ) -> Iterator["Scheduler"]:
     """Yield the scheduler of a recipe while its run folder is locked."""
     folder = RunFolder(_resolved(run_dir))
     try:
         with folder.occupy(), terminable():
+            hub.load_pins(folder.path)
             # Looking for a GPU needs torch, which is slow to import.
             device = resolve_device(recipe.device) if recipe.models else "cpu"
             dtype = resolve_dtype(device, recipe.dtype)
             threads = _threads(recipe, base, device)
             plan = make_plan(recipe, base=base, data_dir=data_dir, device=device, dtype=dtype, threads=threads)
             write_atomically(folder.path / "recipe.resolved.yaml", dump_recipe(recipe))
-            yield Scheduler(plan, folder, base.resolve(), data_dir, device, dtype, console, track)
+            folder.write_plan(plan)
+            hub.save_pins(folder.path)
+            yield Scheduler(plan, folder, base.resolve(), data_dir, device, dtype, console, adopt, exact, track)
     except OSError as error:
         trouble = disk_trouble(error)
         if trouble is None:

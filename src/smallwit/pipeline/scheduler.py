@@ -1,6 +1,7 @@
 """Schedule the nodes of a plan, in parallel where the machine allows it, and account for their cost."""
 
 import json
+from collections.abc import Sequence
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from smallwit.console.numbers import human_seconds
 from smallwit.console.progress import RunProgress
 from smallwit.device import cores
 from smallwit.errors import RunFailed, UserError
+from smallwit.network import hub
+from smallwit.pipeline.adoption import Adoption
 from smallwit.pipeline.ledger import Entry, Ledger
 from smallwit.pipeline.plan import Node, Plan, remaining_flops
 from smallwit.pipeline.processes import (
@@ -48,6 +51,8 @@ class Scheduler:
         device: str,
         dtype: str,
         console: Console,
+        adopt: Sequence[str] = (),
+        exact: bool = False,
         track: tuple[str, ...] = (),
     ) -> None:
         self.track = track
@@ -57,14 +62,17 @@ class Scheduler:
         self.computed: set[str] = set()
         self.ledger = Ledger(folder.path / "ledger.json")
         self.memory = MemoryWatch()
+        self.adoption = Adoption(plan, folder, adopt, exact, self._say)
 
     def run(self, wanted: set[str]) -> None:
         """Compute the `wanted` nodes whose artifacts are missing."""
         self.folder.tidy(self.plan)
-        self.manifests = self.folder.find(self.plan, lambda text: self.console.print(text, markup=False))
+        self.manifests = self.folder.find(self.plan, self._say)
+        missing = [node for node in self.plan.nodes.values() if node.name in wanted - self.manifests.keys()]
+        self.adoption.settle(missing, self.manifests)
         for name in self.manifests:
             self.folder.show(self.plan.nodes[name], self.plan)
-        waiting = [node for node in self.plan.nodes.values() if node.name in wanted - self.manifests.keys()]
+        waiting = [node for node in missing if node.name not in self.manifests]
         if not waiting:
             return
         self.folder.delete_stale_results()
@@ -92,6 +100,9 @@ class Scheduler:
                 # No stage may run on after an error here.
                 stop(running)
 
+    def _say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
     def _ready(self, waiting: list[Node]) -> list[Node]:
         return [node for node in waiting if all(need in self.manifests for need in node.needs)]
 
@@ -110,9 +121,11 @@ class Scheduler:
 
     def _job(self, node: Node) -> Job:
         recipe = self.plan.recipe
-        inputs = {name: self._origin(name) for name in node.inputs}
+        if node.seed is not None:
+            recipe = recipe.model_copy(update={"seed": node.seed})
+        inputs = {name: self._origin(name, node.seed) for name in node.inputs}
         if recipe.tokenizer is not None:
-            inputs["tokenizer"] = self._origin("tokenizer")
+            inputs["tokenizer"] = self._origin("tokenizer", None)
         return Job(
             stage=node.stage,
             key=node.key,
@@ -126,16 +139,23 @@ class Scheduler:
             work=self.folder.work(node, self.plan),
             inputs=inputs,
             flops=self._budget(node),
+            about=self.adoption.begin(node).manifest(),
+            pins=hub.pins(),
             track=self.track,
         )
 
-    def _origin(self, name: str) -> str:
-        """Return the folder (or hub id) of a model, a stage or the tokenizer."""
-        if name in self.plan.nodes:
-            return str(self.folder.artifact(self.plan.nodes[name]))
+    def _origin(self, name: str, seed: int | None) -> str:
+        """Return the folder (or hub id) of a model, of a stage for this seed, or of the tokenizer."""
+        if (made := self.plan.node(name, seed)) is not None:
+            return str(self.folder.artifact(made))
         spec = self.plan.recipe.models[name]
         if spec.folder is not None:
             return str((self.base / Path(spec.folder).expanduser()).resolve())
+        if spec.gguf is not None:
+            # Imported here: it takes seconds.
+            from smallwit.models.gguf_import import imported_folder
+
+            return str(imported_folder(self.base / Path(spec.gguf).expanduser()))
         if spec.tokenizer is not None:  # the only local part of a model behind an endpoint
             folder = self.base / Path(spec.tokenizer).expanduser()
             return str(folder.resolve()) if folder.is_dir() else spec.tokenizer
@@ -149,13 +169,15 @@ class Scheduler:
         start = stage.starts_from or ""
         target, spent = recipe.declared_flops(stage.compute_target), recipe.declared_flops(start)
         if target is None:
-            return remaining_flops(stage, self.path_flops(stage.compute_target), self.path_flops(start))
-        return remaining_flops(stage, target, self.path_flops(start) if spent is None else spent)
+            matched = self.path_flops(stage.compute_target, node.seed)
+            return remaining_flops(stage, matched, self.path_flops(start, node.seed))
+        return remaining_flops(stage, target, self.path_flops(start, node.seed) if spent is None else spent)
 
-    def path_flops(self, name: str) -> float:
+    def path_flops(self, name: str, seed: int | None) -> float:
         """Return the FLOPs from random (or downloaded) weights to this stage, with those of its training data."""
-        charged = [stage.name for stage in self.plan.recipe.charged_stages(name)]
-        return sum(float(self.manifests[stage]["flops"]) for stage in charged if stage in self.manifests)
+        nodes = [self.plan.node(stage.name, seed) for stage in self.plan.recipe.charged_stages(name)]
+        done = [node.name for node in nodes if node is not None and node.name in self.manifests]
+        return sum(float(self.manifests[each]["flops"]) for each in done)
 
     def _listen(self, running: Running, progress: RunProgress) -> bool:
         """Handle the messages of a process, and return whether it is done."""
@@ -195,13 +217,14 @@ class Scheduler:
                     name=node.name,
                     kind=node.stage.kind,
                     flops=manifest["flops"],
-                    cumulative_flops=self.path_flops(node.name),
+                    cumulative_flops=self.path_flops(node.stage.name, node.seed),
                     seconds=manifest["seconds"],
                     peak_memory_gb=manifest.get("peak_memory_gb", 0.0),
                     tokens=manifest["tokens"],
                     teacher_tokens=manifest.get("teacher_tokens", 0),
                     steps=manifest.get("steps", 0),
                     cached=node.name not in self.computed,
+                    adopted=(manifest.get("adopted") or {}).get("changed"),
                 )
             )
         return entries
@@ -209,15 +232,16 @@ class Scheduler:
     def finish(self) -> dict[str, Any]:
         """Write the ledger and `results.json`."""
         seconds, memory = self.ledger.totals({node.key for node in self.plan.nodes.values()})
+        evaluations = self.plan.evaluations
         costs = {
-            name: {
-                "parameters": self.manifests[f"evaluate {name}"]["parameters"],
-                "training_flops": self.path_flops(name),
-                "seconds": self.manifests[name]["seconds"] if name in self.plan.nodes else 0.0,
+            label: {
+                "parameters": self.manifests[node.name]["parameters"],
+                "training_flops": self.path_flops(node.stage.name, node.seed),
+                "seconds": self.manifests[label]["seconds"] if label in self.plan.nodes else 0.0,
             }
-            for name in self.plan.measured
+            for label, node in evaluations.items()
         }
-        signatures = {name: self.manifests[f"evaluate {name}"]["signatures"] for name in self.plan.measured}
+        signatures = {label: self.manifests[node.name]["signatures"] for label, node in evaluations.items()}
         results = summarise(self.plan.recipe, self.folder.evaluation, costs, signatures, self._validations()) | {
             "seconds": seconds,
             "peak_memory_gb": memory,
@@ -228,13 +252,13 @@ class Scheduler:
         return results
 
     def _validations(self) -> dict[str, float]:
-        """Return the validation scores of the measured stages that have one."""
+        """Return the validation scores of the measured stages that have one, by label."""
         found = {}
-        for name in self.plan.measured:
-            node = self.plan.nodes.get(name)
+        for label in self.plan.evaluations:
+            node = self.plan.nodes.get(label)
             score = node.stage.validation_score(self.folder.artifact(node)) if node is not None else None
             if score is not None:
-                found[name] = score
+                found[label] = score
         return found
 
 

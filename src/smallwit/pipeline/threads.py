@@ -41,6 +41,9 @@ def _parameters(recipe: Recipe, spec: ModelSpec, base: Path) -> int | None:
         layer = attention + 3 * shape.hidden * shape.intermediate
         rows = recipe.tokenizer.vocabulary if recipe.tokenizer is not None else 0
         return shape.layers * layer + rows * shape.hidden
+    if spec.gguf is not None:
+        # About a byte a parameter, since tables are stored in eight bits.
+        return (base / Path(spec.gguf).expanduser()).stat().st_size
     if spec.folder is None:
         return None
     folder = base / Path(spec.folder).expanduser()

@@ -19,7 +19,7 @@ from types import FrameType
 from smallwit.console.sanitize import escape_log_output
 from smallwit.device import speed_up_products
 from smallwit.errors import UserError
-from smallwit.network import hosts
+from smallwit.network import hosts, hub
 from smallwit.stages.job import Failed, Info, Job, PeerFailed, Reporter, Stopped
 from smallwit.storage.artifacts import disk_trouble
 
@@ -87,6 +87,7 @@ def _run(job: Job, reporter: Reporter, rank: int, meeting: socket.socket | int |
     from smallwit.training.distributed import PeerLost, joined
     from smallwit.training.progress import TrainingStopped
 
+    hub.use_pins(job.pins)
     torch.set_num_threads(max(1, job.threads // job.stage.process_count))
     torch.set_flush_denormal(True)
     speed_up_products(job.device, job.dtype)

@@ -61,15 +61,15 @@ class Check:
                 raise self.refuse(what, "stages", index, "name")
             seen[stage.name] = f"stages[{index}]"
 
-    def task_names(self, names: list[str] | None, *place: str | int, turns: bool = False) -> None:
-        """Check that `names` are tasks of the recipe. With `turns` a task may be listed several times."""
+    def task_names(self, names: list[str] | None, *place: str | int, again: str = "once is enough") -> None:
+        """Check that `names` are tasks of the recipe. `again` is what to do about one that is listed twice."""
         if names is not None and not names:
             raise self.refuse("tasks is empty; name a task, or leave the key out for all tasks", *place)
         for index, name in enumerate(names or ()):
             if name not in self.recipe.tasks:
                 raise self.refuse(f"unknown task '{name}'; {hint(name, self.recipe.tasks)}", *place, index)
-            if not turns and name in (names or ())[:index]:
-                raise self.refuse(f"task '{name}' is named twice; once is enough", *place, index)
+            if name in (names or ())[:index]:
+                raise self.refuse(f"task '{name}' is named twice; {again}", *place, index)
 
     def model_before(self, role: str, name: str, *place: str | int, weights: bool = True) -> None:
         """Check that `name` is a model, or an earlier stage than that at `place` that makes one.

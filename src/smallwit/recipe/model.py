@@ -37,7 +37,7 @@ def check_template_kwargs(options: dict[str, Any]) -> dict[str, Any]:
 
 
 class ModelSpec(Section):
-    """The origin of a model: exactly one of `new`, `folder`, `hub`, `endpoint`.
+    """The origin of a model: exactly one of `new`, `folder`, `gguf`, `hub`, `endpoint`.
 
     A model behind an endpoint can be used by `rejection_sampling` and `teacher_logprobs` stages; its weights are not
     available. A model that a stage makes keeps the `chat_template_kwargs` and `control_tokens` of its first model.
@@ -48,6 +48,11 @@ class ModelSpec(Section):
         default=None,
         description="folder with a model that transformers can load, relative to the recipe",
         examples=["../models/qwen2.5-0.5b"],
+    )
+    gguf: str | None = Field(
+        default=None,
+        description="GGUF file of llama.cpp, relative to the recipe; imported once into the user's cache, in float32",
+        examples=["../models/smollm2-135m-instruct.gguf"],
     )
     hub: str | None = Field(
         default=None, description="id of a model on the Hugging Face hub", examples=["Qwen/Qwen2.5-0.5B-Instruct"]
@@ -78,10 +83,10 @@ class ModelSpec(Section):
 
     @model_validator(mode="after")
     def _one_origin(self) -> "ModelSpec":
-        given = [name for name in ("new", "folder", "hub", "endpoint") if getattr(self, name) is not None]
+        given = [name for name in ("new", "folder", "gguf", "hub", "endpoint") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
-                f"a model needs exactly one of new, folder, hub, endpoint; got {', '.join(given) or 'none'}"
+                f"a model needs exactly one of new, folder, gguf, hub, endpoint; got {', '.join(given) or 'none'}"
             )
         if self.endpoint is not None and self.model is None:
             raise ValueError("a model behind an endpoint needs its name there; give it as model")

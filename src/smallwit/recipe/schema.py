@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, PositiveInt, model_validator
 
 from smallwit.recipe.model import ModelSpec
-from smallwit.recipe.section import ByKind, Section
+from smallwit.recipe.section import ByKind, PartOrder, Section
 from smallwit.recipe.stage import Stage
 
 
@@ -27,7 +27,8 @@ class Evaluation(Section):
 
     tasks: list[str] | None = Field(default=None, description="tasks to measure on; all tasks of the recipe if absent")
     split: Literal["test", "validation"] = Field(default="test", description="split of the tasks")
-    problems: PositiveInt = Field(default=500, description="problems of each task, from the start of the split")
+    problems: PositiveInt = Field(default=500, description="problems of each task, at most")
+    order: PartOrder = "drawn"
     max_new_tokens: PositiveInt = Field(default=256, description="longest response, in tokens")
     temperature: float = Field(default=0.0, ge=0, description="sampling temperature; 0 is greedy")
     batch: PositiveInt = Field(default=256, description="sequences generated at a time")
@@ -55,6 +56,10 @@ class Recipe(Section):
         examples=["quickstart"],
     )
     seed: int = Field(default=0, ge=0, lt=2**31, description="seed of weights, orders and sampling")
+    seeds: PositiveInt = Field(
+        default=1,
+        description="number of seeds: seed, seed + 1, ...; what depends on the seed is made for each of them",
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         default="auto", description="device of all stages; auto: a GPU if there is one"
     )

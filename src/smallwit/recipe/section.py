@@ -7,7 +7,13 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema
 
+from smallwit.tasks.draw import Order
+
 Kind = TypeVar("Kind", bound="Section")
+PartOrder = Annotated[
+    Order,
+    Field(description="a part of a split: drawn by a hash of the ids, the same in every run; given: the first rows"),
+]
 
 
 class Section(BaseModel):

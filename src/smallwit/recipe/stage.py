@@ -4,7 +4,7 @@ A kind is one class: its settings in a recipe, its inputs, its identity, its dec
 of the recipe, its smoke form, and its run. The kinds are in `smallwit.stages`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from smallwit.recipe.check import Check
     from smallwit.recipe.schema import Recipe
     from smallwit.stages.job import Info, Job, Reporter
+    from smallwit.training.problem_stream import TaskProblems
 
 Place = tuple[str | int, ...]
 Makes = Literal["model", "rows", "logprobs", "scores", "tokenizer"]
@@ -39,6 +40,13 @@ class TaskNeed(NamedTuple):
     place: Place
 
 
+class Unfinished(NamedTuple):
+    """What an attempt that has not ended left: a phrase, as `a checkpoint at step 12`, and its files and folders."""
+
+    what: str
+    paths: tuple[Path, ...]
+
+
 class Stage(Section):
     """A stage of a recipe: it reads models and artifacts of earlier stages and makes one artifact."""
 
@@ -53,6 +61,8 @@ class Stage(Section):
     """Modules that the run needs and that take long to import: the pipeline imports them once for all stages."""
     without_effect: ClassVar[frozenset[str]] = frozenset()
     """Settings that do not change the artifact, so that they are not part of its key."""
+    adoptable: ClassVar[tuple[str, ...] | None] = None
+    """Beginnings of the key's parts that may change where work is adopted; `None` is all that keeps models' shapes."""
 
     kind: str
     name: str = Field(
@@ -75,6 +85,10 @@ class Stage(Section):
         """Return the names of the models and stages that the stage reads, each once."""
         return []
 
+    def depends_on_seed(self, recipe: "Recipe") -> bool:
+        """Return whether the stage itself depends on the seed: it trains, samples, or reads new weights."""
+        return any(recipe.models[name].new is not None for name in self.inputs(recipe) if name in recipe.models)
+
     def asked_models(self) -> list[str]:
         """Return the names of the teachers and generators of the stage, without the model that it trains."""
         return []
@@ -87,12 +101,12 @@ class Stage(Section):
         """Return the names of the tasks that the stage is validated on."""
         return []
 
-    def content(self, recipe: "Recipe", base: Path, data_dir: Path | None) -> list[Any]:
-        """Return JSON data for the key: hashes of all other files and settings that the stage reads.
+    def content(self, recipe: "Recipe", base: Path, data_dir: Path | None) -> dict[str, Any]:
+        """Return JSON data for the key, by name: hashes of all other files and settings that the stage reads.
 
         Raises `UserError` for missing files.
         """
-        return []
+        return {}
 
     def required_tasks(self) -> Iterator[str]:
         """Yield a phrase for each part of the stage that needs a task."""
@@ -141,6 +155,14 @@ class Stage(Section):
 
     # ---- run
 
+    def reading(self, job: "Job") -> Iterator[str]:
+        """Yield lines on what the stage is going to read, before anything runs."""
+        yield from ()
+
+    def most_rows(self, job: "Job") -> "Sequence[TaskProblems] | None":
+        """Return the problems of the rows that the stage makes, as many as there can be; `None` if that is unknown."""
+        return None
+
     def smoke(self) -> Self:
         """Return the stage for a smoke run: a few real steps on a few problems."""
         return self
@@ -153,7 +175,18 @@ class Stage(Section):
         raise NotImplementedError
 
     def clean_up(self, work: Path, artifact: Path, key: str) -> None:
-        """Remove temporary files after the artifact is published: a process that is killed then leaves them."""
+        """Remove temporary files of `key` after its artifact is published; a process that is killed leaves them."""
+
+    def unfinished(self, work: Path, store: Path) -> dict[str, "Unfinished"]:
+        """Return what attempts that have not ended left in `work` and in `store`, by key."""
+        return {}
+
+    def adopt(self, work: Path, store: Path, old: str, new: str) -> None:
+        """Copy unfinished work of the key `old` so that it is work of the key `new`.
+
+        Raises `UserError` if it cannot be gone on from.
+        """
+        raise NotImplementedError
 
     # ---- validation
 

@@ -115,6 +115,23 @@ def strict_lines(results: Results) -> list[str]:
     return lines
 
 
+def seeds_line(results: Results) -> str | None:
+    """Return a line about the seeds of the scores and of their intervals, if the run has several."""
+    if "seeds" not in results:
+        return None
+    fixed = [model["name"] for model in display_order(results) if "seeds" not in model]
+    without = f"; of problems alone for {', '.join(fixed)}, which no seed changes" if fixed else ""
+    return (
+        f"{len(results['seeds'])} seeds; intervals over seeds and problems (Student's t, pooled seed spread){without}"
+    )
+
+
+def seed_words(results: Results) -> str:
+    """Return the seeds of a run in words: "seed 0", or "seeds 0 to 2"."""
+    seeds = results.get("seeds")
+    return f"seeds {seeds[0]} to {seeds[-1]}" if seeds else f"seed {results['seed']}"
+
+
 def sample_counts(results: Results, task: str) -> str:
     """Return the number of problems of a task's scores: "500", or "480 to 500" if the models differ."""
     counts = sorted({model["scores"][task]["n"] for model in results["models"] if task in model["scores"]})

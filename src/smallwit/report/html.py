@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from smallwit.console import numbers
+from smallwit.evaluation.seed_table import SeedTable
 from smallwit.evaluation.statistics import Interval, ratio_interval
 from smallwit.report import format as fmt
 from smallwit.report.charts import Chart, metric_charts, score_chart
@@ -58,6 +59,8 @@ def render(run: Run) -> str:
         strict=fmt.strict_lines(results),
         lowered=fmt.lowered_lines(results),
         headline=fmt.headline_line(results),
+        seeds=fmt.seeds_line(results),
+        seed_words=fmt.seed_words(results),
         ratios=_ratios(run, [model["name"] for model in models]),
         forest=_forest(results["comparisons"]),
         score_charts=[score_chart(results, task) for task in fmt.task_names(results)],
@@ -100,10 +103,16 @@ def _tiles(results: fmt.Results) -> list[tuple[str, str]]:
 
 def _ratios(run: Run, names: Sequence[str]) -> dict[str, dict[str, Interval]]:
     """Return the score in per cent of the teacher's by model and task, over problems with a verdict for both."""
-    teacher = run.samples.get(run.results.get("teacher", ""), {})
+    reference = run.results.get("teacher", "")
+    teacher = run.samples.get(reference, {})
+    table = SeedTable(run.seeds)
     ratios: dict[str, dict[str, Interval]] = {}
     for name in names:
-        if name == run.results.get("teacher"):
+        if name == reference:
+            continue
+        if len(run.seeds.get(name, ())) > 1 or len(run.seeds.get(reference, ())) > 1:
+            found = {task: table.ratio(name, reference, task) for task in run.samples[name] if task in teacher}
+            ratios |= {name: {task: ratio for task, ratio in found.items() if ratio is not None}} if found else {}
             continue
         for task, rows in run.samples.get(name, {}).items():
             pairs = _paired(rows, teacher.get(task, []))

@@ -24,7 +24,10 @@ class StageMetrics:
 
 @dataclass
 class Run:
-    """The content of a run folder. `samples[model][task]` has the rows of evaluation/MODEL/TASK.jsonl in order."""
+    """The content of a run folder. `samples[model][task]` has the rows of evaluation/MODEL/TASK.jsonl in order.
+
+    They and `metrics` are of the first seed. `seeds[model]` has the samples of each seed, if the run has several.
+    """
 
     path: Path
     results: Mapping[str, Any]
@@ -32,6 +35,7 @@ class Run:
     recipe: str
     metrics: list[StageMetrics] = field(default_factory=list)
     samples: dict[str, dict[str, list[Row]]] = field(default_factory=dict)
+    seeds: dict[str, list[dict[str, list[Row]]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -48,10 +52,17 @@ def load_run(path: Path) -> Run:
     run = Run(path, results, ledger, _read_recipe(path))
     folders = {folder.name.partition("-")[2] or folder.name: folder for folder in sorted(path.glob("stages/*"))}
     cached = {stage["name"]: stage["cached"] for stage in run.ledger["stages"]}
-    for name in [*cached, *(name for name in folders if name not in cached)]:
+    for name in [name for name in dict.fromkeys([*cached, *folders]) if "@" not in name]:
         run.metrics.append(_stage_metrics(name, folders.get(name), cached.get(name, False), run))
+    samples: dict[str, dict[str, list[Row]]] = {}
     for file in sorted(path.glob("evaluation/*/*.jsonl")):
-        run.samples.setdefault(file.parent.name, {})[file.stem] = _read_jsonl(file, run, ("id", "score"))
+        samples.setdefault(file.parent.name, {})[file.stem] = _read_jsonl(file, run, ("id", "score"))
+    run.samples = {name: rows for name, rows in samples.items() if "@" not in name}
+    further = results.get("seeds", [])[1:]
+    run.seeds = {
+        name: [rows, *(samples[label] for seed in further if (label := f"{name}@{seed}") in samples)]
+        for name, rows in run.samples.items()
+    }
     return run
 
 

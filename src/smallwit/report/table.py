@@ -20,6 +20,8 @@ from smallwit.report.format import (
     headline_line,
     lowered_lines,
     sample_counts,
+    seed_words,
+    seeds_line,
     set_apart,
     share_of_teacher,
     signature_lines,
@@ -91,6 +93,8 @@ def print_summary(results: Mapping[str, Any], report_path: Path, console: Consol
         console.print()
     share = "; % of teacher: mean of tasks" if teacher_of(results) else ""
     _line(console, f"Scores in per cent, ± half of the 95 % interval{share}.", "dim")
+    if (seeds := seeds_line(results)) is not None:
+        _line(console, f"{seeds}. Compute and time: mean of the seeds.", "dim")
     for line in strict_lines(results):
         _line(console, line, "dim")
     if lowered := lowered_lines(results):
@@ -107,7 +111,7 @@ def print_summary(results: Mapping[str, Any], report_path: Path, console: Consol
     for line in signature_lines(results):
         _line(console, line, "red" if "differ" in line else "dim")
     spent = f"{human_seconds(results['seconds'])} ({results['seconds']:.0f} s)"
-    _line(console, f"whole run: {spent}, peak memory {results['peak_memory_gb']:.2f} GB, seed {results['seed']}")
+    _line(console, f"whole run: {spent}, peak memory {results['peak_memory_gb']:.2f} GB, {seed_words(results)}")
     # Not wrapped: a path in two lines cannot be clicked or copied.
     console.print(Text(f"report: {report_path}"), soft_wrap=True)
 

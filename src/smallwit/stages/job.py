@@ -1,6 +1,6 @@
 """The job of a stage's process, its reports, and the exceptions that end it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ class Job:
 
     `inputs` maps the names of models, stages and `tokenizer` to folders (or hub ids). `folder` is the
     place of the artifact, `work` the stage's own folder in the run. `flops` is the budget of the stage, if it has one.
+    `about` are the entries of the manifest that say what the key depends on, `pins` the commits of the hub to read.
     `track` names the trackers that get its metrics.
     """
 
@@ -30,12 +31,23 @@ class Job:
     work: Path
     inputs: dict[str, str] = field(default_factory=dict)
     flops: float | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+    pins: Mapping[str, str] = field(default_factory=dict)
     track: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """Return the name of the stage."""
         return self.stage.name
+
+    def manifest(self, info: "Info") -> dict[str, Any]:
+        """Return the manifest of the artifact that the stage makes, with its cost and content `info`."""
+        return {"key": self.key, "name": self.name, **self.about, **info}
+
+    @property
+    def origin_key(self) -> str:
+        """Return the key that the stage's unfinished work began with: another one if it was adopted."""
+        return str((self.about.get("adopted") or {}).get("origin", self.key))
 
 
 class Stopped(Exception):

@@ -25,9 +25,9 @@ class TokenizerStage(Stage):
     def tasks_read(self, recipe: "Recipe") -> list[str]:
         return list(recipe.tasks)
 
-    def content(self, recipe: "Recipe", base: Path, data_dir: Path | None) -> list[Any]:
+    def content(self, recipe: "Recipe", base: Path, data_dir: Path | None) -> dict[str, Any]:
         """Return the settings of the tokenizer."""
-        return [recipe.tokenizer.model_dump() if recipe.tokenizer is not None else None]
+        return {"tokenizer": recipe.tokenizer.model_dump() if recipe.tokenizer is not None else None}
 
     def run(self, job: Job, reporter: Reporter) -> Info:
         """Train on the tasks' training text and publish. Raises `UserError` if the vocabulary is too small."""
@@ -40,19 +40,17 @@ class TokenizerStage(Stage):
         started = time.monotonic()
         tokenizer = train_tokenizer(_texts(job, spec.documents), spec.vocabulary)
         info: Info = {"seconds": time.monotonic() - started, "tokens": len(tokenizer)}
-        publish(job.folder, lambda folder: save_tokenizer(tokenizer, folder), {"key": job.key, "name": job.name} | info)
+        publish(job.folder, lambda folder: save_tokenizer(tokenizer, folder), job.manifest(info))
         return info
 
 
 def _texts(job: Job, count: int) -> Iterator[str]:
     """Yield the prompts, solutions and documents of each task's training split, `count` of each."""
     from smallwit.stages.common.inputs import tasks_of
-    from smallwit.training.problem_stream import as_sequence
+    from smallwit.tasks.draw import part_of
 
     for task in tasks_of(job, None):
-        problems = as_sequence(task.problems("train"), count)
-        for index in range(min(count, len(problems))):
-            problem = problems[index]
+        for problem in part_of(task, "train", count):
             yield problem.prompt
             if problem.solution is not None:
                 yield problem.solution

@@ -46,7 +46,7 @@ def folder_hash(folder: Path) -> str:
     return content_key([[p.relative_to(folder).as_posix(), file_hash(p)] for p in files])
 
 
-def publish(folder: Path, write: Callable[[Path], None], about: dict[str, Any]) -> None:
+def publish(folder: Path, write: Callable[[Path], object], about: dict[str, Any]) -> None:
     """Let `write` fill a temporary folder, then make it appear as `folder` with `about` in its manifest.
 
     If `folder` is already there, it stays as it is. When `write` fails nothing is left behind. Raises whatever `write`
@@ -72,6 +72,17 @@ def publish(folder: Path, write: Callable[[Path], None], about: dict[str, Any]) 
             sync(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def link_files(source: Path, target: Path) -> None:
+    """Fill `target` with the files of an artifact, without its manifest. They are shared if the file system can."""
+    for file in sorted(path for path in source.rglob("*") if path.is_file() and path.name != MANIFEST):
+        place = target / file.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(file, place)
+        except OSError:
+            shutil.copyfile(file, place)
 
 
 def read_manifest(folder: Path, *, check_content: bool) -> dict[str, Any]:

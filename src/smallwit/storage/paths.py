@@ -1,5 +1,6 @@
 """Paths and JSON files that a user names; an error becomes one line."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,15 @@ def path_of(text: str | Path) -> Path:
         shown = str(text) if len(str(text)) <= _SHOWN else f"{str(text)[:_SHOWN]}..."
         raise UserError(f"path {shown!r}: is none that a file can have ({reason}); give another") from error
     return path
+
+
+def user_cache(kind: str) -> Path | None:
+    """Return the folder of the user's cache for one kind of files, or `None` for a user without a home."""
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # no HOME, and a user whom the system does not know
+        return None
+    return home / "smallwit" / kind
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

@@ -21,6 +21,9 @@ class Problem:
 
     A conversation has its turns in `messages`, the last assistant turn included if there is one, and the JSON schemas
     of its `tools`. Then `prompt` is the text of the turns before that, one after the other, and `solution` its content.
+
+    `strata` are the groups that the problem is in, as `(("subject", "Algebra"), ("level", "5"))`: scores are given for
+    each.
     """
 
     id: str
@@ -29,6 +32,7 @@ class Problem:
     solution: str | None = None
     messages: tuple[Message, ...] = ()
     tools: tuple[Mapping[str, Any], ...] = ()
+    strata: tuple[tuple[str, str], ...] = ()
 
     @property
     def asked(self) -> tuple[Message, ...]:
@@ -49,6 +53,9 @@ class Task:
     `answer_kind` says what an answer is: mathematics, a program, or anything else (`None`). A task whose `verify` runs
     programs gives their least isolation in `isolation`: one of the levels of `smallwit.verify.consent`. A class with a
     `collection` stands for a library of problem families, named `COLLECTION:FAMILY`; it takes the option `family`.
+
+    The problems of an `exchangeable` task are independent random draws, so that the first n of them are a fair part. Of
+    other tasks a part is drawn by the hash of the ids (`tasks.draw`), for which all problems of the split are read.
     """
 
     name: str
@@ -57,6 +64,7 @@ class Task:
     isolation: str | None = None
     answer_kind: ClassVar[Literal["math", "code"] | None] = None
     collection: ClassVar[str | None] = None
+    exchangeable: bool = False
 
     def problems(self, split: str) -> Iterable[Problem]:
         """Return the problems of `split` (one of `SPLITS`), always in the same order.

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -42,10 +42,13 @@ class DatasetTask(Task):
     `sources` says where the rows of `train` and `test` are. A `validation` split that `sources` does not name is cut
     out of the training rows: those whose question hashes to 0 modulo `VALIDATION_SHARE`. It depends on the text alone,
     so it is the same from files and from the hub, and two rows with one text are on the same side.
+
+    `strata` maps a name (`subject`) to the columns that may hold a row's value of it.
     """
 
     sources: ClassVar[Mapping[str, DatasetSource]]
     columns: ClassVar[Mapping[str, type]]
+    strata: ClassVar[Mapping[str, Sequence[str]]] = {}
 
     def __init__(self, data_dir: Path | None = None, revision: str | None = None) -> None:
         folder = data_dir or os.environ.get(DATA_DIR_VARIABLE) or None
@@ -70,7 +73,9 @@ class DatasetTask(Task):
         if split not in self._problems:
             rows_of = split if split in self.sources else "train"
             rows = self._rows(rows_of)
-            problems = [self.problem(row, index, rows_of) for index, row in enumerate(rows)]
+            problems = [
+                replace(self.problem(row, index, rows_of), strata=self._strata(row)) for index, row in enumerate(rows)
+            ]
             self._published |= {problem.id: row for problem, row in zip(problems, rows, strict=True)}
             if rows_of == "train" and "validation" not in self.sources:
                 self._problems["validation"] = [problem for problem in problems if held_out(problem)]
@@ -104,6 +109,10 @@ class DatasetTask(Task):
         """Return a response in the declared format that holds the gold answer and nothing else."""
         raise NotImplementedError(f"{type(self).__name__} defines no gold_response()")
 
+    def _strata(self, row: Row) -> tuple[tuple[str, str], ...]:
+        found = {name: next((row[key] for key in keys if row.get(key)), None) for name, keys in self.strata.items()}
+        return tuple((name, str(value).removeprefix("Level ")) for name, value in found.items() if value is not None)
+
     def _file(self, source: DatasetSource) -> Path:
         assert self.data_dir is not None
         path = self.data_dir / source.file
@@ -128,8 +137,9 @@ class DatasetTask(Task):
         trouble = hub.unreachable()
         rows: list[Row] = []
         try:
+            commit = hub.dataset_commit(source.repository, self.revision)
             for config in source.configs:
-                rows += datasets.load_dataset(source.repository, config, split=source.split, revision=self.revision)
+                rows += datasets.load_dataset(source.repository, config, split=source.split, revision=commit)
         except (OSError, ValueError, httpx2.HTTPError, datasets.exceptions.DatasetsError) as error:
             at = f" at revision {self.revision}" if self.revision else ""
             raise UserError(

@@ -8,6 +8,7 @@ from typing import Any
 from smallwit.errors import UserError
 from smallwit.suggestions import hint
 from smallwit.tasks.base import Task
+from smallwit.tasks.draw import part_of
 from smallwit.tasks.registry import task_classes, task_collections
 from smallwit.tasks.user_file import user_class, user_file
 from smallwit.tasks.user_task import make_task, make_user_task
@@ -58,12 +59,12 @@ def task_bytes(name: str, options: Mapping[str, Any] | None = None, base: Path |
 def check_gold(task: Task, split: str, limit: int | None = None) -> list[str]:
     """Return the ids of problems whose own gold answer or worked solution does not score 1, strictly read, in order.
 
-    `limit` checks the first so many problems only. A task that writes gold responses (`gold_response`) has them checked
-    beside its solutions; problems that have neither cannot be checked and are listed.
+    `limit` checks a drawn part of so many problems. A task that writes gold responses (`gold_response`) has them
+    checked beside its solutions; problems that have neither cannot be checked and are listed.
     """
     failing: list[str] = []
     write = getattr(task, "gold_response", None)
-    problems = iter(islice(task.problems(split), limit))
+    problems = iter(task.problems(split) if limit is None else part_of(task, split, limit))
     while chunk := list(islice(problems, _CHUNK)):
         pairs = [(problem, problem.solution) for problem in chunk if problem.solution is not None]
         if write is not None:

@@ -27,6 +27,7 @@ class UserTask(Task):
         self.origin = str(getattr(task, "origin", ""))
         self.license = str(getattr(task, "license", ""))
         self.isolation = getattr(task, "isolation", None)
+        self.exchangeable = bool(getattr(task, "exchangeable", False))
         try:
             self.isolation = None if self.isolation is None else known_level(self.isolation)
         except ValueError as error:
@@ -227,6 +228,9 @@ def _wrong_field(problem: Problem) -> str:
     for name, values in (("messages", problem.messages), ("tools", problem.tools)):
         if not isinstance(values, list | tuple) or not all(isinstance(value, Mapping) for value in values):
             return f"{name} that are {_called(values)}; give a list of mappings"
+    for pair in problem.strata:
+        if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+            return f'the stratum {_called(pair)}; give pairs of texts, as ("subject", "algebra")'
     if not isinstance(problem.gold, str | int | float | None):
         try:
             json.dumps(problem.gold)

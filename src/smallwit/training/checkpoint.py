@@ -9,13 +9,14 @@ from typing import Any
 import torch
 
 from smallwit.storage.artifacts import BrokenArtifact, publish, read_manifest, remove_leftovers
+from smallwit.training.checkpoint_folder import clear, newest_first, set_aside
 
 KEPT = 2
 _LOG = "log.jsonl"
 
 
 class Checkpoints:
-    """The folder `checkpoints/` of one stage. Checkpoints with another `key`, of another configuration, are deleted.
+    """The folder `checkpoints/` of one stage. Checkpoints with another `key`, of another configuration, are set aside.
 
     `log` is the path of the stage's log. Each checkpoint has a copy of it; `logged` is the copy in the checkpoint that
     `load` has found, if there is one. `complaints` has a message for each damaged checkpoint that `load` found.
@@ -48,20 +49,18 @@ class Checkpoints:
                     (folder / _LOG).write_bytes(log.read(-1 if log_size is None else log_size))
 
         publish(self.folder / f"step_{step:08d}", write, {"key": self.key, "step": step})
-        for old in self._newest_first()[KEPT:]:
+        for old in newest_first(self.folder)[KEPT:]:
             shutil.rmtree(old)
 
     def load(self) -> tuple[dict[str, Any], dict[str, Any], list[str]] | None:
         """Return the newest whole checkpoint: tensors, state, and complaints about newer ones."""
         remove_leftovers(self.folder)
-        for folder in self._newest_first():
+        set_aside(self.folder, self.key)
+        for folder in newest_first(self.folder):
             try:
-                manifest = read_manifest(folder, check_content=True)
+                read_manifest(folder, check_content=True)
             except BrokenArtifact as error:
                 self.complaints.append(str(error))
-                shutil.rmtree(folder)
-                continue
-            if manifest["key"] != self.key:
                 shutil.rmtree(folder)
                 continue
             try:
@@ -77,8 +76,5 @@ class Checkpoints:
         return None
 
     def clear(self) -> None:
-        """Delete all checkpoints: the stage has published its artifact."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _newest_first(self) -> list[Path]:
-        return sorted(self.folder.glob("step_*"), reverse=True)
+        """Delete the checkpoints of this key: the stage has published its artifact."""
+        clear(self.folder, self.key)

@@ -66,11 +66,17 @@ def encode_demonstrations(
     return examples
 
 
-def fitting(wholes: Sequence[Example], max_length: int, counts: Counter[str] | None = None) -> list[Example]:
-    """Cut examples at `max_length` tokens; leave out and count as `demonstration_examples` does."""
+def fitting(
+    wholes: Sequence[Example], max_length: int, counts: Counter[str] | None = None, kept_length: int | None = None
+) -> list[Example]:
+    """Cut examples at `max_length` tokens; leave out and count as `demonstration_examples` does.
+
+    Those of more than `kept_length` tokens are left out in any case.
+    """
     examples = []
     for whole in wholes:
-        kept = shortened(whole, max_length)
+        fits = kept_length is None or len(whole.tokens) <= kept_length
+        kept = shortened(whole, max_length) if fits else None
         if kept is not None:
             examples.append(kept)
         if counts is not None and kept is not whole:

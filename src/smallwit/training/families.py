@@ -7,7 +7,6 @@ with transformers' own forward pass: those of `families.json` by `make check-fam
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from copy import deepcopy
@@ -35,6 +34,7 @@ from smallwit.models.loading import load_config, load_model
 from smallwit.objectives import batch as token_batch
 from smallwit.objectives.batch import Example, TokenBatch
 from smallwit.objectives.head import LogProb, token_statistics
+from smallwit.storage.paths import user_cache
 from smallwit.training import forward
 from smallwit.training.forward import forward_hidden
 
@@ -199,7 +199,7 @@ def _remembered(config: PreTrainedConfig) -> FamilyCheck:
     modules = (attention, cpu_memory, head, tiny_config, local, rollout_cache, forward, token_batch)
     code = [Path(str(module.__file__)).read_bytes() for module in modules]
     digest = hashlib.sha256(identity.encode() + b"".join(code) + transformers.__version__.encode()).hexdigest()[:24]
-    folder = _cache_folder()
+    folder = user_cache("families")
     if folder is None:
         return check_family(config)
     path = folder / f"{digest}.json"
@@ -210,12 +210,3 @@ def _remembered(config: PreTrainedConfig) -> FamilyCheck:
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(asdict(found)), encoding="utf-8")
     return found
-
-
-def _cache_folder() -> Path | None:
-    """Return where results are kept, or `None` for a user without a home."""
-    try:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:  # no HOME, and a user whom the system does not know
-        return None
-    return home / "smallwit" / "families"

@@ -14,6 +14,7 @@ from smallwit.inference.engine import Completion
 from smallwit.tasks.base import Problem, Task
 from smallwit.training.reward_part import RewardPart, Rollout
 from smallwit.verify import Verdict
+from smallwit.verify.failures import with_retry
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,6 @@ def _verdicts(tasks: Sequence[Task], problems: Sequence[Problem], responses: Seq
     found: dict[int, Verdict] = {}
     for task in {task.name: task for task in tasks}.values():
         rows = [row for row, owner in enumerate(tasks) if owner is task]
-        verdicts = task.judge([(problems[row], responses[row]) for row in rows])
+        verdicts = with_retry(task.judge, [(problems[row], responses[row]) for row in rows])
         found.update(zip(rows, verdicts, strict=True))
     return [found[row] for row in range(len(responses))]

@@ -343,7 +343,7 @@ class Trainer:
 
         Raises `TrainingStopped` if the processes find different checkpoints.
         """
-        # The main process deletes damaged checkpoints, and those of another stage, before the others look.
+        # The main process deletes damaged checkpoints, and sets those of another key aside, before the others look.
         found = self.world.main_process_first(checkpoints.load)
         steps = self.world.all_gather_object(found and found[1]["step"])
         if len(set(steps)) > 1:
@@ -356,7 +356,11 @@ class Trainer:
         tensors, state, complaints = found
         self.restore(tensors["model"])
         for one, saved in zip(self.optimizers, tensors["optimizers"], strict=True):
+            settings = [{name: value for name, value in g.items() if name != "params"} for g in one.param_groups]
             one.load_state_dict(saved)
+            # An adopted checkpoint may have been made with other rates.
+            for group, own in zip(one.param_groups, settings, strict=True):
+                group.update(own)
         self.best = tensors["best"]
         if self.average is not None:
             self.average.restore(tensors["average"])
@@ -368,14 +372,17 @@ class Trainer:
 
     def finish(self, keep_best: bool) -> None:
         """Put the final weights into the model: the best by validation, the average, or the last."""
-        if keep_best:
-            assert self.best is not None  # the last step is always measured
+        if keep_best and self.best is not None:  # none, where no validation had a verdict
             self.restore(self.best)
         elif self.average is not None:
             self.restore(self.average.tensors)
 
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copy saved values into the trained parameters."""
-        for name, parameter in self.trained_tensors().items():
+        """Copy saved values into the trained parameters. Raises `ValueError` if they have other names or shapes."""
+        trained = self.trained_tensors()
+        saved, own = ({(name, tuple(one.shape)) for name, one in each.items()} for each in (tensors, trained))
+        if saved != own:
+            raise ValueError(f"saved and trained parameters differ: {sorted(saved ^ own)[:2]}")
+        for name, parameter in trained.items():
             parameter.copy_(tensors[name])

@@ -1,18 +1,41 @@
 """Settings of training: sources of tokens, the optimizer, LoRA. Reading them needs no torch."""
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal, Self
+from math import inf
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from smallwit.inference.engine import EngineSettings
 from smallwit.inference.engines.local import LocalEngineSettings
-from smallwit.recipe.section import ByKind, Section
+from smallwit.recipe.section import ByKind, PartOrder, Section
 from smallwit.recipe.stage import SMOKE_GROUP, SMOKE_PROBLEMS, SMOKE_STEPS, SMOKE_TOKENS
+from smallwit.tasks.draw import Order
 from smallwit.training.reward_part import Reward, check_reward
 from smallwit.training.rewards.length import LengthReward
 
-_TURNS = "tasks whose problems are read in turn, all if absent; one that is named twice has two turns of each round"
+UNGRADED = "ungraded"
+"""The name, among tasks, of the rows of a dataset that have no task."""
+
+
+def _check_weights(weights: Any) -> Any:
+    numbers = weights.values() if isinstance(weights, dict) else ()
+    if weights not in ("size", "equal") and not numbers:
+        raise ValueError(f"give size, equal, or a number for each task; got {weights!r}")
+    if not all(type(number) in (int, float) and 0 < number < inf for number in numbers):
+        raise ValueError(f"give each task a number above 0; got {weights!r}")
+    return weights
+
+
+MixtureWeights = Annotated[
+    Literal["size", "equal"] | dict[str, PositiveFloat],
+    BeforeValidator(_check_weights),
+    Field(
+        description="how the tasks are mixed. size: by the number of their problems in use; equal: as many of each; "
+        "or a number for each task",
+        examples=[{"gsm8k": 2, "math": 1}],
+    ),
+]
 _TASKS = "tasks that are read; all of the recipe's if absent"
 
 
@@ -21,7 +44,6 @@ class SourceSettings(Section):
 
     reads: ClassVar[Literal["solutions", "documents", "train"]]
     """What is read of a task where no stage made the rows."""
-    takes_turns: ClassVar[bool] = False
     samples: ClassVar[bool] = False
     """Whether the student itself writes the completions."""
 
@@ -53,29 +75,58 @@ class SourceSettings(Section):
 
 
 class WorkedSolutions(Section):
-    """Problems with solutions: of the tasks' training splits, or the rows that an earlier stage made."""
+    """Problems with solutions: of the tasks' training splits, or the rows that an earlier stage made.
+
+    Subclasses have a field `order`.
+    """
 
     tasks: list[str] | None = Field(default=None, description=_TASKS)
     from_: str | None = Field(
         default=None, alias="from", description="stage that makes rows, to read in place of the tasks' own solutions"
     )
-    limit: PositiveInt | None = Field(default=None, description="problems of each task, from the start of the split")
+    limit: PositiveInt | None = Field(default=None, description="problems of each task, at most; all if absent")
     loss_on: Literal["last", "all"] = Field(
         default="last", description="assistant turns of a conversation that are trained: the last, or all of them"
     )
 
+    @property
+    def part_order(self) -> Order:
+        """Return the order by which `limit` takes a part."""
+        return "given" if getattr(self, "order", None) == "given" else "drawn"
 
-class Demonstrations(SourceSettings, WorkedSolutions):
+
+class LengthLimit(Section):
+    """The longest example of a source."""
+
+    max_length: PositiveInt | None = Field(
+        default=None, description="tokens of an example, with its prompt; the model's context if absent"
+    )
+    too_long: Literal["leave_out", "cut"] = Field(
+        default="leave_out", description="examples longer than max_length: left out, or cut; both are counted"
+    )
+
+    @property
+    def kept_length(self) -> int | None:
+        """Return the tokens beyond which an example is left out."""
+        return self.max_length if self.too_long == "leave_out" else None
+
+    def cut_length(self, context: int) -> int:
+        """Return the tokens at which an example is cut, for a model's context."""
+        return context if self.max_length is None or self.too_long == "leave_out" else min(context, self.max_length)
+
+
+class Demonstrations(SourceSettings, WorkedSolutions, LengthLimit):
     """Worked solutions to learn from."""
 
     reads = "solutions"
-    takes_turns = True
 
     kind: Literal["demonstrations"]
-    tasks: list[str] | None = Field(default=None, description=_TURNS)
+    weights: MixtureWeights = "size"
     batch: PositiveInt = Field(description="examples of one optimizer step")
     order: Literal["shuffled", "given"] = Field(
-        default="shuffled", description="given: as the rows stand, for a curriculum; shuffled: anew each epoch"
+        default="shuffled",
+        description="shuffled: anew each epoch, limit draws a part; given: as the rows stand, for a curriculum, limit "
+        "takes the first",
     )
 
     @property
@@ -88,10 +139,10 @@ class Demonstrations(SourceSettings, WorkedSolutions):
 
     def smoke(self) -> Self:
         """Return the source with the first two problems of each task, so that a stored teacher knows them."""
-        return self.model_copy(update={"batch": SMOKE_PROBLEMS, "limit": SMOKE_PROBLEMS})
+        return self.model_copy(update={"batch": SMOKE_PROBLEMS, "limit": SMOKE_PROBLEMS, "order": "given"})
 
 
-class Text(SourceSettings):
+class Text(SourceSettings, LengthLimit):
     """Plain text for pretraining: the tasks' documents."""
 
     reads = "documents"
@@ -108,24 +159,28 @@ class Rollouts(SourceSettings):
     """The student's own completions of training problems, graded by the tasks' verifiers."""
 
     reads = "train"
-    takes_turns = True
     samples = True
 
     kind: Literal["rollouts"]
-    tasks: list[str] | None = Field(default=None, description=_TURNS)
     from_: str | None = Field(
         default=None, alias="from", description="stage that makes rows, to read in place of the tasks' own problems"
     )
+    weights: MixtureWeights = "size"
     prompts: PositiveInt = Field(description="problems of one batch of rollouts")
     group: PositiveInt = Field(default=1, description="completions of each problem")
     temperature: PositiveFloat = Field(default=1.0, description="sampling temperature")
     max_new_tokens: PositiveInt = Field(default=256, description="longest completion, in tokens")
-    skip: int = Field(default=0, ge=0, description="problems at the start of each training split that are left out")
+    skip: int = Field(default=0, ge=0, description="problems of each training split that are left out, the first drawn")
+    order: PartOrder = "drawn"
     reward: Reward = Field(
         default="strict",
         validate_default=True,
         description="what a completion earns: the name of a part, or a weighted sum of parts",
         examples=["strict"],
+    )
+    mask_truncated_completions: bool = Field(
+        default=False,
+        description="leave completions that a length limit cut out of the loss; their rewards count in their group",
     )
     updates: PositiveInt = Field(default=1, description="optimizer steps that share a batch of rollouts, a part each")
     resample: int = Field(
@@ -214,5 +269,6 @@ class ValidationSettings(Section):
 
     every: PositiveInt = Field(description="optimizer steps between two measurements")
     tasks: list[str] | None = Field(default=None, description="tasks to measure on; those of the evaluation if absent")
-    problems: PositiveInt = Field(default=200, description="problems of each task, from the start of the split")
+    problems: PositiveInt = Field(default=200, description="problems of each task, at most")
+    order: PartOrder = "drawn"
     keep: Literal["best", "last"] = Field(default="best", description="which weights the stage publishes")

@@ -1,7 +1,7 @@
 """Sources of examples: the batch of a step is a pure function of seed, step and weights."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smallwit.inference.engine import Completion, Engine, Sampling
+from smallwit.inference.engine import Completion, Engine, Sampling, Watch
+from smallwit.inference.progress import GenerationProgress
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.conversation import LossOn
 from smallwit.models.flops import Cost
@@ -31,6 +32,9 @@ from smallwit.training.usage import Stopwatch
 
 KEPT_TOKENS = 1_000_000
 """Tokens of encoded demonstrations that a source keeps (about 40 MB): small datasets are encoded only once."""
+
+REPORT_DELAY = 2.0
+"""Seconds after which the progress within a batch of rollouts is told."""
 
 
 class TokenSource(Protocol):
@@ -53,8 +57,9 @@ class Stateful(Protocol):
 class DemonstrationSource:
     """Worked solutions, in a seeded order, with the loss on the last or on all assistant turns of conversations.
 
-    Examples of more than `max_length` tokens are cut, and left out if no trained token remains. The metrics `cut` and
-    `left_out` count them.
+    Examples of more than `max_length` tokens are cut, and left out if no trained token remains; those of more than
+    `kept_length` are left out. The metrics `cut` and `left_out` count them. Examples behind the first `items` of the
+    stream, where it is set, are not part of the last batch.
     """
 
     def __init__(
@@ -64,17 +69,22 @@ class DemonstrationSource:
         batch: int,
         max_length: int,
         loss_on: LossOn = "last",
+        kept_length: int | None = None,
     ) -> None:
         self.stream, self.chat, self.size, self.max_length = stream, chat, batch, max_length
+        self.kept_length = kept_length
+        self.items: int | None = None
+        self.rows_left_out = 0
         self.loss_on: LossOn = loss_on
         self._encodings: dict[tuple[int, int], Example] = {}
         self._room = KEPT_TOKENS
 
     def batch(self, step: int) -> StepBatch:
         """Return the examples of a step. Raises `UserError` for a problem without a worked solution."""
-        places = [self.stream.place(step * self.size + i) for i in range(self.size)]
+        first, end = step * self.size, (step + 1) * self.size
+        places = [self.stream.place(i) for i in range(first, end if self.items is None else min(end, self.items))]
         counts: Counter[str] = Counter()
-        examples = fitting(self._encoded(places), self.max_length, counts)
+        examples = fitting(self._encoded(places), self.max_length, counts, self.kept_length)
         length = float(np.mean([e.targets for e in examples])) if examples else 0.0
         return StepBatch(examples, {"length": length} | {name: float(count) for name, count in counts.items()})
 
@@ -93,7 +103,16 @@ class DemonstrationSource:
 class TextSource:
     """Plain documents for pretraining: each with BOS if the tokenizer adds it, and with the end-of-text token."""
 
-    def __init__(self, documents: Sequence[str], chat: ChatTokenizer, batch: int, max_length: int, seed: int) -> None:
+    def __init__(
+        self,
+        documents: Sequence[str],
+        chat: ChatTokenizer,
+        batch: int,
+        max_length: int,
+        seed: int,
+        rows_left_out: int = 0,
+    ) -> None:
+        self.rows_left_out = rows_left_out
         self.documents, self.chat, self.size, self.max_length = documents, chat, batch, max_length
         self.order = Shuffled(len(documents), seed, "text")
 
@@ -111,6 +130,12 @@ class RolloutSource:
     serves `spec.updates` steps, a part each. Checkpoints have the parts that are left, and the state of the prompt
     cooldown.
 
+    With a `context` (tokens) a completion ends, truncated, where that does; the metric `cut` counts such completions. A
+    prompt that leaves no room is left out, and `left_out` counts it. Under `spec.mask_truncated_completions` truncated
+    completions count in rewards and advantages, and are no examples: no loss and no normaliser sees them.
+
+    `report(share, text)` is called while a batch is sampled, if that takes longer than `REPORT_DELAY`.
+
     The processes of `world` share the problems: each completes and grades some, and then all have the whole batch.
     """
 
@@ -126,9 +151,11 @@ class RolloutSource:
         estimator: Estimator | None,
         postprocessors: Sequence[RolloutPostprocessor] = (),
         base: Path | None = None,
+        context: int | None = None,
+        report: Callable[[float, str], None] = lambda share, text: None,
         world: World = SINGLE_PROCESS,
     ) -> None:
-        self.world = world
+        self.world, self.context, self.report = world, context, report
         self.stream, self.chat, self.engine, self.spec, self.cost = stream, chat, engine, spec, cost
         self.seed, self.estimator, self.postprocessors = seed, estimator, postprocessors
         self.sampling = Sampling(spec.temperature, spec.max_new_tokens, chat.ends.all)
@@ -170,8 +197,12 @@ class RolloutSource:
             missing = spec.prompts - int(has_signal(drawn.rewards).sum())
             if missing == 0:
                 break
-            drawn = drawn.merged(self._draw(step, attempt, len(drawn.pairs), missing))
+            drawn = drawn.merged(self._draw(step, attempt, drawn.taken, missing))
         metrics = drawn.metrics()
+        if not drawn.pairs:
+            return StepBatch([], metrics)
+        if cut := self._cut(drawn):
+            metrics["cut"] = float(cut)
         if self.cooldown is not None:
             self.cooldown.note(drawn.pairs, drawn.rewards, step)
             metrics["cooldown"] = float(len(self.cooldown.until))
@@ -186,15 +217,17 @@ class RolloutSource:
             advantages = GROUP_ESTIMATORS[self.estimator](drawn.rewards)
         repeated = [prompt for prompt in drawn.prompts for _ in range(spec.group)]
         asked = [prompt_of(problem) for _, problem in drawn.pairs for _ in range(spec.group)]
-        rows = zip(repeated, asked, drawn.completions, advantages.flatten().tolist(), strict=True)
+        rows = list(zip(repeated, asked, drawn.completions, advantages.flatten().tolist(), strict=True))
+        # Overlong filtering (DAPO, arXiv 2503.14476, sec. 3.4): the reward of a text without its end is noise.
+        kept = [i for i, c in enumerate(drawn.completions) if not (spec.mask_truncated_completions and c.truncated)]
         examples = [
             Example(prompt + completion.tokens, len(prompt), completion.log_probs, advantage, prompt=problem)
-            for prompt, problem, completion, advantage in rows
+            for prompt, problem, completion, advantage in (rows[i] for i in kept)
         ]
         batch = StepBatch(examples, metrics, flops, verdicts, failed)
-        for postprocessor in self.postprocessors:
+        for postprocessor in self.postprocessors if examples else ():
             with self.clock.part("postprocess"):
-                added = postprocessor.process(batch.examples, drawn.rewards.flatten())
+                added = postprocessor.process(batch.examples, drawn.rewards.flatten()[kept])
             metrics, flops = batch.metrics | added.metrics, batch.flops + added.flops
             batch = replace(batch, examples=added.examples, metrics=metrics, flops=flops)
         return batch
@@ -207,20 +240,35 @@ class RolloutSource:
         else:
             start = step * spec.prompts * (1 + spec.resample) + first
             pairs = [self.stream[start + i] for i in range(count)]
-        prompts = encode_problems(self.chat, [problem for _, problem in pairs])
+        encoded = encode_problems(self.chat, [problem for _, problem in pairs])
+        fitting = [row for row, prompt in enumerate(encoded) if self._room(prompt) > 0]
+        pairs, prompts = [pairs[row] for row in fitting], [encoded[row] for row in fitting]
         samples = range(attempt * spec.group, (attempt + 1) * spec.group)
 
         def groups(rows: Sequence[int]) -> list[_Group]:
             return self._groups(step, [pairs[row] for row in rows], [prompts[row] for row in rows], samples)
 
-        drawn = self.world.sharded_map(groups, range(count))
+        rewarded = [part.name for part in spec.reward] if self.estimator is not None else []
+        drawn = self.world.sharded_map(groups, range(len(pairs)))
         return _Drawn(
             pairs,
             prompts,
             [completion for group in drawn for completion in group.completions],
-            torch.tensor([group.rewards for group in drawn]),
-            {name: torch.tensor([g.parts[name] for g in drawn], dtype=torch.float64) for name in drawn[0].parts},
+            torch.tensor([group.rewards for group in drawn]).view(-1, spec.group),
+            {n: torch.tensor([g.parts[n] for g in drawn], dtype=torch.float64).view(-1, spec.group) for n in rewarded},
+            count - len(pairs),
         )
+
+    def _room(self, prompt: Sequence[int]) -> int:
+        """Return the most tokens that a completion of the prompt can have."""
+        most = self.spec.max_new_tokens
+        return most if self.context is None else min(most, self.context - len(prompt))
+
+    def _cut(self, drawn: "_Drawn") -> int:
+        """Return how many completions end where the context does."""
+        rooms = [self._room(prompt) for prompt in drawn.prompts for _ in range(self.spec.group)]
+        ends = zip(drawn.completions, rooms, strict=True)
+        return sum(completion.truncated and room < self.spec.max_new_tokens for completion, room in ends)
 
     def _groups(
         self, step: int, pairs: Sequence[tuple[Task, Problem]], prompts: Sequence[list[int]], samples: Sequence[int]
@@ -230,11 +278,19 @@ class RolloutSource:
             return []
         size = len(samples)
         seeds = [stable_seed(self.seed, step, t.name, problem.id, sample) for t, problem in pairs for sample in samples]
+        asked = [prompt for prompt in prompts for _ in samples]
+        progress = GenerationProgress(self.report, total=len(asked), delay=REPORT_DELAY)
+        progress.begin(len(asked), self.spec.max_new_tokens)
+        watch = Watch(
+            limits=[self._room(prompt) for prompt in asked],
+            done=lambda index, completion: progress.on_reply(len(completion.tokens)),
+            on_tokens=progress.on_tokens,
+        )
         with self.clock.part("rollout"):
-            completions = self.engine.generate([prompt for prompt in prompts for _ in samples], self.sampling, seeds)
+            completions = self.engine.generate(asked, self.sampling, seeds, watch)
+        self.clock.split("rollout", self.engine.timings.take())
         rewards, parts = torch.full((len(pairs), size), torch.nan), {}
         if self.estimator is not None:
-            asked = [prompt for prompt in prompts for _ in samples]
             responses = self.chat.decode_replies(asked, [completion.tokens for completion in completions])
             with self.clock.part("grade"):
                 graded = self.grader.grade(pairs, responses, completions)
@@ -271,13 +327,22 @@ class _Group:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """Groups of completions: problems, prompts `[P]`, completions `[P * G]`, rewards and their parts `[P, G]`."""
+    """Groups of completions: problems, prompts `[P]`, completions `[P * G]`, rewards and their parts `[P, G]`.
+
+    `left_out` problems were drawn whose prompts leave no room in the context.
+    """
 
     pairs: list[tuple[Task, Problem]]
     prompts: list[list[int]]
     completions: list[Completion]
     rewards: Tensor
     parts: dict[str, Tensor]
+    left_out: int
+
+    @property
+    def taken(self) -> int:
+        """Return the number of problems that were drawn."""
+        return len(self.pairs) + self.left_out
 
     def merged(self, more: "_Drawn") -> "_Drawn":
         """Return these groups followed by `more`."""
@@ -287,6 +352,7 @@ class _Drawn:
             self.completions + more.completions,
             torch.cat([self.rewards, more.rewards]),
             {name: torch.cat([part, more.parts[name]]) for name, part in self.parts.items()},
+            self.left_out + more.left_out,
         )
 
     def with_signal(self) -> "_Drawn":
@@ -300,11 +366,15 @@ class _Drawn:
             [completion for row in rows for completion in self.completions[row * group : (row + 1) * group]],
             self.rewards[keep],
             {name: part[keep] for name, part in self.parts.items()},
+            self.left_out,
         )
 
     def metrics(self) -> dict[str, float]:
         """Return the metrics of a step. With rewards: their means, and the shares without a signal and unknown."""
-        metrics = {
+        metrics = {"left_out": float(self.left_out)} if self.left_out else {}
+        if not self.pairs:
+            return metrics
+        metrics |= {
             "length": float(np.mean([len(c.tokens) for c in self.completions])),
             "truncated": float(np.mean([c.truncated for c in self.completions])),
         }

@@ -18,4 +18,4 @@ class StepBatch:
     flops: float = 0.0
     verdicts: int = 0
     failed_verdicts: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict, compare=False)

@@ -9,7 +9,7 @@ from smallwit.data.context import Resources, VerifierFailed
 from smallwit.data.row_access import problem_of
 from smallwit.data.rule import FilterRule, RowCheck
 from smallwit.rows import Row
-from smallwit.verify.failures import too_many_failures
+from smallwit.verify.failures import too_many_failures, with_retry
 
 
 class AgreementRule(FilterRule):
@@ -45,7 +45,7 @@ class _VerifierCheck:
         for name, indices in by_task.items():
             problems = [problem_of(rows[index]) for index in indices]
             pairs = [(problem, problem.solution or "") for problem in problems]
-            for index, verdict in zip(indices, self.resources.tasks[name].judge(pairs), strict=True):
+            for index, verdict in zip(indices, with_retry(self.resources.tasks[name].judge, pairs), strict=True):
                 self.judged += 1
                 if verdict.strict is None:
                     self.unknown += 1

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from smallwit.data.source import LocatedRow, RowSource, SourceReader
+from smallwit.tasks.draw import part_of
 
 
 class TaskRows(RowSource):
@@ -25,15 +26,18 @@ class TaskRows(RowSource):
         """Return the task and the split."""
         return self.task, self.split
 
+    @property
+    def draws(self) -> bool:
+        """Return false: `read` yields a part of the task's problems."""
+        return False
+
     def read(self, reader: SourceReader) -> Iterator[LocatedRow]:
         """Yield a row for each problem."""
         task = reader.context.resources.tasks[self.task]
-        problems = task.problems(self.split)
-        total = self.limit or (len(problems) if isinstance(problems, Sequence) else None)
+        problems = part_of(task, self.split, self.limit, order=self.order)
         about = {"origin": getattr(task, "origin", ""), "license": getattr(task, "license", "")}
         for number, problem in enumerate(problems):
-            if total is not None:
-                reader.report(number / total)
+            reader.report(number / len(problems))
             row = {"id": problem.id, "prompt": problem.prompt, "answer": problem.gold, "task": task.name}
             if problem.solution is not None:
                 row["completion"] = problem.solution

@@ -54,6 +54,11 @@ class Difficulty(GenerationStep):
         return (self.student,)
 
     @property
+    def depends_on_seed(self) -> bool:
+        """Return whether replies are sampled."""
+        return self.draw.temperature > 0
+
+    @property
     def counts_tokens(self) -> bool:
         """Return whether there is a bound in tokens."""
         return self.max_tokens is not None

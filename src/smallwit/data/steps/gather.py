@@ -15,6 +15,7 @@ from smallwit.recipe.section import ByKind
 from smallwit.rows import BadRow, Row
 from smallwit.storage.artifacts import file_hash, folder_hash
 from smallwit.tasks.base import Task
+from smallwit.tasks.draw import sample
 
 if TYPE_CHECKING:
     from smallwit.recipe.check import Check
@@ -54,17 +55,18 @@ class Gather(DataStep):
             source.check_references(check, (*place, "sources", number))
 
     def smoke(self, problems: int, max_new_tokens: int) -> "Gather":
-        """Return the step with `problems` rows of each source."""
-        few = [source.model_copy(update={"limit": problems}) for source in self.sources]
+        """Return the step with the first `problems` rows of each source."""
+        few = [source.model_copy(update={"limit": problems, "order": "given"}) for source in self.sources]
         return self.model_copy(update={"sources": few})
 
     def content(self, tasks: Mapping[str, Task], base: Path, data_dir: Path | None) -> dict[str, Any]:
-        """Return the hashes of the files. Raises `UserError` for a file that does not exist."""
+        """Return hashes of files and commits of datasets. Raises `UserError` for those that do not exist."""
         files = [path for source in self.sources for path in source.files(base)]
-        return {str(path): folder_hash(path) if path.is_dir() else file_hash(path) for path in files}
+        hashes: dict[str, Any] = {str(path): folder_hash(path) if path.is_dir() else file_hash(path) for path in files}
+        return hashes | {name: commit for source in self.sources for name, commit in source.commits().items()}
 
     def rows(self, rows: Iterator[Row], context: StepContext) -> Iterator[Row]:
-        """Yield the rows of the sources, each source up to its limit.
+        """Yield the rows of the sources, of each a part if it has a limit.
 
         Raises `UserError` for a source that cannot be read, or of which more than 0.1 % (and more than one row) is
         unusable, and for an id that is used for two problems.
@@ -74,29 +76,37 @@ class Gather(DataStep):
         ids, names = RowIds(), Counter[str]()
         for number, source in enumerate(self.sources):
             reader = SourceReader(context, number, len(self.sources), names)
-            count = bad = 0
-            for row, location in _with_provenance(source, reader):
-                context.resources.stop_if_asked()
-                rate.step(reader.share)
-                if isinstance(row, BadRow):
-                    if count == bad == 0:
-                        raise UserError(
-                            f"{row} (the first row of its source); correct the file or the source's columns"
-                        )
-                    bad += 1
-                    context.drop({"id": f"{row.path}:{row.line}"}, "unusable", row.reason)
-                    continue
+            usable = _usable(source, reader, rate)
+            if source.draws and source.limit is not None:
+                usable = iter(sample(usable, source.limit, lambda pair: pair[0]["id"]))
+            for row, location in usable:
                 ids.add(row, location)
-                count += 1
                 origins[row["origin"]] = origins.get(row["origin"], 0) + 1
                 yield row
-                if count == source.limit:
-                    break
-            if bad > max(1, _BAD_SHARE * (count + bad)):
-                what = f"steps[0].sources[{number}]: {bad:,} of {count + bad:,} rows are unusable"
-                raise UserError(f"{what}; see `smallwit data validate FILE` for each")
             reader.report_unread()
         context.note("origins", origins)
+
+
+def _usable(source: RowSource, reader: SourceReader, rate: RateReporter) -> Iterator[tuple[Row, str | None]]:
+    """Yield the usable rows of a source, up to its limit unless it draws them, and drop the others."""
+    context = reader.context
+    count = bad = 0
+    for row, location in _with_provenance(source, reader):
+        context.resources.stop_if_asked()
+        rate.step(reader.share)
+        if isinstance(row, BadRow):
+            if count == bad == 0:
+                raise UserError(f"{row} (the first row of its source); correct the file or the source's columns")
+            bad += 1
+            context.drop({"id": f"{row.path}:{row.line}"}, "unusable", row.reason)
+            continue
+        count += 1
+        yield row, location
+        if count == source.limit and not source.draws:
+            break
+    if bad > max(1, _BAD_SHARE * (count + bad)):
+        what = f"steps[0].sources[{reader.number}]: {bad:,} of {count + bad:,} rows are unusable"
+        raise UserError(f"{what}; see `smallwit data validate FILE` for each")
 
 
 def _with_provenance(source: RowSource, reader: SourceReader) -> Iterator[LocatedRow]:

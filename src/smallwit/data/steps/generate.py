@@ -44,6 +44,11 @@ class Generate(GenerationStep):
         """Return the teachers."""
         return self.teachers
 
+    @property
+    def depends_on_seed(self) -> bool:
+        """Return whether replies are sampled."""
+        return self.draw.temperature > 0
+
     @model_validator(mode="after")
     def _distinct_teachers(self) -> "Generate":
         self.prompt.require(PLACES, "problem")

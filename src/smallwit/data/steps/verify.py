@@ -13,7 +13,7 @@ from smallwit.data.turns import split_answer
 from smallwit.errors import UserError
 from smallwit.rows import Row
 from smallwit.verify import Verdict
-from smallwit.verify.failures import too_many_failures
+from smallwit.verify.failures import too_many_failures, with_retry
 
 PROBLEMS_PER_BATCH = 256
 """Problems whose answers are judged together, so that all of the judge's processes have work."""
@@ -101,12 +101,10 @@ def preference_pair(better: Row, worse: Row) -> Row:
 def verdicts_on(rows: Sequence[Row], context: StepContext) -> list[Verdict]:
     """Return the verdicts of the rows' tasks on their completions, in order. A failed verdict is tried once more."""
     found: dict[int, Verdict] = {}
-    for _ in range(2):
-        by_task: dict[str, list[int]] = {}
-        for index, row in enumerate(rows):
-            if index not in found or found[index].score is None or found[index].strict is None:
-                by_task.setdefault(context.resources.task_of(row).name, []).append(index)
-        for name, indices in by_task.items():
-            pairs = [(problem_with_gold(rows[index]), completion_of(rows[index])) for index in indices]
-            found |= dict(zip(indices, context.resources.tasks[name].judge(pairs), strict=True))
+    by_task: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        by_task.setdefault(context.resources.task_of(row).name, []).append(index)
+    for name, indices in by_task.items():
+        pairs = [(problem_with_gold(rows[index]), completion_of(rows[index])) for index in indices]
+        found |= dict(zip(indices, with_retry(context.resources.tasks[name].judge, pairs), strict=True))
     return [found[index] for index in range(len(rows))]

@@ -10,9 +10,10 @@ from smallwit.models.chat import ChatTokenizer
 from smallwit.models.template_check import turn_shape
 from smallwit.stages.job import Job
 from smallwit.tasks.base import Problem, Task
+from smallwit.tasks.draw import part
 from smallwit.training.demonstrations import demonstration_examples, encode_problems
 from smallwit.training.problem_stream import TaskProblems
-from smallwit.training.settings import Rollouts, WorkedSolutions
+from smallwit.training.settings import UNGRADED, Rollouts, WorkedSolutions
 
 _ANY_LENGTH = 1 << 31
 
@@ -20,7 +21,7 @@ _ANY_LENGTH = 1 << 31
 class Ungraded(Task):
     """A placeholder task for rows without a task: they are training data, and cannot be graded."""
 
-    name = "ungraded"
+    name = UNGRADED
 
 
 def worked_solutions(job: Job, spec: WorkedSolutions, tasks: Sequence[Task]) -> list[TaskProblems]:
@@ -29,12 +30,12 @@ def worked_solutions(job: Job, spec: WorkedSolutions, tasks: Sequence[Task]) -> 
     Rows of a dataset without a task are included, unless `spec` names tasks. Raises `UserError` if there are no rows.
     """
     if spec.from_ is None:
-        return [TaskProblems.of(task, "train", limit=spec.limit) for task in tasks]
+        return [TaskProblems.of(task, "train", limit=spec.limit, order=spec.part_order) for task in tasks]
     rows = read_problems(Path(job.inputs[spec.from_]))
     named = [(task, rows.get(task.name, [])) for task in tasks]
     if spec.tasks is None:
         named.append((Ungraded(), rows.get(None, [])))
-    return _some([(task, problems[: spec.limit]) for task, problems in named], job, spec.from_)
+    return _some([(task, part(rows, spec.limit, order=spec.part_order)) for task, rows in named], job, spec.from_)
 
 
 def posed_problems(job: Job, spec: Rollouts, tasks: Sequence[Task]) -> list[TaskProblems]:
@@ -43,10 +44,10 @@ def posed_problems(job: Job, spec: Rollouts, tasks: Sequence[Task]) -> list[Task
     A problem that is in several rows is used once. Raises `UserError` if there are no problems.
     """
     if spec.from_ is None:
-        return [TaskProblems.of(task, "train", skip=spec.skip) for task in tasks]
+        return [TaskProblems.of(task, "train", skip=spec.skip, order=spec.order) for task in tasks]
     rows = read_problems(Path(job.inputs[spec.from_]))
     named = [(task, list({_asked_key(row): row for row in rows.get(task.name, [])}.values())) for task in tasks]
-    return _some([(task, problems[spec.skip :]) for task, problems in named], job, spec.from_)
+    return _some([(task, part(rows, None, skip=spec.skip, order=spec.order)) for task, rows in named], job, spec.from_)
 
 
 def check_conversations(

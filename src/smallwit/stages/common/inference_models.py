@@ -9,6 +9,7 @@ from smallwit.inference.generator import Decoding, Reply
 from smallwit.inference.local_generator import LocalGenerator
 from smallwit.inference.model import ServedModel
 from smallwit.models.flops import Cost
+from smallwit.network import hub
 from smallwit.network.hosts import REQUESTS_FILE, HostLog
 from smallwit.stages.common.inputs import chat_of, endpoint_of, generator_of, model_of
 from smallwit.stages.job import Job
@@ -24,9 +25,11 @@ def asked_model(job: Job, name: str, batch: int) -> ServedModel:
     spec = job.recipe.models.get(name)
     if spec is not None and spec.endpoint is not None:
         return _far(job, name)
-    if spec is None or spec.folder is not None:
+    if spec is None or spec.folder is not None or spec.gguf is not None:
         return _near(job, name, _with_options(job, name, folder_hash(Path(job.inputs[name]))), batch)
     made_of = [spec.model_dump(mode="json"), job.recipe.seed, job.inputs.get("tokenizer")]
+    if spec.hub is not None:
+        made_of.append(hub.pinned("models", spec.hub, spec.revision))
     return _near(job, name, content_key(made_of), batch)
 
 
@@ -81,6 +84,7 @@ class _Logged:
         decoding: Decoding,
         seeds: Sequence[int],
         on_reply: Callable[[int, Reply], None] = lambda index, reply: None,
+        on_tokens: Callable[[int], None] = lambda count: None,
     ) -> list[Reply]:
         """Generate replies and log the traffic; see `EndpointGenerator.reply`."""
 

@@ -10,6 +10,7 @@ from smallwit.data.build import content_of, origin_of_tokenizer
 from smallwit.data.construction import complete_steps
 from smallwit.data.step import DataStep
 from smallwit.errors import UserError
+from smallwit.network import hub
 from smallwit.recipe.section import ByKind
 from smallwit.recipe.stage import SMOKE_PROBLEMS, SMOKE_TOKENS, Place, Stage, TaskNeed
 from smallwit.stages.job import Info, Job, Reporter
@@ -62,16 +63,21 @@ class DatasetStage(Stage):
         counting = [self.tokenizer] if self.tokenizer in recipe.models and self.tokenizer is not None else []
         return list(dict.fromkeys([*self.asked_models(), *self.rows_from, *counting]))
 
+    def depends_on_seed(self, recipe: "Recipe") -> bool:
+        """Return whether a step samples, or asks a model with new weights; a tokenizer has no weights."""
+        asked = [recipe.models[name] for name in self.asked_models() if name in recipe.models]
+        return any(step.depends_on_seed for step in self.steps) or any(model.new is not None for model in asked)
+
     def tasks_read(self, recipe: "Recipe") -> list[str]:
         return sorted(recipe.tasks)
 
-    def content(self, recipe: "Recipe", base: Path, data_dir: Path | None) -> list[Any]:
+    def content(self, recipe: "Recipe", base: Path, data_dir: Path | None) -> dict[str, Any]:
         """Return the content of the files and suites that the steps read, and of the tokenizer's folder."""
         tasks = {name: load_task(name, options, data_dir, base) for name, options in recipe.tasks.items()}
-        content: list[Any] = [content_of(self.steps, tasks, base, data_dir)]
+        content: dict[str, Any] = {"files": content_of(self.steps, tasks, base, data_dir)}
         if self.tokenizer is not None and self.tokenizer not in recipe.models:
             file = Path(origin_of_tokenizer(self.tokenizer, base)) / "tokenizer.json"
-            content.append(file_hash(file) if file.is_file() else None)
+            content["tokenizer"] = file_hash(file) if file.is_file() else hub.pinned("models", self.tokenizer)
         return content
 
     def task_needs(self, recipe: "Recipe", place: Place) -> Iterator[TaskNeed]:

@@ -27,6 +27,7 @@ def run(stage: DatasetStage, job: Job, reporter: Reporter) -> Info:
         if reporter.stopping():
             raise Stopped
 
+    progress = BuildProgress(reporter.progress)
     resources = Resources(
         tasks={task.name: task for task in tasks_of(job, None)},
         base=job.base,
@@ -35,7 +36,8 @@ def run(stage: DatasetStage, job: Job, reporter: Reporter) -> Info:
         load_tokenizer=lambda: _tokenizer(job, stage),
         model=lambda name, batch: asked_model(job, name, batch),
         inputs={name: Path(job.inputs[name]) for name in stage.rows_from},
-        progress=BuildProgress(reporter.progress),
+        progress=progress,
+        step_progress=progress.step,
         say=reporter.say,
         stop_if_asked=stop_if_asked,
     )
@@ -63,7 +65,7 @@ def run(stage: DatasetStage, job: Job, reporter: Reporter) -> Info:
         for path in made.iterdir():
             path.rename(folder / path.name)
 
-    publish(job.folder, write, {"key": job.key, "name": job.name} | info)
+    publish(job.folder, write, job.manifest(info))
     # The journals stay, so that replies are not generated again when later steps change.
     shutil.rmtree(made)
     return info

@@ -5,12 +5,13 @@ import time
 from functools import partial
 from pathlib import Path
 
-from smallwit.evaluation.folder import admit
+from smallwit.evaluation.folder import admit, write_strata
 from smallwit.evaluation.protocol import local_generator_info
 from smallwit.evaluation.protocols.default import DEFAULT
 from smallwit.evaluation.suite import Choice, make_suite, measure_suite, problems_of
 from smallwit.inference.local_generator import encode
 from smallwit.stages.common.inputs import chat_of, generator_of, model_of, tasks_of
+from smallwit.stages.evaluate import PARTIAL
 from smallwit.stages.job import Info, Job, Reporter, Stopped
 from smallwit.storage.artifacts import publish
 from smallwit.tasks import task_bytes
@@ -29,28 +30,33 @@ def run(job: Job, reporter: Reporter) -> Info:
     chat, model = chat_of(job, job.name), model_of(job, job.name, dtype=published or job.dtype)
     generator = generator_of(job, model, chat, spec.batch)
     about = local_generator_info(chat, job.dtype)
-    choice = Choice(spec.split, spec.problems, 1, job.recipe.seed, spec.temperature, spec.max_new_tokens)
+    choice = Choice(spec.split, spec.problems, 1, job.recipe.seed, spec.temperature, spec.max_new_tokens, spec.order)
     tasks = tasks_of(job, spec.tasks)
-    samples = job.folder.with_name(f"partial-{job.key}")
+    samples = job.folder.with_name(f"{PARTIAL}{job.key}")
     suites = {}
     for task in tasks:
         own = task_bytes(task.name, job.recipe.tasks[task.name], job.base)
-        problems = problems_of(task, spec.split, spec.problems)
+        problems = problems_of(task, spec.split, spec.problems, spec.order)
         suites[task.name] = make_suite(task, problems, DEFAULT, choice, about, own=own, encode=partial(encode, chat))
     protocols = {name: suite.protocol for name, suite in suites.items()}
     samples.mkdir(exist_ok=True)
-    admit(samples, {"reference": job.name, "identity": job.key}, protocols)
+    # The key says which libraries may differ.
+    admit(samples, {"reference": job.name, "identity": job.key}, protocols, ignored="libraries")
+    write_strata(samples, {name: suite.strata for name, suite in suites.items()})
+
+    def check() -> None:
+        if reporter.stopping():
+            raise Stopped
+
     for number, (name, suite) in enumerate(suites.items()):
 
-        def on_rows(done: int, number: int = number, total: int = len(suite.samples), name: str = name) -> None:
-            reporter.progress((number + done / total) / len(tasks), f"{name} {done}/{total}")
-            if reporter.stopping():
-                raise Stopped
+        def report(share: float, text: str, number: int = number, name: str = name) -> None:
+            reporter.progress((number + share) / len(tasks), f"{name} {text}")
 
-        measure_suite(suite, samples / f"{name}.jsonl", lambda: generator, spec.batch, on_rows, job.name)
+        measure_suite(suite, samples / f"{name}.jsonl", lambda: generator, spec.batch, job.name, report, check)
     signatures = {name: protocol.signature for name, protocol in protocols.items()}
     info: Info = {"seconds": time.monotonic() - started, "parameters": model.num_parameters(), "signatures": signatures}
-    publish(job.folder, lambda folder: _move(samples, folder), {"key": job.key, "name": job.name} | info)
+    publish(job.folder, lambda folder: _move(samples, folder), job.manifest(info))
     shutil.rmtree(samples)
     return info
 

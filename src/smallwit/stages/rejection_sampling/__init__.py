@@ -1,17 +1,24 @@
 """The stage `rejection_sampling`: let a model answer training problems and keep what the verifier accepts."""
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from smallwit.recipe.stage import SMOKE_PROBLEMS, SMOKE_TOKENS, Place, Stage, TaskNeed
+from smallwit.recipe.section import PartOrder
+from smallwit.recipe.stage import SMOKE_PROBLEMS, SMOKE_TOKENS, Place, Stage, TaskNeed, Unfinished
 from smallwit.stages.job import Info, Job, Reporter
 
 if TYPE_CHECKING:
     from smallwit.recipe.check import Check
     from smallwit.recipe.schema import Recipe
+    from smallwit.training.problem_stream import TaskProblems
+
+
+_LINE_END = b"\n"
 
 
 class RejectionSamplingStage(Stage):
@@ -25,7 +32,8 @@ class RejectionSamplingStage(Stage):
     tasks: list[str] | None = Field(default=None, description="tasks whose problems are answered; all if absent")
     problems: PositiveInt = Field(description="problems of each task, at most")
     flops: PositiveFloat | None = Field(default=None, description="stop before the answers cost more FLOPs than this")
-    skip: int = Field(default=0, ge=0, description="problems at the start of each training split that are left out")
+    skip: int = Field(default=0, ge=0, description="problems of each training split that are left out, the first drawn")
+    order: PartOrder = "drawn"
     samples: PositiveInt = Field(default=1, description="answers to each problem")
     temperature: float = Field(default=0.0, ge=0, description="sampling temperature; 0 is greedy")
     max_new_tokens: PositiveInt = Field(default=256, description="longest answer, in tokens")
@@ -34,6 +42,10 @@ class RejectionSamplingStage(Stage):
 
     def inputs(self, recipe: "Recipe") -> list[str]:
         return [self.model]
+
+    def depends_on_seed(self, recipe: "Recipe") -> bool:
+        """Return whether answers are sampled, or the model's weights are new."""
+        return self.temperature > 0 or super().depends_on_seed(recipe)
 
     def asked_models(self) -> list[str]:
         return [self.model]
@@ -69,6 +81,20 @@ class RejectionSamplingStage(Stage):
         few = {"problems": SMOKE_PROBLEMS, "samples": 1, "max_new_tokens": SMOKE_TOKENS, "keep": "all"}
         return self.model_copy(update=few)
 
+    def most_rows(self, job: Job) -> "Sequence[TaskProblems]":
+        """Return the problems that are asked, each as often as it is answered."""
+        from smallwit.stages.common.inputs import tasks_of
+        from smallwit.stages.rejection_sampling.run import asked_problems
+
+        asked = asked_problems(self, tasks_of(job, self.tasks))
+        return [replace(each, size=each.size * self.samples) for each in asked]
+
+    def reading(self, job: Job) -> Iterator[str]:
+        """Yield lines on the problems that are asked."""
+        from smallwit.stages.common.reads import source_lines
+
+        yield from source_lines(f"model {self.model}", self.most_rows(job), "size", None, most=self.flops is not None)
+
     def run(self, job: Job, reporter: Reporter) -> Info:
         """Publish the accepted answers as a dataset of one file."""
         from smallwit.stages.rejection_sampling.run import run
@@ -78,3 +104,15 @@ class RejectionSamplingStage(Stage):
     def clean_up(self, work: Path, artifact: Path, key: str) -> None:
         """Remove the journal of replies."""
         (work / f"calls-{key}.jsonl").unlink(missing_ok=True)
+
+    def unfinished(self, work: Path, store: Path) -> dict[str, Unfinished]:
+        """Return the journals of replies."""
+        found = {path.stem.removeprefix("calls-"): path for path in work.glob("calls-*.jsonl")}
+        return {
+            key: Unfinished(f"{path.read_bytes().count(_LINE_END):,} replies", (path,)) for key, path in found.items()
+        }
+
+    def adopt(self, work: Path, store: Path, old: str, new: str) -> None:
+        temporary = work / f".calls-{new}.tmp"
+        shutil.copyfile(work / f"calls-{old}.jsonl", temporary)
+        temporary.rename(work / f"calls-{new}.jsonl")

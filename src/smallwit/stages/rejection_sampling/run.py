@@ -1,7 +1,7 @@
 """Let a model answer training problems and keep what the verifier accepts (rejection sampling)."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from smallwit.evaluation.runner import graded, require_verdicts
 from smallwit.inference.client import GenerationClient, SpendingLimits
 from smallwit.inference.generator import Decoding, GenerationRequest, Reply
 from smallwit.inference.model import ServedModel
+from smallwit.inference.progress import GenerationProgress
 from smallwit.seeds import stable_seed
 from smallwit.stages.common.inference_models import asked_model
 from smallwit.stages.common.inputs import tasks_of
@@ -21,6 +22,7 @@ from smallwit.storage.artifacts import publish
 from smallwit.storage.journal import Journal
 from smallwit.storage.jsonl import json_line
 from smallwit.tasks.base import Problem, Task
+from smallwit.tasks.draw import drawn
 from smallwit.training.problem_stream import TaskProblems
 from smallwit.verify import Verdict
 
@@ -37,7 +39,7 @@ class _Wanted(NamedTuple):
 def run(stage: RejectionSamplingStage, job: Job, reporter: Reporter) -> Info:
     """Publish the accepted answers as `prompt`, `completion` rows. Raises `UserError` when none is accepted.
 
-    Replies are journaled at once, those of a local model as whole batches, and a stopped stage resumes after them.
+    Replies are journaled when they have ended, and a stopped stage asks only for the others.
     Prompts that an endpoint refuses to answer are reported, counted and left out.
     """
     started = time.monotonic()
@@ -46,12 +48,13 @@ def run(stage: RejectionSamplingStage, job: Job, reporter: Reporter) -> Info:
     verdicts: list[dict[str, float | None]] = []
     asked = 0
     model = asked_model(job, stage.model, stage.batch)
-    if model.batch_dependent:
-        # The replies of a local model may change with the code.
-        model = replace(model, identity=job.key)
     calls = job.work / f"calls-{model.identity}.jsonl"
+    if model.batch_dependent:
+        # The replies of a local model may change with the code; adopted ones are known by the key that they began with.
+        model = replace(model, identity=job.origin_key)
+        calls = job.work / f"calls-{job.key}.jsonl"
     with Journal(calls) as journal:
-        client = _client(stage, model, journal, reporter)
+        client = _client(stage, model, journal, reporter, len(wanted), kept)
         for batch in client.batches(_request(job, stage, each) for each in wanted):
             pairs = [(each, reply) for each, (_, reply) in zip(wanted[asked:], batch, strict=False)]
             asked += len(batch)
@@ -59,12 +62,12 @@ def run(stage: RejectionSamplingStage, job: Job, reporter: Reporter) -> Info:
                 verdicts.append({"score": verdict.score, "strict": verdict.strict})
                 if stage.keep == "all" or verdict.strict == 1.0:
                     kept[each.task.name, each.problem.id, reply.text] = _row(each, reply, stage)
-            if verdicts:
-                require_verdicts(verdicts, stage.name)
-            share = asked / len(wanted) if stage.flops is None else client.usage.flops / stage.flops
-            reporter.progress(min(share, 1.0), f"{len(kept)} of {asked} answers kept")
-            if reporter.stopping():
-                raise Stopped
+            # How many replies a budget in FLOPs is for is known at its end alone.
+            if verdicts and stage.flops is None:
+                require_verdicts(verdicts, stage.name, len(wanted))
+        resumed = client.resumed_batches
+    if verdicts:
+        require_verdicts(verdicts, stage.name)
     if not kept:
         raise UserError(f"stage {stage.name}: {stage.model} answered {asked} problems and the verifier accepted none")
     usage = client.usage
@@ -76,24 +79,42 @@ def run(stage: RejectionSamplingStage, job: Job, reporter: Reporter) -> Info:
         "asked": len(verdicts),
         "failed": client.failed,
         "kept": len(kept),
+        "resumed_batches": resumed,
     }
-    publish(job.folder, lambda folder: _write(folder, list(kept.values())), {"key": job.key, "name": job.name} | info)
+    publish(job.folder, lambda folder: _write(folder, list(kept.values())), job.manifest(info))
     if model.batch_dependent:
         calls.unlink()
     return info
 
 
 def _client(
-    stage: RejectionSamplingStage, model: ServedModel, journal: Journal, reporter: Reporter
+    stage: RejectionSamplingStage,
+    model: ServedModel,
+    journal: Journal,
+    reporter: Reporter,
+    total: int,
+    kept: Sized,
 ) -> GenerationClient:
     def stop() -> None:
         if reporter.stopping():
             raise Stopped
 
-    limits = SpendingLimits(flops=stage.flops)
-    return GenerationClient(
-        {stage.model: model}, journal, limits=limits, batch=stage.batch, on_reply=stop, on_failure=reporter.say
-    )
+    def report(share: float, text: str) -> None:
+        reporter.progress(_share(stage, client), f"{text}, {len(kept):,} kept")
+
+    progress = GenerationProgress(report, total=total, check=stop)
+    models, limits = {stage.model: model}, SpendingLimits(flops=stage.flops)
+    client = GenerationClient(models, journal, limits=limits, batch=stage.batch, progress=progress, say=reporter.say)
+    return client
+
+
+def _share(stage: RejectionSamplingStage, client: GenerationClient) -> float:
+    """Return the share (0..1) of the replies, or of the budget, that is done."""
+    if stage.flops is None:
+        return client.progress.share
+    # The batch that is being generated counts by its tokens.
+    spent = client.usage.flops + client.models[stage.model].flops(1, 1) * client.pending_tokens
+    return min(spent / stage.flops, 1.0)
 
 
 def _request(job: Job, stage: RejectionSamplingStage, wanted: _Wanted) -> GenerationRequest:
@@ -112,12 +133,22 @@ def _judged(answered: Sequence[tuple[_Wanted, Reply]]) -> Iterator[tuple[_Wanted
 
 def _in_turns(stage: RejectionSamplingStage, tasks: Sequence[Task]) -> Iterator[_Wanted]:
     """Yield the problems to answer, a batch of each task in turn, so that all tasks share a budget equally."""
-    chosen = [TaskProblems.of(task, "train", skip=stage.skip, limit=stage.problems) for task in tasks]
+    chosen = asked_problems(stage, tasks)
     for sample in range(stage.samples):
         for start in range(0, max(problems.size for problems in chosen), stage.batch):
             for problems in chosen:
                 for index in range(start, min(start + stage.batch, problems.size)):
                     yield _Wanted(problems.task, problems[index], sample)
+
+
+def asked_problems(stage: RejectionSamplingStage, tasks: Sequence[Task]) -> list[TaskProblems]:
+    """Return the problems of each task. A budget may end before the last: then whole splits are in drawn order, too."""
+    chosen = [
+        TaskProblems.of(task, "train", skip=stage.skip, limit=stage.problems, order=stage.order) for task in tasks
+    ]
+    if stage.flops is None or stage.order == "given":
+        return chosen
+    return [each if each.task.exchangeable else replace(each, rows=drawn(each.rows)) for each in chosen]
 
 
 def _row(wanted: _Wanted, reply: Reply, stage: RejectionSamplingStage) -> dict[str, object]:

@@ -2,12 +2,14 @@
 
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from smallwit.recipe.stage import SMOKE_PROBLEMS, Place, Stage, TaskNeed
+from smallwit.recipe.section import PartOrder
+from smallwit.recipe.stage import SMOKE_PROBLEMS, Place, Stage, TaskNeed, Unfinished
 from smallwit.stages.job import Info, Job, Reporter
 from smallwit.training.settings import WorkedSolutions
 
@@ -22,8 +24,11 @@ class TeacherLogprobsStage(Stage, WorkedSolutions):
     makes = "logprobs"
     preload = ("smallwit.stages.teacher_logprobs.run",)
 
+    adoptable = ("code", "libraries.", "device", "dtype", "seed")
+
     kind: Literal["teacher_logprobs"]
     model: str = Field(description="a model of the recipe, or an earlier stage that makes one")
+    order: PartOrder = "drawn"
     k: PositiveInt = Field(default=64, description="likeliest tokens that are kept at each completion token")
     temperature: PositiveFloat = Field(default=1.0, description="temperature of the stored probabilities")
     micro_tokens: PositiveInt = Field(default=16384, description="padded tokens of one forward pass")
@@ -63,8 +68,20 @@ class TeacherLogprobsStage(Stage, WorkedSolutions):
             check.rows_before("demonstrations from", self.from_, *place, "from")
 
     def smoke(self) -> Self:
-        """Return the stage with two problems of each task."""
-        return self.model_copy(update={"limit": SMOKE_PROBLEMS})
+        """Return the stage with the first two problems of each task."""
+        return self.model_copy(update={"limit": SMOKE_PROBLEMS, "order": "given"})
+
+    def reading(self, job: Job) -> Iterator[str]:
+        """Yield lines on the solutions that the model reads."""
+        from smallwit.stages.common.demonstrations import worked_solutions
+        from smallwit.stages.common.inputs import tasks_of
+        from smallwit.stages.common.reads import source_lines
+
+        if self.from_ is not None:
+            yield f"model {self.model} reads the rows of {self.from_}"
+            return
+        solved = worked_solutions(job, self, tasks_of(job, self.tasks))
+        yield from source_lines(f"model {self.model}", solved, "size", None)
 
     def run(self, job: Job, reporter: Reporter) -> Info:
         """Publish the store."""
@@ -74,4 +91,21 @@ class TeacherLogprobsStage(Stage, WorkedSolutions):
 
     def clean_up(self, work: Path, artifact: Path, key: str) -> None:
         """Remove the shards, which are in the artifact."""
-        shutil.rmtree(work / "shards", ignore_errors=True)
+        for shard in (work / "shards").glob(f"{key}-*"):
+            shutil.rmtree(shard, ignore_errors=True)
+        with suppress(OSError):  # there are shards of other keys
+            (work / "shards").rmdir()
+
+    def unfinished(self, work: Path, store: Path) -> dict[str, Unfinished]:
+        """Return the shards of each key."""
+        found: dict[str, list[Path]] = {}
+        for shard in sorted((work / "shards").glob("[!.]*-[0-9]*")):
+            found.setdefault(shard.name.rpartition("-")[0], []).append(shard)
+        return {key: Unfinished(f"{len(shards)} shards", tuple(shards)) for key, shards in found.items()}
+
+    def adopt(self, work: Path, store: Path, old: str, new: str) -> None:
+        for shard in self.unfinished(work, store)[old].paths:
+            temporary = shard.with_name(f".{shard.name}.tmp")
+            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.copytree(shard, temporary)
+            temporary.rename(shard.with_name(shard.name.replace(old, new)))

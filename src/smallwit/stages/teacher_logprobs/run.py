@@ -42,7 +42,8 @@ def run(stage: TeacherLogprobsStage, job: Job, reporter: Reporter) -> Info:
     problems = worked_solutions(job, stage, tasks_of(job, stage.tasks))
     check_conversations(job, stage, problems, chat)
     work = job.work / "shards"
-    _drop_others(work, job.key)
+    work.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(work)
     reading = _ShardScoring(stage, scorer, reporter, sum(each.size for each in problems))
     shards: list[tuple[Path, dict[str, Any]]] = []
     counts: Counter[str] = Counter(cut=0, left_out=0)
@@ -73,8 +74,8 @@ def run(stage: TeacherLogprobsStage, job: Job, reporter: Reporter) -> Info:
             for name in manifest["files"]:
                 shutil.copyfile(folder / name, target / name)
 
-    publish(job.folder, write, {"key": job.key, "name": job.name} | info)
-    shutil.rmtree(work)
+    publish(job.folder, write, job.manifest(info))
+    stage.clean_up(job.work, job.folder, job.key)
     scorer.finish()
     return info
 
@@ -110,15 +111,6 @@ class _ShardScoring:
         }
         publish(folder, lambda target: write_shard(target, number, order, records), about)
         return read_manifest(folder, check_content=False)
-
-
-def _drop_others(work: Path, key: str) -> None:
-    """Delete the shards of another configuration, and unfinished ones."""
-    work.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(work)
-    for folder in work.iterdir():
-        if not folder.name.startswith(key):
-            shutil.rmtree(folder)
 
 
 def _whole(folder: Path, reporter: Reporter) -> dict[str, Any] | None:

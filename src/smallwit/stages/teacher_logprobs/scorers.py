@@ -96,7 +96,7 @@ class LocalTeacherScorer:
 class EndpointTeacherScorer:
     """A model behind an endpoint that returns its likeliest tokens and their log-probs.
 
-    A journal keeps its replies until `finish`, so that a killed stage requests none of them again. The FLOPs of the
+    A journal keeps its replies, so that a killed or changed stage requests none of them again. The FLOPs of the
     endpoint are not known, and count as 0.
     """
 
@@ -124,5 +124,5 @@ class EndpointTeacherScorer:
         return 0.0
 
     def finish(self) -> None:
+        """Close the journal. It stays for stages with other settings."""
         self.journal.close()
-        self.journal.path.unlink()

@@ -7,8 +7,9 @@ from smallwit.errors import UserError
 from smallwit.objectives.distillation import Distillation
 from smallwit.objectives.settings import Objective, check_objectives, compares_groups
 from smallwit.stages.teacher_logprobs import TeacherLogprobsStage
+from smallwit.suggestions import hint
 from smallwit.tasks.reward_function import reward_function
-from smallwit.training.settings import Demonstrations, Rollouts, Source, SourceSettings
+from smallwit.training.settings import UNGRADED, Demonstrations, Rollouts, Source, SourceSettings
 
 if TYPE_CHECKING:
     from smallwit.recipe.check import Check
@@ -29,6 +30,26 @@ def check_sources(sources: Mapping[str, Source], objectives: Sequence[Objective]
     unread = set(sources) - {objective.source for objective in objectives}
     if unread:
         raise ValueError(f"no objective reads source {', '.join(sorted(unread))}")
+
+
+def check_tasks(check: "Check", source: SourceSettings, *place: str | int) -> None:
+    """Check the tasks of a source, and that each has a weight where weights are numbers. Raises `UserError`."""
+    if not isinstance(source, Demonstrations | Rollouts):
+        check.task_names(source.tasks, *place, "tasks")
+        return
+    check.task_names(source.tasks, *place, "tasks", again="give it a larger weight (weights: {TASK: NUMBER})")
+    if isinstance(source.weights, str):
+        return
+    read = source.tasks or list(check.recipe.tasks)
+    # Rows of a dataset may have no task.
+    known = [*read, UNGRADED] if source.rows_from is not None and source.tasks is None else read
+    for name in source.weights:
+        if name not in known:
+            what = f"weights: the source does not read a task '{name}'; {hint(name, known)}"
+            raise check.refuse(what, *place, "weights", name)
+    missing = [name for name in read if name not in source.weights]
+    if missing:
+        raise check.refuse(f"weights has no number for task '{missing[0]}'; add one", *place, "weights")
 
 
 def check_reward(check: "Check", source: SourceSettings, *place: str | int) -> None:
@@ -72,6 +93,9 @@ def _stored_teacher(
         ours, theirs = (repr(each.from_) if each.from_ else "the tasks" for each in (source, store))
         what = f"{stored} is of solutions from {theirs}, source '{name}' reads those from {ours}"
         return f"{what}; make them equal", "teacher"
+    if source.max_length is not None and source.too_long == "cut":
+        what = f"{stored} is of whole solutions, source '{name}' cuts them at max_length"
+        return f"{what}; leave the longer ones out (too_long: leave_out)", "teacher"
     if source.loss_on != store.loss_on:
         what = f"{stored} has loss_on: {store.loss_on}, source '{name}' has {source.loss_on}"
         return f"{what}; make them equal", "teacher"
@@ -83,6 +107,9 @@ def _stored_teacher(
         wanted = "all" if source.limit is None else source.limit
         what = f"{stored} has {store.limit} problems of each task, source '{name}' reads {wanted}"
         return f"{what}; make limit there as large", "teacher"
+    if store.limit is not None and source.part_order != store.order:
+        what = f"{stored} has {store.limit} problems of each task (order: {store.order})"
+        return f"{what}, source '{name}' takes others (order: {source.order}); make order there equal", "teacher"
     return None
 
 

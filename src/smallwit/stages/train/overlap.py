@@ -1,11 +1,11 @@
 """Report test problems that a stage trains on: a score on them measures memory."""
 
 from collections.abc import Callable, Sequence
-from itertools import islice
 
 from smallwit.data.normalise import squeezed, squeezed_formula
 from smallwit.stages.common.inputs import tasks_of
 from smallwit.stages.job import Job
+from smallwit.tasks.draw import part_of
 from smallwit.training.problem_stream import TaskProblems
 
 
@@ -17,7 +17,7 @@ def say_overlap(job: Job, name: str, problems: Sequence[TaskProblems], say: Call
     lists = [each for each in problems if isinstance(each.rows, list | tuple)]
     measured = job.recipe.evaluation
     for task in tasks_of(job, measured.tasks) if lists else ():
-        there = list(islice(task.problems(measured.split), measured.problems))
+        there = part_of(task, measured.split, measured.problems, order=measured.order)
         # Only letters and digits are compared first: this is fast, and few problems are equal in them.
         alike: dict[str, list[str]] = {}
         for problem in there:

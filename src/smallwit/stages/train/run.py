@@ -1,10 +1,9 @@
 """Run a train stage: sources, objectives, the loop, and an ordinary model folder at the end."""
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -12,8 +11,9 @@ import torch
 from transformers import PreTrainedModel
 
 from smallwit.errors import UserError
-from smallwit.evaluation.runner import mean_score, measure, require_verdicts
+from smallwit.evaluation.runner import Row, mean_score, measure, require_verdicts
 from smallwit.inference.generator import Decoding
+from smallwit.inference.progress import GenerationProgress
 from smallwit.models.build import disable_dropout, is_stateful, save_model
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.cpu_memory import trim_between_layers
@@ -23,23 +23,26 @@ from smallwit.objectives.loss import LossTerm
 from smallwit.seeds import stable_seed
 from smallwit.stages.common.demonstrations import check_conversations, posed_problems, worked_solutions
 from smallwit.stages.common.inputs import autocast_of, chat_of, generator_of, model_of, tasks_of
+from smallwit.stages.common.reads import epoch_items, source_items, source_lines
 from smallwit.stages.job import Info, Job, Reporter, Stopped
 from smallwit.stages.train import TrainStage
-from smallwit.stages.train.lengths import check_lengths
+from smallwit.stages.train.lengths import check_lengths, documents_within, within_max_length
 from smallwit.stages.train.metrics_log import MetricsLog
 from smallwit.stages.train.overlap import say_overlap
 from smallwit.stages.train.teachers import read_by_teachers, references_of, teachers_of
 from smallwit.storage.append_log import AppendLog
 from smallwit.storage.artifacts import METRICS, make_link, publish
+from smallwit.tasks.base import Problem, Task
+from smallwit.tasks.draw import part_of
 from smallwit.training import sources
 from smallwit.training.checkpoint import Checkpoints
 from smallwit.training.distributed import World
 from smallwit.training.loop import Trainer
 from smallwit.training.lora import add_adapters, merge_adapters
-from smallwit.training.problem_stream import ProblemStream, as_sequence
+from smallwit.training.problem_stream import ProblemStream
 from smallwit.training.progress import TrainingBudget
 from smallwit.training.rollout_postprocessors import ForwardPass, postprocessors_of
-from smallwit.training.settings import Demonstrations, Rollouts, Source, Text
+from smallwit.training.settings import Demonstrations, LengthLimit, Rollouts, Source, Text
 from smallwit.training.sources import DemonstrationSource, RolloutSource, TextSource
 from smallwit.training.tracking import Tracker, trackers_by_name
 from smallwit.training.usage import peak_memory
@@ -78,17 +81,30 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
     references = references_of(job, objectives, at_hand, teachers, student, chat)
     # Only the first of several processes reports.
     say = reporter.say if world.first else lambda text: None
+
+    def tell(text: str) -> None:
+        if world.first:
+            reporter.progress(min(trainer.budget.share(trainer.progress), 1.0), text)
+
+    def sampling(share: float, text: str) -> None:
+        tell(f"step {trainer.progress.step + 1}, {text}")
+
     made = {
-        name: _source(job, name, spec, chat, student, [o for o in objectives if o.source == name], references, say)
+        name: _source(
+            job, name, spec, chat, student, [o for o in objectives if o.source == name], references, say, sampling
+        )
         for name, spec in stage.sources.items()
     }
+    steps = stage.steps if stage.epochs is None else _passes(stage, made)
+    for line in _reading(stage, made, steps):
+        say(line)
     trainer = Trainer(
         model,
         {name: read_by_teachers(name, source, objectives, teachers, world) for name, source in made.items()},
         objectives,
         teachers=teachers,
         optimizer=stage.optimizer,
-        budget=TrainingBudget(steps=stage.steps, flops=job.flops),
+        budget=TrainingBudget(steps=steps, flops=job.flops),
         vocabulary=vocabulary,
         pad=chat.pad,
         micro_tokens=stage.micro_tokens,
@@ -99,26 +115,33 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
     )
     trainer.writer.say = say
     checkpoints = Checkpoints(job.work / "checkpoints", job.key)
-    trainer.resume(checkpoints)
+    _resume(trainer, checkpoints, job)
     for complaint in checkpoints.complaints:
         reporter.say(f"a checkpoint is damaged and left out: {complaint}")
-    validate = _validator(job, stage, model, chat, world) if stage.validation else None
+    validate = _validator(job, stage, model, chat, world, tell) if stage.validation else None
     if not world.first:
         _train(stage, trainer, checkpoints, lambda metrics: None, validate)
         return _info(trainer, 0)
-    longest = model.config.max_position_embeddings
+    limit = f"the model's {model.config.max_position_embeddings:,} tokens"
+    if any(isinstance(source, LengthLimit) and source.max_length for source in stage.sources.values()):
+        limit = f"max_length or {limit}"
     with AppendLog(checkpoints.log) as lines, ExitStack() as opened:
         trackers = [opened.enter_context(each) for each in _trackers(job)]
         log = MetricsLog(lines, trainer, reporter, trackers)
         log.rewind(trainer.progress.step, checkpoints.logged)
         make_link(job.work / METRICS, checkpoints.log)
-        _train(stage, trainer, checkpoints, _step_hook(log, trainer, checkpoints, longest), validate)
+        _train(stage, trainer, checkpoints, _step_hook(log, trainer, checkpoints, limit), validate)
         counts = {name: log.total(name) for name in ("cut", "left_out")}
     info = _info(trainer, counts["left_out"]) | counts
+    rows = sum(source.rows_left_out for source in made.values() if isinstance(source, DemonstrationSource | TextSource))
+    info |= {"rows_left_out": rows} if rows else {}
+    if steps is None:
+        for line in _reading(stage, made, trainer.progress.step):
+            say(line)
     if info["cut"] or info["left_out"]:
         reporter.say(
-            f"of the examples longer than the model's {longest:,} tokens {info['cut']:,} were trained without their "
-            f"end, and {info['left_out']:,} left out"
+            f"of the examples longer than {limit} {info['cut']:,} were trained without their end, and "
+            f"{info['left_out']:,} left out"
         )
     trainer.finish(keep_best=stage.validation is not None and stage.validation.keep == "best")
     whole = merge_adapters(adapted) if adapted is not None else model
@@ -128,14 +151,28 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
             reporter.say(note)
         shutil.copyfile(checkpoints.log, folder / METRICS)
 
-    publish(job.folder, write, {"key": job.key, "name": stage.name} | info)
+    publish(job.folder, write, job.manifest(info))
     checkpoints.clear()
     return info
 
 
+def _resume(trainer: Trainer, checkpoints: Checkpoints, job: Job) -> None:
+    """Go on from the newest checkpoint. Raises `UserError` if an adopted one has another structure."""
+    try:
+        trainer.resume(checkpoints)
+    except (KeyError, ValueError, RuntimeError) as error:
+        adopted = job.about.get("adopted")
+        if adopted is None:
+            raise
+        checkpoints.clear()
+        what = f"{adopted['what']} of the key {adopted['from']} does not fit the recipe"
+        raise UserError(f"{what} ({str(error)[:200]}); it stays where it is: run again without --adopt") from error
+
+
 def _trackers(job: Job) -> list[Tracker]:
     known, run_dir = trackers_by_name(), job.work.parents[1]
-    return [known[name](run_dir, job.name, job.key) for name in dict.fromkeys(job.track)]
+    label = job.work.name.partition("-")[2]  # with the seed, if there are several
+    return [known[name](run_dir, label, job.key) for name in dict.fromkeys(job.track)]
 
 
 def _train(
@@ -155,8 +192,29 @@ def _train(
     )
 
 
+def _passes(stage: TrainStage, made: Mapping[str, sources.TokenSource]) -> int:
+    """Return the steps of the stage's epochs. The last batch ends with the last problem of the last pass."""
+    assert stage.epochs is not None
+    source = next(source for source in made.values() if isinstance(source, DemonstrationSource))
+    source.items = epoch_items(stage.epochs, source.stream.size)
+    return -(-source.items // source.size)
+
+
+def _reading(stage: TrainStage, made: Mapping[str, sources.TokenSource], steps: int | None) -> Iterator[str]:
+    """Yield lines on what each source reads in so many steps, `None` where they are not known before the end."""
+    for name, spec in stage.sources.items():
+        source = made[name]
+        if isinstance(source, DemonstrationSource | RolloutSource) and not isinstance(spec, Text):
+            items = None if steps is None else source_items(spec, steps)
+            if isinstance(source, DemonstrationSource) and source.items is not None:
+                items = source.items
+            yield from source_lines(f"source {name}", source.stream.tasks, spec.weights, items)
+    if stage.epochs is not None:
+        yield f"{stage.epochs:g} epochs are {steps:,} steps"
+
+
 def _step_hook(
-    log: MetricsLog, trainer: Trainer, checkpoints: Checkpoints, longest: int
+    log: MetricsLog, trainer: Trainer, checkpoints: Checkpoints, limit: str
 ) -> Callable[[dict[str, float]], None]:
     """Return the function that logs each step, and that raises `Stopped` when the stage is asked to stop."""
     reporter, shortened = log.reporter, False
@@ -166,9 +224,7 @@ def _step_hook(
         log.write(metrics)
         if not shortened and any(key.rpartition("/")[2] in ("cut", "left_out") for key in metrics):
             shortened = True
-            reporter.say(
-                f"examples longer than the model's {longest:,} tokens are cut or left out; the log counts them"
-            )
+            reporter.say(f"examples longer than {limit} are cut or left out; the log counts them")
         if reporter.stopping() and trainer.budget.share(trainer.progress) < 1.0:
             # A signal to the whole process group may have ended verifiers too: then the step is taken again.
             if not any(key.endswith("unverified") and value for key, value in metrics.items()):
@@ -212,6 +268,7 @@ def _source(
     objectives: Sequence[LossTerm],
     references: Mapping[str, ForwardPass],
     say: Callable[[str], None],
+    report: Callable[[float, str], None],
 ) -> sources.TokenSource:
     """Return the source `name` for the `objectives` that read it. Problems of its rows are reported or refused here."""
     model = student.model
@@ -222,14 +279,18 @@ def _source(
         documents = [document for task in tasks for document in islice(task.documents(), DOCUMENTS)]
         if not documents:
             raise UserError(f"stage {job.name}, source {name}: no task has documents to pretrain on")
-        return TextSource(documents, chat, spec.batch, longest, seed)
+        kept = documents_within(name, spec, documents, chat, say)
+        return TextSource(kept, chat, spec.batch, spec.cut_length(longest), seed, len(documents) - len(kept))
     if isinstance(spec, Demonstrations):
         solved = worked_solutions(job, spec, tasks)
         check_conversations(job, spec, solved, chat)
-        check_lengths(name, spec, solved, chat, longest, say)
-        say_overlap(job, name, solved, say)
-        stream = ProblemStream(solved, seed, name, given=spec.order == "given")
-        return DemonstrationSource(stream, chat, spec.batch, longest, spec.loss_on)
+        fitting = within_max_length(name, spec, solved, chat, say)
+        check_lengths(name, spec, fitting, chat, longest, say)
+        say_overlap(job, name, fitting, say)
+        stream = ProblemStream(fitting, seed, name, given=spec.order == "given", weights=spec.weights)
+        source = DemonstrationSource(stream, chat, spec.batch, spec.cut_length(longest), spec.loss_on, spec.kept_length)
+        source.rows_left_out = sum(each.size for each in solved) - stream.size
+        return source
     assert isinstance(spec, Rollouts)
     estimators = [objective.estimator for objective in objectives if objective.estimator is not None]
     engine = spec.engine.open(
@@ -243,7 +304,7 @@ def _source(
     check_conversations(job, spec, posed, chat)
     check_lengths(name, spec, posed, chat, longest, say)
     say_overlap(job, name, posed, say)
-    stream = ProblemStream(posed, seed, name)
+    stream = ProblemStream(posed, seed, name, weights=spec.weights)
     return RolloutSource(
         stream,
         chat,
@@ -254,24 +315,40 @@ def _source(
         estimator=estimators[0] if estimators else None,  # a recipe allows one estimator for a source
         postprocessors=postprocessors_of(objectives, student, references, spec.temperature),
         base=job.base,
+        context=longest,
+        report=report,
         world=student.world,
     )
 
 
 def _validator(
-    job: Job, stage: TrainStage, model: PreTrainedModel, chat: ChatTokenizer, world: World
+    job: Job,
+    stage: TrainStage,
+    model: PreTrainedModel,
+    chat: ChatTokenizer,
+    world: World,
+    tell: Callable[[str], None],
 ) -> Callable[[], dict[str, float]]:
     assert stage.validation is not None
-    evaluation, count = job.recipe.evaluation, stage.validation.problems
+    evaluation, chosen = job.recipe.evaluation, stage.validation
     tasks = tasks_of(job, stage.validation.tasks or evaluation.tasks)
-    problems = {task.name: as_sequence(task.problems("validation"), count)[:count] for task in tasks}
+    problems = {t.name: part_of(t, "validation", chosen.problems, order=chosen.order) for t in tasks}
     generator = generator_of(job, model, chat, evaluation.batch)
     decoding, batch = Decoding(0.0, evaluation.max_new_tokens), evaluation.batch
 
     def validate() -> dict[str, float]:
         scores = {}
         for task in tasks:
-            measured = partial(measure, task, generator=generator, decoding=decoding, batch=batch, seed=job.recipe.seed)
+
+            def measured(some: Sequence[Problem], task: Task = task) -> list[Row]:
+                progress = GenerationProgress(
+                    lambda share, text: tell(f"validation {task.name} {text}"),
+                    total=len(some),
+                    delay=sources.REPORT_DELAY,
+                )
+                seed = job.recipe.seed
+                return measure(task, some, generator, decoding, batch=batch, seed=seed, progress=progress)
+
             rows = world.sharded_map(measured, problems[task.name])
             require_verdicts(rows, f"validation on {task.name}")
             scores[f"validation/{task.name}"] = mean_score(rows)

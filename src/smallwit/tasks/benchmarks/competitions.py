@@ -71,6 +71,7 @@ class Minerva(Competition):
     name = "minerva"
     origin = "math-ai/minervamath"
     sources: ClassVar = {"test": DatasetSource("math_other/minerva_math.jsonl", "math-ai/minervamath", "test")}
+    strata: ClassVar = {"course": ("type",)}
 
     def _gold(self, row: Row, index: int) -> str:
         if row.get("answer") is None and isinstance(row.get("solution"), str) and (found := boxed(row["solution"])):
@@ -87,6 +88,7 @@ class OlympiadBench(Competition):
     name = "olympiadbench"
     origin = "Hothan/OlympiadBench"
     license = "Apache-2.0"
+    strata: ClassVar = {"subject": ("subfield",)}
     sources: ClassVar = {
         "test": DatasetSource(
             "math_other/olympiadbench.jsonl", "Hothan/OlympiadBench", "train", ("OE_TO_maths_en_COMP",)

@@ -38,6 +38,7 @@ class MATH(BoxedTask):
         "test": DatasetSource("math/test.jsonl", "EleutherAI/hendrycks_math", "test", _SUBJECTS),
     }
     columns: ClassVar = {"problem": str, "solution": str}
+    strata: ClassVar = {"subject": ("subject", "type"), "level": ("level",)}
 
     def problem(self, row: Row, index: int, split: str) -> Problem:
         """Return the gold answer is the content of the solution's last box.

@@ -30,6 +30,7 @@ class ReasoningGym(Task):
 
     license = "Apache-2.0"
     collection: ClassVar = "reasoning-gym"
+    exchangeable = True
 
     def __init__(self, family: str, size: int = 500, seed: int = 0) -> None:
         self.name = f"{self.collection}:{family}"
