@@ -36,15 +36,15 @@ class Tracker:
     """The module that must be installed; the extra of smallwit that brings it has the tracker's name."""
 
     def __init__(self, run_dir: Path, stage: str, key: str) -> None:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no __init__()")
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write the metrics of steps, as in metrics.jsonl. Steps that were written before are not shown twice."""
-        raise NotImplementedError
+        """Write the metrics of steps, as in metrics.jsonl. Steps that were written before are not written twice."""
+        raise NotImplementedError(f"{type(self).__name__} defines no write()")
 
     def close(self) -> None:
         """Write what is still held back."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no close()")
 
     def __enter__(self) -> Self:
         return self
