@@ -65,7 +65,7 @@ else:
         (
             "sources",
             SOURCE,
-            "[{kind: gather, sources: [{kind: counting, limit: 3, origin: me, license: MIT}]}]",
+            "[{kind: gather, sources: [{kind: counting, limit: 3, order: given, origin: me, license: MIT}]}]",
             ["", "a", "aa"],
         ),
     ],

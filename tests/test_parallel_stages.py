@@ -9,7 +9,7 @@ import pytest
 
 import interruption
 import pipeline_recipes as micro
-from interruption import DEMOS, OWN, checkpoints, children, interrupt, meanwhile, nothing_is_left
+from interruption import DEMOS, OWN, checkpoints, interrupt, meanwhile, nothing_is_left
 from pipeline_recipes import HEAD, Ran
 from recipe_samples import refusal
 from smallwit.cli import main
@@ -137,4 +137,3 @@ def test_more_processes_than_devices_are_refused(tmp_path: Path) -> None:
 def test_smoke_keeps_several_processes(tmp_path: Path) -> None:
     path = micro.write(tmp_path, RECIPE.replace("processes: 2", "processes: 4"))
     assert {stage.processes for stage in smoke_recipe(micro.read(path)).stages} == {2}  # type: ignore[union-attr]
-    assert children() == []
