@@ -1,54 +1,37 @@
 """Run a train stage: sources, objectives, the loop, and an ordinary model folder at the end."""
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel
 
 from smallwit.errors import UserError
-from smallwit.evaluation.runner import Row, mean_score, measure, require_verdicts
-from smallwit.inference.generator import Decoding
-from smallwit.inference.progress import GenerationProgress
 from smallwit.models.build import disable_dropout, is_stateful, save_model
-from smallwit.models.chat import ChatTokenizer
 from smallwit.models.cpu_memory import trim_between_layers
 from smallwit.models.fit import vocabulary_of
-from smallwit.models.flops import Cost
-from smallwit.objectives.loss import LossTerm
 from smallwit.seeds import stable_seed
-from smallwit.stages.common.demonstrations import check_conversations, posed_problems, worked_solutions
-from smallwit.stages.common.inputs import autocast_of, chat_of, generator_of, model_of, tasks_of
-from smallwit.stages.common.reads import epoch_items, source_items, source_lines
+from smallwit.stages.common.inputs import autocast_of, chat_of, model_of
 from smallwit.stages.job import Info, Job, Reporter, Stopped
 from smallwit.stages.train import TrainStage
-from smallwit.stages.train.lengths import check_lengths, documents_within, within_max_length
 from smallwit.stages.train.metrics_log import MetricsLog
-from smallwit.stages.train.overlap import say_overlap
+from smallwit.stages.train.sources import SourceMaker, epoch_steps, reading_lines
 from smallwit.stages.train.teachers import read_by_teachers, references_of, teachers_of
+from smallwit.stages.train.validation import validator
 from smallwit.storage.append_log import AppendLog
 from smallwit.storage.artifacts import METRICS, make_link, publish
-from smallwit.tasks.base import Problem, Task
-from smallwit.tasks.draw import part_of
-from smallwit.training import sources
 from smallwit.training.checkpoint import Checkpoints
 from smallwit.training.distributed import World
 from smallwit.training.loop import Trainer
 from smallwit.training.lora import add_adapters, merge_adapters
-from smallwit.training.problem_stream import ProblemStream
 from smallwit.training.progress import TrainingBudget
-from smallwit.training.rollout_postprocessors import ForwardPass, postprocessors_of
-from smallwit.training.settings import Demonstrations, LengthLimit, Rollouts, Source, Text
-from smallwit.training.sources import DemonstrationSource, RolloutSource, TextSource
+from smallwit.training.rollout_postprocessors import ForwardPass
+from smallwit.training.settings import LengthLimit, Rollouts
+from smallwit.training.sources import DemonstrationSource, TextSource
 from smallwit.training.tracking import Tracker, trackers_by_name
 from smallwit.training.usage import peak_memory
-
-DOCUMENTS = 50_000
-"""Documents that a text source reads from each task; the stream repeats after them."""
 
 
 def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
@@ -89,14 +72,13 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
     def sampling(share: float, text: str) -> None:
         tell(f"step {trainer.progress.step + 1}, {text}")
 
+    maker = SourceMaker(job, chat, student, references, say, sampling)
     made = {
-        name: _source(
-            job, name, spec, chat, student, [o for o in objectives if o.source == name], references, say, sampling
-        )
+        name: maker.make(name, spec, [each for each in objectives if each.source == name])
         for name, spec in stage.sources.items()
     }
-    steps = stage.steps if stage.epochs is None else _passes(stage, made)
-    for line in _reading(stage, made, steps):
+    steps = stage.steps if stage.epochs is None else epoch_steps(stage, made)
+    for line in reading_lines(stage, made, steps):
         say(line)
     trainer = Trainer(
         model,
@@ -118,7 +100,7 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
     _resume(trainer, checkpoints, job)
     for complaint in checkpoints.complaints:
         reporter.say(f"a checkpoint is damaged and left out: {complaint}")
-    validate = _validator(job, stage, model, chat, world, tell) if stage.validation else None
+    validate = validator(job, stage, model, chat, world, tell) if stage.validation else None
     if not world.first:
         _train(stage, trainer, checkpoints, lambda metrics: None, validate)
         return _info(trainer, 0)
@@ -136,7 +118,7 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
     rows = sum(source.rows_left_out for source in made.values() if isinstance(source, DemonstrationSource | TextSource))
     info |= {"rows_left_out": rows} if rows else {}
     if steps is None:
-        for line in _reading(stage, made, trainer.progress.step):
+        for line in reading_lines(stage, made, trainer.progress.step):
             say(line)
     if info["cut"] or info["left_out"]:
         reporter.say(
@@ -192,27 +174,6 @@ def _train(
     )
 
 
-def _passes(stage: TrainStage, made: Mapping[str, sources.TokenSource]) -> int:
-    """Return the steps of the stage's epochs. The last batch ends with the last problem of the last pass."""
-    assert stage.epochs is not None
-    source = next(source for source in made.values() if isinstance(source, DemonstrationSource))
-    source.items = epoch_items(stage.epochs, source.stream.size)
-    return -(-source.items // source.size)
-
-
-def _reading(stage: TrainStage, made: Mapping[str, sources.TokenSource], steps: int | None) -> Iterator[str]:
-    """Yield lines on what each source reads in so many steps, `None` where they are not known before the end."""
-    for name, spec in stage.sources.items():
-        source = made[name]
-        if isinstance(source, DemonstrationSource | RolloutSource) and not isinstance(spec, Text):
-            items = None if steps is None else source_items(spec, steps)
-            if isinstance(source, DemonstrationSource) and source.items is not None:
-                items = source.items
-            yield from source_lines(f"source {name}", source.stream.tasks, spec.weights, items)
-    if stage.epochs is not None:
-        yield f"{stage.epochs:g} epochs are {steps:,} steps"
-
-
 def _step_hook(
     log: MetricsLog, trainer: Trainer, checkpoints: Checkpoints, limit: str
 ) -> Callable[[dict[str, float]], None]:
@@ -257,101 +218,3 @@ def _info(trainer: Trainer, left_out: int) -> Info:
         "parameters": trainer.model.num_parameters(),
         "peak_memory_gb": sum(peaks) / 1e9,
     }
-
-
-def _source(
-    job: Job,
-    name: str,
-    spec: Source,
-    chat: ChatTokenizer,
-    student: ForwardPass,
-    objectives: Sequence[LossTerm],
-    references: Mapping[str, ForwardPass],
-    say: Callable[[str], None],
-    report: Callable[[float, str], None],
-) -> sources.TokenSource:
-    """Return the source `name` for the `objectives` that read it. Problems of its rows are reported or refused here."""
-    model = student.model
-    tasks = tasks_of(job, spec.tasks)
-    seed = stable_seed(job.recipe.seed, job.name, name)
-    longest = model.config.max_position_embeddings
-    if isinstance(spec, Text):
-        documents = [document for task in tasks for document in islice(task.documents(), DOCUMENTS)]
-        if not documents:
-            raise UserError(f"stage {job.name}, source {name}: no task has documents to pretrain on")
-        kept = documents_within(name, spec, documents, chat, say)
-        return TextSource(kept, chat, spec.batch, spec.cut_length(longest), seed, len(documents) - len(kept))
-    if isinstance(spec, Demonstrations):
-        solved = worked_solutions(job, spec, tasks)
-        check_conversations(job, spec, solved, chat)
-        fitting = within_max_length(name, spec, solved, chat, say)
-        check_lengths(name, spec, fitting, chat, longest, say)
-        say_overlap(job, name, fitting, say)
-        stream = ProblemStream(fitting, seed, name, given=spec.order == "given", weights=spec.weights)
-        source = DemonstrationSource(stream, chat, spec.batch, spec.cut_length(longest), spec.loss_on, spec.kept_length)
-        source.rows_left_out = sum(each.size for each in solved) - stream.size
-        return source
-    assert isinstance(spec, Rollouts)
-    estimators = [objective.estimator for objective in objectives if objective.estimator is not None]
-    engine = spec.engine.open(
-        model,
-        vocabulary=vocabulary_of(chat, model, job.name),
-        pad=chat.pad,
-        batch=spec.prompts * spec.group,
-        autocast=autocast_of(job),
-    )
-    posed = posed_problems(job, spec, tasks)
-    check_conversations(job, spec, posed, chat)
-    check_lengths(name, spec, posed, chat, longest, say)
-    say_overlap(job, name, posed, say)
-    stream = ProblemStream(posed, seed, name, weights=spec.weights)
-    return RolloutSource(
-        stream,
-        chat,
-        engine,
-        spec,
-        Cost.of(model),
-        seed=seed,
-        estimator=estimators[0] if estimators else None,  # a recipe allows one estimator for a source
-        postprocessors=postprocessors_of(objectives, student, references, spec.temperature),
-        base=job.base,
-        context=longest,
-        report=report,
-        world=student.world,
-    )
-
-
-def _validator(
-    job: Job,
-    stage: TrainStage,
-    model: PreTrainedModel,
-    chat: ChatTokenizer,
-    world: World,
-    tell: Callable[[str], None],
-) -> Callable[[], dict[str, float]]:
-    assert stage.validation is not None
-    evaluation, chosen = job.recipe.evaluation, stage.validation
-    tasks = tasks_of(job, stage.validation.tasks or evaluation.tasks)
-    problems = {t.name: part_of(t, "validation", chosen.problems, order=chosen.order) for t in tasks}
-    generator = generator_of(job, model, chat, evaluation.batch)
-    decoding, batch = Decoding(0.0, evaluation.max_new_tokens), evaluation.batch
-
-    def validate() -> dict[str, float]:
-        scores = {}
-        for task in tasks:
-
-            def measured(some: Sequence[Problem], task: Task = task) -> list[Row]:
-                progress = GenerationProgress(
-                    lambda share, text: tell(f"validation {task.name} {text}"),
-                    total=len(some),
-                    delay=sources.REPORT_DELAY,
-                )
-                seed = job.recipe.seed
-                return measure(task, some, generator, decoding, batch=batch, seed=seed, progress=progress)
-
-            rows = world.sharded_map(measured, problems[task.name])
-            require_verdicts(rows, f"validation on {task.name}")
-            scores[f"validation/{task.name}"] = mean_score(rows)
-        return scores | {"validation": sum(scores.values()) / len(scores)}
-
-    return validate
