@@ -179,7 +179,11 @@ class TestKeysAndTypes:
             ("kind: rejection_sampling", "kind: teach", "unknown kind 'teach' in stages[1]; it is called"),
             ("kind: rejection_sampling", "kind: construct", "unknown kind 'construct' in stages[1]; it is called"),
             ("flops: 1e12", "flops: 1e12\n    steps: 3", "stages[2]: give exactly one of steps, flops"),
-            ("small: {new:", "small: {hub: x, new:", "models.small: a model needs exactly one of new, folder, hub"),
+            (
+                "small: {new:",
+                "small: {hub: x, new:",
+                "models.small: a model needs exactly one of new, folder, gguf, hub",
+            ),
             (REVERSE, "kind: jsd, beta: 1", "stages[3].objectives[1].beta: lies between 0 and 1, got 1; at the ends"),
             (REVERSE, "kind: skew_reverse_kl, alpha: 0", "stages[3].objectives[1].alpha must be greater than 0; got"),
             (REVERSE, "kind: skew_reverse_kl, beta: 0", "unknown key 'beta' in stages[3].objectives[1]; valid keys:"),
