@@ -1,8 +1,10 @@
 """GGUF files are imported as the models that they were made of, or refused in one line."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
+from broken import WAYS, broken_bytes, tracebacks
 from recipe_samples import RECIPE, line_of, refusal
 from smallwit.cli import main
 from smallwit.models.chat import ChatTokenizer
@@ -196,14 +199,14 @@ def test_answers_end_where_the_header_and_llama_cpp_end_them(imported: Callable[
         ({"dropped": [TABLE]}, f"has no tensor {TABLE}"),
         (
             {"added": {"blk.0.ffn_gate_exps.weight": torch.ones(2, 64)}},
-            "has the tensor blk.0.ffn_gate_exps.weight, which",
+            "has the tensor 'blk.0.ffn_gate_exps.weight', which",
         ),
         ({"added": {"output_norm.weight": torch.ones(32)}}, "output_norm.weight is 32, and its header makes it 64"),
         (
             {"added": {"output_norm.weight": torch.full((64,), torch.nan)}},
             "output_norm.weight holds numbers that are not",
         ),
-        ({"settings": {"qwen2.logit_scale": 2.0}}, "its header has qwen2.logit_scale, which is not read"),
+        ({"settings": {"qwen2.logit_scale": 2.0}}, "its header has 'logit_scale', which is not read"),
         ({"settings": {"qwen2.rope.scaling.type": "yarn"}}, "its rotary positions are scaled by 'yarn'"),
         ({"settings": {"qwen2.rope.dimension_count": 8}}, "rope.dimension_count is 8 and a head has 16"),
         ({"pre": "tekken"}, "splits text by the rules 'tekken', and read are qwen2"),
@@ -224,6 +227,25 @@ def test_a_file_that_is_cut_off_is_refused(imported: Callable[..., Imported], tm
     for size in (3, 30, 1000, len(whole) - 5000):
         (tmp_path / "cut.gguf").write_bytes(whole[:size])
         assert "is no whole GGUF file" in refusal(lambda: import_gguf(tmp_path / "cut.gguf", tmp_path / "other"))
+
+
+@pytest.mark.slow
+def test_a_file_of_any_broken_bytes_is_read_or_refused_in_one_line(
+    imported: Callable[..., Imported], tmp_path: Path
+) -> None:
+    imported(family("qwen2"))
+    whole = (tmp_path / "m.gguf").read_bytes()
+    headers = (whole[:at] + bytes([0xC3, 0x0A]) + whole[at + 2 :] for at in range(24, 3000, 97))
+
+    def read(content: bytes) -> None:
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        (tmp_path / "m.gguf").write_bytes(content)
+        import_gguf(tmp_path / "m.gguf", tmp_path / "out")
+
+    forms = chain(broken_bytes(whole), ((f"form {number}", content) for number, content in enumerate(headers)))
+    bad, refused = tracebacks(forms, read, "m.gguf")
+    assert bad == []
+    assert refused > WAYS // 3
 
 
 def test_a_missing_package_is_named_with_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

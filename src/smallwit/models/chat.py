@@ -184,12 +184,14 @@ class ChatTokenizer:
     def control(self) -> ControlTokens:
         """Return the control tokens: the tokenizer's special tokens, the ends, and those that the template writes."""
         written = self.generation_prompt + self._answered
+        # transformers makes this anew each time, and Gemma has thousands of them.
+        added = self.tokenizer.added_tokens_decoder
         named = {
             index
-            for index, token in self.tokenizer.added_tokens_decoder.items()
+            for index, token in added.items()
             if token.special or index in self.listed_ends or str(token) in written
         }
-        names = {index: str(self.tokenizer.added_tokens_decoder[index]) for index in named}
+        names = {index: str(added[index]) for index in named}
         data = (OPENING, CLOSING)
         return ControlTokens(
             self.tokenizer, [index for index, name in names.items() if name.strip() and name not in data]

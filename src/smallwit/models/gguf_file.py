@@ -35,7 +35,10 @@ class GgufFile:
         field = self._reader.fields.get(key)
         if field is None:
             return default
-        value = field.contents()
+        try:
+            value = field.contents()
+        except (ValueError, IndexError, TypeError) as error:
+            raise UserError(f"{self.path}: {key} in its header cannot be read; download or copy it again") from error
         return float(str(np.float32(value))) if isinstance(value, float) else value
 
     def need(self, key: str) -> Any:

@@ -99,6 +99,10 @@ def imported_folder(path: Path) -> Path:
     remedy = f"import it yourself (smallwit model import {path} OUT), or set XDG_CACHE_HOME to a folder you may write"
     if cache is None:
         raise UserError(f"{path}: there is no home folder to keep the imported model in; {remedy}")
+
+    def write(temporary: Path) -> None:
+        import_gguf(path, temporary)
+
     code = [file_hash(source) for source in sorted(Path(__file__).parent.glob("gguf_*.py"))]
     try:
         folder = cache / content_key([file_hash(path), code])
@@ -109,7 +113,7 @@ def imported_folder(path: Path) -> Path:
             except BrokenArtifact:
                 shutil.rmtree(folder)
         say(f"{path}: is imported, once, into {folder}", sys.stderr)
-        publish(folder, lambda temporary: import_gguf(path, temporary), {"gguf": path.name})
+        publish(folder, write, {"gguf": path.name})
     except OSError as error:
         raise UserError(f"{path}: cannot be imported into {cache} ({error.strerror or error}); {remedy}") from error
     return folder
@@ -251,7 +255,7 @@ def _config(file: GgufFile, tied: bool) -> PreTrainedConfig:
     known = _READ | _READ_OF_GEMMA if arch == "gemma3" else _READ
     for key in file.keys(f"{arch}."):
         if key not in known:
-            what = f"its header has {arch}.{key}, which is not read and may change what the model computes"
+            what = f"its header has {key[:80]!r}, which is not read and may change what the model computes"
             raise UserError(f"{file.path}: {what}; take the original weights, as safetensors")
     model_type, added = FAMILIES[arch]
     layers = file.need(f"{arch}.block_count")
@@ -312,7 +316,7 @@ def _names(file: GgufFile, shapes: Mapping[str, tuple[int, ...]], table: str | N
     )
     if others:
         more = f" (and {len(others) - 1} others)" if len(others) > 1 else ""
-        what = f"has the tensor {others[0]}{more}, which a {file.architecture} model does not have"
+        what = f"has the tensor {others[0][:80]!r}{more}, which a {file.architecture} model does not have"
         raise UserError(f"{file.path}: {what}; take the original weights, as safetensors")
     return names
 

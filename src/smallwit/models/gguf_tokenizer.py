@@ -91,7 +91,8 @@ def _named(file: GgufFile, tokens: Sequence[str], key: str) -> str | None:
 def _byte_level(file: GgufFile, tokens: Sequence[str]) -> Tokenizer:
     rules = str(file.need("tokenizer.ggml.pre"))
     llama3 = rules in ("llama3", "llama-v3", "llama-bpe")
-    merges = [tuple(merge.split(" ")) for merge in file.need("tokenizer.ggml.merges")]
+    halves = (merge.partition(" ") for merge in file.need("tokenizer.ggml.merges"))
+    merges = [(first, second) for first, _, second in halves]
     backend = Tokenizer(_bpe(file, tokens, merges, ignore_merges=llama3))
     if rules in ("qwen2", "deepseek-r1-qwen"):
         backend.normalizer, backend.pre_tokenizer = normalizers.NFC(), qwen2_splitter()
@@ -146,7 +147,7 @@ def implied_merges(tokens: Sequence[str]) -> list[tuple[str, str]]:
     return merges
 
 
-def _bpe(file: GgufFile, tokens: Sequence[str], merges: Sequence[Any], **options: Any) -> Any:
+def _bpe(file: GgufFile, tokens: Sequence[str], merges: Sequence[tuple[str, str]], **options: Any) -> Any:
     vocabulary = {token: number for number, token in enumerate(tokens)}
     try:
         return models.BPE(vocab=vocabulary, merges=merges, **options)
