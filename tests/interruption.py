@@ -54,11 +54,17 @@ def half_made(run_dir: Path, stage: str) -> list[Path]:
     return list((run_dir / "stages").glob(f"*-{stage}/checkpoints/.step_*.tmp"))
 
 
-def children() -> list[psutil.Process]:
-    """The processes below the fork server of this process: the stage that runs, and what it has started."""
+def workers() -> list[psutil.Process]:
+    """The processes of stages that run at present, the first one first: what the fork server has started."""
     mine = psutil.Process(os.getpid()).children()  # graders of other tests among them
-    servers = [each for each in mine if is_alive(each) and "forkserver" in " ".join(each.cmdline())]
-    return [process for server in servers for process in tree(server)[1:] if is_alive(process)]
+    servers = [each for each in mine if is_alive(each) and any("forkserver" in word for word in each.cmdline())]
+    found = [process for server in servers for process in server.children() if is_alive(process)]
+    return sorted(found, key=lambda process: process.pid)
+
+
+def children() -> list[psutil.Process]:
+    """The processes of stages that run, and what they have started."""
+    return [process for worker in workers() for process in tree(worker) if is_alive(process)]
 
 
 def is_alive(process: psutil.Process) -> bool:

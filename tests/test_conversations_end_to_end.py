@@ -163,7 +163,7 @@ device: cpu
 tasks: {talks: {class: talks.py:Talks}}
 models: {m: {folder: m}, far: {endpoint: URL, model: tiny}}
 stages:
-  - {name: answers, kind: rejection_sampling, model: far, problems: 4, max_new_tokens: 8, keep: all}
+  - {name: answers, kind: rejection_sampling, model: far, problems: 4, order: given, max_new_tokens: 8, keep: all}
   - name: sft
     kind: train
     from: m

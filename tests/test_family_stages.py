@@ -29,7 +29,7 @@ SFT = """\
   - name: sft
     kind: train
     from: m
-    sources: {demos: {kind: demonstrations, batch: 4, limit: 4}}
+    sources: {demos: {kind: demonstrations, batch: 4, limit: 4, order: given}}
     objectives: [{kind: cross_entropy, source: demos}]
     steps: 1
 """

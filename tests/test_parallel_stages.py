@@ -4,12 +4,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 import interruption
 import pipeline_recipes as micro
-from interruption import DEMOS, OWN, checkpoints, interrupt, meanwhile, nothing_is_left
+from interruption import DEMOS, OWN, checkpoints, interrupt, meanwhile, nothing_is_left, workers
 from pipeline_recipes import HEAD, Ran
 from recipe_samples import refusal
 from smallwit.cli import main
@@ -45,14 +44,9 @@ def recipe(tmp_path: Path) -> Path:
     return micro.write(tmp_path, RECIPE)
 
 
-def ranks() -> list[psutil.Process]:
-    """The processes of the stage that runs, the first one first."""
-    return sorted((p for server in psutil.Process().children() for p in server.children()), key=lambda p: p.pid)
-
-
 def at_step(run_dir: Path, stage: str, step: int) -> Callable[[], bool]:
     """Whether the stage has come so far, and both of its processes are there."""
-    return lambda: bool(s := checkpoints(run_dir, stage)) and int(s[-1].name[5:]) >= step and len(ranks()) == 2
+    return lambda: bool(s := checkpoints(run_dir, stage)) and int(s[-1].name[5:]) >= step and len(workers()) == 2
 
 
 @pytest.mark.slow
@@ -81,7 +75,7 @@ def test_a_process_that_is_killed_ends_the_stage_which_goes_on_to_the_same_weigh
     killed = []
 
     def kill() -> None:
-        ranks()[rank].kill()
+        workers()[rank].kill()
         killed.append(time.monotonic())
 
     stopped = pytest.raises(StageFailed, match="stage rl: its process was killed")

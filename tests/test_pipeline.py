@@ -1,7 +1,6 @@
 """A recipe from end to end: what is computed again and what is not, what it costs, and how it fails."""
 
 import json
-import os
 import shutil
 import signal
 import threading
@@ -10,11 +9,11 @@ from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 
-import psutil
 import pytest
 from rich.console import Console
 
 import pipeline_recipes as micro
+from interruption import workers
 from pipeline_recipes import MEASURED, RECIPE, SHORT, STAGES, TASK, Ran, evaluations
 from smallwit.cli import main
 from smallwit.console import progress
@@ -333,13 +332,3 @@ class TestProgress:
         assert "\x1b[" in shown
         assert "left" in shown
         assert "sft: done in" in shown
-
-
-def workers() -> list[psutil.Process]:
-    """The processes of stages that run at present: what the fork server of this process has started."""
-    children = psutil.Process(os.getpid()).children()
-    # A child of another test that has ended and was not waited for has no command line.
-    alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
-    servers = [child for child in alive if any("forkserver" in word for word in child.cmdline())]
-    found = [grandchild for server in servers for grandchild in server.children()]
-    return [process for process in found if process.status() != psutil.STATUS_ZOMBIE]
