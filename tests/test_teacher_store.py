@@ -239,15 +239,15 @@ def train(model: PreTrainedModel, *, kind: str, teacher: Teacher | StoredTeacher
 def test_a_student_of_the_store_is_as_good_as_one_of_the_live_teacher(tmp_path: Path) -> None:
     vocabulary = len(tokenizer())
     teacher, untrained = tiny_model(rows=vocabulary, hidden=64, seed=1), tiny_model(rows=vocabulary, hidden=32)
-    train(teacher, kind="cross_entropy", teacher=None, steps=60)
+    train(teacher, kind="cross_entropy", teacher=None, steps=40)
     task = WordMath(train=400)
     examples = demonstration_examples([(task, p) for p in task.problems("train")], ChatTokenizer(tokenizer()), 256)
     held_out = demonstration_examples(
-        [(task, p) for p in task.problems("validation")[:200]], ChatTokenizer(tokenizer()), 256
+        [(task, p) for p in task.problems("validation")[:100]], ChatTokenizer(tokenizer()), 256
     )
 
     live = deepcopy(untrained)
-    train(live, kind="forward_kl", teacher=Teacher(teacher, Cost.of(teacher)), steps=80)
+    train(live, kind="forward_kl", teacher=Teacher(teacher, Cost.of(teacher)), steps=50)
     from_live = validation(live, teacher, held_out)
     assert from_live[1] < 0.2 * validation(untrained, teacher, held_out)[1]
     for k, bytes_a_token in ((64, 300), (16, 75)):
@@ -256,7 +256,7 @@ def test_a_student_of_the_store_is_as_good_as_one_of_the_live_teacher(tmp_path: 
         size = sum(path.stat().st_size for path in folder.iterdir()) / sum(e.targets for e in examples)
         assert size < bytes_a_token
     stored = deepcopy(untrained)
-    train(stored, kind="forward_kl", teacher=store, steps=80)  # of the 16 likeliest
+    train(stored, kind="forward_kl", teacher=store, steps=50)  # of the 16 likeliest
     from_store = validation(stored, teacher, held_out)
     assert from_store[0] <= 1.01 * from_live[0]
     assert from_store[1] <= 1.01 * from_live[1]
