@@ -74,6 +74,18 @@ def is_alive(process: psutil.Process) -> bool:
         return False
 
 
+def is_frozen(process: psutil.Process) -> bool:
+    """Whether no thread of the process runs."""
+    threads = Path(f"/proc/{process.pid}/task")
+    if not threads.is_dir():
+        return not is_alive(process) or process.status() == psutil.STATUS_STOPPED
+    try:
+        states = [(thread / "stat").read_text().rpartition(")")[2].split()[0] for thread in threads.iterdir()]
+    except (FileNotFoundError, ProcessLookupError):  # one has ended meanwhile
+        return False
+    return set(states) <= set("TtZX")
+
+
 def tree(process: psutil.Process) -> list[psutil.Process]:
     try:
         return [process, *process.children(recursive=True)]
@@ -101,6 +113,8 @@ def in_mid_save(run_dir: Path, stage: str, processes: Callable[[], list[psutil.P
         frozen = processes()
         for process in frozen:
             process.suspend()
+        # A thread that waits for the disk, as the writer of checkpoints does, stops a moment later.
+        wait_until(lambda frozen=frozen: all(map(is_frozen, frozen)))
         if half_made(run_dir, stage):
             return
         for process in frozen:
