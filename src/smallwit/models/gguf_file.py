@@ -27,6 +27,7 @@ class GgufFile:
         except (UserError, MemoryError):
             raise
         except Exception as error:
+            # Of damaged bytes the reader makes numbers, sizes and names, and fails in whatever way these do.
             reason = " ".join(str(error).split())[:160] or type(error).__name__
             raise UserError(f"{path}: is no whole GGUF file ({reason}); download or copy it again") from error
 

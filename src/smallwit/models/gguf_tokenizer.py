@@ -151,7 +151,7 @@ def _bpe(file: GgufFile, tokens: Sequence[str], merges: Sequence[tuple[str, str]
     vocabulary = {token: number for number, token in enumerate(tokens)}
     try:
         return models.BPE(vocab=vocabulary, merges=merges, **options)
-    except Exception as error:
+    except Exception as error:  # tokenizers has no narrower one
         what = f"its tokenizer's merges do not fit its tokens ({' '.join(str(error).split())[:120]})"
         raise UserError(f"{file.path}: {what}; convert the model again by llama.cpp") from error
 

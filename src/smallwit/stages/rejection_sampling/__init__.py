@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from smallwit.training.problem_stream import TaskProblems
 
 
-_LINE_END = b"\n"
-
-
 class RejectionSamplingStage(Stage):
     """Let a model answer training problems and keep the answers that the verifier accepts."""
 
@@ -109,7 +106,7 @@ class RejectionSamplingStage(Stage):
         """Return the journals of replies."""
         found = {path.stem.removeprefix("calls-"): path for path in work.glob("calls-*.jsonl")}
         return {
-            key: Unfinished(f"{path.read_bytes().count(_LINE_END):,} replies", (path,)) for key, path in found.items()
+            key: Unfinished(f"{len(path.read_bytes().splitlines()):,} replies", (path,)) for key, path in found.items()
         }
 
     def adopt(self, work: Path, store: Path, old: str, new: str) -> None:
