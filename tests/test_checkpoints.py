@@ -22,6 +22,7 @@ from smallwit.objectives.kinds.ppo import PPO
 from smallwit.objectives.policy_loss import PolicyGradientLoss
 from smallwit.stages.job import Reporter
 from smallwit.stages.train.metrics_log import MetricsLog
+from smallwit.storage import artifacts
 from smallwit.storage.append_log import AppendLog
 from smallwit.storage.artifacts import MANIFEST
 from smallwit.tasks.wordmath import WordMath
@@ -267,6 +268,27 @@ def test_a_half_written_checkpoint_is_swept_away(tmp_path: Path) -> None:
     assert resumed.resume(Checkpoints(tmp_path, "key")) == []
     assert resumed.progress.step == 2
     assert not leftover.exists()
+
+
+@pytest.mark.parametrize("files", [0, 1, 2])
+def test_a_checkpoint_whose_deletion_was_killed_is_not_taken_for_a_damaged_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: int
+) -> None:
+    run_killed(tmp_path, 3)
+
+    def rmtree(folder: Path) -> None:
+        for file in sorted(folder.iterdir())[:files]:
+            file.unlink()
+        raise Killed
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    with pytest.raises(Killed):
+        artifacts.remove(newest(tmp_path))
+    monkeypatch.undo()
+    resumed = joint_trainer()
+    assert resumed.resume(Checkpoints(tmp_path, "key")) == []
+    assert resumed.progress.step == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000002"]
 
 
 def test_checkpoints_of_another_configuration_are_set_aside_and_found_again(tmp_path: Path) -> None:

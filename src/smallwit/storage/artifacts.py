@@ -124,6 +124,13 @@ def _check_manifest(folder: Path, manifest: dict[str, Any]) -> None:
         raise BrokenArtifact(f"{folder / unlisted[0]}: not in the manifest")
 
 
+def remove(folder: Path) -> None:
+    """Delete a published folder. One that is killed meanwhile leaves no folder that looks damaged."""
+    temporary = folder.parent / f".removed.{uuid.uuid4().hex[:8]}.tmp"
+    folder.rename(temporary)
+    shutil.rmtree(temporary)
+
+
 def remove_leftovers(parent: Path) -> None:
     """Delete unfinished files and folders that a killed process left in `parent`."""
     for path in parent.glob(".*.tmp"):

@@ -2,13 +2,12 @@
 
 import json
 import pickle
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from smallwit.storage.artifacts import BrokenArtifact, publish, read_manifest, remove_leftovers
+from smallwit.storage.artifacts import BrokenArtifact, publish, read_manifest, remove, remove_leftovers
 from smallwit.training.checkpoint_folder import clear, newest_first, set_aside
 
 KEPT = 2
@@ -50,7 +49,7 @@ class Checkpoints:
 
         publish(self.folder / f"step_{step:08d}", write, {"key": self.key, "step": step})
         for old in newest_first(self.folder)[KEPT:]:
-            shutil.rmtree(old)
+            remove(old)
 
     def load(self) -> tuple[dict[str, Any], dict[str, Any], list[str]] | None:
         """Return the newest whole checkpoint: tensors, state, and complaints about newer ones."""
@@ -61,14 +60,14 @@ class Checkpoints:
                 read_manifest(folder, check_content=True)
             except BrokenArtifact as error:
                 self.complaints.append(str(error))
-                shutil.rmtree(folder)
+                remove(folder)
                 continue
             try:
                 # Only tensors and plain data: anything else in a pickle is refused and never run.
                 tensors = torch.load(folder / "tensors.pt", map_location="cpu", weights_only=True)
             except pickle.UnpicklingError as error:
                 self.complaints.append(f"{folder / 'tensors.pt'}: holds more than tensors ({str(error).split('.')[0]})")
-                shutil.rmtree(folder)
+                remove(folder)
                 continue
             log = folder / _LOG
             self.logged = log.read_bytes() if log.is_file() else None

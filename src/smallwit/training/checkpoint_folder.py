@@ -1,11 +1,10 @@
 """The folder of a stage's checkpoints: those of the present key as `step_N`, those of other keys as `KEY/step_N`."""
 
-import shutil
 from contextlib import suppress
 from pathlib import Path
 
 from smallwit.errors import UserError
-from smallwit.storage.artifacts import BrokenArtifact, link_files, publish, read_manifest
+from smallwit.storage.artifacts import BrokenArtifact, link_files, publish, read_manifest, remove, remove_leftovers
 
 
 def newest_first(folder: Path) -> list[Path]:
@@ -51,9 +50,10 @@ def adopt(folder: Path, old: str, new: str) -> None:
 
 def clear(folder: Path, key: str) -> None:
     """Delete the checkpoints of `key`, its log, and damaged checkpoints; those of other keys stay."""
+    remove_leftovers(folder)
     for step in [*newest_first(folder), *newest_first(folder / key)]:
         if _key_of(step) in (None, key):
-            shutil.rmtree(step, ignore_errors=True)
+            remove(step)
     (folder / f"{key}.jsonl").unlink(missing_ok=True)
     for each in (folder / key, folder):
         with suppress(OSError):
