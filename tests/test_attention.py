@@ -12,6 +12,7 @@ from smallwit.models import attention
 from smallwit.models.attention import (
     QUERY_BLOCK,
     AttentionPlan,
+    DecodeLayout,
     RowLayout,
     UnsupportedAttention,
     attention_forward,
@@ -100,19 +101,32 @@ def test_packed_sequences_do_not_see_each_other(window: int | None) -> None:
 
 
 @pytest.mark.parametrize("window", [None, 3, 8])
-@pytest.mark.parametrize("written", [1, 5, 12])
-def test_a_decoded_token_sees_neither_padding_nor_beyond_its_window(window: int | None, written: int) -> None:
-    lengths, width = torch.tensor([4, 10]), 10
-    columns = torch.arange(width).expand(2, -1)
-    prompt = columns.masked_fill(columns >= lengths[:, None], -1)
-    positions = torch.cat([prompt, lengths[:, None] + torch.arange(20)], 1)
-    keys = width + written
-    query, key, value = states(2, 1, keys)
-    with row_layout(RowLayout(key_positions=positions, padding=6)):
+@pytest.mark.parametrize("lengths", [(4, 10, 7), (9, 9, 9)])
+@pytest.mark.parametrize("on_host", [True, False])
+def test_a_decoded_token_sees_its_own_sequence_within_its_window(
+    window: int | None, lengths: tuple[int, ...], on_host: bool
+) -> None:
+    positions, keys = torch.tensor(lengths), max(lengths) + 1
+    query, key, value = states(3, 1, keys)
+    layout = DecodeLayout(positions, min(lengths), max(lengths)) if on_host else DecodeLayout(positions)
+    with row_layout(layout):
         found, _ = attention_forward(MODULE, query, key, value, plan(window, 1, keys))
-    here = positions[:, :keys]
-    visible = (here >= 0) & (here > here[:, -1:] - (window or 100))
+    columns = torch.arange(keys).expand(3, -1)
+    visible = (columns <= positions[:, None]) & (columns > positions[:, None] - (window or 100))
     torch.testing.assert_close(found.double(), formula(query, key, value, visible[:, None]), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("window", [None, 4, 30])
+def test_packed_sequences_see_the_prefix_that_they_share(window: int | None) -> None:
+    segments, prefix = ((0, 0, 9), (0, 9, 10), (0, 10, 24)), 17
+    query, key, value = states(1, 24, prefix + 24)
+    with row_layout(RowLayout(segments)):
+        found, _ = attention_forward(MODULE, query, key, value, plan(window, 24, prefix + 24))
+    for _, start, stop in segments:
+        seen = [*range(prefix), *range(prefix + start, prefix + stop)]
+        alone = query[:, :, start:stop], key[:, :, seen], value[:, :, seen]
+        expected = formula(*alone, causal(1, stop - start, len(seen), window))
+        torch.testing.assert_close(found[:, start:stop].double(), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_scores_are_capped() -> None:

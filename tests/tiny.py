@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from types import SimpleNamespace
@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from smallwit.inference.engine import Completion, Engine, Request, Sampling, complete
 from smallwit.models.attention import ATTENTION
 from smallwit.models.build import new_model
 from smallwit.models.tokenizer_training import train_tokenizer
@@ -109,3 +110,11 @@ def relative_error(value: Tensor, reference: Tensor) -> float:
 
 def random_tokens(generator: torch.Generator, length: int, rows: int = 64) -> list[int]:
     return torch.randint(rows, (length,), generator=generator).tolist()
+
+
+def generate(
+    engine: Engine, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Iterable[int | None] | None = None
+) -> list[Completion]:
+    """One completion of each prompt, in their order."""
+    drawn = [None] * len(prompts) if seeds is None else list(seeds)
+    return complete(engine, [Request(p, sampling, seed) for p, seed in zip(prompts, drawn, strict=True)])

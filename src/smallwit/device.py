@@ -5,6 +5,9 @@ torch takes seconds to import, so it is imported only where the result depends o
 
 import math
 import os
+from pathlib import Path
+
+import psutil
 
 from smallwit.errors import UserError
 
@@ -59,3 +62,30 @@ def speed_up_products(device: str, dtype: str) -> None:
         import torch
 
         torch.backends.cuda.matmul.allow_tf32 = True
+
+
+# ---- memory
+
+_GROUPS = (
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+"""Control groups, version 2 and 1: the limit, what is used of it, and the part of `memory.stat` that can be dropped."""
+
+
+def available_memory(device: str = "cpu") -> int:
+    """Return the bytes that this process can still take: of a GPU's, or of the machine's and its group's limit."""
+    if device == "cuda":
+        import torch
+
+        free, _ = torch.cuda.mem_get_info()
+        return int(free) + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    free = int(psutil.virtual_memory().available)
+    for folder, limit, used, cached in _GROUPS:
+        try:
+            most, taken = int((folder / limit).read_text()), int((folder / used).read_text())
+            found = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        except (OSError, ValueError):  # no such group, or no limit: the word "max"
+            continue
+        free = min(free, most - taken + int(found.get(cached, 0)))
+    return free

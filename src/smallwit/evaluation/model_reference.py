@@ -174,6 +174,7 @@ def _local(
     def load(overflow: Overflow) -> Generator:
         from smallwit.inference.local import LocalEngine
         from smallwit.inference.local_generator import LocalGenerator
+        from smallwit.inference.stop_strings import StopStrings
         from smallwit.models.build import DTYPES
         from smallwit.models.fit import vocabulary_of
         from smallwit.training.families import load_supported_model
@@ -181,7 +182,8 @@ def _local(
         model = load_supported_model(folder, dtype=dtype, device=device)
         vocabulary = vocabulary_of(chat, model, reference)
         mixed = None if dtype == "float32" else DTYPES[dtype]
-        engine = LocalEngine(model, vocabulary=vocabulary, pad=chat.pad, batch=settings.batch, autocast=mixed)
+        stops = StopStrings(chat)
+        engine = LocalEngine(model, vocabulary=vocabulary, batch=settings.batch, autocast=mixed, stop_strings=stops)
         return LocalGenerator(engine, chat, overflow=overflow)
 
     return ResolvedModel(reference, label, identity, generator, load, settings.batch, encode=partial(encode, chat))

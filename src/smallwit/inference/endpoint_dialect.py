@@ -11,7 +11,8 @@ from typing import Any
 
 from smallwit.errors import UserError
 from smallwit.inference.endpoint_client import Broken, Client, NotThere, Refused, RequestFailed
-from smallwit.inference.generator import Decoding, first_stop
+from smallwit.inference.generator import Decoding
+from smallwit.inference.stop_strings import first_stop
 from smallwit.suggestions import hint
 from smallwit.tasks.prompt import Message, Prompt
 

@@ -1,22 +1,38 @@
-"""What a rollout engine is: prompts in, completions with their log-probabilities out."""
+"""What a rollout engine is: requests in, completions with their log-probabilities out, as they end."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from smallwit.recipe.section import Section
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
     from transformers import PreTrainedModel
+
+    from smallwit.inference.stop_strings import StopStrings
+
+FinishReason = Literal["stop", "length"]
+"""A stop token or a stop string ended a completion, or a limit: its own or the context's."""
+
+Capability = Literal["update", "ahead", "stop_strings", "top_log_probs", "repetition_penalty"]
+"""What an engine may be unable to do: take new weights, generate while the student is trained, end at strings, give
+the likeliest tokens of each place, and make tokens that were there before less likely."""
+
+
+class EngineBusy(RuntimeError):
+    """An engine is asked for an update, for sleep or for more while completions are still being written."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How completions are drawn. `temperature` 0 is greedy. A token of `stop` or the length limit ends generation.
+    """How a completion is drawn. `temperature` 0 is greedy. A token of `stop`, one of `stop_strings` outside a thought,
+    or the length limit ends it.
 
-    `top_k`, `top_p` and `repetition_penalty` are those of transformers' `generate`; by default they do nothing. Without
-    `log_probs` a completion's are left empty: greedy decoding then saves a pass over the vocabulary.
+    `top_k`, `top_p`, `min_p` and `repetition_penalty` are those of transformers' `generate`; by default they do
+    nothing. Without `log_probs` a completion's are left empty: greedy decoding then saves a pass over the vocabulary.
+    With `top_log_probs` the likeliest tokens of each place are given too.
     """
 
     temperature: float
@@ -24,37 +40,41 @@ class Sampling:
     stop: tuple[int, ...]
     top_p: float = 1.0
     top_k: int | None = None
+    min_p: float = 0.0
     repetition_penalty: float = 1.0
+    stop_strings: tuple[str, ...] = ()
     log_probs: bool = True
+    top_log_probs: int = 0
+
+
+@dataclass(frozen=True)
+class Request:
+    """One completion of a prompt's token ids. `seed` is that of its own random stream; greedy sampling needs none."""
+
+    prompt: Sequence[int]
+    sampling: Sampling
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
 class Completion:
-    """Token ids (the stop token included), log-probability of each at the sampling temperature, and how it ended."""
+    """Token ids (the stop token included), and how they ended.
+
+    `log_probs` has each token's log-probability as it was sampled: at the sampling temperature, after what
+    `repetition_penalty`, `top_k`, `top_p` and `min_p` took away. `top_log_probs` has the likeliest tokens of each place
+    with theirs, in the same distribution, and `version` the weights that all of it was sampled from.
+    """
 
     tokens: list[int]
     log_probs: list[float]
-    truncated: bool
+    finish_reason: FinishReason
+    version: int = 0
+    top_log_probs: list[list[tuple[int, float]]] | None = None
 
-
-@dataclass(frozen=True)
-class Watch:
-    """What a caller says while completions are written. All of it is optional.
-
-    `limits` has a length limit for each prompt, beside that of `Sampling`. `halt` gets the last `window` tokens of
-    every row that is still being written, after each token, and says which of them end here. `done(index, completion)`
-    is called as soon as a completion has ended, and `on_tokens(count)` after each decoded step, and after the `done` of
-    its completions, with the number of tokens that the step wrote.
-    """
-
-    limits: Sequence[int] | None = None
-    window: int = 0
-    halt: Callable[[list[list[int]]], list[bool]] | None = None
-    done: Callable[[int, Completion], None] = lambda index, completion: None
-    on_tokens: Callable[[int], None] = lambda count: None
-
-
-UNWATCHED = Watch()
+    @property
+    def truncated(self) -> bool:
+        """Return whether a limit cut it."""
+        return self.finish_reason == "length"
 
 
 @dataclass
@@ -72,35 +92,78 @@ class Timings:
 
 
 class Engine(Protocol):
-    """Generates one completion for each prompt, in order. `timings` adds up over calls."""
+    """Generates completions with one version of the weights at a time.
 
+    `context` is the most tokens of a prompt with its completion, `None` without a bound; `timings` adds up over calls.
+    """
+
+    context: int | None
     timings: Timings
 
     def generate(
-        self,
-        prompts: Sequence[Sequence[int]],
-        sampling: Sampling,
-        seeds: Sequence[int] | None = None,
-        watch: Watch = UNWATCHED,
-    ) -> list[Completion]:
-        """`seeds` gives each completion its own random stream; greedy sampling needs none."""
+        self, requests: Sequence[Request], on_tokens: Callable[[int], None] = lambda count: None
+    ) -> Iterator[tuple[int, Completion]]:
+        """Yield the place of each request and its completion, as soon as it has ended.
+
+        `on_tokens(count)` is called with the number of tokens that were written since the last call. Closing the
+        iterator cancels what has not ended. A completion that meets the end of the context ends there, truncated.
+        Raises `ValueError` before the first one for a prompt that is empty or leaves no room in the context, and for
+        sampling without a seed; `EngineBusy` while another call's completions are being written.
+        """
+        ...
+
+    def update(self, version: int, named_tensors: "Iterable[tuple[str, Tensor]]") -> None:
+        """Take new weights, all parameters of the model. Completions that begin afterwards have this `version`.
+
+        An engine on the training weights has them already, and does not read `named_tensors`. If an update fails in
+        between, the engine refuses to generate until another has succeeded. Raises `EngineBusy`.
+        """
+        ...
+
+    def sleep(self) -> None:
+        """Give back the memory that only generation needs. Raises `EngineBusy`."""
+        ...
+
+    def wake(self) -> None:
+        """Take that memory again. Weights that `sleep` gave up are asked for by the next `update`."""
+        ...
+
+    def close(self) -> None:
+        """Stop, and give back all memory. What is being written is cancelled."""
         ...
 
 
+def complete(
+    engine: Engine, requests: Sequence[Request], on_tokens: Callable[[int], None] = lambda count: None
+) -> list[Completion]:
+    """Return the completions in the order of the requests."""
+    found = dict(engine.generate(requests, on_tokens))
+    return [found[index] for index in range(len(requests))]
+
+
 class EngineSettings(Section):
-    """The part of a recipe that chooses a rollout engine. The kinds are in `smallwit.inference.engines`."""
+    """The part of a recipe that chooses a rollout engine. The kinds are in `smallwit.inference.engines`.
+
+    `capabilities` are those of the kind; a recipe that needs another is refused when it is read.
+    """
 
     kinds_in = ("smallwit.inference.engines",)
+    capabilities: ClassVar[frozenset[Capability]] = frozenset()
 
     kind: str
 
     def open(
-        self, model: "PreTrainedModel", *, vocabulary: int, pad: int, batch: int, autocast: "torch.dtype | None"
+        self,
+        model: "PreTrainedModel",
+        *,
+        vocabulary: int,
+        batch: int,
+        autocast: "torch.dtype | None",
+        stop_strings: "StopStrings | None" = None,
     ) -> Engine:
         """Return an engine that samples from `model`, the student of a stage.
 
-        `vocabulary` is the number of the tokenizer's tokens, `pad` the token that fills rows, `batch` the most rows at
-        a time, `autocast` the number format of mixed precision. The engine reads the weights as they are when it is
-        called: training changes them in place.
+        `vocabulary` is the number of the tokenizer's tokens, `batch` the most completions at a time,
+        `autocast` the number format of mixed precision. `stop_strings` finds them in tokens.
         """
         raise NotImplementedError

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 from smallwit.tasks.prompt import Prompt
-from smallwit.thoughts import answer_part, is_unfinished
 
 Overflow = Literal["refuse", "cut"]
 """How a prompt that leaves no token of the context for the reply is treated: it is refused, or its start is cut until
@@ -43,17 +42,6 @@ class Reply:
     tokens: int
     prompt_tokens: int
     truncated: bool
-
-
-def first_stop(text: str, stops: Sequence[str]) -> int | None:
-    """Return the place of the first stop string in the answer part of a model's text; `None` where there is none.
-
-    A stop string within a thought stops nothing.
-    """
-    if is_unfinished(text):
-        return None
-    start = len(text) - len(answer_part(text))
-    return min((place for stop in stops if (place := text.find(stop, start)) >= 0), default=None)
 
 
 class Generator(Protocol):

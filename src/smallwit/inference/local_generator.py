@@ -1,16 +1,13 @@
-"""Text in, text out, on the local engine."""
+"""Text in, text out, on an engine."""
 
 from collections.abc import Callable, Sequence
 
 from smallwit.errors import UserError
-from smallwit.inference.engine import Completion, Sampling, Watch
-from smallwit.inference.generator import Decoding, Overflow, Reply, first_stop
-from smallwit.inference.local import LocalEngine
+from smallwit.inference.engine import Completion, Engine, Request, Sampling
+from smallwit.inference.generator import Decoding, Overflow, Reply
+from smallwit.inference.stop_strings import first_stop
 from smallwit.models.chat import ChatTokenizer
 from smallwit.tasks.prompt import Prompt
-
-_MARGIN = 4
-"""Tokens before the longest stop string that are decoded with it: some tokenizers drop a space at the very start."""
 
 
 def encode(chat: ChatTokenizer, prompts: Sequence[Prompt]) -> list[list[int]]:
@@ -30,7 +27,7 @@ def encode(chat: ChatTokenizer, prompts: Sequence[Prompt]) -> list[list[int]]:
 
 
 class LocalGenerator:
-    """A `Generator` on a `LocalEngine`, with the model's `chat` tokenizer.
+    """A `Generator` on an `Engine`, with the model's `chat` tokenizer.
 
     A conversation goes through the chat template; without one, a single user message is the bare text, and anything
     else is refused. Bare text gets BOS if the tokenizer puts it. A reply ends, truncated, where the model's context
@@ -40,7 +37,7 @@ class LocalGenerator:
 
     def __init__(
         self,
-        engine: LocalEngine,
+        engine: Engine,
         chat: ChatTokenizer,
         *,
         overflow: Overflow = "refuse",
@@ -48,7 +45,7 @@ class LocalGenerator:
         self.engine = engine
         self.chat = chat
         self.overflow = overflow
-        self.context: int | None = getattr(engine.model.config, "max_position_embeddings", None)
+        self.context = engine.context
 
     def reply(
         self,
@@ -60,13 +57,7 @@ class LocalGenerator:
     ) -> list[Reply]:
         """See `Generator.reply`. Raises `UserError` for a prompt that the model cannot be given."""
         encoded = self.encode(prompts, decoding)
-        replies: dict[int, Reply] = {}
         ends, marks = self._stops(decoding.stop)
-
-        def done(index: int, completion: Completion) -> None:
-            replies[index] = self._reply(completion, ends, marks, encoded[index])
-            on_reply(index, replies[index])
-
         sampling = Sampling(
             decoding.temperature,
             decoding.max_new_tokens,
@@ -74,23 +65,17 @@ class LocalGenerator:
             top_p=decoding.top_p,
             top_k=decoding.top_k,
             repetition_penalty=decoding.repetition_penalty,
+            stop_strings=marks,
             log_probs=False,
         )
-        limits = None if self.context is None else [self.context - len(tokens) for tokens in encoded]
-        watch = Watch(limits=limits, done=done, on_tokens=on_tokens)
-        if marks:
-            # A token holds at least one byte.
-            window = max(len(mark.encode()) for mark in marks) + _MARGIN
-            # A prompt may have opened the thought. Prompts end alike, so one that has stands for all of a batch.
-            openings = self.chat.decode_replies(encoded, [[] for _ in encoded])
-            prompt = next((ids for ids, opening in zip(encoded, openings, strict=True) if opening), encoded[0])
-
-            def holds(rows: list[list[int]]) -> list[bool]:
-                return self._holds(rows, marks, window, prompt)
-
-            # Only a reply from its first token on tells whether it is within a thought.
-            watch = Watch(limits, decoding.max_new_tokens, holds, done, on_tokens)
-        self.engine.generate(encoded, sampling, seeds if decoding.temperature > 0 else None, watch)
+        drawn = decoding.temperature > 0
+        requests = [
+            Request(tokens, sampling, seed if drawn else None) for tokens, seed in zip(encoded, seeds, strict=True)
+        ]
+        replies: dict[int, Reply] = {}
+        for index, completion in self.engine.generate(requests, on_tokens):
+            replies[index] = self._reply(completion, ends, marks, encoded[index])
+            on_reply(index, replies[index])
         return [replies[index] for index in range(len(prompts))]
 
     def encode(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[list[int]]:
@@ -117,19 +102,6 @@ class LocalGenerator:
         special = {str(token): index for index, token in added.items() if token.special}
         named = (special[mark] for mark in stop if mark in special)
         return tuple(dict.fromkeys([*self.chat.ends.all, *named])), tuple(mark for mark in stop if mark not in special)
-
-    def _holds(self, rows: list[list[int]], marks: tuple[str, ...], window: int, prompt: list[int]) -> list[bool]:
-        """Whether a stop string stands behind the thought of each reply that is being written to such a prompt."""
-        if not rows:  # transformers takes an empty batch for an empty row, and gives one text
-            return []
-        tails = [row[-window:] for row in rows]
-        texts = self.chat.tokenizer.batch_decode(tails, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        found = [any(mark in text for mark in marks) for text in texts]
-        suspects = [index for index, there in enumerate(found) if there]
-        whole = self.chat.decode_replies([prompt] * len(suspects), [rows[index] for index in suspects])
-        for index, text in zip(suspects, whole, strict=True):
-            found[index] = first_stop(text, marks) is not None
-        return found
 
     def _reply(self, completion: Completion, ends: tuple[int, ...], marks: tuple[str, ...], prompt: list[int]) -> Reply:
         tokens = completion.tokens

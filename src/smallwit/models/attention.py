@@ -9,8 +9,8 @@ Names: B rows, T query tokens, S key tokens, H query heads, K key-value heads, G
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
-from functools import cache, cached_property, lru_cache
+from dataclasses import dataclass
+from functools import cache, lru_cache
 from inspect import signature
 from itertools import pairwise
 from typing import Any
@@ -38,61 +38,43 @@ class RowLayout:
     """Where sequences lie in the rows of a forward pass.
 
     By default each row is one sequence, padded on the right: causal attention hides padding from every real token.
-    `segments` has `(row, start, stop)` of each sequence of packed rows.
-
-    For a single query token a row after keys with padding between them: `key_positions` `[B, S or more]` has the
-    position of each key in its sequence, -1 for padding, and `padding` is the most padding of a row.
+    `segments` has `(row, start, stop)` of each sequence of packed rows. If there are more keys than queries, the first
+    keys are a prefix that every sequence sees.
     """
 
     segments: tuple[tuple[int, int, int], ...] | None = None
-    key_positions: Tensor | None = None
-    padding: int = 0
 
     def plan(self, window: int | None, queries: int, keys: int, dtype: torch.dtype) -> "AttentionPlan":
         """Return the plan of the layers with this window for a pass of `queries` tokens a row over `keys` keys."""
         if queries > 1:
             return AttentionPlan(self.segments, window)
-        first = 0 if window is None else max(0, keys - window - self.padding)
-        if self.key_positions is None:
-            return AttentionPlan(None, window, first)
-        bias = self._padding_bias[:, first:keys]
-        if window is not None:
-            # The last key is the query's own.
-            positions = self.key_positions[:, first:keys]
-            bias = bias.masked_fill(positions <= positions[:, -1:] - window, -torch.inf)
-        return AttentionPlan(None, window, first, bias[:, None, None].to(dtype))
-
-    def select(self, rows: Tensor) -> "RowLayout":
-        """Return the layout of these rows alone, for single query tokens."""
-        return self if self.key_positions is None else replace(self, key_positions=self.key_positions[rows])
-
-    @cached_property
-    def _padding_bias(self) -> Tensor:
-        """Return minus infinity for padding `[B, S]`, to add to scores: each layer would convert truth values again."""
-        assert self.key_positions is not None
-        zeros = torch.zeros(self.key_positions.shape, device=self.key_positions.device)
-        return zeros.masked_fill_(self.key_positions < 0, -torch.inf)
+        return AttentionPlan(None, window, 0 if window is None else max(0, keys - window))
 
 
 @dataclass(frozen=True)
-class StaticLayout:
-    """Where the keys of single query tokens lie when every pass has the same shapes, as a captured graph needs it.
+class DecodeLayout:
+    """Where the keys of single query tokens lie: key j of a row is that of its token j.
 
-    `key_positions` `[B, S]` has the position of each key in its sequence, -1 for padding; keys behind `column` `[1]`,
-    where the query's own key is, are not written yet. All of it is computed on the device.
+    `positions` `[B]` are those of the queries; keys behind them are of sequences that were there before. If the host
+    knows the `shortest` and the `longest` position, layers with a window skip what none of the rows sees, and rows of
+    one length need no mask. A captured graph knows neither: all of it is computed on the device.
     """
 
-    key_positions: Tensor
-    column: Tensor
+    positions: Tensor
+    shortest: int | None = None
+    longest: int | None = None
 
     def plan(self, window: int | None, queries: int, keys: int, dtype: torch.dtype) -> "AttentionPlan":
         """Return the plan of `RowLayout.plan` for one query."""
-        positions = self.key_positions
-        hidden = (positions < 0) | (torch.arange(positions.shape[1], device=positions.device) > self.column)
+        first = 0 if window is None or self.shortest is None else max(0, self.shortest + 1 - window)
+        if self.shortest is not None and self.shortest == self.longest:
+            return AttentionPlan(None, window, first)
+        columns, positions = torch.arange(first, keys, device=self.positions.device), self.positions[:, None]
+        hidden = columns > positions
         if window is not None:
-            hidden |= positions <= positions.index_select(1, self.column) - window
-        bias = torch.zeros(positions.shape, dtype=dtype, device=positions.device).masked_fill_(hidden, -torch.inf)
-        return AttentionPlan(None, window, 0, bias[:, None, None])
+            hidden |= columns <= positions - window
+        bias = torch.zeros(hidden.shape, dtype=dtype, device=positions.device).masked_fill_(hidden, -torch.inf)
+        return AttentionPlan(None, window, first, bias[:, None, None])
 
 
 @dataclass(frozen=True)
@@ -109,11 +91,11 @@ class AttentionPlan:
 
 
 _ONE_A_ROW = RowLayout()
-_LAYOUT: ContextVar[RowLayout | StaticLayout] = ContextVar("row_layout", default=_ONE_A_ROW)
+_LAYOUT: ContextVar[RowLayout | DecodeLayout] = ContextVar("row_layout", default=_ONE_A_ROW)
 
 
 @contextmanager
-def row_layout(layout: RowLayout | StaticLayout) -> Iterator[None]:
+def row_layout(layout: RowLayout | DecodeLayout) -> Iterator[None]:
     """Set the layout of the rows of all forward passes inside of the block."""
     token = _LAYOUT.set(layout)
     try:
@@ -291,9 +273,13 @@ def _by_segment(
 ) -> Tensor:
     """Return attention `[B, T, H, D]` of packed rows, one sequence after the other; zeros for padding."""
     rows, heads, width, _ = query.shape
+    prefix = key.shape[2] - width
     by_row: list[list[Tensor]] = [[] for _ in range(rows)]
     for row, start, stop in segments:
-        q, k, v = (states[row : row + 1, :, start:stop] for states in (query, key, value))
+        q = query[row : row + 1, :, start:stop]
+        k, v = (states[row : row + 1, :, prefix + start : prefix + stop] for states in (key, value))
+        if prefix:
+            k, v = (torch.cat([s[row : row + 1, :, :prefix], own], 2) for s, own in ((key, k), (value, v)))
         by_row[row].append(_causal(q, k, v, window, scores).transpose(1, 2))
     for parts in by_row:
         missing = width - sum(part.shape[1] for part in parts)
@@ -302,9 +288,13 @@ def _by_segment(
 
 
 def _wants_varlen(query: Tensor, key: Tensor, plan: AttentionPlan) -> bool:
-    """Return whether `scaled_dot_product_attention` would need several calls, or a mask."""
+    """Return whether `scaled_dot_product_attention` would need several calls, or a mask.
+
+    The kernel has no prefix that sequences share.
+    """
     far = plan.window is not None and key.shape[2] > plan.window
-    return plan.segments is not None or far or query.shape[2] != key.shape[2]
+    behind = query.shape[2] != key.shape[2]
+    return not behind if plan.segments is not None else far or behind
 
 
 def _has_varlen_kernel(query: Tensor, value: Tensor) -> bool:

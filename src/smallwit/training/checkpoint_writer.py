@@ -3,12 +3,11 @@
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
-import psutil
 from torch import Tensor
 
+from smallwit.device import available_memory
 from smallwit.training.checkpoint import Checkpoints
 
 SHARE = 0.03
@@ -125,25 +124,3 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, dict | list):
         for inner in value.values() if isinstance(value, dict) else value:
             yield from _tensors(inner)
-
-
-# ---- memory
-
-_GROUPS = (
-    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
-    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-)
-"""Control groups, version 2 and 1: the limit, what is used of it, and the part of `memory.stat` that can be dropped."""
-
-
-def available_memory() -> int:
-    """Return the bytes that this process can still take: of the machine's, and of its control group's limit."""
-    free = int(psutil.virtual_memory().available)
-    for folder, limit, used, cached in _GROUPS:
-        try:
-            most, taken = int((folder / limit).read_text()), int((folder / used).read_text())
-            found = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        except (OSError, ValueError):  # no such group, or no limit: the word "max"
-            continue
-        free = min(free, most - taken + int(found.get(cached, 0)))
-    return free

@@ -22,9 +22,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from smallwit.errors import UserError
-from smallwit.inference import cache as rollout_cache
-from smallwit.inference import local
-from smallwit.inference.engine import Sampling
+from smallwit.inference import continuous_batch, decode, local, sampling, slot_cache
+from smallwit.inference.engine import Request, Sampling, complete
 from smallwit.inference.local import LocalEngine
 from smallwit.models import attention, cpu_memory, head, tiny_config
 from smallwit.models.attention import ATTENTION, UnsupportedAttention
@@ -137,8 +136,11 @@ def _trained(model: Any, rows: Sequence[list[int]], pack: int | None) -> list[Te
 def _stepwise(ours: Any, theirs: Any, rows: Sequence[list[int]]) -> float:
     """Return the largest difference of generated tokens' log-probs, of prompts of unlike lengths."""
     prompts = [row[:length] for row, length in zip(rows, PROMPTS, strict=True)]
-    engine = LocalEngine(ours, vocabulary=tiny_config.VOCABULARY, pad=0, batch=8)
-    completions = engine.generate(prompts, Sampling(1.0, NEW_TOKENS, ()), [11, 12])
+    engine = LocalEngine(ours, vocabulary=tiny_config.VOCABULARY, batch=8)
+    sampling = Sampling(1.0, NEW_TOKENS, ())
+    completions = complete(
+        engine, [Request(prompt, sampling, seed) for prompt, seed in zip(prompts, (11, 12), strict=True)]
+    )
     pairs = list(zip(prompts, completions, strict=True))
     expected = [_log_probs(theirs, prompt + made.tokens)[len(prompt) - 1 :] for prompt, made in pairs]
     return _worst([torch.tensor(made.log_probs) for _, made in pairs], expected)
@@ -196,7 +198,8 @@ def _remembered(config: PreTrainedConfig) -> FamilyCheck:
         identity = tiny_config.tiny_config(config).to_json_string()
     except Exception as error:  # noqa: BLE001 a family's own code may fail in any way; its reason is told by name
         return FamilyCheck(refused=f"no tiny model of it can be made: {_brief(error)}")
-    modules = (attention, cpu_memory, head, tiny_config, local, rollout_cache, forward, token_batch)
+    generation = (continuous_batch, decode, local, sampling, slot_cache)
+    modules = (attention, cpu_memory, head, tiny_config, *generation, forward, token_batch)
     code = [Path(str(module.__file__)).read_bytes() for module in modules]
     digest = hashlib.sha256(identity.encode() + b"".join(code) + transformers.__version__.encode()).hexdigest()[:24]
     folder = user_cache("families")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smallwit.inference.engine import Completion, Engine, Sampling, Watch
+from smallwit.inference.engine import Completion, Engine, Request, Sampling
 from smallwit.inference.progress import GenerationProgress
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.conversation import LossOn
@@ -281,13 +281,16 @@ class RolloutSource:
         asked = [prompt for prompt in prompts for _ in samples]
         progress = GenerationProgress(self.report, total=len(asked), delay=REPORT_DELAY)
         progress.begin(len(asked), self.spec.max_new_tokens)
-        watch = Watch(
-            limits=[self._room(prompt) for prompt in asked],
-            done=lambda index, completion: progress.on_reply(len(completion.tokens)),
-            on_tokens=progress.on_tokens,
-        )
+        requests = [
+            Request(prompt, replace(self.sampling, max_new_tokens=self._room(prompt)), seed)
+            for prompt, seed in zip(asked, seeds, strict=True)
+        ]
+        found: dict[int, Completion] = {}
         with self.clock.part("rollout"):
-            completions = self.engine.generate(asked, self.sampling, seeds, watch)
+            for index, completion in self.engine.generate(requests, progress.on_tokens):
+                found[index] = completion
+                progress.on_reply(len(completion.tokens))
+        completions = [found[index] for index in range(len(asked))]
         self.clock.split("rollout", self.engine.timings.take())
         rewards, parts = torch.full((len(pairs), size), torch.nan), {}
         if self.estimator is not None:

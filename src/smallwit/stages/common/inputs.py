@@ -11,6 +11,7 @@ from smallwit.errors import UserError
 from smallwit.inference.endpoint_client import Endpoint
 from smallwit.inference.local import LocalEngine
 from smallwit.inference.local_generator import LocalGenerator
+from smallwit.inference.stop_strings import StopStrings
 from smallwit.models.build import DTYPES, new_model
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.fit import vocabulary_of
@@ -72,7 +73,7 @@ def calls_file(job: Job, endpoint: Endpoint) -> Path:
 def generator_of(job: Job, model: PreTrainedModel, chat: ChatTokenizer, batch: int) -> LocalGenerator:
     """Return a local generator (prompts to texts) on this model's weights."""
     size = vocabulary_of(chat, model, job.name)
-    engine = LocalEngine(model, vocabulary=size, pad=chat.pad, batch=batch, autocast=autocast_of(job))
+    engine = LocalEngine(model, vocabulary=size, batch=batch, autocast=autocast_of(job), stop_strings=StopStrings(chat))
     return LocalGenerator(engine, chat)
 
 

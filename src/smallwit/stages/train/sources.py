@@ -83,7 +83,6 @@ class SourceMaker:
         engine = spec.engine.open(
             model,
             vocabulary=vocabulary_of(chat, model, job.name),
-            pad=chat.pad,
             batch=spec.prompts * spec.group,
             autocast=autocast_of(job),
         )
