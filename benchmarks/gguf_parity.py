@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from smallwit.inference.engine import Sampling
+from smallwit.inference.engine import Request, Sampling, complete
 from smallwit.inference.local import LocalEngine
 from smallwit.inference.local_generator import encode
 from smallwit.models.chat import ChatTokenizer
@@ -73,8 +73,9 @@ def compare_ids(chat: ChatTokenizer, url: str, texts: list[str]) -> None:
 @torch.no_grad()
 def compare_replies(folder: Path, url: str, chat: ChatTokenizer, prompts: list[list[int]], count: int) -> None:
     model = load_supported_model(folder.resolve(), dtype="float32", device="cpu")
-    engine = LocalEngine(model, vocabulary=vocabulary_of(chat, model, str(folder)), pad=chat.pad, batch=len(prompts))
-    completions = engine.generate(prompts, Sampling(0.0, count, chat.ends.all, log_probs=False))
+    engine = LocalEngine(model, vocabulary=vocabulary_of(chat, model, str(folder)), batch=len(prompts))
+    sampling = Sampling(0.0, count, chat.ends.all, log_probs=False)
+    completions = complete(engine, [Request(prompt, sampling) for prompt in prompts])
     ours = [[token for token in each.tokens if token not in chat.ends.all] for each in completions]
     del engine, model
     plain: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()

@@ -18,7 +18,7 @@ import torch
 from transformers import PreTrainedModel
 
 from smallwit.device import cores, speed_up_products
-from smallwit.inference.engine import Sampling
+from smallwit.inference.engine import Request, Sampling, complete
 from smallwit.inference.local import LocalEngine
 from smallwit.models.build import SHAPES, new_model
 from smallwit.models.tokenizer_training import train_tokenizer
@@ -174,7 +174,7 @@ class Bench:
 
     def engine(self, model: PreTrainedModel, batch: int) -> LocalEngine:
         """Return the local engine in bf16 autocast."""
-        return LocalEngine(model, vocabulary=self.sizes.vocabulary, pad=0, batch=batch, autocast=torch.bfloat16)
+        return LocalEngine(model, vocabulary=self.sizes.vocabulary, batch=batch, autocast=torch.bfloat16)
 
 
 class Recorded:
@@ -335,7 +335,9 @@ class Rollouts:
         sampling = self.bench.sampling(sizes.new_tokens)
         with self.bench.timed(self.seconds):
             engine = self.bench.engine(self.model, len(prompts))
-            found = engine.generate(prompts, sampling, [step * len(prompts) + i for i in range(len(prompts))])
+            found = complete(
+                engine, [Request(prompt, sampling, step * len(prompts) + i) for i, prompt in enumerate(prompts)]
+            )
         rewards = torch.rand(sizes.prompts, sizes.group, generator=torch.Generator().manual_seed(step))
         advantages = group_advantages(rewards).flatten().tolist()
         rows = zip(prompts, found, advantages, strict=True)

@@ -48,7 +48,7 @@ def main() -> int:
 def own_reading(folder: Path) -> list[dict[str, Any]]:
     """Return ids and greedy reply of each prompt by smallwit's own parts."""
     chat, model = ChatTokenizer.load(folder), load_model(folder, dtype="float32", device="cpu")
-    engine = LocalEngine(model, vocabulary=len(chat.tokenizer), pad=chat.pad)
+    engine = LocalEngine(model, vocabulary=len(chat.tokenizer))
     generator = LocalGenerator(engine, chat)
     prompts = [Prompt(messages=({"role": "user", "content": prompt},)) for prompt in PROMPTS]
     decoding = Decoding(0.0, NEW_TOKENS)

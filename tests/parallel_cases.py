@@ -88,7 +88,7 @@ def make_trainer(
         return RolloutSource(
             stream,
             chat,
-            LocalEngine(model, vocabulary=len(words), pad=0),
+            LocalEngine(model, vocabulary=len(words)),
             spec,
             Cost.of(model),
             seed=0,

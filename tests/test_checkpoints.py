@@ -49,7 +49,7 @@ def joint_trainer(*, seed: int = 0, optimizer: str = "muon", lora: bool = False)
     if lora:
         add_adapters(model, LoRA(rank=2, alpha=4), seed=0)
     stream = ProblemStream([TaskProblems.of(WordMath(train=50), "train")], seed, "problems")
-    engine = LocalEngine(model, vocabulary=len(words), pad=0)
+    engine = LocalEngine(model, vocabulary=len(words))
     return Trainer(
         model,
         {
@@ -84,7 +84,7 @@ def ppo_trainer() -> Trainer:
         [objective], forward, {"reference": replace(forward, model=reference)}, spec.temperature
     )
     stream = ProblemStream([TaskProblems.of(WordMath(train=50), "train")], 0, "problems")
-    engine = LocalEngine(model, vocabulary=len(words), pad=0)
+    engine = LocalEngine(model, vocabulary=len(words))
     cost = Cost.of(model)
     source = RolloutSource(stream, chat, engine, spec, cost, seed=0, estimator="gae", postprocessors=postprocessors)
     return Trainer(

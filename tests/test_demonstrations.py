@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +13,7 @@ import torch
 
 from conversation_templates import chat_tokenizer
 from smallwit.errors import UserError
-from smallwit.inference.engine import Completion, Timings
+from smallwit.inference.engine import Completion, Request, Timings
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.flops import Cost
 from smallwit.objectives.batch import Example, TokenBatch
@@ -122,9 +122,13 @@ class Echo:
     asked: list[list[int]] = field(default_factory=list)
     timings: Timings = field(default_factory=Timings)
 
-    def generate(self, prompts: Sequence[list[int]], *rest: Any) -> list[Completion]:
-        self.asked += prompts
-        return [Completion([TOKENIZER.eos_token_id], [-0.5], False) for _ in prompts]
+    def generate(self, requests: Sequence[Request], on_tokens: object) -> Iterator[tuple[int, Completion]]:
+        for place, request in enumerate(requests):
+            self.asked.append(list(request.prompt))
+            yield place, Completion([TOKENIZER.eos_token_id], [-0.5], "stop")
+
+    def update(self, version: int, named_tensors: object) -> None:
+        """It has no weights."""
 
 
 def test_rollouts_answer_the_turns_of_a_conversation() -> None:

@@ -54,7 +54,7 @@ def test_a_reply_that_is_being_written_counts_by_its_tokens_of_the_most_that_it_
 def test_the_share_never_falls_and_is_one_only_at_the_end(batch: int) -> None:
     words, shares = tokenizer(), list[float]()
     generator = LocalGenerator(
-        LocalEngine(tiny_model(rows=len(words), scale=6.0), vocabulary=len(words), pad=0, batch=batch),
+        LocalEngine(tiny_model(rows=len(words), scale=6.0), vocabulary=len(words), batch=batch),
         ChatTokenizer(words),
     )
     progress = GenerationProgress(total=5, check=lambda: shares.append(progress.share))
@@ -143,7 +143,7 @@ def test_a_batch_of_rollouts_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("smallwit.training.sources.REPORT_DELAY", 0.0)
     words, told = tokenizer(), list[str]()
     spec = Rollouts.model_validate({"kind": "rollouts", "prompts": 2, "group": 2, "max_new_tokens": 6})
-    engine = LocalEngine(tiny_model(rows=len(words)), vocabulary=len(words), pad=0)
+    engine = LocalEngine(tiny_model(rows=len(words)), vocabulary=len(words))
     source = RolloutSource(
         stream(), CHAT, engine, spec, COST, seed=0, estimator=None, report=lambda share, text: told.append(text)
     )

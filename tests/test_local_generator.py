@@ -11,11 +11,13 @@ from smallwit.inference.engine import Sampling
 from smallwit.inference.generator import Decoding, Reply
 from smallwit.inference.local import LocalEngine
 from smallwit.inference.local_generator import LocalGenerator, Overflow
-from smallwit.inference.sampling import choose
+from smallwit.inference.sampling import Chosen, NextToken
+from smallwit.inference.stop_strings import StopStrings
 from smallwit.models.chat import ChatTokenizer
+from smallwit.models.head import OutputHead
 from smallwit.tasks.prompt import Message, Prompt
 from smallwit.tasks.wordmath import WordMath
-from tiny import own_attention, tiny_model, tokenizer
+from tiny import generate, own_attention, tiny_model, tokenizer
 
 GREEDY = Decoding(0.0, 24)
 QUESTIONS = [problem.prompt for problem in WordMath(train=40).problems("train")[:12]]  # type: ignore[index]
@@ -28,8 +30,10 @@ def model() -> PreTrainedModel:
 def generator_for(
     batch: int = 256, overflow: Overflow = "refuse", own: PreTrainedModel | None = None
 ) -> LocalGenerator:
-    engine = LocalEngine(own or model(), vocabulary=len(tokenizer()), pad=0, batch=batch)
-    return LocalGenerator(engine, ChatTokenizer(tokenizer()), overflow=overflow)
+    chat = ChatTokenizer(tokenizer())
+    words, stops = len(tokenizer()), StopStrings(chat)
+    engine = LocalEngine(own or model(), vocabulary=words, batch=batch, stop_strings=stops)
+    return LocalGenerator(engine, chat, overflow=overflow)
 
 
 def user(text: str) -> tuple[Message, ...]:
@@ -107,11 +111,11 @@ def test_a_reply_ends_before_the_first_stop_string() -> None:
 
 def test_a_stop_string_may_name_a_special_token() -> None:
     # A model that writes such a token.
-    engine = LocalEngine(tiny_model(rows=len(tokenizer()), seed=2, scale=6.0), vocabulary=len(tokenizer()), pad=0)
+    engine = LocalEngine(tiny_model(rows=len(tokenizer()), seed=2, scale=6.0), vocabulary=len(tokenizer()))
     chat = ChatTokenizer(tokenizer())
     generator = LocalGenerator(engine, chat)
     encoded = generator.encode(asked(), GREEDY)
-    written = [each.tokens for each in engine.generate(encoded, Sampling(0.0, 24, chat.ends.all))]
+    written = [each.tokens for each in generate(engine, encoded, Sampling(0.0, 24, chat.ends.all))]
     named = set(tokenizer().all_special_ids) - set(chat.ends.all)
     index, token = next((i, t) for i, tokens in enumerate(written) for t in tokens if t in named)
     decoding = Decoding(0.0, 24, stop=(str(tokenizer().convert_ids_to_tokens(token)),))
@@ -140,10 +144,17 @@ def test_a_reply_that_the_limit_cuts_is_truncated() -> None:
 # ---- top-k and top-p
 
 
-def drawn(probabilities: Sequence[float], draws: int = 400, **options: object) -> set[int]:
-    logits = torch.tensor(probabilities).log().expand(draws, -1)
+def chosen_of(probabilities: Sequence[float], draws: int, **options: object) -> Chosen:
+    """Draws at equal distances, of a model that says these probabilities."""
+    logits = torch.tensor(probabilities).log().repeat(draws, 1)
     sampling = Sampling(1.0, 1, (), **options)  # type: ignore[arg-type]
-    return set(choose(logits, sampling, (torch.arange(draws) + 0.5) / draws, None)[0].tolist())
+    choice = NextToken(OutputHead(torch.eye(len(probabilities))), len(probabilities))
+    seen = torch.zeros_like(logits, dtype=torch.bool)
+    return choice.choose(logits, [sampling] * draws, (torch.arange(draws) + 0.5) / draws, seen)
+
+
+def drawn(probabilities: Sequence[float], draws: int = 400, **options: object) -> set[int]:
+    return set(chosen_of(probabilities, draws, **options).tokens.tolist())
 
 
 @pytest.mark.parametrize(("top_k", "kept"), [(1, {1}), (2, {1, 3}), (4, {0, 1, 2, 3}), (9, {0, 1, 2, 3})])
@@ -161,19 +172,21 @@ def test_top_p_counts_what_top_k_has_left() -> None:
     assert drawn([0.1, 0.4, 0.2, 0.3], top_k=2, top_p=0.58) == {1, 3}
 
 
+@pytest.mark.parametrize(("min_p", "kept"), [(0.2, {0, 1, 2, 3}), (0.3, {1, 2, 3}), (0.6, {1, 3}), (1.0, {1})])
+def test_min_p_keeps_what_has_that_share_of_the_likeliest(min_p: float, kept: set[int]) -> None:
+    assert drawn([0.1, 0.4, 0.2, 0.3], min_p=min_p) == kept
+
+
 def test_what_is_left_keeps_its_proportions() -> None:
-    logits = torch.tensor([0.1, 0.4, 0.2, 0.3]).log().expand(7000, -1)
-    chosen, _ = choose(logits, Sampling(1.0, 1, (), top_k=2), (torch.arange(7000) + 0.5) / 7000, None)
-    assert int((chosen == 1).sum()) == pytest.approx(4000, abs=2)
+    chosen = chosen_of([0.1, 0.4, 0.2, 0.3], 7000, top_k=2)
+    assert int((chosen.tokens == 1).sum()) == pytest.approx(4000, abs=2)
 
 
-def test_log_probs_are_those_of_the_whole_distribution() -> None:
-    probabilities = torch.tensor([[0.1, 0.4, 0.2, 0.3]])
-    sampling = Sampling(1.0, 1, (), top_k=1, top_p=0.5, repetition_penalty=2.0)
-    chosen, log_probs = choose(probabilities.log(), sampling, torch.tensor([0.5]), torch.tensor([[False] * 4]))
-    assert chosen.tolist() == [1]
-    assert log_probs is not None
-    assert log_probs.exp().tolist() == pytest.approx([0.4])
+def test_log_probs_are_those_that_tokens_were_drawn_with() -> None:
+    chosen = chosen_of([0.1, 0.4, 0.2, 0.3], 7, top_k=2)
+    assert chosen.log_probs is not None
+    expected = [4 / 7 if token == 1 else 3 / 7 for token in chosen.tokens.tolist()]
+    assert chosen.log_probs.exp().tolist() == pytest.approx(expected)
 
 
 # ---- what cannot be

@@ -40,7 +40,7 @@ def rewards(parts: Sequence[dict[str, Any]], responses: Sequence[str], base: Pat
     grader = Grader(
         [TypeAdapter(Annotated[RewardPart, ByKind()]).validate_python(part) for part in parts], LONGEST, base
     )
-    completions = [Completion([0] * len(text), [0.0] * len(text), False) for text in responses]
+    completions = [Completion([0] * len(text), [0.0] * len(text), "stop") for text in responses]
     return grader.grade([(Quoted(), PROBLEM)], responses, completions).total.flatten().tolist()
 
 

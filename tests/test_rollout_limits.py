@@ -16,7 +16,7 @@ PROMPTS = [len(row) for row in CHAT.encode_prompts([problem.prompt for _, proble
 
 def sampled(context: int, **options: Any) -> RolloutSource:
     """Rollouts of a tiny model of random weights, with a limit of 40 tokens."""
-    engine = LocalEngine(tiny_model(rows=len(WORDS)), vocabulary=len(WORDS), pad=0)
+    engine = LocalEngine(tiny_model(rows=len(WORDS)), vocabulary=len(WORDS))
     given = {"kind": "rollouts", "prompts": 3, "group": 2, "max_new_tokens": 40, "reward": "length"} | options
     return RolloutSource(
         stream(), CHAT, engine, Rollouts.model_validate(given), COST, seed=0, estimator="group", context=context

@@ -1,13 +1,13 @@
 """Sources: what a step's tokens are, as a function of the seed and the step; and what rollouts earn and cost."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
 
 from smallwit.errors import UserError
-from smallwit.inference.engine import UNWATCHED, Completion, Sampling, Timings, Watch
+from smallwit.inference.engine import Completion, Request, Sampling, Timings
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.flops import Cost
 from smallwit.objectives.settings import Estimator
@@ -172,18 +172,18 @@ class PreparedEngine:
     seeds: list[int] = field(default_factory=list)
     sampling: Sampling | None = None
     timings: Timings = field(default_factory=Timings)
+    version: int = 0
 
-    def generate(
-        self,
-        prompts: Sequence[Sequence[int]],
-        sampling: Sampling,
-        seeds: Sequence[int] | None = None,
-        watch: Watch = UNWATCHED,
-    ) -> list[Completion]:
-        self.asked, self.seeds, self.sampling = [list(p) for p in prompts], list(seeds or []), sampling
-        texts = [self.answers(question_of(WORDS, p), i) for i, p in enumerate(prompts)]
-        rows = CHAT.encode_completions(texts)
-        return [Completion(row, [-0.5] * len(row), truncated=not text) for row, text in zip(rows, texts, strict=True)]
+    def generate(self, requests: Sequence[Request], on_tokens: object) -> Iterator[tuple[int, Completion]]:
+        self.asked = [list(request.prompt) for request in requests]
+        self.seeds = [request.seed for request in requests if request.seed is not None]
+        self.sampling = requests[0].sampling
+        texts = [self.answers(question_of(WORDS, prompt), place) for place, prompt in enumerate(self.asked)]
+        for place, (row, text) in enumerate(zip(CHAT.encode_completions(texts), texts, strict=True)):
+            yield place, Completion(row, [-0.5] * len(row), "stop" if text else "length")
+
+    def update(self, version: int, named_tensors: object) -> None:
+        self.version = version
 
 
 GROUP = 4

@@ -1,9 +1,8 @@
 """Thoughts of a reasoning model: the answer behind them is what is judged, wherever a model's text is judged."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -17,9 +16,10 @@ from smallwit.evaluation.grade import grade
 from smallwit.evaluation.protocols import named_protocol
 from smallwit.evaluation.runner import graded, measure
 from smallwit.inference.endpoint import EndpointGenerator
-from smallwit.inference.engine import Completion, Sampling, Watch
+from smallwit.inference.engine import Completion, Request
 from smallwit.inference.generator import Decoding, Reply
 from smallwit.inference.local_generator import LocalGenerator
+from smallwit.inference.stop_strings import StopStrings
 from smallwit.models.chat import ChatTokenizer
 from smallwit.tasks import load_task
 from smallwit.tasks.base import Problem
@@ -80,7 +80,7 @@ class TestReading:
 
     def test_of_a_reward(self, response: str, score: float) -> None:
         grader = Grader([StrictReward(kind="strict")], 64)
-        paid = grader.grade([(task(), PROBLEM)], [response], [Completion([1], [], False)])  # type: ignore[list-item]
+        paid = grader.grade([(task(), PROBLEM)], [response], [Completion([1], [], "stop")])  # type: ignore[list-item]
         assert paid.total.tolist() == [[score]]
 
     def test_of_the_filters_of_data(self, response: str, score: float) -> None:
@@ -104,19 +104,17 @@ class Writes:
     def __init__(self, chat: ChatTokenizer, text: str) -> None:
         self.chat = chat
         self.tokens: list[int] = chat.tokenizer(text)["input_ids"]
-        self.model = SimpleNamespace(config=SimpleNamespace())
+        self.context: int | None = None
 
-    def generate(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: object, watch: Watch
-    ) -> list[Completion]:
+    def generate(self, requests: Sequence[Request], on_tokens: object) -> Iterator[tuple[int, Completion]]:
         tokens = [*self.tokens, self.chat.ends.trained]
-        assert watch.halt is not None
+        (request,) = requests
         for count in range(1, len(tokens) + 1):
             written = tokens[:count]
-            if tokens[count - 1] in sampling.stop or watch.halt([written[-watch.window :]])[0]:
+            holds = StopStrings(self.chat).holds([request.prompt], [written], [request.sampling.stop_strings])
+            if tokens[count - 1] in request.sampling.stop or holds[0]:
                 break
-        watch.done(0, Completion(written, [], False))
-        return [Completion(written, [], False)]
+        yield 0, Completion(written, [], "stop")
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ Judge = Callable[[Unreliable, list[str]], object]
 def by_training(task: Unreliable, texts: list[str]) -> object:
     """The rewards of a batch of rollouts, and the check of the loop."""
     problem = Problem("p", "How many?", "4")
-    completions = [Completion([0], [0.0], False) for _ in texts]
+    completions = [Completion([0], [0.0], "stop") for _ in texts]
     total = Grader([StrictReward(kind="strict")], 8).grade([(task, problem)], texts, completions).total
     batch = StepBatch([], verdicts=total.numel(), failed_verdicts=int(total.isnan().sum()))
     Trainer._check_verified(joint_trainer(), {"own": batch})
