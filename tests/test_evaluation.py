@@ -21,7 +21,6 @@ from smallwit.evaluation.protocols.default import DEFAULT
 from smallwit.evaluation.runner import collect, samples_of
 from smallwit.evaluation.suite import Choice, problems_of
 from smallwit.inference.generator import Decoding
-from smallwit.inference.local_generator import LocalGenerator
 from smallwit.tasks import load_task
 from tampering import publish_again
 from tiny import tokenizer
@@ -133,19 +132,6 @@ def test_a_finished_evaluation_needs_no_model(monkeypatch: pytest.MonkeyPatch) -
     assert measured().scores == first.scores
 
 
-def test_a_reply_is_on_disk_before_the_next_batch_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    there = []
-    reply = LocalGenerator.reply
-
-    def counting(self: LocalGenerator, prompts: Sequence[Any], *rest: Any) -> Any:
-        there.append(len(lines()))
-        return reply(self, prompts, *rest)
-
-    monkeypatch.setattr(LocalGenerator, "reply", counting)
-    measured()
-    assert there == [0, 4, 8]
-
-
 # ---- what must not be mixed
 
 
@@ -222,7 +208,7 @@ def test_a_failure_of_the_grader_is_tried_once_more() -> None:
     rows: list[dict[str, Any]] = []
     samples = samples_of(problems, DEFAULT.prompts(task, problems), 1, 0)
     generator = resolve_model("model", SETTINGS).load("refuse")
-    collect(task, samples, generator, Decoding(0.0, 8), flaky, batch=64, have=(), keep=rows.extend)
+    collect(task, samples, generator, Decoding(0.0, 8), flaky, batch_dependent=True, have=(), keep=rows.extend)
     assert asked == [9, 1]
     assert all(row["score"] is not None for row in rows)
 

@@ -179,7 +179,7 @@ def _measure(model: ResolvedModel, suites: Sequence[Suite], folder: Path, consol
             progress.start(name)
             path, report = folder / f"{name}.jsonl", partial(progress.update, name)
             make = partial(load, suite.named.overflow)
-            rows[name] = measure_suite(suite, path, make, model.batch, model.reference, report)
+            rows[name] = measure_suite(suite, path, make, model.batch_dependent, model.reference, report)
             progress.end(name, f"{total:,} samples of {model.reference}")
     return _scored(model.reference, model.identity, folder, rows, suites)
 
