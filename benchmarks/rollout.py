@@ -105,7 +105,7 @@ def main() -> None:
     arguments = parser.parse_args()
     names = arguments.case or list(CASES)
     if "d" in names and not (arguments.model and (arguments.model / "config.json").is_file()):
-        raise SystemExit("case d needs --model (or SMALLWIT_MODEL_DIR), the folder of Qwen2.5-Coder-0.5B-Instruct")
+        raise SystemExit("case d needs --model (or SMALLWIT_MODEL_DIR), a folder; without it give --case c")
     if "d" in names and not (arguments.data_dir and (arguments.data_dir / "gsm8k" / "test.jsonl").is_file()):
         raise SystemExit("case d needs --data-dir (or SMALLWIT_DATA_DIR) with gsm8k/")
     folders = {name: arguments.model if name == "d" else student_folder() for name in names}
