@@ -1,7 +1,6 @@
 """TRL's side of `make bench-rl`: CASE DATA_DIR; prints completions, seconds, their mean length and rewards.
 
-All completions of a step are generated at once, by `generate` with sdpa, and trained in one pass: smaller passes and
-`use_transformers_continuous_batching` are slower here.
+All completions of a step are generated at once, by `generate` with sdpa, and trained in one pass, as on our side.
 """
 
 import json
