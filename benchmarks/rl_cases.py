@@ -42,7 +42,7 @@ def problems_of(case: RolloutCase, data_dir: Path) -> list[Problem]:
 def prompt_texts(case: RolloutCase, tokenizer: PreTrainedTokenizerBase, data_dir: Path) -> list[str]:
     """Return the texts that the tokenizer makes our prompts' token ids of."""
     encoded = ChatTokenizer(tokenizer).encode_prompts([problem.prompt for problem in problems_of(case, data_dir)])
-    return [tokenizer.decode(ids) for ids in encoded]
+    return [str(tokenizer.decode(ids)) for ids in encoded]
 
 
 def reward_of(text: str) -> float:

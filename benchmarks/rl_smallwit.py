@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -77,7 +78,7 @@ def main(name: str, data_dir: Path) -> None:
     trainer.step()
     started = time.perf_counter()
     steps = [trainer.step() for _ in range(case.steps - 1)]
-    result = {"completions": case.rows * len(steps), "seconds": time.perf_counter() - started}
+    result: dict[str, Any] = {"completions": case.rows * len(steps), "seconds": time.perf_counter() - started}
     result |= {name: [step[name] for step in steps] for name in steps[0] if name.endswith(("length", "reward", "loss"))}
     if DEVICE == "cuda":
         result["memory"] = torch.cuda.max_memory_allocated()

@@ -33,6 +33,11 @@ class RolloutClock(Clock):
             self.rewards.append(logs["reward"])
 
 
+def characters(completions: list[str], **_: Any) -> list[float | None]:
+    """Return the rewards of completions."""
+    return [reward_of(text) for text in completions]
+
+
 def main(name: str, data_dir: Path) -> None:
     """Run the case; the first step warms up and is not counted."""
     case, tokenizer, clock = CASES[name], tokenizer_of(data_dir), RolloutClock()
@@ -48,7 +53,7 @@ def main(name: str, data_dir: Path) -> None:
         )
         trainer = GRPOTrainer(
             with_own_attention(student(case, tokenizer)),
-            reward_funcs=lambda completions, **_: [reward_of(text) for text in completions],
+            reward_funcs=characters,
             args=config,
             train_dataset=Dataset.from_list([{"prompt": text} for text in prompt_texts(case, tokenizer, data_dir)]),
             processing_class=tokenizer,

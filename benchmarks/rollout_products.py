@@ -55,7 +55,7 @@ class Seconds:
 
 def work_of(prompts: Sequence[Sequence[int]], rows: Sequence[int]) -> Work:
     """Return the work of a run whose steps wrote so many tokens."""
-    first, last = min(prompts), max(prompts)
+    first, last = min(map(tuple, prompts)), max(map(tuple, prompts))
     most = min(len(first), len(last))
     shared = next((i for i in range(most) if first[i] != last[i]), most)
     return Work(list(rows), len(prompts), sum(map(len, prompts)) - shared * (len(prompts) - 1))
