@@ -11,7 +11,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c c
 # Each test process has one thread to itself: more threads than cores only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help quickstart test test-fast lint docs bench-training bench-grading bench-gold-changes bench-eval bench-data bench-gpu gpu-kit hybrids bench-curves bench-seeds check-families check-handover fuzz clean
+.PHONY: help quickstart test test-fast lint docs bench-training bench-rl bench-rollout bench-grading bench-gold-changes bench-eval bench-data bench-gpu gpu-kit hybrids bench-curves bench-seeds check-families check-handover fuzz clean
 # Two installations into one .venv at the same time would break it.
 .NOTPARALLEL:
 
@@ -23,9 +23,11 @@ help:
 	@echo 'make lint         check style and types'
 	@echo 'make docs         write docs/reference/ and the schema of recipes again'
 	@echo 'make bench-training   smallwit and TRL on the same work: speed and memory (15 to 35 minutes on 2 cores)'
+	@echo 'make bench-rl     whole GRPO steps by smallwit and by TRL: speed and memory (at most 20 minutes on 2 cores)'
+	@echo 'make bench-rollout   generation by smallwit and by transformers, and its share of the matrix products (at most 20 minutes)'
 	@echo 'make bench-grading   the graders against their bars (about a minute on 2 cores)'
 	@echo 'make bench-gold-changes   published gold answers against themselves and with one character changed (a minute)'
-	@echo 'make bench-eval   smallwit and lm-evaluation-harness on the same prompts (about 2 minutes on 2 cores)'
+	@echo 'make bench-eval   smallwit and lm-evaluation-harness on the same prompts (about 4 minutes on 2 cores)'
 	@echo 'make bench-data       deduplication and decontamination against their bars (about 4 minutes on 2 cores)'
 	@echo 'make bench-gpu        the whole path on a GPU, in small, against the CPU, and its speed (under 9 minutes)'
 	@echo 'make gpu-kit          that benchmark for a machine with torch, transformers and no network, in the folder gpu-kit'
@@ -59,6 +61,12 @@ docs: .venv/installed
 
 bench-training: .venv/installed-bench
 	$(BIN)/python benchmarks/training.py
+
+bench-rl: .venv/installed-bench
+	$(BIN)/python benchmarks/rl.py
+
+bench-rollout: .venv/installed
+	$(BIN)/python benchmarks/rollout.py
 
 bench-grading: .venv/installed
 	$(BIN)/python benchmarks/grading.py

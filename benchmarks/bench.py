@@ -3,9 +3,10 @@
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -67,6 +68,22 @@ def measured(script: str, *arguments: str) -> dict[str, Any]:
         raise SystemExit(f"{script} {' '.join(arguments)} failed:\n{output[-3000:]}")
     result: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
     return {"memory": usage.ru_maxrss * MAXRSS_BYTES} | result
+
+
+def alternating(sides: Mapping[str, Sequence[str]], rounds: int) -> dict[str, list[dict[str, Any]]]:
+    """Run the script and arguments of each side, one after the other, so many times; the results of each, by side."""
+    runs: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
+    for _ in range(rounds):
+        for side, command in sides.items():
+            runs[side].append(measured(*command))
+            short = {name: value for name, value in runs[side][-1].items() if len(str(value)) < 200}
+            print(f"{side}: {short}", flush=True)
+    return runs
+
+
+def speed_and_memory(runs: Sequence[Mapping[str, Any]], count: str = "tokens") -> tuple[float, float]:
+    """What a side counted, a second (median of the rounds), and its memory in GB (largest)."""
+    return statistics.median(r[count] / r["seconds"] for r in runs), max(r["memory"] for r in runs) / 1e9
 
 
 def report(name: str, results: Sequence[Result], notes: Sequence[str] = (), folder: Path = Path("bench")) -> None:

@@ -11,7 +11,8 @@ from smallwit.tasks.prompt import Prompt
 from training_cases import ROWS, SMALL
 
 PROTOCOL = named_protocol("lm-eval-gsm8k")
-BATCH = 64
+BATCHES = {32: 2.0, 64: 3.0}
+"""Sequences at a time on both sides, and how many times the peer's replies a second ours should be."""
 
 
 def make_model(folder: Path, data_dir: Path) -> None:

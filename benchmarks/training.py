@@ -5,11 +5,10 @@ import os
 import statistics
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from bench import Result, compare, measured, report
+from bench import Result, alternating, compare, report, speed_and_memory
 from training_cases import CASES
 
 ROUNDS = 2
@@ -32,12 +31,6 @@ def matrix_rate() -> float:
     return best
 
 
-def best_of(results: list[dict[str, Any]]) -> tuple[float, float]:
-    """Tokens a second (median of the rounds) and memory in GB (largest)."""
-    speed = statistics.median(r["tokens"] / r["seconds"] for r in results)
-    return speed, max(r["memory"] for r in results) / 1e9
-
-
 def main() -> None:
     """Run the cases asked for and write bench/training.json."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -51,16 +44,10 @@ def main() -> None:
     notes = []
     for name in arguments.case or CASES:
         case = CASES[name]
-        runs: dict[str, list[dict[str, Any]]] = {"smallwit": [], "trl": []}
-        for _ in range(ROUNDS):
-            for side, script in (("smallwit", "training_smallwit.py"), ("trl", "training_trl.py")):
-                runs[side].append(measured(script, name, str(arguments.data_dir)))
-                last = runs[side][-1]
-                print(
-                    f"{name} {side}: {last['tokens']} tokens, {last['seconds']:.1f} s, losses {last['losses']}",
-                    flush=True,
-                )
-        (ours, memory), (peer, peer_memory) = best_of(runs["smallwit"]), best_of(runs["trl"])
+        scripts = {"smallwit": "training_smallwit.py", "trl": "training_trl.py"}
+        sides = {f"{name} {side}": (script, name, str(arguments.data_dir)) for side, script in scripts.items()}
+        (ours_runs, peer_runs) = alternating(sides, ROUNDS).values()
+        (ours, memory), (peer, peer_memory) = speed_and_memory(ours_runs), speed_and_memory(peer_runs)
         results += [
             compare(
                 name, "tokens/s", "tokens/s", "higher", ours=ours, peer=peer, peer_name=case.peer, target=case.speed
@@ -70,7 +57,7 @@ def main() -> None:
             ),
         ]
         rate = matrix_rate()
-        flops = statistics.median(r["flops"] / r["seconds"] for r in runs["smallwit"])
+        flops = statistics.median(r["flops"] / r["seconds"] for r in ours_runs)
         notes.append(f"{name}: {case.about}; {flops / 1e9:.1f} GFLOP/s of {rate / 1e9:.1f} = {flops / rate:.0%}")
     report("training", results, notes)
 

@@ -38,7 +38,7 @@ class Clock(TrainerCallback):
             self.losses.append(logs["loss"])
 
 
-def _with_own_attention(model: PreTrainedModel) -> PreTrainedModel:
+def with_own_attention(model: PreTrainedModel) -> PreTrainedModel:
     """The peer computes as it would without smallwit: with transformers' attention, and masks of padding."""
     model.set_attn_implementation("sdpa")  # type: ignore[no-untyped-call]
     return model
@@ -70,7 +70,7 @@ def sft(case: Case, data_dir: Path, folder: str, clock: Clock) -> tuple[Any, int
     config = SFTConfig(**common(case, folder), max_length=case.width, packing=True, completion_only_loss=True)
     dataset = Dataset.from_list(rows_of(data_dir, 40 * case.steps))
     trainer = SFTTrainer(
-        _with_own_attention(student(case, tokenizer)),
+        with_own_attention(student(case, tokenizer)),
         args=config,
         train_dataset=dataset,
         processing_class=tokenizer,
@@ -91,8 +91,8 @@ def gkd(case: Case, data_dir: Path, folder: str, clock: Clock) -> tuple[Any, int
     ]
     config = GKDConfig(**common(case, folder), lmbda=0.0, beta=0.0, temperature=1.0, max_length=case.width)
     trainer = GKDTrainer(
-        _with_own_attention(student(case, tokenizer)),
-        _with_own_attention(teacher(tokenizer)),
+        with_own_attention(student(case, tokenizer)),
+        with_own_attention(teacher(tokenizer)),
         args=config,
         train_dataset=Dataset.from_dict({"messages": messages}),
         processing_class=tokenizer,
@@ -117,8 +117,8 @@ def distillation(case: Case, data_dir: Path, folder: str, clock: Clock) -> tuple
     pairs = encoded(tokenizer, rows)
     config = DistillationConfig(**common(case, folder), beta=0.0, temperature=1.0, shuffle_dataset=False)
     trainer = Replayed(
-        _with_own_attention(student(case, tokenizer)),
-        _with_own_attention(teacher(tokenizer)),
+        with_own_attention(student(case, tokenizer)),
+        with_own_attention(teacher(tokenizer)),
         args=config,
         train_dataset=Dataset.from_dict({"prompt": [row["prompt"] for row in rows]}),
         processing_class=tokenizer,
@@ -154,7 +154,7 @@ def grpo(case: Case, data_dir: Path, folder: str, clock: Clock) -> tuple[Any, in
         **common(case, folder), num_generations=8, max_completion_length=case.width, beta=0.0, loss_type="grpo"
     )
     trainer = Update(
-        _with_own_attention(student(case, tokenizer)),
+        with_own_attention(student(case, tokenizer)),
         reward_funcs=lambda completions, **_: [0.0] * len(completions),
         args=config,
         train_dataset=Dataset.from_list([{"prompt": row["prompt"]} for row in rows_of(data_dir, 64)]),
