@@ -21,6 +21,8 @@ SHARED_AT_LEAST = 32
 """Tokens that all prompts must begin with to be worth a forward pass of their own."""
 REFILL = 8
 """Prompts are prefilled when one of so many slots is free: a pass for each of them alone costs more than idle slots."""
+PADDED = 1.25
+"""Prompts are padded if that takes at most so many times their tokens: attention over packed rows is one call a row."""
 
 Ended = tuple[int, Completion]
 
@@ -67,8 +69,8 @@ def new_row(place: int, request: Request, context: int | None) -> Row:
 class ContinuousBatch:
     """The rows in the slots of a cache, and those that wait. Each `step` writes one token of every row.
 
-    Prompts are prefilled packed, at most `prefill_tokens` at a time, each once for all of its completions; what all
-    prompts begin with is prefilled once. `new_cache` makes the cache. A model with a state (`stateful`) would read
+    Prompts are prefilled, at most `prefill_tokens` at a time, each once for all of its completions; what all prompts
+    begin with is prefilled once. `new_cache` makes the cache. A model with a state (`stateful`) would read
     padding and the sequence before: its prompts are prefilled in rows of one length, when all slots are empty.
     """
 
@@ -183,6 +185,7 @@ class ContinuousBatch:
         """Return the prompts of each pass. A model with a state takes all of them at once."""
         if self.stateful:
             return [list(prompts)]
+        prompts = sorted(prompts, key=len)
         passes: list[list[tuple[int, ...]]] = []
         room = 0
         for prompt in prompts:
@@ -200,24 +203,25 @@ class ContinuousBatch:
         return self._pass(rows, [places[prompt] for prompt in prompts], self.shared)
 
     def _pass(self, rows: Sequence[Sequence[int]], places: Sequence[tuple[int, int]], behind: int) -> Tensor:
-        width = [len(row) for row in rows]
-        ends = np.cumsum(width).tolist()
-        spans = [(end - size, end) for end, size in zip(ends, width, strict=True)]
-        if self.stateful:
-            tokens = torch.tensor([list(row) for row in rows], device=self.device)
-            positions = torch.arange(width[0], device=self.device).expand(len(rows), -1)
-            pieces = [Piece(row, 0, width[0], *place) for row, place in enumerate(places)]
+        """Return the hidden states `[P, H]` of the last tokens of `rows` that stand behind so many tokens."""
+        sizes = [len(row) for row in rows]
+        width = max(sizes)
+        if self.stateful or width * len(rows) <= PADDED * sum(sizes):
+            spans = [(place, 0, size) for place, size in enumerate(sizes)]
+            tokens = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=self.device)
+            positions = torch.arange(behind, behind + width, device=self.device).expand(len(rows), -1)
             layout = RowLayout()
         else:
+            ends = np.cumsum(sizes).tolist()
+            spans = [(0, end - size, end) for end, size in zip(ends, sizes, strict=True)]
             tokens = torch.tensor([[token for row in rows for token in row]], device=self.device)
-            positions = torch.tensor([[behind + i for size in width for i in range(size)]], device=self.device)
-            pieces = [Piece(0, *span, *place) for span, place in zip(spans, places, strict=True)] if places else []
-            layout = RowLayout(tuple((0, *span) for span in spans) if len(rows) > 1 else None)
+            positions = torch.tensor([[behind + i for size in sizes for i in range(size)]], device=self.device)
+            layout = RowLayout(tuple(spans))
+        pieces = [Piece(*span, *place) for span, place in zip(spans, places, strict=True)] if places else []
         self.cache.begin(PrefillPass(tuple(pieces)))
         states = self.forward(tokens, positions, self.cache, layout)
-        if self.stateful:
-            return states[:, -1]
-        return states[0, torch.tensor([end - 1 for end in ends], device=self.device)]
+        last = torch.tensor([(row, end - 1) for row, _, end in spans], device=self.device)
+        return states[last[:, 0], last[:, 1]]
 
     # ---- rows that are written, and end
 
