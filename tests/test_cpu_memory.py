@@ -26,11 +26,9 @@ def model_of(family: str, act: str = "silu") -> PreTrainedModel:
     return Qwen2ForCausalLM(Qwen2Config(**SHAPE, hidden_act=act))
 
 
-def logits_and_gradients(
-    model: PreTrainedModel, tokens: torch.Tensor = TOKENS
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def logits_and_gradients(model: PreTrainedModel) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     model.zero_grad()
-    logits = model(tokens).logits
+    logits = model(TOKENS).logits
     logits.square().mean().backward()
     return logits.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
@@ -76,18 +74,6 @@ def test_a_frozen_projection_gets_no_gradient_and_the_others_the_same(frozen: st
     (_, gradients), (_, others) = logits_and_gradients(plain), logits_and_gradients(lean)
     assert gradients.keys() == others.keys()
     assert all(torch.equal(gradients[name], others[name]) for name in gradients)
-
-
-def test_a_large_layer_has_the_same_gradients_up_to_rounding() -> None:
-    config = Qwen2Config(**SHAPE | {"hidden_size": 512, "intermediate_size": 4096, "num_hidden_layers": 1})
-    torch.manual_seed(0)
-    plain = Qwen2ForCausalLM(config)
-    lean = copy.deepcopy(plain)
-    recompute_swiglu(lean)
-    (logits, gradients), (same, others) = (logits_and_gradients(model, TOKENS.repeat(2, 1)) for model in (plain, lean))
-    assert torch.allclose(logits, same, atol=1e-5)
-    for name, gradient in gradients.items():
-        assert (gradient - others[name]).norm() < 1e-5 * gradient.norm() + 1e-9, name
 
 
 def test_a_projection_of_another_kind_is_called() -> None:

@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import silu
+from torch.nn.functional import linear, silu
 
-from smallwit.models.cpu_products import product
 from smallwit.models.head import output_head
 
 GATED_LAYERS = frozenset({"LlamaMLP", "MistralMLP", "Qwen2MLP", "Qwen3MLP"})
@@ -39,51 +38,34 @@ def recompute_swiglu(model: torch.nn.Module) -> None:
 
 
 def _gated_forward(layer: Any, x: Tensor) -> Tensor:
-    projections = layer.gate_proj, layer.up_proj, layer.down_proj
+    down, gate, up = layer.down_proj, layer.gate_proj(x), layer.up_proj(x)
     # LoRA replaces a projection by a layer of its own.
-    plain = all(type(one) is torch.nn.Linear and one.bias is None for one in projections)
-    if x.device.type != "cpu" or not plain:
-        gate, up, down = projections
-        return down(silu(gate(x)) * up(x))
-    return _Gated.apply(x, *(one.weight for one in projections))
+    if x.device.type != "cpu" or type(down) is not torch.nn.Linear or down.bias is not None:
+        return down(silu(gate) * up)
+    return _Down.apply(gate, up, down.weight)
 
 
-class _Gated(torch.autograd.Function):
+class _Down(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: torch.autograd.function.FunctionCtx, x: Tensor, by_gate: Tensor, by_up: Tensor, by_down: Tensor
-    ) -> Tensor:
-        gate, up = product(x, by_gate), product(x, by_up)
-        ctx.save_for_backward(x, gate, up, by_gate, by_up, by_down)
-        return product(silu(gate).mul_(up), by_down)
+    def forward(ctx: torch.autograd.function.FunctionCtx, gate: Tensor, up: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up, weight)
+        return linear(silu(gate).mul_(up), weight)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: torch.autograd.function.FunctionCtx, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        x, gate, up, *weights = ctx.saved_tensors  # type: ignore[attr-defined]
-        wanted = ctx.needs_input_grad  # type: ignore[attr-defined]
-        gradient, inputs = upstream[0].flatten(0, -2), x.flatten(0, -2).to(gate.dtype)
-        gate, up = gate.flatten(0, -2), up.flatten(0, -2)
-        by_gate, by_up, by_down = (weight.to(gate.dtype) for weight in weights)
+    def backward(ctx: torch.autograd.function.FunctionCtx, *upstream: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        gate, up, weight = ctx.saved_tensors  # type: ignore[attr-defined]
+        gradient = upstream[0].flatten(0, -2)
         activated = silu(gate)
-        hidden = activated * up
-        down_gradient = gradient.T @ hidden if wanted[3] else None
+        hidden = (activated * up).flatten(0, -2)
+        wanted = ctx.needs_input_grad[2]  # type: ignore[attr-defined]
+        by_weight = (gradient.T @ hidden).to(weight.dtype) if wanted else None
         # Written in place: new pages of memory cost as much as the arithmetic.
-        hidden_gradient = torch.mm(gradient, by_down, out=hidden)
-        up_gradient = activated.mul_(hidden_gradient)
-        product_gradient = hidden_gradient.mul_(up)
-        gate_gradient = torch.ops.aten.silu_backward.grad_input(product_gradient, gate, grad_input=product_gradient)
-        x_gradient = None
-        if wanted[0]:
-            x_gradient = (up_gradient @ by_up).to(x.dtype).add_((gate_gradient @ by_gate).to(x.dtype)).view_as(x)
-        found = (
-            gate_gradient.T @ inputs if wanted[1] else None,
-            up_gradient.T @ inputs if wanted[2] else None,
-            down_gradient,
-        )
-        return x_gradient, *(
-            None if one is None else one.to(weight.dtype) for one, weight in zip(found, weights, strict=True)
-        )
+        by_hidden = torch.mm(gradient, weight.to(gradient.dtype), out=hidden).view_as(up)
+        by_up = activated.mul_(by_hidden)
+        by_product = by_hidden.mul_(up)
+        by_gate = torch.ops.aten.silu_backward.grad_input(by_product, gate, grad_input=by_product)
+        return by_gate, by_up, by_weight
 
 
 # ---- the embedding table

@@ -77,11 +77,11 @@ class Entropy:
     temperature: float = 1.0
 
     def evaluate(self, log_probs: Tensor, tokens: slice, out: Tensor | None) -> tuple[Tensor, Pullback]:
-        p = log_probs.exp()
-        entropy = -(p * log_probs).sum(1)
+        # Most often the value is logged and nothing more, so the probabilities are not kept.
+        entropy = -log_probs.exp().mul_(log_probs).sum(1)
 
         def pullback(upstream: Tensor) -> Tensor:
-            return torch.add(log_probs, entropy[:, None], out=out).mul_(p).mul_(-upstream[:, None])
+            return torch.add(log_probs, entropy[:, None], out=out).mul_(log_probs.exp()).mul_(-upstream[:, None])
 
         return entropy, pullback
 
