@@ -1,30 +1,63 @@
-"""Matrix products on a CPU in float32, in the form that is fast for their shape."""
+"""Products of activations with weights on a CPU, in the form that is fastest for their shapes. They have no gradient.
 
+MKL, which torch calls for float32, packs the weight anew in each call: with few rows of activations that takes as long
+as the product. oneDNN is up to twice as fast there. The choice depends on shapes alone, so a repeated run computes the
+same bits. On other devices, in other number formats and under autocast these are torch's own products.
+"""
+
+import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-_LARGE = 1 << 18
-"""Elements of a weight from which on oneDNN is faster than the product that `linear` calls, at any number of rows."""
+SMALL_WEIGHT = 1 << 18
+"""Elements of a weight below which no form is faster than torch's own."""
+FEW_ROWS, MANY_ROWS = 8, 256
+"""Rows of activations below which MKL is fastest with the weight as its left factor, and above which it is as fast as
+oneDNN, but for large weights."""
+LARGE_WEIGHT = 1 << 21
+"""Elements of a weight from which oneDNN is faster for many rows too, a block at a time."""
+BLOCK_ROWS = 2048
+"""Rows of a weight that are multiplied at a time: their result is in the caches when it is copied to its place."""
+
+# Measured on x86 alone.
+_ONEDNN = torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")
 
 
+@torch.no_grad()
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return x W^T + b `[..., N]` of `x` `[..., K]` and `weight` `[N, K]`, without a gradient."""
-    kernel = _onednn()
-    if kernel is None or weight.numel() < _LARGE or x.dtype != torch.float32 or weight.dtype != torch.float32:
+    """Return x W^T + bias `[..., N]` of activations x `[..., K]` and a weight W `[N, K]`."""
+    rows = x.numel() // max(1, x.shape[-1])
+    fast = _ONEDNN and weight.numel() >= SMALL_WEIGHT and 2 <= rows <= MANY_ROWS
+    if not fast or not _plain(x, weight):
         return linear(x, weight, bias)
-    made: Tensor = kernel(x, weight, bias, "none", [], "")
-    return made
+    if rows >= FEW_ROWS:
+        return _onednn(x, weight, bias)
+    found = torch.mm(weight, x.reshape(rows, -1).T).T.contiguous()
+    return (found if bias is None else found.add_(bias)).view(*x.shape[:-1], len(weight))
+
+
+@torch.no_grad()
+def write_product(x: Tensor, weight: Tensor, out: Tensor) -> Tensor:
+    """Write x W^T to `out` `[n, N]`, of x `[n, K]` and W `[N, K]`, and return it: for results larger than the caches.
+
+    Memory that is new in each call would cost more than the product.
+    """
+    fast = _ONEDNN and weight.numel() >= LARGE_WEIGHT and len(x) >= FEW_ROWS
+    if not fast or not _plain(x, weight):
+        return torch.mm(x, weight.T, out=out)
+    for start in range(0, len(weight), BLOCK_ROWS):
+        rows = slice(start, start + BLOCK_ROWS)
+        out[:, rows] = _onednn(x, weight[rows], None)
+    return out
 
 
 @contextmanager
 def fast_linears(modules: Sequence[torch.nn.Linear]) -> Iterator[None]:
-    """Let these modules compute with `product` inside of the block. Raises nothing; no gradient flows through them."""
+    """Let these modules compute with `product` inside of the block: no gradient flows through them."""
     for module in modules:
         # As an attribute of the instance it hides the method of the class.
         module.__dict__["forward"] = _forward_of(module)
@@ -36,26 +69,22 @@ def fast_linears(modules: Sequence[torch.nn.Linear]) -> Iterator[None]:
 
 
 def linears_of(model: torch.nn.Module) -> list[torch.nn.Linear]:
-    """Return the modules that `fast_linears` makes faster: large ones of a model in float32 on a CPU."""
-    if _onednn() is None:
-        return []
+    """Return the modules that `fast_linears` can make faster: large ones of a model in float32 on a CPU."""
     found = (module for module in model.modules() if type(module) is torch.nn.Linear)
-    return [module for module in found if _gains(module.weight)]
-
-
-def _gains(weight: Tensor) -> bool:
-    return weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.numel() >= _LARGE
+    return [each for each in found if _plain(each.weight, each.weight) and each.weight.numel() >= SMALL_WEIGHT]
 
 
 def _forward_of(module: torch.nn.Linear) -> Callable[[Tensor], Tensor]:
     return lambda x: product(x, module.weight, module.bias)
 
 
-@cache
-def _onednn() -> Callable[..., Any] | None:
-    """Return oneDNN's product, which has no name of its own in torch, or `None` where torch is built without it."""
-    try:
-        kernel: Callable[..., Any] = torch.ops.mkldnn._linear_pointwise
-    except AttributeError:
-        return None
-    return kernel if torch.backends.mkldnn.is_available() else None
+def _plain(x: Tensor, weight: Tensor) -> bool:
+    """Return whether both are in float32 on a CPU, and are multiplied as such."""
+    float32 = x.dtype == weight.dtype == torch.float32
+    return float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+
+
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    # Without a name of its own in torch; compiled graphs call it.
+    found: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return found

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from smallwit.models.cpu_memory import HeadMemory
+from smallwit.models.cpu_products import write_product
 
 CHUNK_ELEMENTS = 1 << 24
 """Elements of one chunk of a teacher's logits, of which only the top k are kept: 64 MiB in float32."""
@@ -76,11 +77,11 @@ class Entropy:
     temperature: float = 1.0
 
     def evaluate(self, log_probs: Tensor, tokens: slice, out: Tensor | None) -> tuple[Tensor, Pullback]:
-        p = log_probs.exp()
-        entropy = -(p * log_probs).sum(1)
+        # Most often the value is logged and nothing more, so the probabilities are not kept.
+        entropy = -log_probs.exp().mul_(log_probs).sum(1)
 
         def pullback(upstream: Tensor) -> Tensor:
-            return torch.add(log_probs, entropy[:, None], out=out).mul_(p).mul_(-upstream[:, None])
+            return torch.add(log_probs, entropy[:, None], out=out).mul_(log_probs.exp()).mul_(-upstream[:, None])
 
         return entropy, pullback
 
@@ -176,7 +177,7 @@ class _Chunk:
     def __init__(self, hidden: Tensor, weight: Tensor, tokens: slice, layout: _Layout, memory: HeadMemory) -> None:
         count = tokens.stop - tokens.start
         self.logits = memory.rows(count, weight.shape[0], like=hidden, at_most=layout.chunk)
-        softcapped(torch.mm(hidden[tokens], weight.T, out=self.logits), layout.softcap)
+        softcapped(write_product(hidden[tokens], weight, self.logits), layout.softcap)
         self.tokens, self.layout = tokens, layout
 
     def blocks(self, statistics: Sequence[TokenStatistic]) -> "Iterator[_Block]":

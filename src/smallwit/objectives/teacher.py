@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from smallwit.models.cpu_memory import HeadMemory
+from smallwit.models.cpu_products import write_product
 from smallwit.objectives.head import CHUNK_ELEMENTS, softcapped
 
 
@@ -122,7 +123,7 @@ class _Prepared:
 
     def project(self, hidden: Tensor, weight: Tensor, tokens: slice, memory: HeadMemory, softcap: float | None) -> None:
         self.chunk = memory.rows(len(hidden), len(weight), like=hidden)
-        softcapped(torch.mm(hidden, weight.T, out=self.chunk), softcap)
+        softcapped(write_product(hidden, weight, self.chunk), softcap)
         self.tokens = tokens
 
     def logits(self, tokens: slice) -> Tensor | None:
