@@ -54,7 +54,7 @@ def main(name: str, data_dir: Path) -> None:
     source = RolloutSource(
         ProblemStream([problems], 0, "rollouts", given=True),
         chat,
-        LocalEngine(model, vocabulary=vocabulary, pad=chat.pad, batch=case.rows, autocast=autocast),
+        LocalEngine(model, vocabulary=vocabulary, batch=case.rows, autocast=autocast),
         settings,
         Cost.of(model),
         seed=0,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 
-from smallwit.inference.engine import Completion, Sampling, Watch
+from smallwit.inference.engine import Completion, Request, Sampling, complete
 from smallwit.inference.local import LocalEngine
 from smallwit.models.chat import ChatTokenizer
 from smallwit.recipe.file import load_recipe
@@ -70,4 +70,6 @@ def completions_of(
     on_tokens: Callable[[int], None] = lambda count: None,
 ) -> list[Completion]:
     """Return a completion of each prompt. `on_tokens` gets the number of tokens that each step wrote."""
-    return engine.generate(prompts, sampling, seeds, Watch(on_tokens=on_tokens))
+    drawn = seeds or [None] * len(prompts)
+    requests = [Request(prompt, sampling, seed) for prompt, seed in zip(prompts, drawn, strict=True)]
+    return complete(engine, requests, on_tokens)

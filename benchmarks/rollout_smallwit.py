@@ -19,7 +19,7 @@ def main(name: str, folder: Path, data_dir: Path) -> None:
     case, chat = CASES[name], ChatTokenizer.load(folder)
     prompts = prompts_of(case, chat, data_dir)
     model = load_supported_model(folder, dtype="float32", device="cpu")
-    engine = LocalEngine(model, vocabulary=vocabulary_of(chat, model, name), pad=chat.pad, batch=case.batch)
+    engine = LocalEngine(model, vocabulary=vocabulary_of(chat, model, name), batch=case.batch)
     sampling = Sampling(0.0, case.max_new_tokens, chat.ends.all, log_probs=False)
     completions_of(engine, prompts[:2], replace(sampling, max_new_tokens=4))
     rows: list[int] = []

@@ -68,7 +68,7 @@ class TestReading:
             ) -> None:
                 on_reply(0, Reply(response, 9, 3, False))  # type: ignore[operator]
 
-        (row,) = measure(task(), [PROBLEM], Says(), GREEDY, batch=1, seed=0)  # type: ignore[arg-type]
+        (row,) = measure(task(), [PROBLEM], Says(), GREEDY, seed=0)  # type: ignore[arg-type]
         assert (row["score"], row["strict"], row["response"]) == (score, score, response)
         assert row["truncated"] == (response == CUT)
         assert (row["reason"] == "no-answer") == (response == CUT)

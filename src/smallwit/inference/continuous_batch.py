@@ -3,7 +3,7 @@
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from smallwit.errors import UserError
 from smallwit.inference.decode import Decoder, Forward
-from smallwit.inference.engine import Completion, FinishReason, Request, Timings
+from smallwit.inference.engine import Completion, FinishReason, Request, Sampling, Timings
 from smallwit.inference.sampling import Chosen, NextToken, tokens_seen
 from smallwit.inference.slot_cache import Piece, PrefillPass, SlotCache
 from smallwit.inference.stop_strings import StopStrings
@@ -29,41 +29,45 @@ Ended = tuple[int, Completion]
 
 @dataclass
 class Row:
-    """A completion that is being written, at `place` among the requests, of at most `limit` tokens."""
+    """A completion that is being written, at `place` among the requests, of at most `limit` tokens.
+
+    `sampling` is without a limit of its own, so that rows that are drawn alike share one. `cached` is the number of
+    tokens whose keys are in the cache: all but the last.
+    """
 
     place: int
-    request: Request
+    prompt: tuple[int, ...]
+    sampling: Sampling
+    seed: int | None
     limit: int
+    cached: int
     draws: np.ndarray
     tokens: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
     top: list[list[tuple[int, float]]] = field(default_factory=list)
     seen: Tensor | None = None
 
-    @property
-    def prompt(self) -> tuple[int, ...]:
-        """Return the prompt's tokens."""
-        return tuple(self.request.prompt)
-
-    @property
-    def cached(self) -> int:
-        """Return the tokens whose keys are in the cache: all but the last."""
-        return len(self.request.prompt) + len(self.tokens) - 1
-
     def completion(self, reason: FinishReason, version: int) -> Completion:
         """Return what was written."""
-        top = self.top if self.request.sampling.top_log_probs else None
-        log_probs = self.log_probs if self.request.sampling.log_probs else []
+        top = self.top if self.sampling.top_log_probs else None
+        log_probs = self.log_probs if self.sampling.log_probs else []
         return Completion(self.tokens, log_probs, reason, version, top)
 
 
-def new_row(place: int, request: Request, context: int | None) -> Row:
-    """Return the row of a request; its uniform draws are a pure function of its seed."""
-    limit = request.sampling.max_new_tokens
-    limit = limit if context is None else min(limit, context - len(request.prompt))
-    drawn = request.sampling.temperature > 0 and request.seed is not None
-    draws = np.random.Generator(np.random.Philox(key=request.seed)).random(limit) if drawn else np.zeros(0)
-    return Row(place, request, limit, draws)
+def rows_of(requests: Sequence[Request], context: int | None) -> list[Row]:
+    """Return the rows of requests; the uniform draws of each are a pure function of its seed."""
+    rows = []
+    shared: dict[Sampling, Sampling] = {}
+    for place, request in enumerate(requests):
+        limit = request.sampling.max_new_tokens
+        limit = limit if context is None else min(limit, context - len(request.prompt))
+        sampling = replace(request.sampling, max_new_tokens=0)
+        sampling = shared.setdefault(sampling, sampling)
+        drawn = sampling.temperature > 0 and request.seed is not None and limit > 0
+        draws = np.random.Generator(np.random.Philox(key=request.seed)).random(limit) if drawn else np.zeros(0)
+        prompt = tuple(request.prompt)
+        rows.append(Row(place, prompt, sampling, request.seed, limit, len(prompt) - 1, draws))
+    return rows
 
 
 class ContinuousBatch:
@@ -89,13 +93,15 @@ class ContinuousBatch:
         prefill_tokens: int,
         stop_strings: StopStrings | None,
     ) -> None:
-        ordered = sorted(rows, key=lambda row: len(row.request.prompt)) if stateful else rows
+        ordered = sorted(rows, key=lambda row: len(row.prompt)) if stateful else rows
         self.waiting = deque(ordered)
         self.live: list[Row] = []
         self.forward, self.new_cache, self.next_token, self.device = forward, new_cache, next_token, device
         self.make_decoder, self.timings, self.version = decoder, timings, version
         self.stateful, self.prefill_tokens = stateful, prefill_tokens
         self.stop_strings = stop_strings
+        self.random = any(row.sampling.temperature > 0 for row in rows)
+        self.penalised = any(row.sampling.repetition_penalty != 1.0 for row in rows)
         self.still_asked = Counter(row.prompt for row in rows)
         self.last_states: dict[tuple[int, ...], Tensor] = {}
         self.shared = 0 if stateful else _shared_prefix(list(self.still_asked))
@@ -124,11 +130,8 @@ class ContinuousBatch:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         prefilled = time.perf_counter() - since
-        samplings = [row.request.sampling for row in self.live]
-        draws = [float(row.draws[len(row.tokens)]) if len(row.draws) else 0.0 for row in self.live]
-        chosen = self.next_token.choose(
-            torch.cat(states), samplings, torch.tensor(draws, dtype=torch.float64), self._seen()
-        )
+        samplings = [row.sampling for row in self.live]
+        chosen = self.next_token.choose(torch.cat(states), samplings, self._draws(), self._seen())
         ended = self._write(chosen)
         wrote = len(self.live)
         completions = [(self.live[at].place, self.live[at].completion(reason, self.version)) for at, reason in ended]
@@ -225,13 +228,18 @@ class ContinuousBatch:
 
     # ---- rows that are written, and end
 
+    def _draws(self) -> Tensor:
+        """Return the uniform number `[B]` of each row's next token."""
+        draws = [row.draws[len(row.tokens)] if len(row.draws) else 0.0 for row in self.live] if self.random else []
+        return torch.tensor(draws, dtype=torch.float64)
+
     def _seen(self) -> Tensor | None:
         """Return the tokens `[B, V]` that stand in each row, if any row has a repetition penalty."""
-        if all(row.request.sampling.repetition_penalty == 1.0 for row in self.live):
+        if not self.penalised:
             return None
         for row in self.live:
             if row.seen is None:
-                row.seen = tokens_seen([row.request.prompt], self.next_token.vocabulary, self.device)[0]
+                row.seen = tokens_seen([row.prompt], self.next_token.vocabulary, self.device)[0]
         return torch.stack([row.seen for row in self.live if row.seen is not None])
 
     def _write(self, chosen: Chosen) -> list[tuple[int, FinishReason]]:
@@ -246,21 +254,22 @@ class ContinuousBatch:
         top = _pairs(chosen)
         ended: dict[int, FinishReason] = {}
         searched = []
-        for slot, row in enumerate(self.live):
-            row.tokens.append(tokens[slot])
-            row.log_probs.append(log_probs[slot])
-            if row.request.sampling.top_log_probs:
-                row.top.append(top[slot][: row.request.sampling.top_log_probs])
+        for slot, (row, token, log_prob) in enumerate(zip(self.live, tokens, log_probs, strict=True)):
+            row.tokens.append(token)
+            row.log_probs.append(log_prob)
+            row.cached += 1
+            if top:
+                row.top.append(top[slot][: row.sampling.top_log_probs])
             if row.seen is not None:
-                row.seen[tokens[slot]] = True
-            if tokens[slot] in row.request.sampling.stop:
+                row.seen[token] = True
+            if token in row.sampling.stop:
                 ended[slot] = "stop"
-            elif row.request.sampling.stop_strings:
+                continue
+            if row.sampling.stop_strings:
                 searched.append(slot)
-        ended |= dict.fromkeys(self._stopped(searched), "stop")
-        for slot, row in enumerate(self.live):
-            if slot not in ended and len(row.tokens) >= row.limit:
+            if len(row.tokens) >= row.limit:
                 ended[slot] = "length"
+        ended |= dict.fromkeys(self._stopped(searched), "stop")
         return sorted(ended.items())
 
     def _stopped(self, slots: Sequence[int]) -> list[int]:
@@ -270,9 +279,7 @@ class ContinuousBatch:
         assert self.stop_strings is not None
         rows = [self.live[slot] for slot in slots]
         holds = self.stop_strings.holds(
-            [row.prompt for row in rows],
-            [row.tokens for row in rows],
-            [row.request.sampling.stop_strings for row in rows],
+            [row.prompt for row in rows], [row.tokens for row in rows], [row.sampling.stop_strings for row in rows]
         )
         return [slot for slot, there in zip(slots, holds, strict=True) if there]
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from smallwit.device import available_memory
 from smallwit.errors import UserError
-from smallwit.inference.continuous_batch import ContinuousBatch, Row, new_row
+from smallwit.inference.continuous_batch import ContinuousBatch, Row, rows_of
 from smallwit.inference.decode import Decoder, EagerDecoder, GraphedDecoder, can_be_graphed, cuda_graph
 from smallwit.inference.engine import Completion, EngineBusy, Request, Timings
 from smallwit.inference.sampling import NextToken
@@ -25,8 +25,8 @@ from smallwit.models.build import is_stateful
 from smallwit.models.cpu_products import fast_linears, linears_of
 from smallwit.models.head import output_head
 
-PREFILL_TOKENS = {"cpu": 1024, "cuda": 8192}
-"""Tokens of prompts in one pass: it bounds the memory of a prefill."""
+PREFILL_BYTES = {"cpu": 1 << 27, "cuda": 1 << 31}
+"""Bytes of a layer's activations in one pass over prompts, about: it bounds the memory of a prefill."""
 MEMORY_SHARE = 0.5
 """The most of the free memory that cache and logits may take."""
 _CAPACITY_STEP = 256
@@ -69,7 +69,7 @@ class LocalEngine:
     ) -> Iterator[tuple[int, Completion]]:
         """See `Engine.generate`. Raises `UserError` if memory has no room for a single completion."""
         self._refuse_if_busy()
-        rows = [new_row(place, request, self.context) for place, request in enumerate(requests)]
+        rows = rows_of(requests, self.context)
         for row in rows:
             self._check(row)
         return self._generate(rows, on_tokens)
@@ -101,14 +101,14 @@ class LocalEngine:
             raise EngineBusy("completions are still being written: take all of them first, or close their iterator")
 
     def _check(self, row: Row) -> None:
-        prompt, sampling = row.request.prompt, row.request.sampling
+        prompt, sampling = row.prompt, row.sampling
         if not prompt:
             raise ValueError("an empty prompt cannot be completed")
         if row.limit < 1:
             raise ValueError(
                 f"a prompt of {len(prompt)} tokens leaves no room in the model's context of {self.context}"
             )
-        if sampling.temperature > 0 and row.request.seed is None:
+        if sampling.temperature > 0 and row.seed is None:
             raise ValueError("sampling needs a seed for each request")
         if sampling.stop_strings and self.stop_strings is None:
             raise ValueError("stop strings need an engine that was opened with the model's tokenizer")
@@ -149,8 +149,7 @@ class LocalEngine:
 
     def _batch(self, model: PreTrainedModel, rows: list[Row]) -> ContinuousBatch:
         device = model.device
-        kind = device.type if device.type in PREFILL_TOKENS else "cpu"
-        capacity = max(len(row.request.prompt) + row.limit for row in rows)
+        capacity = max(len(row.prompt) + row.limit for row in rows)
         linears = linears_of(model)
 
         def forward(tokens: Tensor, positions: Tensor, cache: SlotCache, layout: RowLayout | DecodeLayout) -> Tensor:
@@ -179,7 +178,7 @@ class LocalEngine:
             timings=self.timings,
             version=self.version,
             stateful=self.stateful,
-            prefill_tokens=PREFILL_TOKENS[kind],
+            prefill_tokens=_prefill_tokens(model),
             stop_strings=self.stop_strings,
         )
 
@@ -228,3 +227,12 @@ class LocalEngine:
         for mine, trained in zip(self._copy.parameters(), self.model.parameters(), strict=True):
             mine.copy_(trained)
         self._copied = self._changes()
+
+
+def _prefill_tokens(model: PreTrainedModel) -> int:
+    """Return the tokens of prompts that one pass takes at most."""
+    config = model.config.get_text_config()
+    wide = getattr(config, "intermediate_size", None)
+    width = 8 * config.hidden_size + 3 * (wide if isinstance(wide, int) else 4 * config.hidden_size)
+    size = PREFILL_BYTES.get(model.device.type, PREFILL_BYTES["cpu"])
+    return max(256, min(8192, size // (width * model.dtype.itemsize)))

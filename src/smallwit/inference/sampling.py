@@ -49,6 +49,9 @@ class NextToken:
 
         `draws` `[B]` are uniform numbers; `seen` `[B, V]` are the tokens that repetition penalties apply to.
         """
+        first = samplings[0]
+        if all(sampling is first for sampling in samplings):
+            samplings = [first]  # what is one for all is not made for each
         top = max(sampling.top_log_probs for sampling in samplings)
         greedy = [sampling.temperature == 0 for sampling in samplings]
         temperatures = [sampling.temperature or 1.0 for sampling in samplings]
@@ -200,7 +203,9 @@ def _processed(
         most = max(count for count in top_k if count < size)
         best = logits.topk(most, dim=1).values
         place = torch.tensor([min(count, most) - 1 for count in top_k], device=device)[:, None]
-        least = best.gather(1, place).masked_fill(torch.tensor(top_k, device=device)[:, None] == size, -torch.inf)
+        least = best.gather(1, place.expand(len(logits), 1)).masked_fill(
+            torch.tensor(top_k, device=device)[:, None] == size, -torch.inf
+        )
         logits = logits.masked_fill(logits < least, -torch.inf)
     top_p = [each.top_p if each.temperature > 0 else 1.0 for each in samplings]
     if min(top_p) < 1.0:
