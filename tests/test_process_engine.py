@@ -1,6 +1,7 @@
 """The engine in another process: what it does beside its caller, and what is left when one of the two dies."""
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -46,9 +47,10 @@ def test_an_engine_works_beside_its_caller_and_outlives_neither_a_bad_update_nor
     refuses_to_generate()
     engine.update(0, stored_tensors(model).items())
 
+    assert engine._child is not None
+    assert os.getpgid(engine._child.process.pid) != os.getpgid(0), "Ctrl-C in the terminal does not reach it"
     # It begins when it is asked, and needs nobody who reads what it says.
     stream = engine.generate(LONG * 4)
-    assert engine._child is not None
     first, busy = psutil.Process(engine._child.process.pid), psutil.Process(engine._child.process.pid).cpu_times().user
     wait_until(engine._child.connection.poll)
     assert len(list(stream)) == 4

@@ -32,6 +32,9 @@ CAPABILITIES: dict[Capability, str] = {
 class EngineBusy(RuntimeError):
     """An engine is asked for an update, for sleep or for more while completions are still being written."""
 
+    def __init__(self) -> None:
+        super().__init__("completions are still being written: take all of them first, or close their iterator")
+
 
 @dataclass(frozen=True)
 class Sampling:

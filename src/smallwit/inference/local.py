@@ -98,7 +98,7 @@ class LocalEngine:
 
     def _refuse_if_busy(self) -> None:
         if self._running is not None:
-            raise EngineBusy("completions are still being written: take all of them first, or close their iterator")
+            raise EngineBusy
 
     # ---- generation
 

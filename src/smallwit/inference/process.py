@@ -122,7 +122,7 @@ class ProcessEngine:
 
     def _refuse_if_busy(self) -> None:
         if self.generating:
-            raise EngineBusy("completions are still being written: take all of them first, or close their iterator")
+            raise EngineBusy
 
     def _started(self) -> "Child":
         with TemporaryDirectory(prefix="smallwit-") as folder:

@@ -24,7 +24,7 @@ class Cancelled(BaseException):
     """The client wants no more completions. No `Exception`: after one the engine gives up its cache and graphs."""
 
 
-class Server:
+class EngineServer:
     """Does what the client says, one message after another.
 
     A thread sends the replies: a client that is busy with something else reads none, and must not halt generation.
@@ -177,7 +177,7 @@ def main(descriptor: int) -> None:
         logging.disable_progress_bar()
         start = receive(connection)
         try:
-            server = Server(connection, start)
+            server = EngineServer(connection, start)
         except Exception as error:  # noqa: BLE001  the client raises it
             send(connection, _failure(error))
             return
