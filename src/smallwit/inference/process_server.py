@@ -93,8 +93,8 @@ class EngineServer:
         while "name" in (header := receive(self.connection)):
             name, shape = header["name"], header["shape"]
             target = missing.pop(name, None)
-            if target is None or list(target.shape) != shape:
-                self.connection.recv_bytes()
+            if target is None or list(target.shape) != shape or target.nbytes != header["bytes"]:
+                receive_tensor(self.connection, torch.empty(header["bytes"], dtype=torch.uint8))
                 own = "it has none of that name" if target is None else f"its own is {list(target.shape)}"
                 complaints.append(f"{name} {shape} does not fit the engine's model: {own}")
                 continue
