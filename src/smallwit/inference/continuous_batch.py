@@ -38,7 +38,6 @@ class Row:
     place: int
     prompt: tuple[int, ...]
     sampling: Sampling
-    seed: int | None
     limit: int
     cached: int
     draws: np.ndarray
@@ -63,10 +62,10 @@ def rows_of(requests: Sequence[Request], context: int | None) -> list[Row]:
         limit = limit if context is None else min(limit, context - len(request.prompt))
         sampling = replace(request.sampling, max_new_tokens=0)
         sampling = shared.setdefault(sampling, sampling)
-        drawn = sampling.temperature > 0 and request.seed is not None and limit > 0
+        drawn = sampling.temperature > 0 and request.seed is not None
         draws = np.random.Generator(np.random.Philox(key=request.seed)).random(limit) if drawn else np.zeros(0)
         prompt = tuple(request.prompt)
-        rows.append(Row(place, prompt, sampling, request.seed, limit, len(prompt) - 1, draws))
+        rows.append(Row(place, prompt, sampling, limit, len(prompt) - 1, draws))
     return rows
 
 
