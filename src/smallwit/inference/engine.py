@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
-from smallwit.recipe.section import Section
+from smallwit.recipe.section import Section, kinds_of, tags_of
 
 if TYPE_CHECKING:
     import torch
@@ -17,8 +17,14 @@ FinishReason = Literal["stop", "length"]
 """A stop token or a stop string ended a completion, or a limit: its own or the context's."""
 
 Capability = Literal["update", "ahead", "stop_strings", "top_log_probs", "repetition_penalty"]
-"""What an engine may be unable to do: take new weights, generate while the student is trained, end at strings, give
-the likeliest tokens of each place, and make tokens that were there before less likely."""
+"""What an engine may be unable to do: see `CAPABILITIES`."""
+CAPABILITIES: dict[Capability, str] = {
+    "update": "take new weights",
+    "ahead": "generate while the student is trained",
+    "stop_strings": "end a completion at a string",
+    "top_log_probs": "give the likeliest tokens of each place",
+    "repetition_penalty": "make tokens that were there before less likely",
+}
 
 
 class EngineBusy(RuntimeError):
@@ -167,3 +173,19 @@ class EngineSettings(Section):
         `autocast` the number format of mixed precision. `stop_strings` finds them in tokens.
         """
         raise NotImplementedError
+
+    def computes_as_trainer(self, autocast: "torch.dtype | None") -> bool:
+        """Return whether the engine's log-probs are the trainer's, but for the rounding of float32.
+
+        Under mixed precision they are not: the engine's weights have that number format, the trainer's have not.
+        """
+        return autocast is None
+
+
+def require(engine: EngineSettings, capability: Capability, why: str) -> None:
+    """Raise `ValueError` if the engine's kind lacks a capability; `why` says what needs it, as a whole sentence."""
+    if capability in engine.capabilities:
+        return
+    able = [tag for kind in kinds_of(EngineSettings) if capability in kind.capabilities for tag in tags_of(kind)]
+    remedy = f"choose one that can: {', '.join(able)}" if able else "no engine can"
+    raise ValueError(f"engine {engine.kind} cannot {CAPABILITIES[capability]}. {why}; {remedy}")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
-from smallwit.inference.engine import EngineSettings
+from smallwit.inference.engine import EngineSettings, require
 from smallwit.inference.engines.local import LocalEngineSettings
 from smallwit.recipe.section import ByKind, PartOrder, Section
 from smallwit.recipe.stage import SMOKE_GROUP, SMOKE_PROBLEMS, SMOKE_STEPS, SMOKE_TOKENS
@@ -192,6 +192,11 @@ class Rollouts(SourceSettings):
     engine: Annotated[EngineSettings, ByKind()] = Field(
         default=LocalEngineSettings(), description="what samples the completions"
     )
+    ahead: Literal[0, 1] = Field(
+        default=0,
+        description="batches of rollouts that are sampled while the student is trained on the one before, by weights "
+        "that are as much older; needs an engine in another process",
+    )
 
     @property
     def rows_from(self) -> str | None:
@@ -222,6 +227,8 @@ class Rollouts(SourceSettings):
         if self.updates > self.prompts * self.group:
             raise ValueError(f"{self.prompts * self.group} rollouts cannot be shared by {self.updates} updates")
         check_reward(self.reward, self.max_new_tokens)
+        if self.ahead:
+            require(self.engine, "ahead", "ahead: 1 samples the next rollouts during the update")
         return self
 
 
