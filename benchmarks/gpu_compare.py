@@ -22,6 +22,9 @@ optimizer would make it about 1e-2."""
 
 BOUND = "bound"
 
+MFU_CASE = "4x4096"
+DECODE_CASE = "batch 512"
+
 Parts = Mapping[str, Mapping[str, Any]]
 
 
@@ -42,6 +45,7 @@ def comparisons(parts: Parts) -> list[Result]:
     if losses:
         gap = _largest([losses["float32"]], [losses["bfloat16"]])
         found.append(_bounded("0-sft-0.5B-bfloat16", "loss", (gap, LOSS["bfloat16"])))
+    found += _shares(parts)
     for case, numbers in parts.get("decode", {}).items():
         if "generate_tokens_per_second" in numbers:
             ours, theirs = numbers["tokens_per_second"], numbers["generate_tokens_per_second"]
@@ -57,6 +61,43 @@ def comparisons(parts: Parts) -> list[Result]:
                     target=1.0,
                 )
             )
+    return found
+
+
+def _shares(parts: Parts) -> list[Result]:
+    """Training against the measured rate of matrix products, and decoding against what memory traffic alone takes."""
+    found = []
+    machine = parts.get("machine", {})
+    rate = machine.get("matrix_tflops", {}).get("bfloat16")
+    long = parts.get("sft", {}).get(MFU_CASE)
+    if rate and long:
+        found.append(
+            compare(
+                f"gpu-sft {MFU_CASE}",
+                "matrix rate",
+                "TFLOP/s",
+                "higher",
+                ours=long["tflops"],
+                peer=rate,
+                peer_name="products alone",
+                target=0.45,
+            )
+        )
+    bandwidth = machine.get("copy_gb_per_second")
+    numbers = parts.get("decode", {}).get(DECODE_CASE)
+    if bandwidth and numbers:
+        found.append(
+            compare(
+                f"gpu-decode {DECODE_CASE}",
+                "bandwidth",
+                "GB/s",
+                "higher",
+                ours=numbers["bytes_per_token_step"] / numbers["seconds_per_token"] / 1e9,
+                peer=bandwidth,
+                peer_name="copies alone",
+                target=0.4,
+            )
+        )
     return found
 
 

@@ -9,7 +9,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from typing import Any
@@ -17,10 +16,12 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from gpu_sizes import FULL, TINY, Sizes
 from smallwit.device import cores, speed_up_products
 from smallwit.inference.engine import Request, Sampling, complete
 from smallwit.inference.local import LocalEngine
-from smallwit.models.build import SHAPES, new_model
+from smallwit.inference.slot_cache import bytes_per_token
+from smallwit.models.build import new_model
 from smallwit.models.tokenizer_training import train_tokenizer
 from smallwit.objectives.advantages import group_advantages
 from smallwit.objectives.batch import Example
@@ -41,56 +42,6 @@ LOGIT_SCALE = 12.0
 """Standard deviation of the last norm's random weights. It makes logits as large as a trained model's (up to about 32),
 where bf16 rounds them as coarsely: with weights of 1 they are below 3, and the sampler's error would look ten times
 smaller. Random signs keep a model with a tied table from repeating its input."""
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """What is measured: a model's shape and the work of each part. `vocabulary` is the number of real tokens."""
-
-    shape: dict[str, int | float]
-    vocabulary: int
-    sft: dict[str, tuple[int, int, int | None]]
-    """Rows, tokens of a row and `pack` of each case."""
-    steps: int
-    prompt: int
-    decode: tuple[int, ...]
-    new_tokens: int
-    peer_tokens: int
-    prompts: int
-    group: int
-    micro_tokens: int
-    matrix: int
-
-
-FULL = Sizes(
-    shape=SHAPES["qwen2.5-0.5b"],
-    vocabulary=151_665,
-    sft={"16x1024": (16, 1024, None), "16x1024 packed": (16, 1024, 1024), "4x4096": (4, 4096, None)},
-    steps=5,
-    prompt=128,
-    decode=(64, 256),
-    new_tokens=512,
-    peer_tokens=128,
-    prompts=8,
-    group=8,
-    micro_tokens=16384,
-    matrix=8192,
-)
-TINY_SHAPE = {"hidden": 32, "layers": 2, "heads": 4, "kv_heads": 2, "intermediate": 64, "max_length": 256}
-TINY = Sizes(
-    shape=TINY_SHAPE | {"vocabulary_rows": 320},
-    vocabulary=310,
-    sft={"4x32": (4, 32, None), "4x32 packed": (4, 32, 32), "2x64": (2, 64, None)},
-    steps=2,
-    prompt=8,
-    decode=(4, 8),
-    new_tokens=12,
-    peer_tokens=6,
-    prompts=2,
-    group=4,
-    micro_tokens=128,
-    matrix=256,
-)
 
 
 class Bench:
@@ -274,17 +225,22 @@ def _steps(
 
 
 def decode(bench: Bench) -> Iterator[Numbers]:
-    """Sampling with log-probs: float32 weights under autocast as in rollouts, bf16 weights as in evaluation; then the
-    same prompts by transformers' `generate`."""
-    sizes, model = bench.sizes, bench.model().eval()
-    _generated(bench, model, sizes.decode[0], 4)
-    for batch in sizes.decode:
-        yield {f"batch {batch}": _generated(bench, model, batch, sizes.new_tokens)}
-    model = model.to(torch.bfloat16)  # type: ignore[arg-type]
-    batch = sizes.decode[-1]
-    yield {f"batch {batch}, bf16 weights": _generated(bench, model, batch, sizes.new_tokens)}
+    """Sampling with log-probs in bf16: with graphs and without, and what memory traffic alone would take; then the same
+    prompts by transformers' `generate`."""
+    sizes, model = bench.sizes, bench.model().eval().to(torch.bfloat16)  # type: ignore[arg-type]
+    engines = {batch: bench.engine(model, batch) for batch in sizes.decode}
+    for batch, engine in engines.items():
+        _generated(bench, engine, batch, 4)
+        # Graphs of all lengths are captured once in a run.
+        numbers = _generated(bench, engine, batch, sizes.new_tokens)
+        yield {f"batch {batch}, first": numbers}
+        numbers = _generated(bench, engine, batch, sizes.new_tokens)
+        yield {f"batch {batch}": numbers | {"bytes_per_token_step": _step_bytes(bench, model, batch)}}
     batch = sizes.decode[0]
-    ours = _generated(bench, model, batch, sizes.peer_tokens)
+    eager = bench.engine(model, batch)
+    eager.graphed = False
+    yield {f"batch {batch}, no graphs": _generated(bench, eager, batch, sizes.peer_tokens)}
+    ours = _generated(bench, engines[batch], batch, sizes.peer_tokens)
     prompts = torch.tensor(bench.tokens(batch, sizes.prompt), device=bench.device)
     model.set_attn_implementation("sdpa")  # its `generate` makes masks of padding
     seconds: list[float] = []
@@ -308,11 +264,19 @@ def decode(bench: Bench) -> Iterator[Numbers]:
     }
 
 
-def _generated(bench: Bench, model: PreTrainedModel, batch: int, new_tokens: int) -> Numbers:
+def _step_bytes(bench: Bench, model: PreTrainedModel, batch: int) -> float:
+    """Return the bytes that a decoded step has to read: all weights, and the keys and values of the mean length."""
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    length = bench.sizes.prompt + bench.sizes.new_tokens / 2
+    return weights + batch * length * bytes_per_token(model.config, model.dtype.itemsize)
+
+
+def _generated(bench: Bench, engine: LocalEngine, batch: int, new_tokens: int) -> Numbers:
     prompts, seconds = bench.tokens(batch, bench.sizes.prompt), []
     bench.forget_peak()
     with bench.timed(seconds):
-        found = bench.engine(model, batch).generate(prompts, bench.sampling(new_tokens), list(range(batch)))
+        sampling = bench.sampling(new_tokens)
+        found = complete(engine, [Request(prompt, sampling, seed) for seed, prompt in enumerate(prompts)])
     tokens = sum(len(completion.tokens) for completion in found)
     return {
         "tokens_per_second": tokens / seconds[0],
@@ -326,17 +290,17 @@ class Rollouts:
     """A source of the model's own completions with rewards from a seed, and the advantages of their groups."""
 
     def __init__(self, bench: Bench, model: PreTrainedModel) -> None:
-        self.bench, self.model = bench, model
+        self.bench = bench
+        self.engine = bench.engine(model, bench.sizes.prompts * bench.sizes.group)
         self.seconds: list[float] = []
 
     def batch(self, step: int) -> StepBatch:
         sizes = self.bench.sizes
         prompts = [row for row in self.bench.tokens(sizes.prompts, sizes.prompt, step) for _ in range(sizes.group)]
-        sampling = self.bench.sampling(sizes.new_tokens)
+        sampling = self.bench.sampling(sizes.rollout_tokens)
         with self.bench.timed(self.seconds):
-            engine = self.bench.engine(self.model, len(prompts))
             found = complete(
-                engine, [Request(prompt, sampling, step * len(prompts) + i) for i, prompt in enumerate(prompts)]
+                self.engine, [Request(prompt, sampling, step * len(prompts) + i) for i, prompt in enumerate(prompts)]
             )
         rewards = torch.rand(sizes.prompts, sizes.group, generator=torch.Generator().manual_seed(step))
         advantages = group_advantages(rewards).flatten().tolist()
@@ -357,13 +321,13 @@ def grpo(bench: Bench) -> Iterator[Numbers]:
             metrics = trainer.step()
         update = seconds[0] - source.seconds[-1]
         rate = (trainer.progress.flops - flops) / update
-        sampled = sizes.prompts * sizes.group * sizes.new_tokens
+        sampled = sizes.prompts * sizes.group * sizes.rollout_tokens
         yield {
             "step_seconds": seconds[0],
             "rollout_seconds": source.seconds[-1],
             "update_seconds": update,
             "sampled_tokens_per_second": sampled / source.seconds[-1],
-            "update_tokens_per_second": sizes.prompts * sizes.group * (sizes.new_tokens + sizes.prompt) / update,
+            "update_tokens_per_second": sizes.prompts * sizes.group * (sizes.rollout_tokens + sizes.prompt) / update,
             "step_tokens_per_second": sampled / seconds[0],
             "update_mfu": bench.mfu(rate),
             "peak_memory_gb": bench.peak_gb(),

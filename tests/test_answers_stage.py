@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import pipeline_recipes as micro
+from smallwit.inference import client
 from smallwit.inference.local_generator import LocalGenerator
 from smallwit.recipe.file import read_recipe
 from smallwit.stages.job import Job, Reporter, Stopped
@@ -29,6 +30,11 @@ stages:
 """
 )
 ALL = 60
+
+
+@pytest.fixture(autouse=True)
+def one_batch_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "WINDOW", 1)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 import chat_templates as families
 import pipeline_recipes as micro
 from smallwit.errors import UserError
-from smallwit.evaluation.evaluate import Request, Settings, evaluate
+from smallwit.evaluation.evaluate import EvaluationRequest, Settings, evaluate
 from smallwit.evaluation.model_reference import resolve_model
 from smallwit.evaluation.suite import Choice
 from smallwit.models.build import new_model, save_model
@@ -80,7 +80,7 @@ def test_a_run_s_evaluation_and_smallwit_eval_of_its_stage_have_one_signature(pl
     ran = micro.run(place / "r.yaml", place / "run")
     signatures = {model["name"]: model["scores"]["sums"]["signature"] for model in ran.results["models"]}
     choice = Choice(limit=3, max_new_tokens=6)
-    request = Request(["sums"], choice=choice, out=place / "out")
+    request = EvaluationRequest(["sums"], choice=choice, out=place / "out")
     measured = evaluate("run:sft", request, Settings("cpu", "float32"))
     assert measured.signatures["sums"] == signatures["sft"] == signatures["m"]
     protocol = json.loads((place / "out/protocol.json").read_text())["protocols"]["sums"]
@@ -155,11 +155,11 @@ def test_an_option_that_a_model_s_template_does_not_read_is_refused_by_the_model
 
 def test_what_the_template_writes_is_in_the_signature_and_not_only_what_is_asked(place: Path) -> None:
     save(place / "m", families.llama32())
-    request = Request(["sums.py:Sums"], choice=Choice(limit=2, max_new_tokens=2), out=place / "one")
+    request = EvaluationRequest(["sums.py:Sums"], choice=Choice(limit=2, max_new_tokens=2), out=place / "one")
     one = evaluate("m", request, Settings("cpu", "float32"))
     other = evaluate(
         "m",
-        Request(["sums.py:Sums"], choice=request.choice, out=place / "other"),
+        EvaluationRequest(["sums.py:Sums"], choice=request.choice, out=place / "other"),
         Settings("cpu", "float32", chat_template_kwargs={"date_string": "31 Jan 2025"}),
     )
     first, second = (

@@ -15,13 +15,12 @@ from rich.console import Console
 from own_task import OWN, save_models
 from smallwit.cli import main
 from smallwit.errors import UserError
-from smallwit.evaluation.evaluate import EvaluationFailed, Measured, Request, evaluate, evaluate_responses
+from smallwit.evaluation.evaluate import EvaluationFailed, EvaluationRequest, Measured, evaluate, evaluate_responses
 from smallwit.evaluation.model_reference import Settings, resolve_model
 from smallwit.evaluation.protocols.default import DEFAULT
 from smallwit.evaluation.runner import collect, samples_of
 from smallwit.evaluation.suite import Choice, problems_of
 from smallwit.inference.generator import Decoding
-from smallwit.inference.local_generator import LocalGenerator
 from smallwit.tasks import load_task
 from tampering import publish_again
 from tiny import tokenizer
@@ -42,7 +41,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def measured(out: str = "out", choice: Choice = SHORT, **options: Any) -> Measured:
-    request = Request(["own.py:Length"], choice=choice, out=Path(out))
+    request = EvaluationRequest(["own.py:Length"], choice=choice, out=Path(out))
     return evaluate(options.pop("model", "model"), request, SETTINGS, console=quiet(), **options)
 
 
@@ -104,7 +103,7 @@ def test_a_limited_evaluation_has_some_of_the_same_samples() -> None:
 @pytest.mark.parametrize("batch", [1, 9, 64])
 def test_the_batch_changes_nothing(batch: int) -> None:
     measured("four")
-    request = Request(["own.py:Length"], choice=SHORT, out=Path("other-batch"))
+    request = EvaluationRequest(["own.py:Length"], choice=SHORT, out=Path("other-batch"))
     evaluate("model", request, replace(SETTINGS, batch=batch), console=quiet())
     assert lines("four") == lines("other-batch")
 
@@ -131,19 +130,6 @@ def test_a_finished_evaluation_needs_no_model(monkeypatch: pytest.MonkeyPatch) -
         "smallwit.training.families.load_supported_model", lambda *_, **__: pytest.fail("the weights were loaded")
     )
     assert measured().scores == first.scores
-
-
-def test_a_reply_is_on_disk_before_the_next_batch_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    there = []
-    reply = LocalGenerator.reply
-
-    def counting(self: LocalGenerator, prompts: Sequence[Any], *rest: Any) -> Any:
-        there.append(len(lines()))
-        return reply(self, prompts, *rest)
-
-    monkeypatch.setattr(LocalGenerator, "reply", counting)
-    measured()
-    assert there == [0, 4, 8]
 
 
 # ---- what must not be mixed
@@ -179,7 +165,7 @@ def test_a_changed_task_file_is_another_protocol() -> None:
 
 
 def test_without_a_folder_each_protocol_gets_its_own() -> None:
-    request = Request(["own.py:Length"], choice=SHORT)
+    request = EvaluationRequest(["own.py:Length"], choice=SHORT)
     folders = {
         evaluate("model", replace(request, choice=choice), SETTINGS, console=quiet()).folder
         for choice in (SHORT, SAMPLED, SHORT)
@@ -222,7 +208,7 @@ def test_a_failure_of_the_grader_is_tried_once_more() -> None:
     rows: list[dict[str, Any]] = []
     samples = samples_of(problems, DEFAULT.prompts(task, problems), 1, 0)
     generator = resolve_model("model", SETTINGS).load("refuse")
-    collect(task, samples, generator, Decoding(0.0, 8), flaky, batch=64, have=(), keep=rows.extend)
+    collect(task, samples, generator, Decoding(0.0, 8), flaky, batch_dependent=True, have=(), keep=rows.extend)
     assert asked == [9, 1]
     assert all(row["score"] is not None for row in rows)
 
@@ -232,7 +218,7 @@ def test_a_failure_of_the_grader_is_tried_once_more() -> None:
 
 def stored(rows: Sequence[dict[str, Any]]) -> Measured:
     Path("responses.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    request = Request(["own.py:Length"], out=Path("graded"))
+    request = EvaluationRequest(["own.py:Length"], out=Path("graded"))
     return evaluate_responses(Path("responses.jsonl"), request, console=quiet())
 
 
@@ -250,7 +236,7 @@ def test_stored_responses_need_no_training_split(place: Path) -> None:
     (place / "gsm8k").mkdir()
     (place / "gsm8k/test.jsonl").write_text(json.dumps({"question": "2 + 2?", "answer": "It is\n#### 4"}) + "\n")
     (place / "responses.jsonl").write_text(json.dumps({"index": 0, "response": "so\n#### 4"}) + "\n")
-    request = Request(["gsm8k"], "lm-eval-gsm8k", data_dir=place, out=place / "graded")
+    request = EvaluationRequest(["gsm8k"], "lm-eval-gsm8k", data_dir=place, out=place / "graded")
     result = evaluate_responses(place / "responses.jsonl", request, console=quiet())
     assert result.scores["gsm8k"].strict.mean.mean == 1.0
     assert result.signatures["gsm8k"].startswith("gsm8k|lm-eval-gsm8k|test:1|responses|")
@@ -300,7 +286,7 @@ def test_there_is_no_share_of_a_model_that_scores_nothing(place: Path) -> None:
 
 def test_a_protocol_for_other_tasks_is_refused() -> None:
     with pytest.raises(UserError, match="protocol lm-eval-gsm8k is for gsm8k; task length needs another"):
-        evaluate("model", Request(["own.py:Length"], "lm-eval-gsm8k"), SETTINGS, console=quiet())
+        evaluate("model", EvaluationRequest(["own.py:Length"], "lm-eval-gsm8k"), SETTINGS, console=quiet())
 
 
 def test_several_greedy_samples_are_refused() -> None:
@@ -316,7 +302,9 @@ def test_a_stage_of_a_run_is_measured_on_the_tasks_of_its_run(place: Path) -> No
     (place / "run/recipe.resolved.yaml").write_text("tasks: {lengths: {class: own.py:Length}}")
     (place / "run/stages/00-sft/artifact").symlink_to(place / "model")
     publish_again(place / "model", "abc")
-    result = evaluate("run:sft", Request(["lengths"], choice=SHORT, out=place / "out"), SETTINGS, console=quiet())
+    result = evaluate(
+        "run:sft", EvaluationRequest(["lengths"], choice=SHORT, out=place / "out"), SETTINGS, console=quiet()
+    )
     assert result.scores.keys() == {"lengths"}
     assert "lengths: as in the model's run, class own.py:Length" in (place / "console.txt").read_text()
 
@@ -329,7 +317,7 @@ def test_an_evaluation_that_is_killed_goes_on_where_it_was(place: Path) -> None:
     choice = Choice(samples=15, temperature=1.0, max_new_tokens=40)
 
     def evaluated(out: str) -> None:
-        evaluate("model", Request(["own.py:Length"], choice=choice, out=Path(out)), SMALL, console=quiet())
+        evaluate("model", EvaluationRequest(["own.py:Length"], choice=choice, out=Path(out)), SMALL, console=quiet())
 
     path = place / "killed" / "length.jsonl"
     for least in (10, 60):

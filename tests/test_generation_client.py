@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from scripted_teacher import ScriptedTeacher
+from smallwit.inference import client as generation_client
 from smallwit.inference.client import GenerationClient, SpendingLimits
 from smallwit.inference.generator import Decoding, GenerationRequest
 from smallwit.inference.model import Price, ServedModel, max_prompt_tokens
@@ -50,6 +51,11 @@ def texts_of_a_process(path: Path, teacher: ScriptedTeacher, count: int, **optio
     """What a process gets that opens the journal, asks and ends."""
     with Journal(path) as journal:
         return texts(client_of(teacher, journal, **options), calls(count))
+
+
+@pytest.fixture(autouse=True)
+def one_batch_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generation_client, "WINDOW", 1)
 
 
 @pytest.fixture
@@ -116,7 +122,7 @@ class TestJournal:
                 assert client.resumed_batches == 1
         assert again.asked == [f"q{i}" for i in range(6, 10)]
         assert len(said) == 1
-        assert said[0].startswith("a batch that was interrupted goes on with the replies that it lacks")
+        assert said[0].startswith("what was interrupted goes on with the replies that are missing")
 
     def test_equal_requests_of_two_batches_are_no_interruption(self, journal: Journal) -> None:
         greedy = calls(3, decoding=Decoding(0.0, 10))

@@ -19,6 +19,7 @@ import gpu_compare  # noqa: E402
 import gpu_kit  # noqa: E402
 import gpu_lacking  # noqa: E402
 import gpu_recipes  # noqa: E402
+import gpu_sizes  # noqa: E402
 import gpu_speed  # noqa: E402
 from gpu import Part  # noqa: E402
 from smallwit.recipe.file import load_recipe  # noqa: E402
@@ -29,7 +30,7 @@ REFERENCE = {"series": LOSSES, "scores": {"sft": 0.8, "grpo": 0.7}}
 
 @pytest.mark.slow
 def test_every_speed_part_measures_something_on_a_cpu() -> None:
-    bench = gpu_speed.Bench("cpu", gpu_speed.TINY)
+    bench = gpu_speed.Bench("cpu", gpu_sizes.TINY)
     for name in ("sft", "decode", "grpo"):
         numbers = [number for found in gpu_speed.PARTS[name](bench) for number in found]
         assert numbers, name

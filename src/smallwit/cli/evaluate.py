@@ -111,7 +111,7 @@ def evaluate(
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the graders' processes are forked
     from transformers.utils import logging
 
-    from smallwit.evaluation.evaluate import Request, Settings, evaluate, evaluate_responses
+    from smallwit.evaluation.evaluate import EvaluationRequest, Settings, evaluate, evaluate_responses
     from smallwit.evaluation.suite import Choice
 
     logging.disable_progress_bar()
@@ -127,7 +127,7 @@ def evaluate(
         max_new_tokens=max_new_tokens,
         order=order,
     )
-    request = Request(suites, protocol, choice, data_dir_of(data_dir), out)
+    request = EvaluationRequest(suites, protocol, choice, data_dir_of(data_dir), out)
     if model is None:
         assert responses is not None
         evaluate_responses(responses, request)

@@ -20,4 +20,4 @@ def resolve_endpoint(reference: str, settings: Settings) -> ResolvedModel:
         return endpoint_generator(reference, chat_template_kwargs=options, keep_withheld=True)
 
     generator = GeneratorInfo("openai", chat_template_kwargs=dict(options) if options else None)
-    return ResolvedModel(reference, re.sub(r"[^\w.-]+", "--", model), reference, generator, load, batch=None)
+    return ResolvedModel(reference, re.sub(r"[^\w.-]+", "--", model), reference, generator, load, batch_dependent=False)

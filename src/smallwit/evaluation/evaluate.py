@@ -42,7 +42,7 @@ class EvaluationFailed(RunFailed):
 
 
 @dataclass(frozen=True)
-class Request:
+class EvaluationRequest:
     """An evaluation to run: suites (names of tasks, or `file.py:Class`), protocol, and the folder of the samples."""
 
     suites: Sequence[str]
@@ -77,7 +77,12 @@ class Measured:
 
 
 def evaluate(
-    model: str, request: Request, settings: Settings, *, against: str | None = None, console: Console | None = None
+    model: str,
+    request: EvaluationRequest,
+    settings: Settings,
+    *,
+    against: str | None = None,
+    console: Console | None = None,
 ) -> Measured:
     """Measure `model` (and `against`, for the share of its score), write and show the scores.
 
@@ -112,7 +117,7 @@ def evaluate(
     return measured[0]
 
 
-def evaluate_responses(path: Path, request: Request, console: Console | None = None) -> Measured:
+def evaluate_responses(path: Path, request: EvaluationRequest, console: Console | None = None) -> Measured:
     """Grade stored generations to one suite, write and show the scores. Raises as `evaluate` does."""
     console = console or Terminal()
     if len(request.suites) != 1:
@@ -144,7 +149,7 @@ def _told(options: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in options.items())
 
 
-def _checked_task(name: str, options: Mapping[str, Any], request: Request) -> Task:
+def _checked_task(name: str, options: Mapping[str, Any], request: EvaluationRequest) -> Task:
     """Return a task, if this machine may run its programs. A task of the user is tried first.
 
     Raises `UserError` otherwise.
@@ -157,7 +162,7 @@ def _checked_task(name: str, options: Mapping[str, Any], request: Request) -> Ta
     return task
 
 
-def _prepare(request: Request, model: ResolvedModel, tasks: Mapping[str, Mapping[str, Any]]) -> list[Suite]:
+def _prepare(request: EvaluationRequest, model: ResolvedModel, tasks: Mapping[str, Mapping[str, Any]]) -> list[Suite]:
     """Return every suite, read and composed before anything is generated; `tasks` are options by name."""
     named, suites = named_protocol(request.protocol), []
     for name in request.suites:
@@ -179,7 +184,7 @@ def _measure(model: ResolvedModel, suites: Sequence[Suite], folder: Path, consol
             progress.start(name)
             path, report = folder / f"{name}.jsonl", partial(progress.update, name)
             make = partial(load, suite.named.overflow)
-            rows[name] = measure_suite(suite, path, make, model.batch, model.reference, report)
+            rows[name] = measure_suite(suite, path, make, model.batch_dependent, model.reference, report)
             progress.end(name, f"{total:,} samples of {model.reference}")
     return _scored(model.reference, model.identity, folder, rows, suites)
 
@@ -207,7 +212,7 @@ def _ratio(first: Sequence[Row], second: Sequence[Row]) -> Interval:
     return ratio_interval([one[name] for name in common], [other[name] for name in common])
 
 
-def _key(identity: str, request: Request, settings: Settings | None) -> str:
+def _key(identity: str, request: EvaluationRequest, settings: Settings | None) -> str:
     """Return the part of the default folder's name that depends on the model and the protocol."""
     chosen = [identity, request.protocol, asdict(request.choice)]
     if settings:

@@ -46,8 +46,8 @@ class Settings:
 class ResolvedModel:
     """A model that can be measured.
 
-    `label` is a name for files, `identity` changes when the model does. `load(overflow)` makes the generator. `batch`
-    is the size of the batches that it computes, `None` where replies do not depend on each other. `tasks` are the
+    `label` is a name for files, `identity` changes when the model does. `load(overflow)` makes the generator. Replies
+    of a `batch_dependent` model depend on each other by rounding. `tasks` are the
     options of the tasks that its run knows by name, where it comes from a run. `encode` makes the token ids of prompts,
     where that is not a server's affair.
     """
@@ -57,7 +57,7 @@ class ResolvedModel:
     identity: str
     generator: GeneratorInfo
     load: Callable[[Overflow], Generator]
-    batch: int | None
+    batch_dependent: bool
     tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     encode: Callable[[Sequence[Prompt]], list[list[int]]] | None = None
 
@@ -186,4 +186,6 @@ def _local(
         engine = LocalEngine(model, vocabulary=vocabulary, batch=settings.batch, autocast=mixed, stop_strings=stops)
         return LocalGenerator(engine, chat, overflow=overflow)
 
-    return ResolvedModel(reference, label, identity, generator, load, settings.batch, encode=partial(encode, chat))
+    return ResolvedModel(
+        reference, label, identity, generator, load, batch_dependent=True, encode=partial(encode, chat)
+    )

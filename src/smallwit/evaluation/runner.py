@@ -1,9 +1,9 @@
 """Measurement of a model on a task: generate, grade, one row for each sample.
 
 Replies are graded and kept as they end, so that an interrupted evaluation that goes on asks only for those that had
-not ended. A random stream belongs to (seed, problem, sample). Where a generator computes replies in batches, these are
-cut from all samples, so that a batch that was not interrupted gives the same rows. Of one that was, the missing replies
-are a smaller batch. Its floats can differ in their last bit, and where two tokens are almost equally likely, its texts.
+not ended. A random stream belongs to (seed, problem, sample). A model on this machine computes many replies at a time:
+when an evaluation goes on, the missing replies have other neighbours, so that floats can differ in their last bit, and
+where two tokens are almost equally likely, texts.
 """
 
 import hashlib
@@ -65,49 +65,46 @@ def collect(
     decoding: Decoding,
     grader: Grader,
     *,
-    batch: int | None,
+    batch_dependent: bool,
     have: Collection[Key],
     keep: Callable[[list[Row]], None],
     progress: GenerationProgress | None = None,
-    on_partial_batch: Callable[[], None] = lambda: None,
+    on_resume: Callable[[], None] = lambda: None,
 ) -> None:
     """Generate the samples that are not in `have`, and call `keep` with their graded rows, a few at a time.
 
-    `batch` is the size of the generator's batches, `None` where replies do not depend on each other in any bit.
-    `on_partial_batch` is called before a batch of which a part is there. Longer prompts come first, so that what does
-    not fit into memory shows at once.
+    All of them are asked for at once, so that the generator's slots are full to the end. `on_resume` is called if only
+    a part is missing, and replies depend on each other by rounding (`batch_dependent`). Longer prompts come first, so
+    that what does not fit into memory shows at once.
     """
     progress = progress or GenerationProgress()
     grading = _Grading(task, grader, keep)
-    order = sorted(range(len(samples)), key=lambda i: (-_length(samples[i].prompt), i))
-    size = max(1, len(order)) if batch is None else batch
-    for start in range(0, len(order), size):
-        whole = [samples[i] for i in order[start : start + size]]
-        block = [sample for sample in whole if sample.key not in have]
-        progress.have(len(whole) - len(block))
-        if not block:
-            continue
-        if batch is not None and len(block) < len(whole):
-            on_partial_batch()
-        progress.begin(len(block), decoding.max_new_tokens)
+    whole = sorted(samples, key=lambda sample: -_length(sample.prompt))
+    block = [sample for sample in whole if sample.key not in have]
+    progress.have(len(whole) - len(block))
+    if not block:
+        return
+    if batch_dependent and len(block) < len(whole):
+        on_resume()
+    progress.begin(len(block), decoding.max_new_tokens)
 
-        def on_reply(index: int, reply: Reply, block: list[Sample] = block) -> None:
-            grading.add(block[index], reply)
-            progress.on_reply(reply.tokens)
+    def on_reply(index: int, reply: Reply) -> None:
+        grading.add(block[index], reply)
+        progress.on_reply(reply.tokens)
 
-        def on_tokens(count: int) -> None:
-            grading.tick()
-            progress.on_tokens(count)
+    def on_tokens(count: int) -> None:
+        grading.tick()
+        progress.on_tokens(count)
 
-        prompts, seeds = [sample.prompt for sample in block], [sample.seed for sample in block]
-        try:
-            generator.reply(prompts, decoding, seeds, on_reply, on_tokens)
-        except Exception:
-            # What was answered is graded and kept, whatever the generator failed at: a server, memory, a prompt. Ctrl-C
-            # does not wait for graders.
-            grading.finish()
-            raise
+    prompts, seeds = [sample.prompt for sample in block], [sample.seed for sample in block]
+    try:
+        generator.reply(prompts, decoding, seeds, on_reply, on_tokens)
+    except Exception:
+        # What was answered is graded and kept, whatever the generator failed at: a server, memory, a prompt. Ctrl-C
+        # does not wait for graders.
         grading.finish()
+        raise
+    grading.finish()
 
 
 def measure(
@@ -116,7 +113,6 @@ def measure(
     generator: Generator,
     decoding: Decoding,
     *,
-    batch: int,
     seed: int,
     progress: GenerationProgress | None = None,
 ) -> list[Row]:
@@ -127,7 +123,9 @@ def measure(
     def keep(part: list[Row]) -> None:
         rows.update({(row["id"], row["sample"]): row for row in part})
 
-    collect(task, samples, generator, decoding, DEFAULT.grade, batch=batch, have=(), keep=keep, progress=progress)
+    collect(
+        task, samples, generator, decoding, DEFAULT.grade, batch_dependent=True, have=(), keep=keep, progress=progress
+    )
     return [rows[sample.key] for sample in samples]
 
 

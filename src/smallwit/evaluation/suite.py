@@ -147,7 +147,7 @@ def measure_suite(
     suite: Suite,
     path: Path,
     generator: Callable[[], Generator],
-    batch: int | None,
+    batch_dependent: bool,
     subject: str,
     report: Callable[[float, str], None] = lambda share, text: None,
     check: Callable[[], None] = lambda: None,
@@ -155,8 +155,8 @@ def measure_suite(
     """Return the rows of all samples, in order. Rows that the file at `path` holds are not generated again.
 
     `generator` is called when something is missing; `report` and `check` are those of `GenerationProgress`. Where a
-    part of a batch is missing, `resumed_batches` of `protocol.json` beside the file counts it. Raises `GraderFailed`,
-    which names the `subject`, as soon as more than 1 % of the samples cannot have a verdict.
+    part of a model's replies is missing, `resumed_batches` of `protocol.json` beside the file counts it. Raises
+    `GraderFailed`, which names the `subject`, as soon as more than 1 % of the samples cannot have a verdict.
     """
     with SampleFile(path) as file:
         _grade_again(suite, file)
@@ -167,13 +167,8 @@ def measure_suite(
             if any(map(unverified, rows)):
                 require_verdicts(list(file.rows.values()), f"{subject} on {suite.task.name}", len(suite.samples))
 
-        told = False
-
-        def resume_batch() -> None:
-            nonlocal told
-            if not told:
-                _log.warning("%s: %s", path, PARTIAL_BATCH)
-                told = True
+        def resumed() -> None:
+            _log.warning("%s: %s", path, PARTIAL_BATCH)
             count_resumed_batch(path.parent, suite.task.name)
 
         if any(sample.key not in file.rows for sample in suite.samples):
@@ -185,11 +180,11 @@ def measure_suite(
                 generator(),
                 suite.protocol.decoding,
                 suite.named.grade,
-                batch=batch,
+                batch_dependent=batch_dependent,
                 have=have,
                 keep=keep,
                 progress=GenerationProgress(report, total=len(suite.samples), check=check),
-                on_partial_batch=resume_batch,
+                on_resume=resumed,
             )
         rows = file.settle([sample.key for sample in suite.samples])
         require_score(rows, f"{subject} on {suite.task.name}")

@@ -12,9 +12,11 @@ from smallwit.inference.progress import GenerationProgress
 from smallwit.storage.artifacts import content_key
 from smallwit.storage.journal import Journal
 
+WINDOW = 8
+"""The requests that a model is given at once are so many batches: its slots stay full until the last of them."""
 PARTIAL_BATCH = (
-    "a batch that was interrupted goes on with the replies that it lacks; rounding differs in a smaller batch, so that "
-    "where two tokens are almost equally likely, a text may differ from that of a run without the interruption"
+    "what was interrupted goes on with the replies that are missing; they have other neighbours, and rounding differs, "
+    "so that where two tokens are almost equally likely, a text may differ from that of a run without the interruption"
 )
 """What is said once when a model on this machine goes on with a part of a batch."""
 
@@ -38,7 +40,9 @@ class SpendingLimits:
 
 
 class GenerationClient:
-    """Gets replies in the order of the requests, `batch` requests at a time, and journals each reply when it has ended.
+    """Gets replies in the order of the requests, and journals each reply when it has ended.
+
+    A model is given `WINDOW` times `batch` requests at a time.
 
     A request is sent only if the usage so far plus the most that the request can cost is within `limits`. The first
     request that is not ends the work, and `exhausted` names the limit. Replies from the journal count as if they were
@@ -59,7 +63,7 @@ class GenerationClient:
         progress: GenerationProgress | None = None,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.models, self.journal, self.limits, self.batch = models, journal, limits, batch
+        self.models, self.journal, self.limits, self.window = models, journal, limits, WINDOW * batch
         self.progress, self.say = progress or GenerationProgress(), say
         self._recorded_here: set[str] = set()
         self._told = False
@@ -92,14 +96,14 @@ class GenerationClient:
         return "budget", f"the budget of {self.exhausted} was spent before its turn"
 
     def batches(self, requests: Iterable[GenerationRequest]) -> Iterator[list[tuple[GenerationRequest, Reply | None]]]:
-        """Yield requests with their replies, in batches, in the order of the requests. Ends early at a limit.
+        """Yield requests with their replies, in windows, in the order of the requests. Ends early at a limit.
 
         Raises `UserError` when there is a limit and a model does not count its tokens, and what the models raise.
         """
         waiting: list[GenerationRequest] = []
         remaining = iter(requests)
         while self.exhausted is None:
-            waiting += islice(remaining, self.batch - len(waiting))
+            waiting += islice(remaining, self.window - len(waiting))
             if not waiting:
                 return
             count = self._affordable(waiting)

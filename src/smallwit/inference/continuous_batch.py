@@ -19,6 +19,8 @@ from smallwit.models.attention import RowLayout
 
 SHARED_AT_LEAST = 32
 """Tokens that all prompts must begin with to be worth a forward pass of their own."""
+REFILL = 8
+"""Prompts are prefilled when one of so many slots is free: a pass for each of them alone costs more than idle slots."""
 
 Ended = tuple[int, Completion]
 
@@ -83,7 +85,6 @@ class ContinuousBatch:
         version: int,
         stateful: bool,
         prefill_tokens: int,
-        refill: int,
         stop_strings: StopStrings | None,
     ) -> None:
         ordered = sorted(rows, key=lambda row: len(row.request.prompt)) if stateful else rows
@@ -91,7 +92,7 @@ class ContinuousBatch:
         self.live: list[Row] = []
         self.forward, self.new_cache, self.next_token, self.device = forward, new_cache, next_token, device
         self.make_decoder, self.timings, self.version = decoder, timings, version
-        self.stateful, self.prefill_tokens, self.refill = stateful, prefill_tokens, refill
+        self.stateful, self.prefill_tokens = stateful, prefill_tokens
         self.stop_strings = stop_strings
         self.still_asked = Counter(row.prompt for row in rows)
         self.last_states: dict[tuple[int, ...], Tensor] = {}
@@ -139,7 +140,8 @@ class ContinuousBatch:
     def _admit(self) -> list[Tensor]:
         """Give free slots to rows that wait; return the hidden states `[rows, H]` of their prompts' last tokens."""
         free = self.cache.slots - len(self.live)
-        if not self.waiting or (self.live and (self.stateful or free < min(self.refill, len(self.waiting)))):
+        worth = min(max(1, self.cache.slots // REFILL), len(self.waiting))
+        if not self.waiting or (self.live and (self.stateful or free < worth)):
             return []
         rows = [self.waiting.popleft() for _ in range(min(free, len(self.waiting)))]
         if self.stateful:

@@ -27,8 +27,6 @@ from smallwit.models.head import output_head
 
 PREFILL_TOKENS = {"cpu": 1024, "cuda": 8192}
 """Tokens of prompts in one pass: it bounds the memory of a prefill."""
-REFILL = {"cpu": 1, "cuda": 16}
-"""Free slots for which prompts are prefilled: a GPU needs several to be busy."""
 MEMORY_SHARE = 0.5
 """The most of the free memory that cache and logits may take."""
 _CAPACITY_STEP = 256
@@ -148,7 +146,7 @@ class LocalEngine:
 
     def _batch(self, model: PreTrainedModel, rows: list[Row]) -> ContinuousBatch:
         device = model.device
-        kind = device.type if device.type in REFILL else "cpu"
+        kind = device.type if device.type in PREFILL_TOKENS else "cpu"
         capacity = max(len(row.request.prompt) + row.limit for row in rows)
         linears = linears_of(model)
 
@@ -179,7 +177,6 @@ class LocalEngine:
             version=self.version,
             stateful=self.stateful,
             prefill_tokens=PREFILL_TOKENS[kind],
-            refill=REFILL[kind],
             stop_strings=self.stop_strings,
         )
 

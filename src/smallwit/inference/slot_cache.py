@@ -154,8 +154,14 @@ def _layer(layer: Any, slots: int, capacity: int) -> Any:
 
 
 def bytes_per_token(config: Any, item: int) -> int:
-    """Return an upper bound on the bytes of one token's keys and values in all layers, `item` bytes a number."""
+    """Return an upper bound on the bytes of one token's keys and values in all layers, `item` bytes a number.
+
+    It is 0 for a model whose layers have states alone.
+    """
     config = config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    queries = getattr(config, "num_attention_heads", None)
+    if not queries:
+        return 0
+    heads = getattr(config, "num_key_value_heads", None) or queries
+    width = getattr(config, "head_dim", None) or config.hidden_size // queries
     return 2 * item * int(heads) * int(width) * int(config.num_hidden_layers)

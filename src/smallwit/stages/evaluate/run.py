@@ -53,7 +53,7 @@ def run(job: Job, reporter: Reporter) -> Info:
         def report(share: float, text: str, number: int = number, name: str = name) -> None:
             reporter.progress((number + share) / len(tasks), f"{name} {text}")
 
-        measure_suite(suite, samples / f"{name}.jsonl", lambda: generator, spec.batch, job.name, report, check)
+        measure_suite(suite, samples / f"{name}.jsonl", lambda: generator, True, job.name, report, check)
     signatures = {name: protocol.signature for name, protocol in protocols.items()}
     info: Info = {"seconds": time.monotonic() - started, "parameters": model.num_parameters(), "signatures": signatures}
     publish(job.folder, lambda folder: _move(samples, folder), job.manifest(info))

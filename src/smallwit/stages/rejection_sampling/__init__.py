@@ -34,7 +34,7 @@ class RejectionSamplingStage(Stage):
     samples: PositiveInt = Field(default=1, description="answers to each problem")
     temperature: float = Field(default=0.0, ge=0, description="sampling temperature; 0 is greedy")
     max_new_tokens: PositiveInt = Field(default=256, description="longest answer, in tokens")
-    batch: PositiveInt = Field(default=256, description="answers generated at a time")
+    batch: PositiveInt = Field(default=256, description="answers that are written at a time")
     keep: Literal["correct", "all"] = Field(default="correct", description="answers that are kept")
 
     def inputs(self, recipe: "Recipe") -> list[str]:

@@ -34,7 +34,7 @@ def validator(
     tasks = tasks_of(job, stage.validation.tasks or evaluation.tasks)
     problems = {t.name: part_of(t, "validation", chosen.problems, order=chosen.order) for t in tasks}
     generator = generator_of(job, model, chat, evaluation.batch)
-    decoding, batch = Decoding(0.0, evaluation.max_new_tokens), evaluation.batch
+    decoding = Decoding(0.0, evaluation.max_new_tokens)
 
     def validate() -> dict[str, float]:
         scores = {}
@@ -47,7 +47,7 @@ def validator(
                     delay=REPORT_DELAY,
                 )
                 seed = job.recipe.seed
-                return measure(task, some, generator, decoding, batch=batch, seed=seed, progress=progress)
+                return measure(task, some, generator, decoding, seed=seed, progress=progress)
 
             rows = world.sharded_map(measured, problems[task.name])
             require_verdicts(rows, f"validation on {task.name}")
