@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
-from smallwit.inference.engine import EngineSettings
+from smallwit.inference.engine import EngineSettings, require
 from smallwit.inference.engines.local import LocalEngineSettings
 from smallwit.recipe.section import ByKind, PartOrder, Section
 from smallwit.recipe.stage import SMOKE_GROUP, SMOKE_PROBLEMS, SMOKE_STEPS, SMOKE_TOKENS
@@ -222,6 +222,7 @@ class Rollouts(SourceSettings):
         if self.updates > self.prompts * self.group:
             raise ValueError(f"{self.prompts * self.group} rollouts cannot be shared by {self.updates} updates")
         check_reward(self.reward, self.max_new_tokens)
+        require(self.engine, "update", "Rollouts are drawn from the weights in training")
         return self
 
 

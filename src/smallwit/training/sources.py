@@ -1,7 +1,7 @@
 """Sources of examples: the batch of a step is a pure function of seed, step and weights."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -136,6 +136,8 @@ class RolloutSource:
 
     `report(share, text)` is called while a batch is sampled, if that takes longer than `REPORT_DELAY`.
 
+    `weights` gives the student's, which the engine gets before each batch; without it the engine has them already.
+
     The processes of `world` share the problems: each completes and grades some, and then all have the whole batch.
     """
 
@@ -154,8 +156,9 @@ class RolloutSource:
         context: int | None = None,
         report: Callable[[float, str], None] = lambda share, text: None,
         world: World = SINGLE_PROCESS,
+        weights: Callable[[], Iterable[tuple[str, Tensor]]] | None = None,
     ) -> None:
-        self.world, self.context, self.report = world, context, report
+        self.world, self.context, self.report, self.weights = world, context, report, weights
         self.stream, self.chat, self.engine, self.spec, self.cost = stream, chat, engine, spec, cost
         self.seed, self.estimator, self.postprocessors = seed, estimator, postprocessors
         self.sampling = Sampling(spec.temperature, spec.max_new_tokens, chat.ends.all)
@@ -169,7 +172,12 @@ class RolloutSource:
         """Return the examples of a step. Raises `RuntimeError` if its rollouts were neither made nor restored."""
         number, part = divmod(step, self.spec.updates)
         if part == 0:
+            if self.weights is not None:
+                with self.clock.part("rollout"):
+                    self.engine.update(step, self.weights())
             fresh = self._rollouts(number)
+            if self.spec.engine.sleep:
+                self.engine.sleep()
             self.shared, self.shared_number = fresh.examples, number
             return replace(fresh, examples=self.shared[:: self.spec.updates], seconds=self.clock.take())
         if self.shared_number != number:
