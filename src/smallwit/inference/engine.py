@@ -183,6 +183,9 @@ class EngineSettings(Section):
         "again for the next rollouts, which costs time",
     )
 
+    def check_machine(self) -> None:
+        """Raise `UserError` for a setting that this machine cannot follow."""
+
     def open(
         self,
         model: "PreTrainedModel",

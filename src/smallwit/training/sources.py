@@ -104,15 +104,9 @@ class TextSource:
     """Plain documents for pretraining: each with BOS if the tokenizer adds it, and with the end-of-text token."""
 
     def __init__(
-        self,
-        documents: Sequence[str],
-        chat: ChatTokenizer,
-        batch: int,
-        max_length: int,
-        seed: int,
-        rows_left_out: int = 0,
+        self, documents: Sequence[str], chat: ChatTokenizer, batch: int, max_length: int, seed: int, left_out: int = 0
     ) -> None:
-        self.rows_left_out = rows_left_out
+        self.rows_left_out = left_out
         self.documents, self.chat, self.size, self.max_length = documents, chat, batch, max_length
         self.order = Shuffled(len(documents), seed, "text")
 
@@ -134,9 +128,8 @@ class RolloutSource:
     prompt that leaves no room is left out, and `left_out` counts it. Under `spec.mask_truncated_completions` truncated
     completions count in rewards and advantages, and are no examples: no loss and no normaliser sees them.
 
-    `report(share, text)` is called while a batch is sampled, if that takes longer than `REPORT_DELAY`.
-
-    `weights` gives the student's, which the engine gets before each batch; without it the engine has them already.
+    `report(share, text)` is called while a batch is sampled, if that takes longer than `REPORT_DELAY`. The engine gets
+    the student's `weights` before each batch; without them it has them already.
 
     The processes of `world` share the problems: each completes and grades some, and then all have the whole batch.
     """

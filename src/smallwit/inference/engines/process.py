@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from smallwit.device import devices_of, resolve_device
+from smallwit.errors import UserError
 from smallwit.inference.engine import Capability, Engine, EngineSettings
 
 if TYPE_CHECKING:
@@ -26,6 +28,14 @@ class ProcessEngineSettings(EngineSettings):
         pattern=r"^(cpu|mps|cuda(:\d+)?)$",
         description="device of the other process, for example a second GPU, cuda:1; that of the stage if absent",
     )
+
+    def check_machine(self) -> None:
+        if self.device is None:
+            return
+        kind, _, number = self.device.partition(":")
+        there = devices_of(resolve_device(kind))
+        if int(number or 0) >= there:
+            raise UserError(f"device {self.device}: this machine has {there:g} of them, from {kind}:0 on")
 
     def open(
         self,
