@@ -22,7 +22,7 @@ from smallwit.training.sources import RolloutSource
 from tiny import tiny_model, tokenizer
 
 RECIPE = micro.SHORT.replace(
-    "demos: {kind: demonstrations, batch: 4, limit: 20}", "own: {kind: rollouts, prompts: 2, ENGINE}"
+    "demos: {kind: demonstrations, batch: 4, limit: 20}", "own: {kind: rollouts, prompts: 2, group: 2, ENGINE}"
 )
 RECIPE = RECIPE.replace("{kind: cross_entropy, source: demos}", "{kind: reinforce_pp, source: own}")
 

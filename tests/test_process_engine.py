@@ -128,7 +128,7 @@ RECIPE = (
 @pytest.mark.slow
 def test_a_stage_trains_to_the_same_weights_as_with_the_local_engine_also_if_it_is_killed(tmp_path: Path) -> None:
     local = micro.run(micro.write(tmp_path / "local", RECIPE), tmp_path / "local" / "run")
-    recipe = RECIPE.replace("max_new_tokens: 8}", "max_new_tokens: 8, engine: {kind: process, sleep: true}}")
+    recipe = RECIPE.replace(OWN, OWN[:-1] + ", engine: {kind: process, sleep: true}}")
     path, run_dir = micro.write(tmp_path, recipe), tmp_path / "run"
     beside: list[psutil.Process] = []
 
