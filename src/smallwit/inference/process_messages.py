@@ -43,7 +43,8 @@ def receive_tensor(connection: Connection, into: Tensor) -> None:
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+    held: Any = tensor.reshape(-1).view(torch.uint8).numpy()
+    return memoryview(held)
 
 
 def requests_message(requests: Sequence[Request]) -> Message:
@@ -58,11 +59,12 @@ def requests_message(requests: Sequence[Request]) -> Message:
 
 def requests_of(message: Message) -> list[Request]:
     """Return the requests of such a message."""
-    samplings = [
-        Sampling(**{name: tuple(value) if isinstance(value, list) else value for name, value in each.items()})
-        for each in message["samplings"]
-    ]
+    samplings = [Sampling(**_with_tuples(fields)) for fields in message["samplings"]]
     return [Request(prompt, samplings[place], seed) for prompt, place, seed in message["requests"]]
+
+
+def _with_tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
 def completion_of(fields: Mapping[str, Any]) -> Completion:
