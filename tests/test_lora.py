@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from smallwit.models.build import stored_tensors
 from smallwit.training.loop import Trainer
-from smallwit.training.lora import add_adapters, merge_adapters
+from smallwit.training.lora import add_adapters, merge_adapters, merged_tensors
 from smallwit.training.rollout_postprocessors import ForwardPass, LabelLogProbs
 from smallwit.training.settings import LoRA, Optimizer
 from test_training import CrossEntropyLoss, Prepared, demonstrations, make_trainer, rollouts
@@ -125,3 +126,25 @@ def test_the_base_as_a_reference_is_the_trained_model_with_its_adapters_off() ->
     expected = column(replace(student, model=untouched))
     assert column(replace(student, context=adapted.disable_adapter)) == pytest.approx(expected, abs=1e-5)
     assert column(student) != pytest.approx(expected, abs=1e-2), "the adapters are on again"
+
+
+def test_an_engine_gets_the_tensors_of_the_merged_model_while_the_student_keeps_its_adapters() -> None:
+    model = tiny_model()
+    adapted = add_adapters(model, SPEC, seed=0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+    before = logits(model)
+    given = {name: tensor.clone() for name, tensor in merged_tensors(model)}
+    torch.testing.assert_close(logits(model), before, rtol=0, atol=0)
+    expected = stored_tensors(merge_adapters(adapted))
+    assert given.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(given[name], tensor)
+
+
+def test_a_model_without_adapters_gives_an_engine_its_own_tensors() -> None:
+    model = tiny_model()
+    assert dict(merged_tensors(model)) == stored_tensors(model)
+    assert "lm_head.weight" not in stored_tensors(model), "a tied table has one name"

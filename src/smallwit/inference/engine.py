@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
+from pydantic import Field
+
 from smallwit.recipe.section import Section, kinds_of, tags_of
 
 if TYPE_CHECKING:
@@ -113,16 +115,16 @@ class Engine(Protocol):
 
         `on_tokens(count)` is called with the number of tokens that were written since the last call. Closing the
         iterator cancels what has not ended. A completion that meets the end of the context ends there, truncated.
-        Raises `ValueError` before the first one for a prompt that is empty or leaves no room in the context, and for
-        sampling without a seed; `EngineBusy` while another call's completions are being written.
+        Raises `ValueError` before the first one for a request that cannot be (see `check_request`); `EngineBusy` while
+        another call's completions are being written.
         """
         ...
 
     def update(self, version: int, named_tensors: "Iterable[tuple[str, Tensor]]") -> None:
-        """Take new weights, all parameters of the model. Completions that begin afterwards have this `version`.
+        """Take new weights, all of `build.stored_tensors`. Completions that begin afterwards have this `version`.
 
-        An engine on the training weights has them already, and does not read `named_tensors`. If an update fails in
-        between, the engine refuses to generate until another has succeeded. Raises `EngineBusy`.
+        An engine on the training weights has them already, and does not read `named_tensors`. Any other engine refuses
+        to generate before the first update, and after one that failed until another has succeeded. Raises `EngineBusy`.
         """
         ...
 
@@ -137,6 +139,24 @@ class Engine(Protocol):
     def close(self) -> None:
         """Stop, and give back all memory. What is being written is cancelled."""
         ...
+
+
+def check_request(request: Request, context: int | None, *, stop_strings: bool) -> None:
+    """Raise `ValueError` for a request without a prompt, without room in the `context`, or sampling without a seed.
+
+    `stop_strings` says whether the engine can find them.
+    """
+    prompt, sampling = request.prompt, request.sampling
+    if not prompt:
+        raise ValueError("an empty prompt cannot be completed")
+    if sampling.max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens is {sampling.max_new_tokens}; ask for at least one")
+    if context is not None and len(prompt) >= context:
+        raise ValueError(f"a prompt of {len(prompt)} tokens leaves no room in the model's context of {context}")
+    if sampling.temperature > 0 and request.seed is None:
+        raise ValueError("sampling needs a seed for each request")
+    if sampling.stop_strings and not stop_strings:
+        raise ValueError("stop strings need an engine that was opened with the model's tokenizer")
 
 
 def complete(
@@ -157,6 +177,14 @@ class EngineSettings(Section):
     capabilities: ClassVar[frozenset[Capability]] = frozenset()
 
     kind: str
+    sleep: bool = Field(
+        default=False,
+        description="give back the memory that only generation needs while the student is trained (GPUs); it is taken "
+        "again for the next rollouts, which costs time",
+    )
+
+    def check_machine(self) -> None:
+        """Raise `UserError` for a setting that this machine cannot follow."""
 
     def open(
         self,

@@ -16,7 +16,7 @@ from smallwit.device import available_memory
 from smallwit.errors import UserError
 from smallwit.inference.continuous_batch import ContinuousBatch, Row, new_row
 from smallwit.inference.decode import Decoder, EagerDecoder, GraphedDecoder, can_be_graphed, cuda_graph
-from smallwit.inference.engine import Completion, EngineBusy, Request, Timings
+from smallwit.inference.engine import Completion, EngineBusy, Request, Timings, check_request
 from smallwit.inference.sampling import NextToken
 from smallwit.inference.slot_cache import SlotCache, bytes_per_token
 from smallwit.inference.stop_strings import StopStrings
@@ -68,9 +68,9 @@ class LocalEngine:
     ) -> Iterator[tuple[int, Completion]]:
         """See `Engine.generate`. Raises `UserError` if memory has no room for a single completion."""
         self._refuse_if_busy()
+        for request in requests:
+            check_request(request, self.context, stop_strings=self.stop_strings is not None)
         rows = [new_row(place, request, self.context) for place, request in enumerate(requests)]
-        for row in rows:
-            self._check(row)
         return self._generate(rows, on_tokens)
 
     def update(self, version: int, named_tensors: Iterable[tuple[str, Tensor]] = ()) -> None:
@@ -96,19 +96,6 @@ class LocalEngine:
     def _refuse_if_busy(self) -> None:
         if self._running is not None:
             raise EngineBusy("completions are still being written: take all of them first, or close their iterator")
-
-    def _check(self, row: Row) -> None:
-        prompt, sampling = row.request.prompt, row.request.sampling
-        if not prompt:
-            raise ValueError("an empty prompt cannot be completed")
-        if row.limit < 1:
-            raise ValueError(
-                f"a prompt of {len(prompt)} tokens leaves no room in the model's context of {self.context}"
-            )
-        if sampling.temperature > 0 and row.request.seed is None:
-            raise ValueError("sampling needs a seed for each request")
-        if sampling.stop_strings and self.stop_strings is None:
-            raise ValueError("stop strings need an engine that was opened with the model's tokenizer")
 
     # ---- generation
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -111,6 +112,14 @@ def save_model(model: PreTrainedModel, chat: ChatTokenizer, folder: Path, *, dty
     notes = save_weights(module.to(DTYPES[dtype]), folder, ends=chat.ends.all, pad=pad)
     save_tokenizer(chat.tokenizer, folder)
     return notes + other_readings(folder)
+
+
+def stored_tensors(model: PreTrainedModel) -> dict[str, Tensor]:
+    """Return the parameters and the stored buffers of a model by name; a tied one once, by its first name."""
+    found: dict[int, tuple[str, Tensor]] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        found.setdefault(id(tensor), (name, tensor))
+    return dict(found.values())
 
 
 def is_stateful(model: Any) -> bool:

@@ -227,6 +227,9 @@ class Rollouts(SourceSettings):
         if self.updates > self.prompts * self.group:
             raise ValueError(f"{self.prompts * self.group} rollouts cannot be shared by {self.updates} updates")
         check_reward(self.reward, self.max_new_tokens)
+        require(self.engine, "update", "Rollouts are drawn from the weights in training")
+        if self.ahead and self.engine.sleep:
+            raise ValueError("ahead: 1 samples during the update, when the engine is to sleep; leave one of them out")
         if self.ahead:
             require(self.engine, "ahead", "ahead: 1 samples the next rollouts during the update")
         return self

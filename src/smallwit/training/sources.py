@@ -105,15 +105,9 @@ class TextSource:
     """Plain documents for pretraining: each with BOS if the tokenizer adds it, and with the end-of-text token."""
 
     def __init__(
-        self,
-        documents: Sequence[str],
-        chat: ChatTokenizer,
-        batch: int,
-        max_length: int,
-        seed: int,
-        rows_left_out: int = 0,
+        self, documents: Sequence[str], chat: ChatTokenizer, batch: int, max_length: int, seed: int, left_out: int = 0
     ) -> None:
-        self.rows_left_out = rows_left_out
+        self.rows_left_out = left_out
         self.documents, self.chat, self.size, self.max_length = documents, chat, batch, max_length
         self.order = Shuffled(len(documents), seed, "text")
 
@@ -178,6 +172,8 @@ class RolloutSource:
         number, part = divmod(step, self.spec.updates)
         if part == 0:
             fresh = self._rollouts(number)
+            if self.spec.engine.sleep:
+                self.engine.sleep()
             self.shared, self.shared_number = fresh.examples, number
             return replace(fresh, examples=self.shared[:: self.spec.updates], seconds=self.clock.take())
         if self.shared_number != number:

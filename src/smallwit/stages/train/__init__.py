@@ -14,7 +14,7 @@ from smallwit.objectives.settings import Objective
 from smallwit.recipe.section import ByKind
 from smallwit.recipe.stage import SMOKE_PROBLEMS, SMOKE_STEPS, Place, Stage, TaskNeed, Unfinished
 from smallwit.stages.job import Info, Job, Reporter
-from smallwit.stages.train.checks import check_reward, check_sources, check_tasks, check_teacher
+from smallwit.stages.train.checks import check_engines, check_reward, check_sources, check_tasks, check_teacher
 from smallwit.storage.artifacts import METRICS
 from smallwit.tasks.reward_function import reward_bytes
 from smallwit.training import checkpoint_folder
@@ -209,6 +209,7 @@ class TrainStage(Stage):
         if self.lora is not None and find_spec("peft") is None:
             what = f"stage {self.name} uses lora, which needs the package peft"
             raise check.refuse(f"{what}: pip install 'smallwit[lora]'", *place, "lora")
+        check_engines(check, self.sources, *place, "sources")
         lacking = self.lacking_devices(resolve_device(check.recipe.device)) if self.processes > 1 else None
         if lacking is not None:
             raise check.refuse(lacking, *place, "processes")

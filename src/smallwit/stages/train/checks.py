@@ -52,6 +52,16 @@ def check_tasks(check: "Check", source: SourceSettings, *place: str | int) -> No
         raise check.refuse(f"weights has no number for task '{missing[0]}'; add one", *place, "weights")
 
 
+def check_engines(check: "Check", sources: Mapping[str, Source], *place: str | int) -> None:
+    """Check that the machine has what the engines of rollouts ask for. Raises `UserError`."""
+    for name, source in sources.items():
+        try:
+            if isinstance(source, Rollouts):
+                source.engine.check_machine()
+        except UserError as error:
+            raise check.refuse(str(error), *place, name, "engine") from error
+
+
 def check_reward(check: "Check", source: SourceSettings, *place: str | int) -> None:
     """Check that the user's reward functions can be loaded. Raises `UserError`."""
     for index, function in source.reward_functions():

@@ -31,7 +31,7 @@ from smallwit.training.lora import add_adapters, merge_adapters
 from smallwit.training.progress import TrainingBudget
 from smallwit.training.rollout_postprocessors import ForwardPass
 from smallwit.training.settings import LengthLimit, Rollouts
-from smallwit.training.sources import DemonstrationSource, TextSource
+from smallwit.training.sources import DemonstrationSource, RolloutSource, TextSource
 from smallwit.training.tracking import Tracker, trackers_by_name
 from smallwit.training.usage import peak_memory
 
@@ -127,6 +127,9 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
             f"of the examples longer than {limit} {info['cut']:,} were trained without their end, and "
             f"{info['left_out']:,} left out"
         )
+    for source in made.values():
+        if isinstance(source, RolloutSource):
+            source.engine.close()
     trainer.finish(keep_best=stage.validation is not None and stage.validation.keep == "best")
     whole = merge_adapters(adapted) if adapted is not None else model
 

@@ -17,6 +17,7 @@ from smallwit.stages.job import Job
 from smallwit.stages.train import TrainStage
 from smallwit.stages.train.lengths import check_lengths, documents_within, within_max_length
 from smallwit.stages.train.overlap import say_overlap
+from smallwit.training.lora import merged_tensors
 from smallwit.training.problem_stream import ProblemStream
 from smallwit.training.rollout_postprocessors import ForwardPass, postprocessors_of
 from smallwit.training.settings import Demonstrations, Rollouts, Source, Text
@@ -104,7 +105,7 @@ class SourceMaker:
             context=self._context,
             report=self.report,
             world=self.student.world,
-            weights=model.named_parameters,
+            weights=lambda: merged_tensors(model),
         )
 
 
