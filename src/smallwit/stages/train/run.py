@@ -221,7 +221,8 @@ def sampler_gap_line(metrics: Mapping[str, float]) -> str | None:
         return None
     return (
         f"step {metrics['step']:.0f}: log-probs of rollouts differ from the trainer's by {gap:.3f} on average "
-        f"(sampler_gap; {SAMPLER_GAP_BOUND} is the bound): give the objective importance_cap: 2.0, or dtype: float32"
+        f"(sampler_gap; the bound is {SAMPLER_GAP_BOUND}): give the objective importance_cap: 2.0, or dtype: float32; "
+        "where they are sampled ahead, lower the learning rate"
     )
 
 
