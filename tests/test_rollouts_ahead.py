@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from smallwit.inference.engine import Completion, Request, Timings
 from smallwit.inference.local import LocalEngine
+from smallwit.inference.process import ProcessEngine
 from smallwit.models.flops import Cost
 from smallwit.objectives.kinds.group_algorithms import GRPO
 from smallwit.objectives.policy_loss import AHEAD_CAP
@@ -262,3 +263,28 @@ def test_several_processes_are_refused_by_name() -> None:
     together = spec.model_copy(update={"processes": 2, "sources": {"own": ahead()}})
     with pytest.raises(ValueError, match="processes is 2, and ahead: 1 needs a single one"):
         together._consistent()
+
+
+def test_an_engine_cannot_sleep_while_it_samples_ahead() -> None:
+    with pytest.raises(ValueError, match="ahead: 1 samples during the update, when the engine is to sleep"):
+        Rollouts.model_validate(ROLLOUTS | {"ahead": 1, "engine": {"kind": "process", "sleep": True}})
+
+
+@pytest.mark.slow
+def test_an_engine_in_another_process_samples_ahead_what_the_copy_does_and_resumes() -> None:
+    spec = Rollouts.model_validate(ROLLOUTS | {"ahead": 1, "engine": {"kind": "process"}})
+    copied, whole, killed, resumed = (trainer(spec) for _ in range(4))
+    engines = [ProcessEngine(made.model, vocabulary=len(WORDS)) for made in (whole, killed, resumed)]
+    for made, engine in zip((whole, killed, resumed), engines, strict=True):
+        source_of(made).engine = engine
+    log = [copied.step() for _ in range(STEPS)]
+    assert [whole.step() for _ in range(STEPS)] == log
+    killed.step()
+    checkpoint = InMemory()
+    killed.save(checkpoint)
+    resumed.resume(checkpoint)
+    assert [resumed.step() for _ in range(STEPS - 1)] == log[1:]
+    assert same_bits(weights(resumed.model), weights(whole.model))
+    assert same_bits(weights(whole.model), weights(copied.model))
+    for engine in engines:
+        engine.close()
