@@ -94,7 +94,7 @@ def make_trainer(
             seed=0,
             estimator=estimators[0] if estimators else None,
             postprocessors=postprocessors_of(
-                objectives, student, {"teacher": replace(student, model=teacher)}, spec.temperature
+                objectives, student, {"teacher": replace(student, model=teacher)}, spec.temperature, spec.updates
             ),
             world=world,
         )

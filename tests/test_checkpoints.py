@@ -81,7 +81,7 @@ def ppo_trainer() -> Trainer:
     objective = ppo.build(spec, model.config.hidden_size)
     forward = ForwardPass(model, 0, len(words), micro_tokens=300)
     postprocessors = postprocessors_of(
-        [objective], forward, {"reference": replace(forward, model=reference)}, spec.temperature
+        [objective], forward, {"reference": replace(forward, model=reference)}, spec.temperature, spec.updates
     )
     stream = ProblemStream([TaskProblems.of(WordMath(train=50), "train")], 0, "problems")
     engine = LocalEngine(model, vocabulary=len(words))

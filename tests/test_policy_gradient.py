@@ -26,7 +26,7 @@ from smallwit.objectives.policy_gradient import (
 from smallwit.objectives.policy_loss import OLD, PolicyGradientLoss
 from smallwit.recipe.section import kinds_of, tags_of
 from smallwit.training.loop import Trainer
-from smallwit.training.rollout_postprocessors import ForwardPass, postprocessors_of
+from smallwit.training.rollout_postprocessors import ForwardPass, LabelLogProbs, postprocessors_of
 from smallwit.training.settings import Rollouts
 from test_training import PIECES, TEMPERATURE, VOCABULARY, WHOLE, Prepared, make_trainer, rollouts
 from tiny import relative_error, tiny_model
@@ -81,7 +81,10 @@ def bound(name: str) -> Bound:
     rewards = torch.rand(len(examples), generator=generator)
     rewards[2] = math.nan
     forward = ForwardPass(model, 0, VOCABULARY, micro_tokens=40)
-    for postprocessor in postprocessors_of([objective], forward, {"other": replace(forward, model=other)}, TEMPERATURE):
+    references = {"other": replace(forward, model=other)}
+    # Of two updates, the later: the first has no column of its own log-probs.
+    processed = [LabelLogProbs(forward, OLD, TEMPERATURE)] if source.updates > 1 else []
+    for postprocessor in processed or postprocessors_of([objective], forward, references, TEMPERATURE, source.updates):
         examples = postprocessor.process(examples, rewards).examples
     if isinstance(objective, PPOLoss):
         # Values that have moved since the rollouts, so that their clip takes hold.

@@ -205,6 +205,13 @@ class EngineSettings(Section):
         """
         raise NotImplementedError
 
+    def computes_as_trainer(self, autocast: "torch.dtype | None") -> bool:
+        """Return whether the engine's log-probs are the trainer's, but for the rounding of float32.
+
+        Under mixed precision they are not: the engine's weights have that number format, the trainer's have not.
+        """
+        return autocast is None
+
 
 def require(engine: EngineSettings, capability: Capability, why: str) -> None:
     """Raise `ValueError` if the engine's kind lacks a capability; `why` says what needs it, as a whole sentence."""

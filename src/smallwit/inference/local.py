@@ -1,7 +1,7 @@
 """The local engine: generation in this process, on the weights that are being trained; no server.
 
-In float32 it reads the training weights themselves. Under mixed precision it has a copy in that number format, which is
-refreshed in place when they have changed. Every completion draws from a random stream of its own, so it does not depend
+In float32 it reads the training weights themselves. Under mixed precision it has a copy in that number format, which
+every call refreshes in place. Every completion draws from a random stream of its own, so it does not depend
 on its neighbours, but for rounding.
 """
 
@@ -58,7 +58,6 @@ class LocalEngine:
         self.stateful, self.graphed = is_stateful(model), can_be_graphed(model)
         self.timings, self.version = Timings(), 0
         self._copy: PreTrainedModel | None = None
-        self._copied: list[int] = []
         self._kept: tuple[SlotCache, GraphedDecoder] | None = None
         self._running: Generator[tuple[int, Completion], None, None] | None = None
 
@@ -74,11 +73,9 @@ class LocalEngine:
         return self._generate(rows_of(requests, self.context), on_tokens)
 
     def update(self, version: int, named_tensors: Iterable[tuple[str, Tensor]] = ()) -> None:
-        """See `Engine.update`. The weights are the training weights, or a copy of them that is refreshed here."""
+        """See `Engine.update`. The weights are the training weights, or a copy that `generate` refreshes."""
         self._refuse_if_busy()
         self.version = version
-        if self._copy is not None:
-            self._refresh()
 
     def sleep(self) -> None:
         """See `Engine.sleep`: gives back the cache, its graphs, and a copy of the weights."""
@@ -190,6 +187,7 @@ class LocalEngine:
 
     # ---- weights
 
+    @torch.no_grad()
     def _weights(self) -> PreTrainedModel:
         """Return the model to read: with a copy, one that has the training weights as they are now."""
         if self.dtype is None:
@@ -198,21 +196,11 @@ class LocalEngine:
             # Parameters are copied in their new format one by one: never two whole copies at a time.
             halves = {id(p): torch.nn.Parameter(p.detach().to(self.dtype), False) for p in self.model.parameters()}
             self._copy = copy.deepcopy(self.model, halves).eval()
-            self._copied = self._changes()
-        elif self._copied != self._changes():
-            self._refresh()
-        return self._copy
-
-    def _changes(self) -> list[int]:
-        """Return how often each training weight was changed in place."""
-        return [parameter._version for parameter in self.model.parameters()]
-
-    @torch.no_grad()
-    def _refresh(self) -> None:
-        assert self._copy is not None
+            return self._copy
+        # Whether they have changed cannot be asked: torch's version counters miss fused optimizers and `.data`.
         for mine, trained in zip(self._copy.parameters(), self.model.parameters(), strict=True):
             mine.copy_(trained)
-        self._copied = self._changes()
+        return self._copy
 
 
 def _prefill_tokens(model: PreTrainedModel) -> int:

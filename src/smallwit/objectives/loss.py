@@ -72,6 +72,10 @@ class LossTerm:
         done = min(share, 1.0) if self.schedule.shape == "linear" else 0.5 - 0.5 * math.cos(math.pi * min(share, 1.0))
         return replace(self, weight=start + (end - start) * done)
 
+    def with_trainer_log_probs(self) -> Self:
+        """Return this loss for rollouts of an engine whose log-probs are not the trainer's."""
+        return self
+
     def statistic(self, batch: TokenBatch, teacher: TeacherDistribution | None) -> TokenStatistic:
         """Return the statistic of the head that `token_loss` reads."""
         raise NotImplementedError

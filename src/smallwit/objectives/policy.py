@@ -52,7 +52,9 @@ class PolicyGradient(Objective):
 
     reference: Reference | None = Field(default=None, description="penalty on the distance to a reference model")
     importance_cap: PositiveFloat | None = Field(
-        default=None, description="weigh tokens by min(trainer's / sampler's probability, cap); for engines that differ"
+        default=None,
+        description="weigh tokens by min(trainer's / sampler's probability, cap); for engines that differ; 2 if absent "
+        "where the source has ahead: 1",
     )
 
     @property
@@ -92,6 +94,7 @@ def rollout_arguments(source: SourceProtocol) -> dict[str, Any]:
         "temperature": source.temperature,
         "max_new_tokens": source.max_new_tokens,
         "updates": source.updates,
+        "ahead": source.ahead,
     }
 
 

@@ -1,7 +1,8 @@
 """The loss of policy-gradient algorithms: the sampled tokens are reinforced by their advantages."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Self
 
 from torch import Tensor
 
@@ -15,7 +16,16 @@ from smallwit.objectives.settings import Estimator
 from smallwit.objectives.teacher import TeacherDistribution
 
 OLD = "log_probs of the old policy"
-"""The column of the trainer's own log-probs at the time of the rollouts."""
+"""The column of the trainer's own log-probs before the first of several updates. The first update has no such column:
+it begins with these very weights, so the log-probs of its own pass are the old ones."""
+
+AHEAD_CAP = 2.0
+"""The importance cap of rollouts that are sampled ahead. It was the first default of TRL's
+`vllm_importance_sampling_cap`."""
+
+SAMPLER_GAP_BOUND = 0.05
+"""The mean |log p - log q| above which engine and trainer differ by more than number formats explain. A factor of 1.05
+in a token's probability is what NeMo RL's own tests allow (`token_mult_prob_error`)."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +35,9 @@ class PolicyGradientLoss(LossTerm):
     The penalty is averaged over tokens as the loss is. A completion has at most `max_new_tokens` tokens; `updates`
     optimizer steps share a batch of rollouts.
 
-    The old policy's log-probs are the sampler's. With an `importance_cap` they are the trainer's own, and each token's
-    loss is weighted by their truncated ratio to the sampler's (Yao et al. 2025, "Your Efficient RL Framework Secretly
-    Brings You Off-Policy RL Training").
+    The old policy's log-probs are the sampler's, unless the `sampler_differs` from the trainer: then they are the
+    trainer's own. With an `importance_cap` they are that too, and each token's loss is weighted by their truncated
+    ratio to the sampler's (Yao et al. 2025, "Your Efficient RL Framework Secretly Brings You Off-Policy RL Training").
     """
 
     _: KW_ONLY
@@ -35,6 +45,22 @@ class PolicyGradientLoss(LossTerm):
     temperature: float = 1.0
     max_new_tokens: int = 0
     updates: int = 1
+    ahead: int = 0
+    sampler_differs: bool = False
+
+    @property
+    def importance_cap(self) -> float | None:
+        """Return the cap of the truncated importance weights; `None` for no weights."""
+        cap = self.algorithm.importance_cap
+        return AHEAD_CAP if cap is None and self.ahead else cap
+
+    @property
+    def old_from_trainer(self) -> bool:
+        """Whether the old log-probs are the trainer's own."""
+        return self.sampler_differs or self.importance_cap is not None
+
+    def with_trainer_log_probs(self) -> Self:
+        return replace(self, sampler_differs=True)
 
     @property
     def estimator(self) -> Estimator | None:
@@ -48,7 +74,7 @@ class PolicyGradientLoss(LossTerm):
     def log_prob_columns(self) -> Mapping[str, str | None]:
         reference = self.algorithm.reference
         columns: dict[str, str | None] = {} if reference is None else {reference.column: reference.model}
-        if self.algorithm.importance_cap is not None and self.updates > 1:
+        if self.old_from_trainer and self.updates > 1:
             columns[OLD] = None
         return columns
 
@@ -66,9 +92,9 @@ class PolicyGradientLoss(LossTerm):
         ratio = self._ratio(values, batch)
         algorithm, advantages = self.algorithm, self.advantages(batch)
         loss = policy_gradient.policy_loss(algorithm.clip_rule, values, ratio, advantages, *algorithm.clip_range)
-        if algorithm.importance_cap is not None:
-            old, sampler = self._trainer_log_probs(values, batch), _sampler_log_probs(batch)
-            loss = loss * policy_gradient.truncated_importance(old, sampler, algorithm.importance_cap)
+        if self.importance_cap is not None:
+            old, sampler = _trainer_log_probs(values, batch), _sampler_log_probs(batch)
+            loss = loss * policy_gradient.truncated_importance(old, sampler, self.importance_cap)
         if algorithm.reference is not None:
             reference = batch.columns[algorithm.reference.column]
             penalty = policy_gradient.kl_penalty(values, reference, algorithm.reference.estimate)
@@ -80,8 +106,9 @@ class PolicyGradientLoss(LossTerm):
         rule, clip_range = algorithm.clip_rule, algorithm.clip_range
         below, above = policy_gradient.clipped_shares(rule, ratio, advantages, *clip_range)
         numbers = {"entropy": logged[0], "ratio": ratio, "clip_low": below.float(), "clip_high": above.float()}
-        if self.updates == 1 or OLD in batch.columns:
-            numbers["sampler_gap"] = (self._trainer_log_probs(values, batch) - _sampler_log_probs(batch)).abs()
+        if self.updates == 1 or self.old_from_trainer:
+            gap = (_trainer_log_probs(values, batch) - _sampler_log_probs(batch)).abs()
+            numbers |= {"sampler_gap": gap, "sampler_gap_max": gap}
         if algorithm.reference is not None:
             reference = batch.columns[algorithm.reference.column]
             numbers["kl"] = kl_estimate(values, reference, algorithm.reference.estimate)
@@ -98,13 +125,14 @@ class PolicyGradientLoss(LossTerm):
         return policy_gradient.normaliser(tokens, len(examples), self.max_new_tokens, self.algorithm.aggregation)
 
     def _ratio(self, values: Tensor, batch: TokenBatch) -> Tensor:
-        capped, level = self.algorithm.importance_cap is not None, self.algorithm.ratio
-        old = self._trainer_log_probs(values, batch) if capped else _sampler_log_probs(batch)
+        old = _trainer_log_probs(values, batch) if self.old_from_trainer else _sampler_log_probs(batch)
+        level = self.algorithm.ratio
         return policy_gradient.importance_ratio(values, old, batch.sequence, batch.sequence_targets, level)
 
-    def _trainer_log_probs(self, values: Tensor, batch: TokenBatch) -> Tensor:
-        """Return the trainer's log-probs `[N]` at the time of the rollouts: before an update, the present ones."""
-        return values.detach() if self.updates == 1 else batch.columns[OLD]
+
+def _trainer_log_probs(values: Tensor, batch: TokenBatch) -> Tensor:
+    """Return the trainer's log-probs `[N]` before the first update: in that update, the present ones."""
+    return batch.columns[OLD] if OLD in batch.columns else values.detach()
 
 
 def _sampler_log_probs(batch: TokenBatch) -> Tensor:

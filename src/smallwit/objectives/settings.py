@@ -72,6 +72,9 @@ class RolloutSettings(SourceProtocol, Protocol):
     @property
     def updates(self) -> int: ...
 
+    @property
+    def ahead(self) -> int: ...
+
 
 class Objective(Section):
     """Base class of objectives: a loss on the tokens of one source, and its weight in the sum of losses."""

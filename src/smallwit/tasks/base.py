@@ -89,6 +89,14 @@ class Task:
         """Return the verdicts on many responses, in order. Tasks that judge in parallel override this."""
         return [self.verify(problem, response) for problem, response in pairs]
 
+    @property
+    def judges_beside(self) -> bool:
+        """Return whether a thread may judge while the model writes on: where the task judges many in parallel.
+
+        Judging one by one takes turns with the model anyway, and may need the main thread, as signals do.
+        """
+        return type(self).verify_batch is not Task.verify_batch
+
     def gold_trouble(self, gold: Any) -> str | None:
         """Return why `verify` cannot compare with a gold answer of a user's data; `None` if it can.
 

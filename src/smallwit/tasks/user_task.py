@@ -62,15 +62,20 @@ class UserTask(Task):
 
     def verify_batch(self, pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
         """Return the user's `verify_batch` if there is one, else `verify` for each pair."""
-        batch = getattr(self._task, "verify_batch", None)
-        if batch is None or getattr(batch, "__func__", None) is Task.verify_batch:
+        if not self.judges_beside:
             return [self.verify(problem, response) for problem, response in pairs]
         with guarded(self._path, f"{self._class}.verify_batch"), accepting(self.isolation):
-            given = list(batch(pairs))
+            given = list(self._task.verify_batch(pairs))
         verdicts = [self._verdict(verdict) for verdict in given]
         if len(verdicts) != len(pairs):
             raise UserError(f"{self._where}.verify_batch gave {len(verdicts)} verdicts for {len(pairs)} responses")
         return verdicts
+
+    @property
+    def judges_beside(self) -> bool:
+        """Return whether the user's task has a `verify_batch` of its own."""
+        batch = getattr(self._task, "verify_batch", None)
+        return batch is not None and getattr(batch, "__func__", None) is not Task.verify_batch
 
     def gold_trouble(self, gold: Any) -> str | None:
         """Return the message of the user's `gold_trouble`, or `None`: only its `verify` knows what it compares with."""

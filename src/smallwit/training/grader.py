@@ -37,14 +37,21 @@ class Grader:
         self.reads_verdict = any(part.reads_verdict for part in parts)
 
     def grade(
-        self, pairs: Sequence[tuple[Task, Problem]], responses: Sequence[str], completions: Sequence[Completion]
+        self,
+        pairs: Sequence[tuple[Task, Problem]],
+        responses: Sequence[str],
+        completions: Sequence[Completion],
+        verdicts: Sequence[Verdict | None] | None = None,
     ) -> Rewards:
-        """Return the rewards of the same number of responses to each of the `pairs`, in order."""
+        """Return the rewards of the same number of responses to each of the `pairs`, in order.
+
+        Responses whose `verdicts` are not given are judged, if a part reads them.
+        """
         group = len(responses) // len(pairs)
         problems = [problem for _, problem in pairs for _ in range(group)]
-        verdicts: Sequence[Verdict | None] = [None] * len(responses)
-        if self.reads_verdict:
-            verdicts = _verdicts([task for task, _ in pairs for _ in range(group)], problems, responses)
+        if verdicts is None and self.reads_verdict:
+            verdicts = judge([task for task, _ in pairs for _ in range(group)], problems, responses)
+        verdicts = verdicts or [None] * len(responses)
         rollouts = [
             Rollout(problem, response, len(completion.tokens), self.max_new_tokens, verdict)
             for problem, response, completion, verdict in zip(problems, responses, completions, verdicts, strict=True)
@@ -57,7 +64,7 @@ class Grader:
         return Rewards(torch.stack(weighted).sum(0).float(), parts)
 
 
-def _verdicts(tasks: Sequence[Task], problems: Sequence[Problem], responses: Sequence[str]) -> list[Verdict]:
+def judge(tasks: Sequence[Task], problems: Sequence[Problem], responses: Sequence[str]) -> list[Verdict]:
     """Return a verdict for each response. Each task judges its own responses in one batch."""
     found: dict[int, Verdict] = {}
     for task in {task.name: task for task in tasks}.values():

@@ -14,7 +14,10 @@ from smallwit.training.step_batch import StepBatch
 
 
 class TokenMeans:
-    """Means of per-token metrics over all tokens of a step, however the step is split."""
+    """Means of per-token metrics over all tokens of a step, however the step is split.
+
+    A metric whose name ends with `_max` is the largest value instead.
+    """
 
     def __init__(self, sums: Mapping[str, Tensor | float] | None = None, tokens: int = 0) -> None:
         self.sums: dict[str, Tensor | float] = dict(sums or {})
@@ -24,8 +27,8 @@ class TokenMeans:
         """Add the metrics `[N]` of one micro-batch of so many tokens."""
         for name, values in numbers.items():
             # Summed on the device, so that the loop does not wait for it.
-            total = values.detach().sum(dtype=torch.float32)
-            self.sums[name] = self.sums[name] + total if name in self.sums else total
+            total = values.detach().max().float() if _is_maximum(name) else values.detach().sum(dtype=torch.float32)
+            self.sums[name] = _joined(name, self.sums[name], total) if name in self.sums else total
         self.tokens += tokens
 
     def plain(self) -> "TokenMeans":
@@ -33,13 +36,24 @@ class TokenMeans:
         return TokenMeans({name: float(total) for name, total in self.sums.items()}, self.tokens)
 
     def __add__(self, other: "TokenMeans") -> "TokenMeans":
-        names = dict.fromkeys([*self.sums, *other.sums])
-        sums = {name: self.sums.get(name, 0.0) + other.sums.get(name, 0.0) for name in names}
+        sums = dict(self.sums)
+        for name, total in other.sums.items():
+            sums[name] = _joined(name, sums[name], total) if name in sums else total
         return TokenMeans(sums, self.tokens + other.tokens)
 
     def means(self) -> dict[str, float]:
         """Return the means; none if no token was trained."""
-        return {name: float(total) / self.tokens for name, total in self.sums.items()}
+        return {n: float(total) if _is_maximum(n) else float(total) / self.tokens for n, total in self.sums.items()}
+
+
+def _is_maximum(name: str) -> bool:
+    return name.endswith("_max")
+
+
+def _joined(name: str, one: Tensor | float, other: Tensor | float) -> Tensor | float:
+    if not _is_maximum(name):
+        return one + other
+    return torch.maximum(torch.as_tensor(one), torch.as_tensor(other))
 
 
 @dataclass

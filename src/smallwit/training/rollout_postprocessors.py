@@ -110,6 +110,21 @@ class LabelLogProbs:
 
 
 @dataclass(frozen=True)
+class LaterUpdates:
+    """Asks `inner` for the examples of all `updates` that share a batch but the first."""
+
+    inner: RolloutPostprocessor
+    updates: int
+
+    def process(self, examples: Sequence[Example], rewards: Tensor) -> StepBatch:
+        """Return all examples, the later updates' with the columns of `inner`."""
+        places = [place for place in range(len(examples)) if place % self.updates]
+        added = self.inner.process([examples[place] for place in places], rewards[places])
+        found = dict(zip(places, added.examples, strict=True))
+        return replace(added, examples=[found.get(place, example) for place, example in enumerate(examples)])
+
+
+@dataclass(frozen=True)
 class CriticAdvantages:
     """Adds the columns of a loss with a critic: values, returns and advantages."""
 
@@ -132,15 +147,22 @@ def _with(example: Example, columns: dict[str, Tensor]) -> Example:
 
 
 def postprocessors_of(
-    losses: Sequence[LossTerm], student: ForwardPass, references: Mapping[str, ForwardPass], temperature: float
+    losses: Sequence[LossTerm],
+    student: ForwardPass,
+    references: Mapping[str, ForwardPass],
+    temperature: float,
+    updates: int,
 ) -> list[RolloutPostprocessor]:
     """Return the postprocessors of rollouts that are sampled at `temperature`, for the losses on them.
 
-    `references` are the passes of reference models, by name.
+    `references` are the passes of reference models, by name; `updates` optimizer steps share a batch. The student's own
+    log-probs are those before the first of them, which computes them itself.
     """
     columns = {column: model for loss in losses for column, model in loss.log_prob_columns.items()}
     found: list[RolloutPostprocessor] = [
-        LabelLogProbs(student if model is None else references[model], column, temperature)
+        LaterUpdates(LabelLogProbs(student, column, temperature), updates)
+        if model is None
+        else LabelLogProbs(references[model], column, temperature)
         for column, model in columns.items()
     ]
     return found + [CriticAdvantages(student, loss) for loss in losses if isinstance(loss, CriticLoss)]

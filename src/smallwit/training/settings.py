@@ -192,6 +192,11 @@ class Rollouts(SourceSettings):
     engine: Annotated[EngineSettings, ByKind()] = Field(
         default=LocalEngineSettings(), description="what samples the completions"
     )
+    ahead: Literal[0, 1] = Field(
+        default=0,
+        description="batches of rollouts that are sampled while the student is trained on the one before, by weights "
+        "that are as much older; needs an engine in another process",
+    )
 
     @property
     def rows_from(self) -> str | None:
@@ -223,6 +228,10 @@ class Rollouts(SourceSettings):
             raise ValueError(f"{self.prompts * self.group} rollouts cannot be shared by {self.updates} updates")
         check_reward(self.reward, self.max_new_tokens)
         require(self.engine, "update", "Rollouts are drawn from the weights in training")
+        if self.ahead and self.engine.sleep:
+            raise ValueError("ahead: 1 samples during the update, when the engine is to sleep; leave one of them out")
+        if self.ahead:
+            require(self.engine, "ahead", "ahead: 1 samples the next rollouts during the update")
         return self
 
 

@@ -1,7 +1,7 @@
 """Sources of examples: the batch of a step is a pure function of seed, step and weights."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -19,12 +19,13 @@ from smallwit.objectives.advantages import GROUP_ESTIMATORS, has_signal
 from smallwit.objectives.batch import Example
 from smallwit.objectives.settings import Estimator
 from smallwit.seeds import stable_seed
-from smallwit.tasks.base import Problem, Task
 from smallwit.training.demonstrations import encode_demonstrations, encode_problems, fitting, prompt_of
 from smallwit.training.distributed import SINGLE_PROCESS, World
+from smallwit.training.graded_generation import GradedGeneration
 from smallwit.training.grader import Grader
 from smallwit.training.problem_stream import ProblemStream, Shuffled
 from smallwit.training.prompt_cooldown import PromptCooldown
+from smallwit.training.rollout_groups import DrawnGroups, Group, PosedProblems
 from smallwit.training.rollout_postprocessors import RolloutPostprocessor
 from smallwit.training.settings import Rollouts
 from smallwit.training.step_batch import StepBatch
@@ -128,8 +129,12 @@ class RolloutSource:
     prompt that leaves no room is left out, and `left_out` counts it. Under `spec.mask_truncated_completions` truncated
     completions count in rewards and advantages, and are no examples: no loss and no normaliser sees them.
 
-    `report(share, text)` is called while a batch is sampled, if that takes longer than `REPORT_DELAY`. The engine gets
-    the student's `weights` before each batch; without them it has them already.
+    Before each batch the engine gets `weights()`, the student's by name, with the number of steps that they have had.
+    With `spec.ahead` the next batch is sent with the same weights, and sampled while the student learns from this one:
+    the metric `staleness` is the mean number of steps by which completions are older than the weights that learn from
+    them. What is sampled ahead is part of a checkpoint, which waits for it.
+
+    `report(share, text)` is called while a batch is sampled, if that takes longer than `REPORT_DELAY`.
 
     The processes of `world` share the problems: each completes and grades some, and then all have the whole batch.
     """
@@ -149,7 +154,7 @@ class RolloutSource:
         context: int | None = None,
         report: Callable[[float, str], None] = lambda share, text: None,
         world: World = SINGLE_PROCESS,
-        weights: Callable[[], Iterable[tuple[str, Tensor]]] | None = None,
+        weights: Callable[[], Iterable[tuple[str, Tensor]]] = lambda: (),
     ) -> None:
         self.world, self.context, self.report, self.weights = world, context, report, weights
         self.stream, self.chat, self.engine, self.spec, self.cost = stream, chat, engine, spec, cost
@@ -160,14 +165,12 @@ class RolloutSource:
         self.shared: list[Example] = []
         self.shared_number = -1
         self.cooldown = PromptCooldown(spec.cooldown) if spec.cooldown else None
+        self.ahead: _Ahead | None = None
 
     def batch(self, step: int) -> StepBatch:
         """Return the examples of a step. Raises `RuntimeError` if its rollouts were neither made nor restored."""
         number, part = divmod(step, self.spec.updates)
         if part == 0:
-            if self.weights is not None:
-                with self.clock.part("rollout"):
-                    self.engine.update(step, self.weights())
             fresh = self._rollouts(number)
             if self.spec.engine.sleep:
                 self.engine.sleep()
@@ -178,36 +181,60 @@ class RolloutSource:
         return StepBatch(self.shared[part :: self.spec.updates])
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint needs: rollouts that later steps will use, and the prompt cooldown."""
+        """Return what a checkpoint needs: rollouts that later steps will use, and the prompt cooldown.
+
+        It waits for completions that are sampled ahead. Their problems are drawn again by the cooldown of before.
+        """
         shared = self.shared if self.spec.updates > 1 else []
         cooldown = self.cooldown.state() if self.cooldown is not None else None
-        return {"number": self.shared_number, "shared": [asdict(example) for example in shared], "cooldown": cooldown}
+        ahead = None
+        if self.ahead is not None:
+            completions = self.ahead.generation.completions()
+            ahead = {"number": self.ahead.number, "completions": [asdict(completion) for completion in completions]}
+            cooldown = self.ahead.cooldown
+        return {
+            "number": self.shared_number,
+            "shared": [asdict(example) for example in shared],
+            "cooldown": cooldown,
+            "ahead": ahead,
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from the `state` of a checkpoint."""
+        """Continue from the `state` of a checkpoint. Raises `ValueError` if its completions are of other settings."""
         self.shared_number = state["number"]
         self.shared = [Example(**example) for example in state["shared"]]
         if self.cooldown is not None:
             self.cooldown.restore(state["cooldown"])
+        ahead = state.get("ahead")
+        if ahead is not None:
+            self.ahead = self._sent(ahead["number"], [Completion(**completion) for completion in ahead["completions"]])
 
     def _rollouts(self, step: int) -> StepBatch:
         spec = self.spec
-        drawn = self._draw(step, 0, 0, spec.prompts)
+        drawn = self._sampled_ahead(step)
+        with self.clock.part("rollout"):
+            self.engine.update(step * spec.updates, self.weights())
+        drawn = drawn or self._draw(step, 0, 0, spec.prompts)
         # Each step has its own window of the stream, so that its prompts do not depend on the rewards of other steps.
         for attempt in range(1, spec.resample + 1):
             missing = spec.prompts - int(has_signal(drawn.rewards).sum())
             if missing == 0:
                 break
             drawn = drawn.merged(self._draw(step, attempt, drawn.taken, missing))
+        if self.cooldown is not None and drawn.pairs:
+            self.cooldown.note(drawn.pairs, drawn.rewards, step)
+        if spec.ahead:
+            self.ahead = self._sent(step + 1)
         metrics = drawn.metrics()
         if not drawn.pairs:
             return StepBatch([], metrics)
         if cut := self._cut(drawn):
             metrics["cut"] = float(cut)
         if self.cooldown is not None:
-            self.cooldown.note(drawn.pairs, drawn.rewards, step)
             metrics["cooldown"] = float(len(self.cooldown.until))
-        flops = self._flops(drawn.prompts, drawn.completions)
+        if spec.ahead:
+            metrics["staleness"] = step * spec.updates - float(np.mean([c.version for c in drawn.completions]))
+        flops = drawn.flops(self.cost)
         verdicts = drawn.rewards.numel() if drawn.parts else 0
         failed = int(drawn.rewards.isnan().sum()) if drawn.parts else 0
         if spec.resample:
@@ -233,8 +260,22 @@ class RolloutSource:
             batch = replace(batch, examples=added.examples, metrics=metrics, flops=flops)
         return batch
 
-    def _draw(self, step: int, attempt: int, first: int, count: int) -> "_Drawn":
+    def _draw(self, step: int, attempt: int, first: int, count: int) -> DrawnGroups:
         """Return groups of completions of `count` problems, from position `first` of the step's window."""
+        posed = self._posed(step, first, count)
+
+        def groups(rows: Sequence[int]) -> list[Group]:
+            part = PosedProblems([posed.pairs[row] for row in rows], [posed.prompts[row] for row in rows])
+            return self._groups(part, self._generation(step, attempt, part)) if rows else []
+
+        return self._drawn(posed, self.world.sharded_map(groups, range(len(posed.pairs))))
+
+    def _drawn(self, posed: PosedProblems, groups: Sequence[Group]) -> DrawnGroups:
+        parts = [part.name for part in self.spec.reward] if self.estimator is not None else []
+        return posed.drawn(groups, self.spec.group, parts)
+
+    def _posed(self, step: int, first: int, count: int) -> PosedProblems:
+        """Return `count` problems from position `first` of the step's window, without those that leave no room."""
         spec = self.spec
         if self.cooldown is not None:
             pairs = self.cooldown.take(self.stream, step, count)
@@ -243,157 +284,104 @@ class RolloutSource:
             pairs = [self.stream[start + i] for i in range(count)]
         encoded = encode_problems(self.chat, [problem for _, problem in pairs])
         fitting = [row for row, prompt in enumerate(encoded) if self._room(prompt) > 0]
-        pairs, prompts = [pairs[row] for row in fitting], [encoded[row] for row in fitting]
-        samples = range(attempt * spec.group, (attempt + 1) * spec.group)
+        return PosedProblems([pairs[row] for row in fitting], [encoded[row] for row in fitting], count - len(fitting))
 
-        def groups(rows: Sequence[int]) -> list[_Group]:
-            return self._groups(step, [pairs[row] for row in rows], [prompts[row] for row in rows], samples)
+    def _sent(self, step: int, completions: Sequence[Completion] | None = None) -> "_Ahead":
+        """Return the batch of a step that is sampled from now on, or that has these completions already."""
+        cooldown = self.cooldown.state() if self.cooldown is not None else None
+        posed = self._posed(step, 0, self.spec.prompts)
+        if completions is None:
+            return _Ahead(step, posed, self._generation(step, 0, posed, beside=True), cooldown)
+        if len(completions) != len(posed.pairs) * self.spec.group:
+            raise ValueError(f"the checkpoint has {len(completions)} completions of the next batch; it is another one")
+        return _Ahead(step, posed, self._reading(posed, iter(enumerate(completions))), cooldown)
 
-        rewarded = [part.name for part in spec.reward] if self.estimator is not None else []
-        drawn = self.world.sharded_map(groups, range(len(pairs)))
-        return _Drawn(
-            pairs,
-            prompts,
-            [completion for group in drawn for completion in group.completions],
-            torch.tensor([group.rewards for group in drawn]).view(-1, spec.group),
-            {n: torch.tensor([g.parts[n] for g in drawn], dtype=torch.float64).view(-1, spec.group) for n in rewarded},
-            count - len(pairs),
-        )
+    def _sampled_ahead(self, step: int) -> DrawnGroups | None:
+        """Return the groups that were sampled ahead, if they were."""
+        ahead, self.ahead = self.ahead, None
+        if ahead is None:
+            return None
+        if ahead.number != step:
+            raise RuntimeError(f"batch {ahead.number} of rollouts was sampled ahead, and batch {step} is asked for")
+        return self._drawn(ahead.posed, self._groups(ahead.posed, ahead.generation))
 
     def _room(self, prompt: Sequence[int]) -> int:
         """Return the most tokens that a completion of the prompt can have."""
         most = self.spec.max_new_tokens
         return most if self.context is None else min(most, self.context - len(prompt))
 
-    def _cut(self, drawn: "_Drawn") -> int:
+    def _cut(self, drawn: DrawnGroups) -> int:
         """Return how many completions end where the context does."""
         rooms = [self._room(prompt) for prompt in drawn.prompts for _ in range(self.spec.group)]
         ends = zip(drawn.completions, rooms, strict=True)
         return sum(completion.truncated and room < self.spec.max_new_tokens for completion, room in ends)
 
-    def _groups(
-        self, step: int, pairs: Sequence[tuple[Task, Problem]], prompts: Sequence[list[int]], samples: Sequence[int]
-    ) -> list["_Group"]:
-        """Return a group of completions of each problem, graded if an objective needs rewards."""
-        if not pairs:
-            return []
-        size = len(samples)
-        seeds = [stable_seed(self.seed, step, t.name, problem.id, sample) for t, problem in pairs for sample in samples]
-        asked = [prompt for prompt in prompts for _ in samples]
-        progress = GenerationProgress(self.report, total=len(asked), delay=REPORT_DELAY)
-        progress.begin(len(asked), self.spec.max_new_tokens)
+    def _generation(self, step: int, attempt: int, posed: PosedProblems, *, beside: bool = False) -> GradedGeneration:
+        """Return a group of completions of each problem, which the engine begins to write; `beside` the training."""
+        group = self.spec.group
+        samples = range(attempt * group, (attempt + 1) * group)
+        progress = GenerationProgress(self.report, total=len(posed.pairs) * group, delay=REPORT_DELAY)
         requests = [
-            Request(prompt, replace(self.sampling, max_new_tokens=self._room(prompt)), seed)
-            for prompt, seed in zip(asked, seeds, strict=True)
+            Request(
+                prompt,
+                replace(self.sampling, max_new_tokens=self._room(prompt)),
+                stable_seed(self.seed, step, task.name, problem.id, sample),
+            )
+            for (task, problem), prompt in zip(posed.pairs, posed.prompts, strict=True)
+            for sample in samples
         ]
-        found: dict[int, Completion] = {}
+        if beside:
+            return self._reading(posed, self.engine.generate(requests, lambda count: None), beside=True)
+        progress.begin(len(requests), self.spec.max_new_tokens)
+        return self._reading(posed, self.engine.generate(requests, progress.on_tokens), progress.on_reply)
+
+    def _reading(
+        self,
+        posed: PosedProblems,
+        completions: Iterator[tuple[int, Completion]],
+        on_reply: Callable[[int], None] = lambda tokens: None,
+        *,
+        beside: bool = False,
+    ) -> GradedGeneration:
+        asked = [prompt for prompt in posed.prompts for _ in range(self.spec.group)]
+        return GradedGeneration(
+            completions,
+            [pair for pair in posed.pairs for _ in range(self.spec.group)],
+            text_of=lambda place, completion: self.chat.decode_replies([asked[place]], [completion.tokens])[0],
+            judge=self.estimator is not None and self.grader.reads_verdict,
+            on_completion=lambda completion: on_reply(len(completion.tokens)),
+            beside=beside,
+        )
+
+    def _groups(self, posed: PosedProblems, generation: GradedGeneration) -> list[Group]:
+        """Return a group of completions of each problem, graded if an objective needs rewards."""
+        size = self.spec.group
         with self.clock.part("rollout"):
-            for index, completion in self.engine.generate(requests, progress.on_tokens):
-                found[index] = completion
-                progress.on_reply(len(completion.tokens))
-        completions = [found[index] for index in range(len(asked))]
-        self.clock.split("rollout", self.engine.timings.take())
-        rewards, parts = torch.full((len(pairs), size), torch.nan), {}
-        if self.estimator is not None:
-            responses = self.chat.decode_replies(asked, [completion.tokens for completion in completions])
+            completions = generation.completions()
+        timings = self.engine.timings.take()
+        if not self.spec.ahead:  # else these seconds were those of the update
+            self.clock.split("rollout", timings)
+        rewards, parts = torch.full((len(posed.pairs), size), torch.nan), {}
+        if self.estimator is not None and posed.pairs:
             with self.clock.part("grade"):
-                graded = self.grader.grade(pairs, responses, completions)
+                verdicts = generation.verdicts() if self.grader.reads_verdict else None
+                graded = self.grader.grade(posed.pairs, generation.texts(), completions, verdicts)
             rewards, parts = graded.total, graded.parts
         return [
-            _Group(
+            Group(
                 completions[row * size : (row + 1) * size],
                 rewards[row].tolist(),
                 {name: part[row].tolist() for name, part in parts.items()},
             )
-            for row in range(len(pairs))
+            for row in range(len(posed.pairs))
         ]
 
-    def _flops(self, prompts: Sequence[list[int]], completions: Sequence[Completion]) -> float:
-        """Return the FLOPs of generation: a prompt counts once, a completion what its tokens add."""
-        total = 0.0
-        for row, prompt in enumerate(prompts):
-            alone = self.cost.forward([len(prompt)], 1)
-            total += alone
-            for completion in completions[row * self.spec.group : (row + 1) * self.spec.group]:
-                added = len(completion.tokens) - 1
-                total += self.cost.forward([len(prompt) + added], 1 + added) - alone
-        return total
-
 
 @dataclass(frozen=True)
-class _Group:
-    """The completions `[G]` of one problem, their rewards (NaN where not known), and the parts of the rewards."""
+class _Ahead:
+    """The batch `number`, which is being sampled. `cooldown` is the state before its problems were drawn."""
 
-    completions: list[Completion]
-    rewards: list[float]
-    parts: dict[str, list[float]]
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    """Groups of completions: problems, prompts `[P]`, completions `[P * G]`, rewards and their parts `[P, G]`.
-
-    `left_out` problems were drawn whose prompts leave no room in the context.
-    """
-
-    pairs: list[tuple[Task, Problem]]
-    prompts: list[list[int]]
-    completions: list[Completion]
-    rewards: Tensor
-    parts: dict[str, Tensor]
-    left_out: int
-
-    @property
-    def taken(self) -> int:
-        """Return the number of problems that were drawn."""
-        return len(self.pairs) + self.left_out
-
-    def merged(self, more: "_Drawn") -> "_Drawn":
-        """Return these groups followed by `more`."""
-        return _Drawn(
-            self.pairs + more.pairs,
-            self.prompts + more.prompts,
-            self.completions + more.completions,
-            torch.cat([self.rewards, more.rewards]),
-            {name: torch.cat([part, more.parts[name]]) for name, part in self.parts.items()},
-            self.left_out + more.left_out,
-        )
-
-    def with_signal(self) -> "_Drawn":
-        """Return the groups with two known rewards that differ."""
-        keep = has_signal(self.rewards)
-        rows = keep.nonzero().flatten().tolist()
-        group = self.rewards.shape[1]
-        return _Drawn(
-            [self.pairs[row] for row in rows],
-            [self.prompts[row] for row in rows],
-            [completion for row in rows for completion in self.completions[row * group : (row + 1) * group]],
-            self.rewards[keep],
-            {name: part[keep] for name, part in self.parts.items()},
-            self.left_out,
-        )
-
-    def metrics(self) -> dict[str, float]:
-        """Return the metrics of a step. With rewards: their means, and the shares without a signal and unknown."""
-        metrics = {"left_out": float(self.left_out)} if self.left_out else {}
-        if not self.pairs:
-            return metrics
-        metrics |= {
-            "length": float(np.mean([len(c.tokens) for c in self.completions])),
-            "truncated": float(np.mean([c.truncated for c in self.completions])),
-        }
-        if not self.parts:
-            return metrics
-        known = ~self.rewards.isnan()
-        metrics |= {
-            "reward": float(self.rewards.nanmean()),
-            "no_signal": float((~has_signal(self.rewards)).float().mean()),
-            "unverified": float((~known).float().mean()),
-        }
-        for name in {task.name for task, _ in self.pairs}:
-            rows = [row for row, (task, _) in enumerate(self.pairs) if task.name == name]
-            if known[rows].any():
-                metrics[f"reward/{name}"] = float(self.rewards[rows].nanmean())
-        if len(self.parts) > 1:
-            metrics |= {f"reward_part/{name}": float(part.nanmean()) for name, part in self.parts.items()}
-        return metrics
+    number: int
+    posed: PosedProblems
+    generation: GradedGeneration
+    cooldown: dict[str, Any] | None

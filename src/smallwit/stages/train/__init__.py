@@ -85,6 +85,8 @@ class TrainStage(Stage):
         most = max((source.examples for source in self.sources.values()), default=0)
         if self.processes > most:
             raise ValueError(f"processes is {self.processes}, and no source has more than {most} examples a step")
+        if self.processes > 1 and any(getattr(source, "ahead", 0) for source in self.sources.values()):
+            raise ValueError(f"processes is {self.processes}, and ahead: 1 needs a single one; leave one of them out")
         return self
 
     # ---- inputs

@@ -1,7 +1,7 @@
 """Run a train stage: sources, objectives, the loop, and an ordinary model folder at the end."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +12,8 @@ from smallwit.errors import UserError
 from smallwit.models.build import disable_dropout, is_stateful, save_model
 from smallwit.models.cpu_memory import trim_between_layers
 from smallwit.models.fit import vocabulary_of
+from smallwit.objectives.loss import LossTerm
+from smallwit.objectives.policy_loss import SAMPLER_GAP_BOUND
 from smallwit.seeds import stable_seed
 from smallwit.stages.common.inputs import autocast_of, chat_of, model_of
 from smallwit.stages.job import Info, Job, Reporter, Stopped
@@ -55,7 +57,7 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
             f"{model.config.model_type} would carry state from one example to the next; leave pack out"
         )
     model.train()
-    objectives = [spec.build(stage.sources[spec.source], model.config.hidden_size) for spec in stage.objectives]
+    objectives = losses_of(stage, model.config.hidden_size, autocast_of(job))
     vocabulary = vocabulary_of(chat, model, stage.from_)
     student = ForwardPass(model, chat.pad, vocabulary, stage.micro_tokens, autocast_of(job), world=world)
     teachers = teachers_of(job, objectives, chat, reporter)
@@ -141,6 +143,17 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
     return info
 
 
+def losses_of(stage: TrainStage, hidden_size: int, autocast: torch.dtype | None) -> list[LossTerm]:
+    """Return the losses of the stage, for a model with hidden states of width `hidden_size`."""
+    losses = []
+    for spec in stage.objectives:
+        source = stage.sources[spec.source]
+        loss = spec.build(source, hidden_size)
+        differs = isinstance(source, Rollouts) and not source.engine.computes_as_trainer(autocast)
+        losses.append(loss.with_trainer_log_probs() if differs else loss)
+    return losses
+
+
 def _resume(trainer: Trainer, checkpoints: Checkpoints, job: Job) -> None:
     """Go on from the newest checkpoint. Raises `UserError` if an adopted one has another structure."""
     try:
@@ -181,11 +194,14 @@ def _step_hook(
     log: MetricsLog, trainer: Trainer, checkpoints: Checkpoints, limit: str
 ) -> Callable[[dict[str, float]], None]:
     """Return the function that logs each step, and that raises `Stopped` when the stage is asked to stop."""
-    reporter, shortened = log.reporter, False
+    reporter, shortened, apart = log.reporter, False, False
 
     def on_step(metrics: dict[str, float]) -> None:
-        nonlocal shortened
+        nonlocal shortened, apart
         log.write(metrics)
+        if not apart and (gap := sampler_gap_line(metrics)):
+            apart = True
+            reporter.say(gap)
         if not shortened and any(key.rpartition("/")[2] in ("cut", "left_out") for key in metrics):
             shortened = True
             reporter.say(f"examples longer than {limit} are cut or left out; the log counts them")
@@ -196,6 +212,18 @@ def _step_hook(
             raise Stopped
 
     return on_step
+
+
+def sampler_gap_line(metrics: Mapping[str, float]) -> str | None:
+    """Return the line that is said when rollouts were sampled from other probabilities than the trainer's."""
+    gap = max((value for key, value in metrics.items() if key.partition("/")[0] == "sampler_gap"), default=0.0)
+    if gap <= SAMPLER_GAP_BOUND:
+        return None
+    return (
+        f"step {metrics['step']:.0f}: log-probs of rollouts differ from the trainer's by {gap:.3f} on average "
+        f"(sampler_gap; the bound is {SAMPLER_GAP_BOUND}): give the objective importance_cap: 2.0, or dtype: float32; "
+        "where they are sampled ahead, lower the learning rate"
+    )
 
 
 def _info(trainer: Trainer, left_out: int) -> Info:

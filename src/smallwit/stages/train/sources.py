@@ -100,7 +100,7 @@ class SourceMaker:
             Cost.of(model),
             seed=seed,
             estimator=estimators[0] if estimators else None,  # a recipe allows one estimator for a source
-            postprocessors=postprocessors_of(objectives, self.student, self.references, spec.temperature),
+            postprocessors=postprocessors_of(objectives, self.student, self.references, spec.temperature, spec.updates),
             base=job.base,
             context=self._context,
             report=self.report,
