@@ -110,9 +110,10 @@ class ContinuousBatch:
     @torch.no_grad()
     def begin(self) -> None:
         """Prefill what all prompts begin with."""
+        started = time.perf_counter()
         if self.shared:
-            prompt = self.waiting[0].prompt
-            self._pass([prompt[: self.shared]], [], 0)
+            self._pass([self.waiting[0].prompt[: self.shared]], [], 0)
+        self.timings.prefill += time.perf_counter() - started
 
     @torch.no_grad()
     def step(self) -> tuple[list[Ended], int]:
@@ -123,11 +124,12 @@ class ContinuousBatch:
             tokens = [row.tokens[-1] for row in self.live]
             states.append(self.decoder(self.cache, tokens, [row.cached for row in self.live]))
         since = time.perf_counter()
-        states += self._admit()
+        admitted = self._admit()
         if not self.live:
             return [], 0
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        if admitted and self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # each step waits for its tokens anyway
+        states += admitted
         prefilled = time.perf_counter() - since
         samplings = [row.sampling for row in self.live]
         chosen = self.next_token.choose(torch.cat(states), samplings, self._draws(), self._seen())

@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from smallwit.inference.engine import Sampling
-from smallwit.models.cpu_products import product
 from smallwit.models.head import OutputHead
 
 BLOCK = 512
 """Tokens of the vocabulary that are summed up before one of them is looked at by itself."""
 _CHUNK_BYTES = 4 << 20
-"""Bytes of logits that a CPU makes at a time: they are read again while they are in its cache."""
+"""Bytes of weights and logits that a CPU reads and makes at a time: the logits are read again while in its cache."""
 
 
 @dataclass(frozen=True)
@@ -94,24 +93,24 @@ class NextToken:
             # Apple's GPUs have no float64.
             logits = logits.cpu() if logits.device.type == "mps" else logits
             return logits, *_statistics(logits, scored)
-        rows = len(states)
-        if self.storage is None or len(self.storage) < rows:
-            self.storage = states.new_empty(rows, self.vocabulary)
-        logits = self.storage[:rows]
-        width = max(BLOCK, _CHUNK_BYTES // (4 * rows) // BLOCK * BLOCK)
+        size = self.vocabulary * len(states)
+        if self.storage is None or len(self.storage) < size:
+            self.storage = states.new_empty(size)
+        # A row of it is a token's logits in all rows: with the weight as its left factor the product is faster.
+        by_token = self.storage[:size].view(self.vocabulary, len(states))
+        columns = self.head.scaled(states).T.contiguous()
+        width = max(1, _CHUNK_BYTES // (4 * BLOCK * (len(states) + len(columns)))) * BLOCK
         parts = []
-        scaled = self.head.scaled(states)
         for start in range(0, self.vocabulary, width):
-            stop = min(start + width, self.vocabulary)
-            chunk = product(scaled, self.head.weight[start:stop].detach())
+            tokens = slice(start, min(start + width, self.vocabulary))
+            chunk = torch.mm(self.head.weight[tokens].detach(), columns, out=by_token[tokens]).T
             if self.head.softcap is not None:
                 chunk = chunk.div_(self.head.softcap).tanh_().mul_(self.head.softcap)
             if temperature is not None:
                 chunk = chunk.div_(temperature)
-            logits[:, start:stop] = chunk
             parts.append(_statistics(chunk, scored))
         sums = torch.cat([part for _, part in parts if part is not None], 1) if scored else None
-        return logits, torch.cat([part for part, _ in parts], 1), sums
+        return by_token.T, torch.cat([part for part, _ in parts], 1), sums
 
 
 def _column(values: Sequence[float], device: torch.device) -> Tensor:
