@@ -61,7 +61,7 @@ class ServedModel:
     this machine. `prompt_tokens` returns the length of a prompt in tokens, or an upper bound on it.
 
     `batch_dependent` models give replies whose floats depend in the last bit on the other prompts of the batch, as
-    local ones do. Of an interrupted batch only the missing replies are generated, and the batch is counted.
+    local ones do. After an interruption only the missing replies are generated, and that is counted.
     """
 
     identity: str
