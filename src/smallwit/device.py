@@ -75,11 +75,11 @@ _GROUPS = (
 
 def available_memory(device: str = "cpu") -> int:
     """Return the bytes that this process can still take: of a GPU's, or of the machine's and its group's limit."""
-    if device == "cuda":
+    if device.startswith("cuda"):
         import torch
 
-        free, _ = torch.cuda.mem_get_info()
-        return int(free) + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        left, _ = torch.cuda.mem_get_info(device)
+        return int(left) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     free = int(psutil.virtual_memory().available)
     for folder, limit, used, cached in _GROUPS:
         try:

@@ -177,7 +177,7 @@ class LocalEngine:
             capacity = -(-capacity // _CAPACITY_STEP) * _CAPACITY_STEP
         # Logits, their exponentials, and what truncation makes of them.
         each = capacity * bytes_per_token(model.config, model.dtype.itemsize) + 4 * 4 * self.vocabulary
-        room = int(MEMORY_SHARE * available_memory(model.device.type) / each)
+        room = int(MEMORY_SHARE * available_memory(str(model.device)) / each)
         if room < 1:
             raise UserError(
                 f"a completion with its prompt, {capacity} tokens, needs {each / 1e9:.1f} GB of cache, which memory "
