@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from smallwit import device
 from smallwit.training import checkpoint_writer
 from smallwit.training.checkpoint import Checkpoints
 from smallwit.training.checkpoint_writer import CheckpointWriter
@@ -108,10 +109,10 @@ def test_available_memory_is_no_more_than_the_limit_of_the_control_group(
 ) -> None:
     for name, text in {"max": "900", "current": "500", "stat": "anon 300\ninactive_file 100"}.items():
         (tmp_path / f"memory.{name}").write_text(text)
-    monkeypatch.setattr(checkpoint_writer, "_GROUPS", ((tmp_path, "memory.max", "memory.current", "inactive_file"),))
-    assert checkpoint_writer.available_memory() == 500
+    monkeypatch.setattr(device, "_GROUPS", ((tmp_path, "memory.max", "memory.current", "inactive_file"),))
+    assert device.available_memory() == 500
     (tmp_path / "memory.max").write_text("max\n")
-    assert checkpoint_writer.available_memory() > 1e6
+    assert device.available_memory() > 1e6
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ class NextToken:
         scored = not all(greedy) or any(sampling.log_probs for sampling in samplings) or top > 0
         if any(map(_is_processed, samplings)):
             logits = _processed(self._summed(states, None, False)[0], samplings, temperatures, seen)
-            largest, sums = _statistics(logits, scored)
+            largest, sums = _statistics(logits.T, scored)
         else:
             temperature = None if set(temperatures) == {1.0} else _column(temperatures, states.device)
             logits, largest, sums = self._summed(states, temperature, scored)
@@ -92,7 +92,7 @@ class NextToken:
             logits = logits if temperature is None else logits / temperature
             # Apple's GPUs have no float64.
             logits = logits.cpu() if logits.device.type == "mps" else logits
-            return logits, *_statistics(logits, scored)
+            return logits, *_statistics(logits.T, scored)
         size = self.vocabulary * len(states)
         if self.storage is None or len(self.storage) < size:
             self.storage = states.new_empty(size)
@@ -103,11 +103,11 @@ class NextToken:
         parts = []
         for start in range(0, self.vocabulary, width):
             tokens = slice(start, min(start + width, self.vocabulary))
-            chunk = torch.mm(self.head.weight[tokens].detach(), columns, out=by_token[tokens]).T
+            chunk = torch.mm(self.head.weight[tokens].detach(), columns, out=by_token[tokens])
             if self.head.softcap is not None:
-                chunk = chunk.div_(self.head.softcap).tanh_().mul_(self.head.softcap)
+                chunk.div_(self.head.softcap).tanh_().mul_(self.head.softcap)
             if temperature is not None:
-                chunk = chunk.div_(temperature)
+                chunk.div_(temperature.T)
             parts.append(_statistics(chunk, scored))
         sums = torch.cat([part for _, part in parts if part is not None], 1) if scored else None
         return by_token.T, torch.cat([part for part, _ in parts], 1), sums
@@ -123,21 +123,24 @@ def _is_processed(sampling: Sampling) -> bool:
     return sampling.repetition_penalty != 1.0 or (truncating and sampling.temperature > 0)
 
 
-def _statistics(logits: Tensor, scored: bool) -> tuple[Tensor, Tensor | None]:
-    """Return the largest of each block of `logits` `[B, V]` and the sum of exp(logit - largest), `[B, blocks]` both."""
-    whole = logits.shape[1] // BLOCK * BLOCK
-    parts = [logits[:, :whole].unflatten(1, (-1, BLOCK))] if whole else []
-    if whole < logits.shape[1]:
-        parts.append(logits[:, None, whole:])
-    largest = [part.amax(2) for part in parts]
+def _statistics(by_token: Tensor, scored: bool) -> tuple[Tensor, Tensor | None]:
+    """Return the largest logit of each block of `by_token` `[V, B]` and the sum of exp(logit - largest), `[B, blocks]`.
+
+    They are computed in the layout of the logits on a CPU: with results in another order it takes ten times as long.
+    """
+    whole = len(by_token) // BLOCK * BLOCK
+    parts = [by_token[:whole].unflatten(0, (-1, BLOCK))] if whole else []
+    if whole < len(by_token):
+        parts.append(by_token[None, whole:])
+    largest = [part.amax(1) for part in parts]
     if not scored:
-        return torch.cat(largest, 1), None
+        return torch.cat(largest).T, None
     sums = []
     for part, most in zip(parts, largest, strict=True):
         # A block in which nothing is left has no largest: minus infinity less itself is no number.
         safe = most.masked_fill(most == -torch.inf, 0.0)
-        sums.append(torch.sub(part, safe[:, :, None]).exp_().sum(2))
-    return torch.cat(largest, 1), torch.cat(sums, 1)
+        sums.append(torch.sub(part, safe[:, None]).exp_().sum(1))
+    return torch.cat(largest).T, torch.cat(sums).T
 
 
 def _likeliest(logits: Tensor, largest: Tensor) -> Tensor:
