@@ -39,6 +39,8 @@ def recompute_swiglu(model: torch.nn.Module) -> None:
 
 def _gated_forward(layer: Any, x: Tensor) -> Tensor:
     down, gate, up = layer.down_proj, layer.gate_proj(x), layer.up_proj(x)
+    if not torch.is_grad_enabled():
+        return down(silu(gate).mul_(up))
     # LoRA replaces a projection by a layer of its own.
     if x.device.type != "cpu" or type(down) is not torch.nn.Linear or down.bias is not None:
         return down(silu(gate) * up)
