@@ -271,9 +271,7 @@ def test_a_half_written_checkpoint_is_swept_away(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("files", [0, 1, 2])
-def test_a_checkpoint_whose_deletion_was_killed_is_not_taken_for_a_damaged_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: int
-) -> None:
+def test_a_killed_deletion_leaves_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: int) -> None:
     run_killed(tmp_path, 3)
 
     def rmtree(folder: Path) -> None:
@@ -285,8 +283,7 @@ def test_a_checkpoint_whose_deletion_was_killed_is_not_taken_for_a_damaged_one(
     with pytest.raises(Killed):
         artifacts.remove(newest(tmp_path))
     monkeypatch.undo()
-    resumed = joint_trainer()
-    assert resumed.resume(Checkpoints(tmp_path, "key")) == []
+    assert (resumed := joint_trainer()).resume(Checkpoints(tmp_path, "key")) == []
     assert resumed.progress.step == 2
     assert [path.name for path in tmp_path.iterdir()] == ["step_00000002"]
 

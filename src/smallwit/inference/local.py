@@ -109,13 +109,11 @@ class LocalEngine:
         try:
             yield from running
         except Exception:
-            self._kept = None  # it may hold what is not finite
+            self._kept = None  # whatever failed, the cache may hold what is not finite
             raise
         finally:
             self._running = None
             self.model.train(training)
-            if not self.graphed:
-                self._kept = None
 
     def _batches(
         self, rows: list[Row], on_tokens: Callable[[int], None]

@@ -99,7 +99,7 @@ class ProcessEngine:
             if complaints:
                 others = f" (and {len(complaints) - 1} others)" if len(complaints) > 1 else ""
                 raise ValueError(f"the update is refused: {complaints[0]}{others}")
-        except BaseException:
+        except BaseException:  # also Ctrl-C: a part of a tensor may have gone out
             child.end()
             raise
         self._child = child
