@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from inspect import signature
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,16 +33,25 @@ class UnsupportedAttention(RuntimeError):
     """A model asks for attention that this function does not compute."""
 
 
+class Segment(NamedTuple):
+    """A sequence of a packed row, tokens `start` to `stop`; it continues the span `behind` of the row, if given."""
+
+    row: int
+    start: int
+    stop: int
+    behind: tuple[int, int] | None = None
+
+
 @dataclass(frozen=True)
 class RowLayout:
     """Where sequences lie in the rows of a forward pass.
 
     By default each row is one sequence, padded on the right: causal attention hides padding from every real token.
-    `segments` has `(row, start, stop)` of each sequence of packed rows. If there are more keys than queries, the first
-    keys are a prefix that every sequence sees.
+    `segments` has each sequence of packed rows. If there are more keys than queries, the first keys are a prefix that
+    every sequence sees.
     """
 
-    segments: tuple[tuple[int, int, int], ...] | None = None
+    segments: tuple[Segment, ...] | None = None
 
     def plan(self, window: int | None, queries: int, keys: int, dtype: torch.dtype) -> "AttentionPlan":
         """Return the plan of the layers with this window for a pass of `queries` tokens a row over `keys` keys."""
@@ -84,7 +93,7 @@ class AttentionPlan:
     Of a single query a row: the keys from `first_key` on, with `mask` `[B, 1, 1, S - first_key]` added to scores.
     """
 
-    segments: tuple[tuple[int, int, int], ...] | None
+    segments: tuple[Segment, ...] | None
     window: int | None
     first_key: int = 0
     mask: Tensor | None = None
@@ -267,7 +276,7 @@ def _by_segment(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    segments: Sequence[tuple[int, int, int]],
+    segments: Sequence[Segment],
     window: int | None,
     scores: _Scores,
 ) -> Tensor:
@@ -275,11 +284,12 @@ def _by_segment(
     rows, heads, width, _ = query.shape
     prefix = key.shape[2] - width
     by_row: list[list[Tensor]] = [[] for _ in range(rows)]
-    for row, start, stop in segments:
+    for row, start, stop, behind in segments:
         q = query[row : row + 1, :, start:stop]
         k, v = (states[row : row + 1, :, prefix + start : prefix + stop] for states in (key, value))
-        if prefix:
-            k, v = (torch.cat([s[row : row + 1, :, :prefix], own], 2) for s, own in ((key, k), (value, v)))
+        before = slice(0, prefix) if behind is None else slice(*behind)
+        if behind is not None or prefix:
+            k, v = (torch.cat([s[row : row + 1, :, before], own], 2) for s, own in ((key, k), (value, v)))
         by_row[row].append(_causal(q, k, v, window, scores).transpose(1, 2))
     for parts in by_row:
         missing = width - sum(part.shape[1] for part in parts)
@@ -292,6 +302,8 @@ def _wants_varlen(query: Tensor, key: Tensor, plan: AttentionPlan) -> bool:
 
     The kernel has no prefix that sequences share.
     """
+    if plan.segments is not None and any(segment.behind for segment in plan.segments):
+        return False
     far = plan.window is not None and key.shape[2] > plan.window
     behind = query.shape[2] != key.shape[2]
     return not behind if plan.segments is not None else far or behind
@@ -329,7 +341,7 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, plan: AttentionPlan, scal
         query_ends, key_ends = [[size * row for row in range(rows + 1)] for size in (queries, keys)]
     else:
         edges = {size * queries for size in range(rows + 1)}
-        edges |= {row * queries + edge for row, start, stop in plan.segments for edge in (start, stop)}
+        edges |= {row * queries + edge for row, start, stop, _ in plan.segments for edge in (start, stop)}
         query_ends = key_ends = sorted(edges)
     cumulative = [_on_device(tuple(ends), query.device) for ends in (query_ends, key_ends)]
     longest = [max(b - a for a, b in pairwise(ends)) for ends in (query_ends, key_ends)]
