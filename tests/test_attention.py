@@ -117,6 +117,24 @@ def test_a_decoded_token_sees_its_own_sequence_within_its_window(
     torch.testing.assert_close(found.double(), formula(query, key, value, visible[:, None]), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("lengths", [(14, 20, 17), (19, 19, 19)])
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+@pytest.mark.parametrize(("window", "softcap"), [(None, None), (6, None), (None, 0.5)])
+def test_keys_that_all_rows_share_are_read_as_each_row_has_them(
+    lengths: tuple[int, ...], kv_heads: int, window: int | None, softcap: float | None
+) -> None:
+    positions, keys, shared = torch.tensor(lengths), max(lengths) + 1, 12
+    query, key, value = (each.detach() for each in states(3, 1, keys, kv_heads=kv_heads))
+    for state in (key, value):
+        state[:, :, :shared] = state[:1, :, :shared]
+    with row_layout(DecodeLayout(positions, min(lengths), max(lengths), shared)):
+        found, _ = attention_forward(MODULE, query, key, value, plan(window, 1, keys), softcap=softcap)
+    columns = torch.arange(keys).expand(3, -1)
+    visible = (columns <= positions[:, None]) & (columns > positions[:, None] - (window or 100))
+    expected = formula(query, key, value, visible[:, None], softcap)
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("window", [None, 4, 30])
 def test_packed_sequences_see_the_prefix_that_they_share(window: int | None) -> None:
     segments, prefix = (Segment(0, 0, 9), Segment(0, 9, 10), Segment(0, 10, 24)), 17

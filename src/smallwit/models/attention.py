@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from inspect import signature
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -66,37 +66,42 @@ class DecodeLayout:
 
     `positions` `[B]` are those of the queries; keys behind them are of sequences that were there before. If the host
     knows the `shortest` and the `longest` position, layers with a window skip what none of the rows sees, and rows of
-    one length need no mask. A captured graph knows neither: all of it is computed on the device.
+    one length need no mask. A captured graph knows neither: all of it is computed on the device. All rows begin with
+    the same `shared` tokens, and each has more.
     """
 
     positions: Tensor
     shortest: int | None = None
     longest: int | None = None
+    shared: int = 0
 
     def plan(self, window: int | None, queries: int, keys: int, dtype: torch.dtype) -> "AttentionPlan":
         """Return the plan of `RowLayout.plan` for one query."""
         first = 0 if window is None or self.shortest is None else max(0, self.shortest + 1 - window)
+        shared = 0 if window is not None else self.shared
         if self.shortest is not None and self.shortest == self.longest:
-            return AttentionPlan(None, window, first)
+            return AttentionPlan(None, window, first, shared=shared)
         columns, positions = torch.arange(first, keys, device=self.positions.device), self.positions[:, None]
         hidden = columns > positions
         if window is not None:
             hidden |= columns <= positions - window
         bias = torch.zeros(hidden.shape, dtype=dtype, device=positions.device).masked_fill_(hidden, -torch.inf)
-        return AttentionPlan(None, window, first, bias[:, None, None])
+        return AttentionPlan(None, window, first, bias[:, None, None], shared)
 
 
 @dataclass(frozen=True)
 class AttentionPlan:
     """What a layer's queries may see: its `window`, and the rows' `segments` (see `RowLayout`).
 
-    Of a single query a row: the keys from `first_key` on, with `mask` `[B, 1, 1, S - first_key]` added to scores.
+    Of a single query a row: the keys from `first_key` on, with `mask` `[B, 1, 1, S - first_key]` added to scores; the
+    first `shared` keys are the same in all rows.
     """
 
     segments: tuple[Segment, ...] | None
     window: int | None
     first_key: int = 0
     mask: Tensor | None = None
+    shared: int = 0
 
 
 _ONE_A_ROW = RowLayout()
@@ -182,7 +187,10 @@ def attention_forward(
     scores = _Scores(scaling, dropout, softcap, s_aux)
     if query.shape[2] == 1 and key.shape[2] > 1:
         visible = slice(plan.first_key, None)
-        mixed = scores.attend(query, key[:, :, visible], value[:, :, visible], plan.mask).transpose(1, 2)
+        attend = scores.attend
+        if plan.shared and scores.plain and query.device.type == "cpu":
+            attend = partial(scores.attend_shared, plan.shared)
+        mixed = attend(query, key[:, :, visible], value[:, :, visible], plan.mask).transpose(1, 2)
     elif scores.plain and _wants_varlen(query, key, plan) and _has_varlen_kernel(query, value):
         mixed = _varlen(query, key, value, plan, scaling)
     elif plan.segments is None:
@@ -229,6 +237,25 @@ class _Scores:
         else:
             mixed = self._explicit(folded, key, value, mask, queries)
         return mixed.reshape(rows, heads, queries, -1)
+
+    def attend_shared(self, shared: int, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """Return what `attend` does for one query a row, without gradient; the first `shared` keys are read once.
+
+        Attention to them and to the others is put together by its normalisers ("Hydragen", arXiv 2402.05099, eq. 4).
+        """
+        rows, heads, _, _ = query.shape
+        kv_heads = key.shape[1]
+        folded = query.reshape(rows, kv_heads, heads // kv_heads, -1)
+        # torch tells the normalisers by this function alone.
+        fused = partial(torch.ops.aten._scaled_dot_product_flash_attention_for_cpu, scale=self.scaling)
+        together = folded.transpose(0, 1).reshape(1, kv_heads, -1, folded.shape[-1])
+        common, common_norm = fused(together, key[:1, :, :shared], value[:1, :, :shared])
+        common = common.reshape(kv_heads, rows, -1, value.shape[-1]).transpose(0, 1)
+        common_norm = common_norm.reshape(kv_heads, rows, -1).transpose(0, 1)
+        own_mask = None if mask is None else mask[..., shared:]
+        own, own_norm = fused(folded, key[:, :, shared:], value[:, :, shared:], attn_mask=own_mask)
+        mixed = torch.lerp(own, common, torch.sigmoid(common_norm - own_norm)[..., None])
+        return mixed.reshape(rows, heads, 1, -1)
 
     def _explicit(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, queries: int) -> Tensor:
         scores = (query @ key.transpose(2, 3)) * self.scaling
