@@ -35,6 +35,7 @@ ROOMS = [
     "training",
     "data",
     "evaluation",
+    "export",
     "stages",
     "report",
     "pipeline",

@@ -97,14 +97,7 @@ def evaluate(
     for name in request.suites:
         if tasks.get(name):
             console.print(f"{name}: as in the model's run, {_told(tasks[name])}", markup=False, highlight=False)
-    prepared = [_prepare(request, one, tasks) for one in opened]
-    measured = []
-    for number, (one, suites) in enumerate(zip(opened, prepared, strict=True)):
-        folder = request.out or EVALUATIONS / f"{one.label}-{_key(one.identity, request, settings)}"
-        if number and request.out is not None:
-            folder = request.out / f"against-{one.label}"
-        measured.append(_measure(one, suites, folder, console))
-    _show(measured, console)
+    measured = measure_models(opened, request, settings, tasks, console)
     if against is not None:
         mine, theirs = measured
         ratios = {task: _ratio(mine.rows[task], theirs.rows[task]) for task in mine.rows}
@@ -115,6 +108,28 @@ def evaluate(
     for done in measured:
         console.print(f"samples and scores: {done.folder}", highlight=False, markup=False, soft_wrap=True)
     return measured[0]
+
+
+def measure_models(
+    models: Sequence[ResolvedModel],
+    request: EvaluationRequest,
+    settings: Settings,
+    tasks: Mapping[str, Mapping[str, Any]],
+    console: Console,
+) -> list[Measured]:
+    """Measure models one after another, write and show the scores; `tasks` are options by name.
+
+    The second and later ones have folders of their own below `request.out`. Raises as `evaluate` does.
+    """
+    prepared = [_prepare(request, one, tasks) for one in models]
+    measured = []
+    for number, (one, suites) in enumerate(zip(models, prepared, strict=True)):
+        folder = request.out or EVALUATIONS / f"{one.label}-{_key(one.identity, request, settings)}"
+        if number and request.out is not None:
+            folder = request.out / f"against-{one.label}"
+        measured.append(_measure(one, suites, folder, console))
+    _show(measured, console)
+    return measured
 
 
 def evaluate_responses(path: Path, request: EvaluationRequest, console: Console | None = None) -> Measured:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smallwit.errors import UserError
-from smallwit.evaluation.protocol import GeneratorInfo, local_generator_info
+from smallwit.evaluation.protocol import GeneratorInfo, local_generator_info, number_format
 from smallwit.inference.generator import Generator, Overflow
 from smallwit.storage.artifacts import BrokenArtifact, folder_hash, read_manifest
 from smallwit.storage.paths import path_of
@@ -49,7 +49,7 @@ class ResolvedModel:
     `label` is a name for files, `identity` changes when the model does. `load(overflow)` makes the generator. Replies
     of a `batch_dependent` model depend on each other by rounding. `tasks` are the
     options of the tasks that its run knows by name, where it comes from a run. `encode` makes the token ids of prompts,
-    where that is not a server's affair.
+    where that is not a server's affair; `folder` is that of a model of this machine.
     """
 
     reference: str
@@ -60,6 +60,7 @@ class ResolvedModel:
     batch_dependent: bool
     tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     encode: Callable[[Sequence[Prompt]], list[list[int]]] | None = None
+    folder: Path | None = None
 
 
 def resolve_model(reference: str, settings: Settings) -> ResolvedModel:
@@ -167,7 +168,7 @@ def _local(
     options = settings.chat_template_kwargs
     try:
         chat = ChatTokenizer.load(folder, chat_template_kwargs=options, control_tokens=control_tokens)
-        generator = local_generator_info(chat, dtype)
+        generator = local_generator_info(chat, number_format(folder, dtype))
     except UserError as error:
         raise UserError(f"model {reference}: {error}") from error
 
@@ -187,5 +188,5 @@ def _local(
         return LocalGenerator(engine, chat, overflow=overflow)
 
     return ResolvedModel(
-        reference, label, identity, generator, load, batch_dependent=True, encode=partial(encode, chat)
+        reference, label, identity, generator, load, batch_dependent=True, encode=partial(encode, chat), folder=folder
     )

@@ -6,10 +6,12 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smallwit.inference.generator import Decoding
-from smallwit.storage.artifacts import content_key
+from smallwit.storage.artifacts import MANIFEST, content_key
+from smallwit.storage.paths import read_json_object
 from smallwit.tasks.base import Problem
 from smallwit.tasks.draw import Order
 from smallwit.tasks.prompt import Prompt
@@ -41,6 +43,13 @@ class GeneratorInfo:
     ends: tuple[int, ...] | None = None
     dtype: str | None = None
     chat_template_kwargs: Mapping[str, Any] | None = None
+
+
+def number_format(folder: Path, dtype: str) -> str:
+    """Return the number format of a model's weights: that of the exported file that a folder was read back from, or
+    `dtype`."""
+    path = folder / MANIFEST
+    return str(read_json_object(path).get("number_format", dtype)) if path.is_file() else dtype
 
 
 def local_generator_info(chat: "ChatTokenizer", dtype: str) -> GeneratorInfo:

@@ -168,6 +168,13 @@ def problem_means(rows: Sequence[Row], key: str = "score") -> dict[str, float]:
     return {name: sum(values) / len(values) for name, values in found.items()}
 
 
+def tokens_per_second(rows: Sequence[Row]) -> float | None:
+    """Return the tokens of the responses over the seconds in which they were written and graded; `None` if unknown."""
+    known = [(row["tokens"], row["seconds"]) for row in rows if row["tokens"] is not None and "seconds" in row]
+    seconds = sum(each for _, each in known)
+    return float(sum(tokens for tokens, _ in known) / seconds) if seconds else None
+
+
 def pass_at_k(n: int, correct: int, k: int) -> float:
     """Return pass@k, the unbiased estimate of the chance that one of k samples is right, from n with `correct` right.
 

@@ -102,14 +102,10 @@ class Timings:
         return seconds
 
 
-class Engine(Protocol):
-    """Generates completions with one version of the weights at a time.
-
-    `context` is the most tokens of a prompt with its completion, `None` without a bound; `timings` adds up over calls.
-    """
+class CompletionEngine(Protocol):
+    """Generates completions. `context` is the most tokens of a prompt with its completion, `None` without a bound."""
 
     context: int | None
-    timings: Timings
 
     def generate(
         self, requests: Sequence[Request], on_tokens: Callable[[int], None] = lambda count: None
@@ -122,6 +118,12 @@ class Engine(Protocol):
         another call's completions are being written.
         """
         ...
+
+
+class Engine(CompletionEngine, Protocol):
+    """Generates completions with one version of the weights at a time. `timings` adds up over calls."""
+
+    timings: Timings
 
     def update(self, version: int, named_tensors: "Iterable[tuple[str, Tensor]]") -> None:
         """Take new weights, all of `build.stored_tensors`. Completions that begin afterwards have this `version`.
@@ -163,7 +165,7 @@ def check_request(request: Request, context: int | None, *, stop_strings: bool) 
 
 
 def complete(
-    engine: Engine, requests: Sequence[Request], on_tokens: Callable[[int], None] = lambda count: None
+    engine: CompletionEngine, requests: Sequence[Request], on_tokens: Callable[[int], None] = lambda count: None
 ) -> list[Completion]:
     """Return the completions in the order of the requests."""
     found = dict(engine.generate(requests, on_tokens))

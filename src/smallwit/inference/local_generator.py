@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from smallwit.errors import UserError
-from smallwit.inference.engine import Completion, Engine, Request, Sampling
+from smallwit.inference.engine import Completion, CompletionEngine, Request, Sampling
 from smallwit.inference.generator import Decoding, Overflow, Reply
 from smallwit.inference.stop_strings import first_stop
 from smallwit.models.chat import ChatTokenizer
@@ -27,7 +27,7 @@ def encode(chat: ChatTokenizer, prompts: Sequence[Prompt]) -> list[list[int]]:
 
 
 class LocalGenerator:
-    """A `Generator` on an `Engine`, with the model's `chat` tokenizer.
+    """A `Generator` on a `CompletionEngine`, with the model's `chat` tokenizer.
 
     A conversation goes through the chat template; without one, a single user message is the bare text, and anything
     else is refused. Bare text gets BOS if the tokenizer puts it. A reply ends, truncated, where the model's context
@@ -37,7 +37,7 @@ class LocalGenerator:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: CompletionEngine,
         chat: ChatTokenizer,
         *,
         overflow: Overflow = "refuse",

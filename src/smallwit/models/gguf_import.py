@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from smallwit.console.sanitize import say
@@ -22,12 +21,12 @@ from smallwit.models.build import save_model
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.fit import fitting
 from smallwit.models.gguf_file import GgufFile, gguf_package
+from smallwit.models.gguf_layout import HEAD, ROPE, TABLE, as_computed, llama3_divisors, tensor_names
 from smallwit.models.gguf_tokenizer import read_tokenizer
 from smallwit.models.loading import told
 from smallwit.storage.artifacts import BrokenArtifact, content_key, file_hash, publish, read_manifest
 from smallwit.storage.paths import user_cache
 
-TABLE, HEAD, ROPE = "token_embd.weight", "output.weight", "rope_freqs.weight"
 TIED_WITHIN = 0.5
 """Largest relative difference of two copies of one table. That of quantisation is below 0.3, and unlike tables differ
 by about 1.4."""
@@ -77,7 +76,10 @@ def import_gguf(path: Path, out: Path, dtype: str = "float32") -> Imported:
         model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
     names = _names(file, shapes, table)
-    state = {name: _undone(file, gguf_name, config) for name, gguf_name in names.items()}
+    state = {
+        name: as_computed(file.architecture, gguf_name, file.read(gguf_name), config)
+        for name, gguf_name in names.items()
+    }
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
     parameters = sum(math.prod(file.shape(name)) for name in names.values())
@@ -190,9 +192,7 @@ def _llama3_scaling(file: GgufFile, theta: float, width: int) -> dict[str, Any]:
     """Return the scaling of rotary positions of Llama 3.1 and later, which a file holds as a tensor of divisors."""
     stored = file.read(ROPE)
     low, high, original, factor = 1.0, 4.0, 8192, float(stored.max())
-    waves = 2 * math.pi * theta ** (torch.arange(0, width, 2, dtype=torch.float64) / width)
-    smooth = ((original / waves - low) / (high - low)).clamp(0, 1)
-    divisors = 1 / ((1 - smooth) / factor + smooth)
+    divisors = llama3_divisors(theta, width, factor, low, high, original)
     if stored.shape != divisors.shape or not torch.allclose(stored.double(), divisors, rtol=1e-3):
         what = f"{ROPE} scales rotary positions otherwise than Llama 3.1 does"
         raise UserError(f"{file.path}: {what}; take the original weights, as safetensors")
@@ -299,11 +299,8 @@ def _names(file: GgufFile, shapes: Mapping[str, tuple[int, ...]], table: str | N
 
     Raises `UserError` for a tensor that is missing, one of another shape, and one that the model does not have.
     """
-    gguf = gguf_package(file.path)
-    arch = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == file.architecture)
-    layers = int(file.need(f"{file.architecture}.block_count"))
-    mapping = gguf.get_tensor_name_map(arch, layers)
-    names = {name: str(mapping.get_name(name, try_suffixes=(".weight", ".bias"))) for name in shapes}
+    gguf, layers = gguf_package(file.path), int(file.need(f"{file.architecture}.block_count"))
+    names = tensor_names(gguf, file.architecture, layers, shapes)
     names = {name: table if table and found == TABLE else found for name, found in names.items()}
     for name, found in names.items():
         _require_tensor(file, found)
@@ -319,18 +316,6 @@ def _names(file: GgufFile, shapes: Mapping[str, tuple[int, ...]], table: str | N
         what = f"has the tensor {others[0][:80]!r}{more}, which a {file.architecture} model does not have"
         raise UserError(f"{file.path}: {what}; take the original weights, as safetensors")
     return names
-
-
-def _undone(file: GgufFile, name: str, config: Any) -> Tensor:
-    """Return a tensor in float32 as transformers has it: what llama.cpp's converter did to its numbers is undone."""
-    found = file.read(name)
-    if file.architecture == "llama" and (".attn_q." in name or ".attn_k." in name):
-        heads = config.num_attention_heads if ".attn_q." in name else config.num_key_value_heads
-        # Rotary pairs lie side by side in the file, and half a head apart in transformers.
-        pairs = found.reshape(heads, found.shape[0] // heads // 2, 2, *found.shape[1:])
-        return pairs.transpose(1, 2).reshape(found.shape)
-    # Gemma multiplies by 1 + w, and the file holds the sum.
-    return found - 1 if file.architecture == "gemma3" and name.endswith("norm.weight") else found
 
 
 def _formats(file: GgufFile, names: Any) -> tuple[Format, ...]:

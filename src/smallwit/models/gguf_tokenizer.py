@@ -25,7 +25,11 @@ _LLAMA3_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)"
     r"|\s+"
 )
-_SPACE = "\u2581"
+_SAME_RULES = {"deepseek-r1-qwen": "qwen2", "llama3": "llama-bpe", "llama-v3": "llama-bpe"}
+SPACE = "\u2581"
+"""SentencePiece's letter for a space."""
+HUGGING_FACE = "tokenizer.huggingface.json"
+"""The key of a whole tokenizer.json: that of a tokenizer which llama.cpp does not have."""
 
 
 def read_tokenizer(file: GgufFile) -> tuple[PreTrainedTokenizerFast, list[int]]:
@@ -35,6 +39,8 @@ def read_tokenizer(file: GgufFile) -> tuple[PreTrainedTokenizerFast, list[int]]:
     """
     tokens, types = _tokens(file)
     kind = file.need("tokenizer.ggml.model")
+    if (whole := file.get(HUGGING_FACE)) is not None:
+        return _whole_tokenizer(file, str(whole), tokens), _ends(file, tokens, types)
     if kind == "gpt2":
         backend = _byte_level(file, tokens)
     elif kind == "llama":
@@ -43,29 +49,49 @@ def read_tokenizer(file: GgufFile) -> tuple[PreTrainedTokenizerFast, list[int]]:
         raise _refused(file, f"its tokenizer is of the type {kind!r}", "gpt2, llama")
     special = {CONTROL: True, USER_DEFINED: False}
     # SentencePiece's runs of spaces are merges in Hugging Face's form.
-    whole = (pair for pair in zip(tokens, types, strict=True) if kind == "gpt2" or pair[0].strip(" "))
+    added = (pair for pair in zip(tokens, types, strict=True) if kind == "gpt2" or pair[0].strip(" "))
     backend.add_tokens(
-        [AddedToken(token, normalized=False, special=special[each]) for token, each in whole if each in special]
+        [AddedToken(token, normalized=False, special=special[each]) for token, each in added if each in special]
     )
-    named = {name: _named(file, tokens, key) for name, key in _ROLES.items()}
-    _frame(file, backend, named)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        chat_template=file.get("tokenizer.chat_template"),
-        clean_up_tokenization_spaces=False,
-        **{name: token for name, token in named.items() if token is not None},
-    )
+    _frame(file, backend, _roles(file, tokens))
+    tokenizer = _with_roles(file, backend, tokens)
     if len(tokenizer) != len(tokens):
         raise UserError(
             f"{file.path}: its tokenizer lists {len(tokens):,} tokens of which {len(tokenizer):,} differ; "
             "convert the model again by llama.cpp"
         )
-    stated = [file.get(f"tokenizer.ggml.{key}_token_id") for key in ("eos", "eot", "eom")]
-    listed = [number for number, token in enumerate(tokens) if types[number] == CONTROL and token in ENDS]
-    return tokenizer, list(dict.fromkeys([*(int(number) for number in stated if number is not None), *listed]))
+    return tokenizer, _ends(file, tokens, types)
 
 
 _ROLES = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
+
+
+def _ends(file: GgufFile, tokens: Sequence[str], types: Sequence[int]) -> list[int]:
+    stated = [file.get(f"tokenizer.ggml.{key}_token_id") for key in ("eos", "eot", "eom")]
+    listed = [number for number, token in enumerate(tokens) if types[number] == CONTROL and token in ENDS]
+    return list(dict.fromkeys([*(int(number) for number in stated if number is not None), *listed]))
+
+
+def _roles(file: GgufFile, tokens: Sequence[str]) -> dict[str, str | None]:
+    return {name: _named(file, tokens, key) for name, key in _ROLES.items()}
+
+
+def _with_roles(file: GgufFile, backend: Tokenizer, tokens: Sequence[str]) -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        chat_template=file.get("tokenizer.chat_template"),
+        clean_up_tokenization_spaces=False,
+        **{name: token for name, token in _roles(file, tokens).items() if token is not None},
+    )
+
+
+def _whole_tokenizer(file: GgufFile, text: str, tokens: Sequence[str]) -> PreTrainedTokenizerFast:
+    try:
+        backend = Tokenizer.from_str(text)
+    except Exception as error:  # tokenizers has no narrower one
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"{file.path}: {HUGGING_FACE} holds no tokenizer ({reason}); copy it again") from error
+    return _with_roles(file, backend, tokens)
 
 
 def _tokens(file: GgufFile) -> tuple[list[str], list[int]]:
@@ -88,24 +114,29 @@ def _named(file: GgufFile, tokens: Sequence[str], key: str) -> str | None:
     return tokens[number]
 
 
+def splitting_rules() -> dict[str, tuple[Any, Any]]:
+    """Return normaliser and pre-tokenizer of each way of splitting text that byte-level tokenizers here have."""
+    words = pre_tokenizers.Split(Regex(_LLAMA3_WORDS), behavior="isolated")
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    return {
+        "qwen2": (normalizers.NFC(), qwen2_splitter()),
+        "llama-bpe": (None, pre_tokenizers.Sequence([words, _bytes(use_regex=False)])),
+        "smollm": (None, pre_tokenizers.Sequence([digits, _bytes(use_regex=True)])),
+        "gpt-2": (None, _bytes(use_regex=True)),
+    }
+
+
 def _byte_level(file: GgufFile, tokens: Sequence[str]) -> Tokenizer:
-    rules = str(file.need("tokenizer.ggml.pre"))
-    llama3 = rules in ("llama3", "llama-v3", "llama-bpe")
+    given = str(file.need("tokenizer.ggml.pre"))
+    name, known = _SAME_RULES.get(given, given), splitting_rules()
+    if name not in known:
+        raise _refused(file, f"its tokenizer splits text by the rules {given!r}", ", ".join(known))
     halves = (merge.partition(" ") for merge in file.need("tokenizer.ggml.merges"))
     merges = [(first, second) for first, _, second in halves]
-    backend = Tokenizer(_bpe(file, tokens, merges, ignore_merges=llama3))
-    if rules in ("qwen2", "deepseek-r1-qwen"):
-        backend.normalizer, backend.pre_tokenizer = normalizers.NFC(), qwen2_splitter()
-    elif llama3:
-        words = pre_tokenizers.Split(Regex(_LLAMA3_WORDS), behavior="isolated")
-        backend.pre_tokenizer = pre_tokenizers.Sequence([words, _bytes(use_regex=False)])
-    elif rules == "smollm":
-        digits = pre_tokenizers.Digits(individual_digits=True)
-        backend.pre_tokenizer = pre_tokenizers.Sequence([digits, _bytes(use_regex=True)])
-    elif rules == "gpt-2":
-        backend.pre_tokenizer = _bytes(use_regex=True)
-    else:
-        raise _refused(file, f"its tokenizer splits text by the rules {rules!r}", "qwen2, llama-bpe, smollm, gpt-2")
+    backend = Tokenizer(_bpe(file, tokens, merges, ignore_merges=name == "llama-bpe"))
+    normalizer, backend.pre_tokenizer = known[name]
+    if normalizer is not None:
+        backend.normalizer = normalizer
     backend.decoder = decoders.ByteLevel()
     backend.post_processor = processors.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False)
     return backend
@@ -121,14 +152,14 @@ def _sentencepiece(file: GgufFile, tokens: Sequence[str], types: Sequence[int]) 
     ranks = [scores[number] for number in range(len(tokens)) if types[number] == NORMAL]
     if any(later > earlier for earlier, later in pairwise(ranks)):
         raise _refused(file, "its tokenizer's scores do not fall with the ids, so it is no SentencePiece BPE", "BPE")
-    spelled = [_SPACE * len(token) if token and not token.strip(" ") else token for token in tokens]
+    spelled = [SPACE * len(token) if token and not token.strip(" ") else token for token in tokens]
     unknown = _named(file, tokens, "unknown")
     model = _bpe(file, spelled, implied_merges(spelled), byte_fallback=True, fuse_unk=True, unk_token=unknown)
     backend = Tokenizer(model)
-    spaces: Any = normalizers.Replace(" ", _SPACE)
-    decoding = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    spaces: Any = normalizers.Replace(" ", SPACE)
+    decoding = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     if file.get("tokenizer.ggml.add_space_prefix", True):
-        backend.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), spaces])
+        backend.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), spaces])
         decoding.append(decoders.Strip(" ", left=1))
     else:
         backend.normalizer, backend.pre_tokenizer = spaces, pre_tokenizers.Split(" ", "merged_with_previous")

@@ -15,6 +15,7 @@ from statistics import mean
 from typing import Any
 
 from smallwit.evaluation.comparison import POOLED
+from smallwit.evaluation.scores import tokens_per_second
 from smallwit.evaluation.seed_table import SeedTable
 from smallwit.pipeline.seeds import seed_of, stage_name
 from smallwit.recipe.schema import Recipe
@@ -48,6 +49,12 @@ def summarise(
     for model in models:
         for task, groups in _strata(evaluation / model["name"]).items():
             model["scores"][task]["strata"] = table.by_stratum(model["name"], task, groups)
+    exported = {model["name"] for model in models if "number_format" in model}
+    for model in models:
+        # Measured beside each other: an exported model and the one that it was made of.
+        if exported.intersection([model["name"], *(s.name for s in recipe.stages if s.starts_from == model["name"])]):
+            found = [row for by_task in rows[model["name"]] for of in by_task.values() for row in of]
+            model["tokens_per_second"] = tokens_per_second(found)
     comparisons = [entry for pair in recipe.comparisons for entry, _ in table.compare(pair.a, pair.b)]
     lowered = _lowered(recipe, table)
     named = {"teacher": recipe.teacher, "baseline": recipe.baseline}

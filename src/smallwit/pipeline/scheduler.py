@@ -238,6 +238,7 @@ class Scheduler:
                 "parameters": self.manifests[node.name]["parameters"],
                 "training_flops": self.path_flops(node.stage.name, node.seed),
                 "seconds": self.manifests[label]["seconds"] if label in self.plan.nodes else 0.0,
+                **_of_export(self.manifests.get(label, {})),
             }
             for label, node in evaluations.items()
         }
@@ -260,6 +261,11 @@ class Scheduler:
             if score is not None:
                 found[label] = score
         return found
+
+
+def _of_export(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return number format and bytes of an exported model; nothing for any other."""
+    return {key: manifest[key] for key in ("number_format", "bytes") if "number_format" in manifest}
 
 
 def _end_of(name: str, message: Message) -> BaseException:

@@ -33,9 +33,9 @@ def teacher_of(results: Results) -> Model | None:
 def final_student(results: Results) -> Model | None:
     """Return the model of the headline: the last one of the path, or the best by validation if a stage lowered scores.
 
-    The teacher and the baseline are not on the path.
+    The teacher, the baseline and exported models are not on the path.
     """
-    own = [model for model in results["models"] if model["name"] not in set_apart(results)]
+    own = [m for m in results["models"] if m["name"] not in set_apart(results) and "number_format" not in m]
     chosen = results.get("headline", {}).get("model")
     return next((model for model in own if model["name"] == chosen), own[-1] if own else None)
 
@@ -82,11 +82,11 @@ def signature_lines(results: Results) -> list[str]:
     """Return lines with the protocol signatures of the scores.
 
     One line if all signatures are equal, else one line for each task. A line warns of a task whose models have
-    different signatures: their scores cannot be compared.
+    different signatures: their scores cannot be compared. Those of exported models name another number format.
     """
     seen: dict[str, dict[str, list[str]]] = {}
     for model in display_order(results):
-        for task, score in model["scores"].items():
+        for task, score in model["scores"].items() if "number_format" not in model else ():
             seen.setdefault(task, {}).setdefault(score["signature"], []).append(model["name"])
     every = {signature for by_signature in seen.values() for signature in by_signature}
     if len(every) == 1:
@@ -99,6 +99,15 @@ def signature_lines(results: Results) -> list[str]:
             parts = "; ".join(f"{signature} ({', '.join(names)})" for signature, names in by_signature.items())
             lines.append(f"signatures differ, do not compare, {task}: {parts}")
     return lines
+
+
+def export_lines(results: Results) -> list[str]:
+    """Return a line for each exported model: "rl-q8_0: 71,360 bytes in q8_0, 5,100 tokens/s"."""
+    exported = [model for model in display_order(results) if "number_format" in model]
+    measured = [model for model in display_order(results) if "tokens_per_second" in model]
+    lines = [f"{model['name']}: {model['bytes']:,} bytes in {model['number_format']}, read back" for model in exported]
+    speeds = [f"{model['name']} {model['tokens_per_second']:,.0f}" for model in measured if model["tokens_per_second"]]
+    return [*lines, f"tokens a second: {', '.join(speeds)}"] if speeds else lines
 
 
 def strict_lines(results: Results) -> list[str]:

@@ -17,6 +17,7 @@ from smallwit.console.tables import least_width, print_whole
 from smallwit.report.format import (
     comparison_line,
     display_order,
+    export_lines,
     headline_line,
     lowered_lines,
     sample_counts,
@@ -95,7 +96,7 @@ def print_summary(results: Mapping[str, Any], report_path: Path, console: Consol
     _line(console, f"Scores in per cent, ± half of the 95 % interval{share}.", "dim")
     if (seeds := seeds_line(results)) is not None:
         _line(console, f"{seeds}. Compute and time: mean of the seeds.", "dim")
-    for line in strict_lines(results):
+    for line in [*export_lines(results), *strict_lines(results)]:
         _line(console, line, "dim")
     if lowered := lowered_lines(results):
         console.print()

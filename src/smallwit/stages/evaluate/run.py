@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from smallwit.evaluation.folder import admit, write_strata
-from smallwit.evaluation.protocol import local_generator_info
+from smallwit.evaluation.protocol import local_generator_info, number_format
 from smallwit.evaluation.protocols.default import DEFAULT
 from smallwit.evaluation.suite import Choice, make_suite, measure_suite, problems_of
 from smallwit.inference.local_generator import encode
@@ -29,7 +29,7 @@ def run(job: Job, reporter: Reporter) -> Info:
     published = measured.published_dtype if measured is not None else None
     chat, model = chat_of(job, job.name), model_of(job, job.name, dtype=published or job.dtype)
     generator = generator_of(job, model, chat, spec.batch)
-    about = local_generator_info(chat, job.dtype)
+    about = local_generator_info(chat, number_format(Path(job.inputs.get(job.name, "")), job.dtype))
     choice = Choice(spec.split, spec.problems, 1, job.recipe.seed, spec.temperature, spec.max_new_tokens, spec.order)
     tasks = tasks_of(job, spec.tasks)
     samples = job.folder.with_name(f"{PARTIAL}{job.key}")

@@ -1,0 +1,7 @@
+"""Models in the formats of other programs, read back and measured."""
+
+from typing import Literal
+
+FileFormat = Literal["gguf"]
+Quant = Literal["q8_0", "q5_0", "q4_0", "f16", "bf16", "f32"]
+"""Number formats of a GGUF file, by llama.cpp's names."""

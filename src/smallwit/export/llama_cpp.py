@@ -1,0 +1,133 @@
+"""Completions of a GGUF file by llama.cpp, from token ids to token ids. Needs the package `xllamacpp`."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO, Any
+
+from smallwit.errors import RunFailed
+from smallwit.export import llama_cpp_process
+from smallwit.inference.engine import Completion, Request, check_request
+
+_STEP = 256
+"""The context of a slot is a multiple of it."""
+
+
+@dataclass
+class Spent:
+    """Seconds and tokens of prompts and of completions, and the peak memory of the process in 1e9 bytes."""
+
+    prompt_seconds: float = 0.0
+    seconds: float = 0.0
+    tokens: int = 0
+    peak_memory_gb: float = 0.0
+
+
+def installed() -> bool:
+    """Return whether llama.cpp can be asked."""
+    return find_spec("xllamacpp") is not None
+
+
+class LlamaCppEngine:
+    """A `CompletionEngine` on a GGUF file. Each call starts a process with `batch` slots, and ends it."""
+
+    def __init__(self, file: Path, *, context: int, batch: int, threads: int) -> None:
+        self.file, self.context, self.batch, self.threads = file, context, batch, threads
+        self.spent = Spent()
+
+    def generate(
+        self, requests: Sequence[Request], on_tokens: Callable[[int], None] = lambda count: None
+    ) -> Iterator[tuple[int, Completion]]:
+        """See `CompletionEngine.generate`. Raises `RunFailed` where llama.cpp cannot load the file, or ends."""
+        for request in requests:
+            check_request(request, self.context, stop_strings=True)
+        return self._generate(requests, on_tokens)
+
+    def _generate(
+        self, requests: Sequence[Request], on_tokens: Callable[[int], None]
+    ) -> Iterator[tuple[int, Completion]]:
+        if not requests:
+            return
+        longest = max(len(each.prompt) + each.sampling.max_new_tokens for each in requests)
+        context = min(self.context, -(-longest // _STEP) * _STEP)
+        with self._process(min(self.batch, len(requests)), context) as (ask, hear):
+            for index, request in enumerate(requests):
+                ask.write(json.dumps({"index": index, "body": _body(request, context)}) + "\n")
+            ask.flush()
+            for _ in requests:
+                told = hear()
+                completion = _completion(requests[told["index"]], told["result"])
+                self._account(told)
+                on_tokens(len(completion.tokens))
+                yield told["index"], completion
+
+    @contextmanager
+    def _process(self, slots: int, context: int) -> Iterator[tuple[IO[str], Callable[[], dict[str, Any]]]]:
+        sizes = [str(size) for size in (slots, context, self.threads)]
+        command = [sys.executable, llama_cpp_process.__file__, str(self.file), *sizes]
+        with tempfile.TemporaryFile("w+", errors="replace") as said:
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True, bufsize=-1
+            )
+            assert process.stdin is not None
+            assert process.stdout is not None
+            lines = process.stdout
+
+            def hear() -> dict[str, Any]:
+                line = lines.readline()
+                if not line:
+                    said.seek(0)
+                    last = next(reversed([text.strip() for text in said if text.strip()]), "it said nothing")
+                    raise RunFailed(f"{self.file}: llama.cpp has ended ({last[:200]})")
+                told: dict[str, Any] = json.loads(line)
+                return told
+
+            try:
+                hear()
+                yield process.stdin, hear
+            finally:
+                process.kill()
+                process.wait()
+                lines.close()
+                process.stdin.close()
+
+    def _account(self, told: Mapping[str, Any]) -> None:
+        timings = told["result"]["timings"]
+        self.spent.prompt_seconds += timings["prompt_ms"] / 1e3
+        self.spent.seconds += timings["predicted_ms"] / 1e3
+        self.spent.tokens += timings["predicted_n"]
+        unit = 1 if sys.platform == "darwin" else 1024
+        self.spent.peak_memory_gb = max(self.spent.peak_memory_gb, told["peak"] * unit / 1e9)
+
+
+def _body(request: Request, context: int) -> dict[str, Any]:
+    sampling = request.sampling
+    return {
+        "prompt": list(request.prompt),
+        "n_predict": min(sampling.max_new_tokens, context - len(request.prompt)),
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k or 0,
+        "top_p": sampling.top_p,
+        "min_p": sampling.min_p,
+        "repeat_penalty": sampling.repetition_penalty,
+        "seed": (request.seed or 0) % 2**32,
+        "return_tokens": True,
+        "cache_prompt": False,
+    }
+
+
+def _completion(request: Request, result: Mapping[str, Any]) -> Completion:
+    """Return what llama.cpp wrote, up to the first token that ends it. It leaves out the token at which it ends."""
+    stop = request.sampling.stop
+    tokens: list[int] = result["tokens"]
+    end = next((place for place, token in enumerate(tokens) if token in stop), None)
+    if end is not None:
+        return Completion(tokens[: end + 1], [], "stop")
+    ended = result["stop_type"] == "eos" and bool(stop)
+    return Completion([*tokens, *stop[:1]] if ended else tokens, [], "stop" if ended else "length")

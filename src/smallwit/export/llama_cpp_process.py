@@ -1,0 +1,43 @@
+"""llama.cpp in a process of its own: `python llama_cpp_process.py FILE SLOTS CONTEXT THREADS`.
+
+Requests come on standard input and results leave on standard output, a JSON object a line, first an empty one when the
+file is loaded. The process ends when its standard input does, so it never outlives the one that started it.
+"""
+
+import json
+import os
+import resource
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    slots, context, threads = map(int, sys.argv[2:])
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # llama.cpp prints there
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = sys.argv[1]
+    params.n_parallel, params.n_ctx, params.warmup = slots, slots * context, False
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    server, lock = xllamacpp.Server(params), threading.Lock()
+
+    def answer(request: dict[str, Any]) -> None:
+        result = server.handle_completions(request["body"])
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with lock:
+            print(json.dumps({"index": request["index"], "peak": peak, "result": result}), file=out, flush=True)
+
+    print("{}", file=out, flush=True)
+    with ThreadPoolExecutor(slots) as pool:
+        for line in sys.stdin:
+            pool.submit(answer, json.loads(line))
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

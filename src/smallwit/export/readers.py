@@ -1,0 +1,152 @@
+"""Readers that open an exported file before it is published: smallwit's importer, transformers' loader, llama.cpp."""
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from smallwit.device import cores
+from smallwit.errors import RunFailed, UserError
+from smallwit.export.gguf import ExportedModel
+from smallwit.export.llama_cpp import LlamaCppEngine
+from smallwit.inference.engine import CompletionEngine, Request, Sampling, complete
+from smallwit.inference.local import LocalEngine
+from smallwit.models.chat import ChatTokenizer
+from smallwit.models.fit import vocabulary_of
+from smallwit.models.gguf_file import GgufFile
+from smallwit.models.gguf_import import Imported, import_gguf
+from smallwit.models.gguf_layout import tensor_names
+from smallwit.models.handover import PROBES
+from smallwit.models.loading import load_model, told
+from smallwit.tasks.wordmath import WordMath
+
+BLOCK = 32
+STEPS = {"F32": 0.0, "F16": 2**-11, "BF16": 2**-8, "Q8_0": 0.5 / 127, "Q5_0": 1 / 16, "Q4_0": 1 / 8}
+"""The most that rounding moves a number, as a share of the largest one of its block. Q5_0 and Q4_0 cut off the largest
+number where its sign is not that of the block's scale, by a whole step."""
+_SCALE = 2**-10  # of the block's scale, in F16
+_SMALLEST = 4e-6  # where the scale is below F16's normal numbers
+PROMPTS, TOKENS = 50, 16
+_OF_NO_EFFECT = frozenset(
+    (
+        *("_name_or_path", "architectures", "dtype", "transformers_version", "initializer_range", "use_cache"),
+        *("attention_dropout", "pretraining_tp", "max_window_layers", "bos_token_id", "eos_token_id", "pad_token_id"),
+        *("output_attentions", "output_hidden_states", "return_dict", "chunk_size_feed_forward", "problem_type"),
+        *("id2label", "label2id", "is_encoder_decoder", "tokenizer_class"),
+    )
+)
+"""Keys of a configuration that change nothing of what the model computes."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Greedy texts of two engines: how many are the same, and the place of the first difference of each other one."""
+
+    same: int
+    of: int
+    parts_at: Sequence[int]
+
+    def __str__(self) -> str:
+        parted = f"; the others part at the tokens {', '.join(map(str, self.parts_at))}" if self.parts_at else ""
+        return f"the same greedy text for {self.same} of {self.of} prompts, {TOKENS} tokens each{parted}"
+
+
+def read_back(source: ExportedModel, path: Path, folder: Path) -> Imported:
+    """Import a file into a new `folder`, and compare configuration and tokenizer with the model's.
+
+    Raises `UserError` for a model that the file does not hold whole.
+    """
+    imported = import_gguf(path, folder)
+    was, found = source.config.to_dict(), AutoConfig.from_pretrained(folder).to_dict()
+    for key in type(source.config)().to_dict().keys() - _OF_NO_EFFECT:
+        if was.get(key) != found.get(key):
+            what = f"its configuration has {key} {was.get(key)!r}, and a GGUF file of it reads as {found.get(key)!r}"
+            raise UserError(f"{source.folder}: {what}; use llama.cpp's own converter")
+    chat = ChatTokenizer.load(folder)
+    texts = [*PROBES, *_questions()]
+    if _ids(source.chat, texts) != _ids(chat, texts) or chat.template != source.chat.template:
+        raise UserError(f"{source.folder}: its tokenizer reads otherwise in a GGUF file; use llama.cpp's own converter")
+    if chat.ends.trained != source.chat.ends.trained or not set(chat.ends.all) >= set(source.chat.ends.all[:3]):
+        what = f"an answer ends at {list(source.chat.ends.all)}, and in a GGUF file at {list(chat.ends.all)}"
+        raise UserError(f"{source.folder}: {what}; give its generation_config.json fewer ends")
+    return imported
+
+
+def _ids(chat: ChatTokenizer, texts: Sequence[str]) -> list[list[int]]:
+    return [*chat.encode_texts(texts), *(chat.encode_prompts(texts[:1]) if chat.template else ())]
+
+
+def _questions() -> list[str]:
+    return [problem.prompt for problem in islice(WordMath(test=PROMPTS).problems("test"), PROMPTS)]
+
+
+def compare_tensors(source: ExportedModel, path: Path) -> dict[str, float]:
+    """Read all tensors by transformers' loader and return how far they are from the model's, by number format.
+
+    The distance is the norm of the difference as a share of the tensors' norm. Raises `RunFailed` for a tensor that is
+    further away than its format rounds.
+    """
+    from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+
+    file = GgufFile(path)
+    with told(f"{path}: transformers cannot read it"), torch.device("meta"):
+        empty: Any = AutoModelForCausalLM.from_config(source.config)
+    with told(f"{path}: transformers cannot read it"), contextlib.redirect_stderr(io.StringIO()):
+        found = load_gguf_checkpoint(str(path), return_tensors=True, model_to_load=empty)["tensors"]
+    import gguf
+
+    named = dict(source.model.named_parameters())
+    names = tensor_names(gguf, source.architecture, source.config.num_hidden_layers, named)
+    moved: dict[str, list[float]] = {}
+    for name, parameter in named.items():
+        if name not in found or found[name].shape != parameter.shape:
+            raise RunFailed(f"{path}: transformers does not find {name} in it")
+        kind, was, is_ = file.kind(names[name]), parameter.detach(), found.pop(name)
+        if not within(kind, was, is_):
+            raise RunFailed(f"{path}: transformers reads {name} ({kind}) further from the model than its format rounds")
+        sums = moved.setdefault(kind, [0.0, 0.0])
+        sums[0] += float((was - is_).square().sum(dtype=torch.float64))
+        sums[1] += float(was.square().sum(dtype=torch.float64))
+    return {kind: (difference / size) ** 0.5 if size else 0.0 for kind, (difference, size) in moved.items()}
+
+
+def within(kind: str, was: Tensor, found: Tensor) -> bool:
+    """Return whether numbers that were stored in a format are as near to what they were as the format promises."""
+    width = BLOCK if was.shape[-1] % BLOCK == 0 else was.shape[-1]
+    largest = was.reshape(-1, width).abs().amax(1, keepdim=True)
+    apart = (was - found).reshape(-1, width).abs()
+    return bool((apart <= largest * (STEPS[kind] + (_SCALE if kind.startswith("Q") else 0.0)) + _SMALLEST).all())
+
+
+def compare_texts(path: Path, folder: Path) -> Parity:
+    """Return how llama.cpp continues prompts beside the local engine on the `folder` that was read from the file.
+
+    Raises `RunFailed` where fewer than half of the first tokens are the same: rounding alone does not do that.
+    """
+    chat = ChatTokenizer.load(folder)
+    model = load_model(folder, dtype="float32", device="cpu")
+    context = model.config.max_position_embeddings
+    here = LocalEngine(model, vocabulary=vocabulary_of(chat, model, str(folder)), batch=PROMPTS)
+    there = LlamaCppEngine(path, context=context, batch=8, threads=cores())
+    prompts = chat.encode_prompts(_questions())
+    ours, theirs = _greedy(here, chat, prompts), _greedy(there, chat, prompts)
+    parts = [
+        next((at for at, pair in enumerate(zip(a, b, strict=False)) if pair[0] != pair[1]), min(len(a), len(b)))
+        for a, b in zip(ours, theirs, strict=True)
+        if a != b
+    ]
+    if sum(at == 0 for at in parts) > PROMPTS // 2:
+        raise RunFailed(f"{path}: llama.cpp begins most replies with another token than the model does")
+    return Parity(len(prompts) - len(parts), len(prompts), sorted(parts))
+
+
+def _greedy(engine: CompletionEngine, chat: ChatTokenizer, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+    sampling = Sampling(0.0, TOKENS, chat.ends.all, log_probs=False)
+    return [each.tokens for each in complete(engine, [Request(prompt, sampling) for prompt in prompts])]

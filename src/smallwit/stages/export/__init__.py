@@ -1,0 +1,64 @@
+"""The stage `export`: a model in the format of another program, measured as it reads back."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from smallwit.export import FileFormat, Quant
+from smallwit.recipe.stage import Place, Stage
+from smallwit.stages.job import Info, Job, Reporter
+
+if TYPE_CHECKING:
+    from smallwit.recipe.check import Check
+    from smallwit.recipe.schema import Recipe
+
+
+class ExportStage(Stage):
+    """Export a model as a GGUF file. The artifact holds it with its Modelfile, and the model that it reads back as."""
+
+    makes = "model"
+    preload = ("smallwit.stages.export.run",)
+
+    kind: Literal["export"]
+    from_: str = Field(alias="from", description="a model of the recipe whose files are here, or an earlier stage")
+    format: FileFormat = Field(default="gguf", description="format of the file")
+    quant: Quant = Field(default="q8_0", description="number format of the matrices; vectors stay in f32")
+
+    @property
+    def starts_from(self) -> str:
+        """Return the model or stage that is exported."""
+        return self.from_
+
+    def inputs(self, recipe: "Recipe") -> list[str]:
+        return [self.from_]
+
+    @property
+    def declared_flops(self) -> float:
+        """Return zero: nothing is trained."""
+        return 0.0
+
+    def charged(self, recipe: "Recipe") -> list[str]:
+        return [self.from_]
+
+    def check(self, check: "Check", place: Place) -> None:
+        check.model_before("from", self.from_, *place, "from")
+        model = check.recipe.models.get(self.from_)
+        if model is not None and model.folder is None and model.gguf is None:
+            what = f"from '{self.from_}' is a model without files here"
+            raise check.refuse(f"{what}; name a stage, or a model with folder or gguf", *place, "from")
+
+    def check_machine(self, check: "Check", place: Place, ask_hub: bool) -> None:
+        from smallwit.errors import UserError
+        from smallwit.models.gguf_file import gguf_package
+
+        try:
+            gguf_package(Path(self.name))
+        except UserError as error:
+            raise check.refuse(str(error), *place) from error
+
+    def run(self, job: Job, reporter: Reporter) -> Info:
+        """Export, read back, and publish."""
+        from smallwit.stages.export.run import run
+
+        return run(self, job, reporter)
