@@ -11,7 +11,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c c
 # Each test process has one thread to itself: more threads than cores only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help quickstart test test-fast lint docs bench-training bench-rl bench-rollout bench-grading bench-gold-changes bench-eval bench-data bench-gpu gpu-kit hybrids bench-curves bench-seeds check-families check-handover fuzz clean
+.PHONY: help quickstart test test-fast lint docs bench-training bench-rl bench-rollout bench-grading bench-gold-changes bench-eval bench-data bench-device bench-gpu gpu-kit hybrids bench-curves bench-seeds check-families check-handover fuzz clean
 # Two installations into one .venv at the same time would break it.
 .NOTPARALLEL:
 
@@ -29,6 +29,7 @@ help:
 	@echo 'make bench-gold-changes   published gold answers against themselves and with one character changed (a minute)'
 	@echo 'make bench-eval   smallwit and lm-evaluation-harness on the same prompts (about 4 minutes on 2 cores)'
 	@echo 'make bench-data       deduplication and decontamination against their bars (about 4 minutes on 2 cores)'
+	@echo 'make bench-device     the quickstart student as GGUF files in llama.cpp: scores, speed, memory (about 5 minutes)'
 	@echo 'make bench-gpu        the whole path on a GPU, in small, against the CPU, and its speed (under 9 minutes)'
 	@echo 'make gpu-kit          that benchmark for a machine with torch, transformers and no network, in the folder gpu-kit'
 	@echo 'make bench-curves     every objective alone, from a quickstart: table and figure'
@@ -80,6 +81,9 @@ bench-eval: .venv/installed-bench-eval
 bench-data: .venv/installed
 	$(BIN)/python benchmarks/data.py
 
+bench-device: quickstart .venv/installed-device
+	$(BIN)/python benchmarks/device.py
+
 bench-gpu: .venv/installed-test
 	$(BIN)/python benchmarks/gpu.py
 
@@ -108,7 +112,7 @@ clean:
 # Stamps: a second make installs nothing, unless what is to be installed has changed.
 .venv/installed: pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'installing smallwit into .venv (torch is large: the first time takes some minutes)'
-	$(INSTALL) -e .
+	$(INSTALL) -e '.[gguf]'
 	@touch $@
 
 .venv/installed-test: pyproject.toml constraints.txt | $(BIN)/python
@@ -132,6 +136,11 @@ clean:
 	$(BIN)/python -m venv .venv-handover
 	.venv-handover/bin/python -m pip install --disable-pip-version-check --quiet \
 		transformers==4.57.6 torch==2.13.0 tokenizers==0.22.2 huggingface_hub==0.36.2 Jinja2==3.1.6
+	@touch $@
+
+.venv/installed-device: pyproject.toml constraints.txt | $(BIN)/python
+	@echo 'installing smallwit and llama.cpp into .venv'
+	$(INSTALL) -e '.[device]'
 	@touch $@
 
 .venv/installed-lint: pyproject.toml constraints.txt | $(BIN)/python

@@ -18,7 +18,7 @@ from smallwit.cli import main
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.gguf_file import GgufFile
 from smallwit.models.gguf_import import Imported, import_gguf, imported_folder
-from smallwit.models.gguf_tokenizer import implied_merges, read_tokenizer
+from smallwit.models.gguf_tokenizer import read_tokenizer
 from smallwit.models.handover import PROBES
 from smallwit.models.loading import load_model
 from smallwit.models.tokenizer import load_tokenizer
@@ -26,31 +26,10 @@ from tiny import tokenizer
 
 gguf = pytest.importorskip("gguf", reason="needs pip install 'smallwit[gguf]'")
 import tiny_gguf  # noqa: E402  it needs the package
+from tiny_gguf import FAMILIES, family, sentencepiece  # noqa: E402
 
 Q4, Q8 = gguf.GGMLQuantizationType.Q4_0, gguf.GGMLQuantizationType.Q8_0
 TABLE, HEAD = "token_embd.weight", "output.weight"
-
-
-def family(model_type: str, **settings: Any) -> PreTrainedModel:
-    """A tiny model, every tensor of it random: a norm that is 1 or a bias that is 0 would show no mistake."""
-    shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
-    sizes = {"vocab_size": len(tokenizer()), "num_key_value_heads": 2, "max_position_embeddings": 64}
-    given = shape | sizes | {"tie_word_embeddings": True, "pad_token_id": 0, "eos_token_id": 0} | settings
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **given))
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    return model.eval()
-
-
-FAMILIES = {
-    "qwen2": lambda: family("qwen2"),
-    "qwen3": lambda: family("qwen3", head_dim=32),
-    "llama": lambda: family("llama", num_attention_heads=8, head_dim=8),
-    "llama with biases": lambda: family("llama", mlp_bias=True),
-    "gemma3": lambda: family("gemma3_text", head_dim=32, query_pre_attn_scalar=32, sliding_window=16),
-    "untied": lambda: family("qwen2", tie_word_embeddings=False),
-}
 
 
 @pytest.fixture
@@ -149,21 +128,6 @@ def test_smollm_splits_numbers_into_digits(imported: Callable[..., Imported], tm
     imported(family("llama"), pre="smollm")
     read = load_tokenizer(tmp_path / "out")
     assert read.tokenize("x 1234") == ["x", read.tokenize(" ")[0], "1", "2", "3", "4"]
-
-
-def sentencepiece() -> PreTrainedTokenizerFast:
-    """A vocabulary as Gemma's, in one control token and one run of spaces."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
-
-    tokens = ["<eos>", "<bos>", "<unk>", "\u2581\u2581", "ab", "\u2581ab", "bc", "a", "b", "c", "\u2581"]
-    backend = Tokenizer(
-        models.BPE({token: number for number, token in enumerate(tokens)}, implied_merges(tokens), unk_token="<unk>")
-    )
-    backend.normalizer = normalizers.Replace(" ", "\u2581")
-    backend.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
-    backend.decoder = decoders.Replace("\u2581", " ")
-    backend.add_tokens([AddedToken(token, normalized=False, special=True) for token in tokens[:3]])
-    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>", bos_token="<bos>", unk_token="<unk>")
 
 
 def test_a_sentencepiece_vocabulary_merges_earlier_tokens_first_and_begins_with_bos(

@@ -7,11 +7,14 @@ from types import MappingProxyType
 from typing import Any
 
 import gguf
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+from smallwit.models.gguf_tokenizer import implied_merges
 from smallwit.tasks.wordmath import WordMath
+from tiny import tokenizer
 
 END = "<|endoftext|>"
 PARTS = {
@@ -32,6 +35,41 @@ GEMMA_PARTS = {
     "pre_feedforward_layernorm": "ffn_norm",
     "post_feedforward_layernorm": "post_ffw_norm",
 }
+
+
+def family(model_type: str, **settings: Any) -> PreTrainedModel:
+    """A tiny model, every tensor of it random: a norm that is 1 or a bias that is 0 would show no mistake."""
+    shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
+    sizes = {"vocab_size": len(tokenizer()), "num_key_value_heads": 2, "max_position_embeddings": 64}
+    given = shape | sizes | {"tie_word_embeddings": True, "pad_token_id": 0, "eos_token_id": 0} | settings
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **given))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model.eval()
+
+
+FAMILIES = {
+    "qwen2": lambda: family("qwen2"),
+    "qwen3": lambda: family("qwen3", head_dim=32),
+    "llama": lambda: family("llama", num_attention_heads=8, head_dim=8),
+    "llama with biases": lambda: family("llama", mlp_bias=True),
+    "gemma3": lambda: family("gemma3_text", head_dim=32, query_pre_attn_scalar=32, sliding_window=16),
+    "untied": lambda: family("qwen2", tie_word_embeddings=False),
+}
+
+
+def sentencepiece() -> PreTrainedTokenizerFast:
+    """A vocabulary as Gemma's, in one control token and one run of spaces."""
+    tokens = ["<eos>", "<bos>", "<unk>", "\u2581\u2581", "ab", "\u2581ab", "bc", "a", "b", "c", "\u2581"]
+    backend = Tokenizer(
+        models.BPE({token: number for number, token in enumerate(tokens)}, implied_merges(tokens), unk_token="<unk>")
+    )
+    backend.normalizer = normalizers.Replace(" ", "\u2581")
+    backend.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    backend.decoder = decoders.Replace("\u2581", " ")
+    backend.add_tokens([AddedToken(token, normalized=False, special=True) for token in tokens[:3]])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>", bos_token="<bos>", unk_token="<unk>")
 
 
 def merging_tokenizer() -> PreTrainedTokenizerFast:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -25,6 +26,7 @@ from smallwit.models.gguf_import import Imported, import_gguf
 from smallwit.models.gguf_layout import tensor_names
 from smallwit.models.handover import PROBES
 from smallwit.models.loading import load_model, told
+from smallwit.storage.paths import read_json_object
 from smallwit.tasks.wordmath import WordMath
 
 BLOCK = 32
@@ -59,7 +61,7 @@ class Parity:
 
 
 def read_back(source: ExportedModel, path: Path, folder: Path) -> Imported:
-    """Import a file into a new `folder`, and compare configuration and tokenizer with the model's.
+    """Import a file into a new `folder`, which gets the model's ends of answers, and compare configuration and tokenizer with the model's.
 
     Raises `UserError` for a model that the file does not hold whole.
     """
@@ -76,6 +78,10 @@ def read_back(source: ExportedModel, path: Path, folder: Path) -> Imported:
     if chat.ends.trained != source.chat.ends.trained or not set(chat.ends.all) >= set(source.chat.ends.all[:3]):
         what = f"an answer ends at {list(source.chat.ends.all)}, and in a GGUF file at {list(chat.ends.all)}"
         raise UserError(f"{source.folder}: {what}; give its generation_config.json fewer ends")
+    # llama.cpp ends an answer at some tokens whatever the file says; what is measured ends where the model's does.
+    for name in ("config.json", "generation_config.json"):
+        kept = read_json_object(folder / name) | {"eos_token_id": list(source.chat.ends.all)}
+        (folder / name).write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return imported
 
 

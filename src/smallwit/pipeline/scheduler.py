@@ -1,7 +1,7 @@
 """Schedule the nodes of a plan, in parallel where the machine allows it, and account for their cost."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
