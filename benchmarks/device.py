@@ -61,7 +61,8 @@ def print_speed(file: Path, rows: int, tokens: int) -> None:
     spent = engine.spent
     # All rows are written at once, so the time of one is that of all.
     speed = spent.tokens / (spent.seconds / rows)
-    print(f"llama.cpp, {file.name}, {rows} rows, {cores()} threads: {speed:,.1f} tokens/s, {spent.peak_memory_gb:.2f} GB")
+    told = f"{speed:,.1f} tokens/s, {spent.peak_memory_gb:.2f} GB"
+    print(f"llama.cpp, {file.name}, {rows} rows, {cores()} threads: {told}")
 
 
 def compare_files(ours: Path, original: Path) -> None:

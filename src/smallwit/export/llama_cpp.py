@@ -62,6 +62,8 @@ class LlamaCppEngine:
             ask.flush()
             for _ in requests:
                 told = hear()
+                if "error" in told["result"]:
+                    raise RunFailed(f"{self.file}: llama.cpp refuses a prompt ({str(told['result']['error'])[:200]})")
                 completion = _completion(requests[told["index"]], told["result"])
                 self._account(told)
                 on_tokens(len(completion.tokens))

@@ -27,7 +27,10 @@ def main() -> None:
     server, lock = xllamacpp.Server(params), threading.Lock()
 
     def answer(request: dict[str, Any]) -> None:
-        result = server.handle_completions(request["body"])
+        try:
+            result = server.handle_completions(request["body"])
+        except Exception as error:  # noqa: BLE001  whatever it is, it is told: nobody sees it in this thread
+            result = {"error": f"{type(error).__name__}: {error}"}
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         with lock:
             print(json.dumps({"index": request["index"], "peak": peak, "result": result}), file=out, flush=True)

@@ -61,8 +61,9 @@ class Parity:
 
 
 def read_back(source: ExportedModel, path: Path, folder: Path) -> Imported:
-    """Import a file into a new `folder`, which gets the model's ends of answers, and compare configuration and tokenizer with the model's.
+    """Import a file into a new `folder`, and compare configuration and tokenizer with the model's.
 
+    The folder gets the model's ends of answers.
     Raises `UserError` for a model that the file does not hold whole.
     """
     imported = import_gguf(path, folder)
