@@ -62,9 +62,9 @@ FAMILIES = {
 def sentencepiece() -> PreTrainedTokenizerFast:
     """A vocabulary as Gemma's, in one control token and one run of spaces."""
     tokens = ["<eos>", "<bos>", "<unk>", "\u2581\u2581", "ab", "\u2581ab", "bc", "a", "b", "c", "\u2581"]
-    backend = Tokenizer(
-        models.BPE({token: number for number, token in enumerate(tokens)}, implied_merges(tokens), unk_token="<unk>")
-    )
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    merges = implied_merges(tokens)
+    backend = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     backend.normalizer = normalizers.Replace(" ", "\u2581")
     backend.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
     backend.decoder = decoders.Replace("\u2581", " ")

@@ -87,7 +87,8 @@ def _is_sentencepiece(rules: Rules, tokens: list[str]) -> bool:
     """Return whether a tokenizer is a SentencePiece BPE, whose merges are those that its vocabulary implies."""
     model, spaces = rules["model"], {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
     prefixed = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": SPACE}, spaces]}
-    if model["type"] != "BPE" or rules["normalizer"] not in (spaces, prefixed):
+    whole = model["type"] == "BPE" and model["byte_fallback"] and model["fuse_unk"]
+    if not whole or rules["normalizer"] not in (spaces, prefixed):
         return False
     merges = [tuple(pair) for pair in model["merges"]]
     vocabulary = [token for token in tokens if token in model["vocab"]]

@@ -121,6 +121,7 @@ def _body(request: Request, context: int) -> dict[str, Any]:
         "seed": (request.seed or 0) % 2**32,
         "return_tokens": True,
         "cache_prompt": False,
+        "response_fields": ["tokens", "stop_type", "timings"],
     }
 
 

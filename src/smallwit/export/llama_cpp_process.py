@@ -7,8 +7,10 @@ file is loaded. The process ends when its standard input does, so it never outli
 import json
 import os
 import resource
+import secrets
 import sys
 import threading
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,11 +26,18 @@ def main() -> None:
     params.model.path = sys.argv[1]
     params.n_parallel, params.n_ctx, params.warmup = slots, slots * context, False
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    # It listens on this machine's own address, where anyone on the machine could ask.
+    key = secrets.token_hex(16)
+    params.api_keys = [key]
     server, lock = xllamacpp.Server(params), threading.Lock()
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
 
     def answer(request: dict[str, Any]) -> None:
         try:
-            result = server.handle_completions(request["body"])
+            body = json.dumps(request["body"]).encode()
+            asked = urllib.request.Request(f"{server.listening_address}/completion", body, headers)
+            with urllib.request.urlopen(asked) as reply:
+                result = json.load(reply)
         except Exception as error:  # noqa: BLE001  whatever it is, it is told: nobody sees it in this thread
             result = {"error": f"{type(error).__name__}: {error}"}
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

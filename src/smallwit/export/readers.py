@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from smallwit.device import cores
 from smallwit.errors import RunFailed, UserError
 from smallwit.export.gguf import ExportedModel
 from smallwit.export.llama_cpp import LlamaCppEngine
@@ -141,7 +140,7 @@ def compare_texts(path: Path, folder: Path) -> Parity:
     model = load_model(folder, dtype="float32", device="cpu")
     context = model.config.max_position_embeddings
     here = LocalEngine(model, vocabulary=vocabulary_of(chat, model, str(folder)), batch=PROMPTS)
-    there = LlamaCppEngine(path, context=context, batch=8, threads=cores())
+    there = LlamaCppEngine(path, context=context, batch=8, threads=torch.get_num_threads())
     prompts = chat.encode_prompts(_questions())
     ours, theirs = _greedy(here, chat, prompts), _greedy(there, chat, prompts)
     parts = [

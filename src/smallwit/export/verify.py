@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from smallwit.console.tables import print_whole
-from smallwit.device import cores
 from smallwit.evaluation.comparison import compare_tasks
 from smallwit.evaluation.comparison_table import print_comparison
 from smallwit.evaluation.evaluate import EvaluationRequest, Measured, measure_models
@@ -56,7 +56,7 @@ def verify(
     if llama_cpp.installed() and GgufFile(file).get("tokenizer.ggml.model") != "none":
         chat = ChatTokenizer.load(copy, chat_template_kwargs=options.chat_template_kwargs)
         context = GgufFile(file).get(f"{GgufFile(file).architecture}.context_length")
-        engine = LlamaCppEngine(file, context=context, batch=min(SLOTS, settings.batch), threads=cores())
+        engine = LlamaCppEngine(file, context=context, batch=min(SLOTS, settings.batch), threads=torch.get_num_threads())
         models.append(_in_llama_cpp(models[1], engine, chat))
     measured = measure_models(models, request, settings, model.tasks, console)
     for other in measured[1:]:
