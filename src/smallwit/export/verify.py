@@ -56,7 +56,9 @@ def verify(
     if llama_cpp.installed() and GgufFile(file).get("tokenizer.ggml.model") != "none":
         chat = ChatTokenizer.load(copy, chat_template_kwargs=options.chat_template_kwargs)
         context = GgufFile(file).get(f"{GgufFile(file).architecture}.context_length")
-        engine = LlamaCppEngine(file, context=context, batch=min(SLOTS, settings.batch), threads=torch.get_num_threads())
+        engine = LlamaCppEngine(
+            file, context=context, batch=min(SLOTS, settings.batch), threads=torch.get_num_threads()
+        )
         models.append(_in_llama_cpp(models[1], engine, chat))
     measured = measure_models(models, request, settings, model.tasks, console)
     for other in measured[1:]:

@@ -1,6 +1,6 @@
 """The stage `export`: a model in the format of another program, measured as it reads back."""
 
-from pathlib import Path
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -49,13 +49,9 @@ class ExportStage(Stage):
             raise check.refuse(f"{what}; name a stage, or a model with folder or gguf", *place, "from")
 
     def check_machine(self, check: "Check", place: Place, ask_hub: bool) -> None:
-        from smallwit.errors import UserError
-        from smallwit.models.gguf_file import gguf_package
-
-        try:
-            gguf_package(Path(self.name))
-        except UserError as error:
-            raise check.refuse(str(error), *place) from error
+        if find_spec("gguf") is None:
+            what = f"stage {self.name} writes a GGUF file, which needs the package gguf"
+            raise check.refuse(f"{what}: pip install 'smallwit[gguf]'", *place)
 
     def run(self, job: Job, reporter: Reporter) -> Info:
         """Export, read back, and publish."""
