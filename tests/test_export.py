@@ -17,6 +17,7 @@ import pipeline_recipes as micro
 from recipe_samples import refusal
 from smallwit.cli import main
 from smallwit.errors import RunFailed
+from smallwit.evaluation.model_reference import Settings, resolve_model
 from smallwit.models.build import save_model
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.tokenizer import load_tokenizer
@@ -74,11 +75,13 @@ def test_a_file_in_f32_reads_back_as_the_model(name: str, exported: Callable[...
 
 @pytest.mark.parametrize("quant", ["q8_0", "q5_0", "q4_0", "f16", "bf16"])
 def test_transformers_reads_every_tensor_as_near_as_its_format_rounds(
-    quant: str, exported: Callable[..., Exported]
+    quant: Any, saved: Callable[..., Path], tmp_path: Path
 ) -> None:
-    found = exported(family("llama", num_attention_heads=8, head_dim=8), quant)
-    assert found.apart["F32"] == 0.0
-    assert 0.0 < found.apart[quant.upper()] < 2 * STEPS[quant.upper()]
+    source = open_model(saved(family("llama", num_attention_heads=8, head_dim=8)))
+    write_gguf(source, tmp_path / "m.gguf", quant)
+    apart = compare_tensors(source, tmp_path / "m.gguf")
+    assert apart["F32"] == 0.0
+    assert 0.0 < apart[quant.upper()] < 2 * STEPS[quant.upper()]
 
 
 def test_a_tensor_that_is_further_away_than_its_format_rounds_is_found(saved: Callable[..., Path]) -> None:
@@ -313,6 +316,7 @@ def test_a_file_that_llama_cpp_cannot_load_is_told_in_a_line(tmp_path: Path) -> 
 # ---- the stage
 
 
+@pytest.mark.slow
 def test_a_stage_exports_a_model_and_what_it_reads_back_as_is_measured(tmp_path: Path) -> None:
     recipe = micro.SHORT.replace("steps: 4", "steps: 1") + (
         "  - {name: small, kind: export, from: sft, quant: q4_0}\ncomparisons: [{a: small, b: sft}]\n"
@@ -325,6 +329,7 @@ def test_a_stage_exports_a_model_and_what_it_reads_back_as_is_measured(tmp_path:
     assert small["bytes"] == (artifact / "model-q4_0.gguf").stat().st_size
     assert (artifact / "Modelfile").is_file()
     assert "|q4_0|" in small["scores"]["sums"]["signature"]
+    assert resolve_model(f"{ran.run_dir}:small", Settings("cpu", "float32")).generator.dtype == "q4_0"
     assert [(entry["a"], entry["b"]) for entry in ran.results["comparisons"]] == [("small", "sft")]
     assert final_student(ran.results) == sft
     told = export_lines(ran.results)
