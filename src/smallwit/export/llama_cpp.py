@@ -37,8 +37,9 @@ def installed() -> bool:
 class LlamaCppEngine:
     """A `CompletionEngine` on a GGUF file. Each call starts a process with `batch` slots, and ends it."""
 
-    def __init__(self, file: Path, *, context: int, batch: int, threads: int) -> None:
-        self.file, self.context, self.batch, self.threads = file, context, batch, threads
+    def __init__(self, file: Path, *, context: int | None, batch: int, threads: int) -> None:
+        self.file, self.batch, self.threads = file, batch, threads
+        self.context: int | None = context
         self.spent = Spent()
 
     def generate(
@@ -55,7 +56,8 @@ class LlamaCppEngine:
         if not requests:
             return
         longest = max(len(each.prompt) + each.sampling.max_new_tokens for each in requests)
-        context = min(self.context, -(-longest // _STEP) * _STEP)
+        context = -(-longest // _STEP) * _STEP
+        context = context if self.context is None else min(self.context, context)
         with self._process(min(self.batch, len(requests)), context) as (ask, hear):
             for index, request in enumerate(requests):
                 ask.write(json.dumps({"index": index, "body": _body(request, context)}) + "\n")

@@ -64,9 +64,11 @@ def modelfile(chat: ChatTokenizer, file: Path) -> str:
     lines = [f"FROM ./{file.name}"]
     texts = turn_texts(chat) if chat.template else None
     if texts is not None:
-        system = f"{{{{ if .System }}}}{texts.system[0]}{{{{ .System }}}}{texts.system[1]}{{{{ end }}}}"
-        turn = f"{texts.before}{{{{ .Prompt }}}}{texts.behind}{{{{ .Response }}}}{texts.closing}"
-        lines.append(f'TEMPLATE """{system if texts.system else ""}{turn}"""')
+        system = ""
+        if texts.system is not None:
+            system = "{{ if .System }}" + texts.system[0] + "{{ .System }}" + texts.system[1] + "{{ end }}"
+        turn = texts.before + "{{ .Prompt }}" + texts.behind + "{{ .Response }}" + texts.closing
+        lines.append(f'TEMPLATE """{system}{turn}"""')
         if texts.default:
             lines.append(f'SYSTEM """{texts.default}"""')
     elif not chat.template:

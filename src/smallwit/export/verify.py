@@ -52,10 +52,10 @@ def verify(
         resolve_model(str(copy), options), reference=str(file), label=f"{model.label}-{quant}", identity=digest
     )
     models = [model, replace(read, generator=replace(read.generator, dtype=quant))]
-    engine = None
-    if llama_cpp.installed() and GgufFile(file).get("tokenizer.ggml.model") != "none":
+    engine, header = None, GgufFile(file)
+    if llama_cpp.installed() and header.get("tokenizer.ggml.model") != "none":
         chat = ChatTokenizer.load(copy, chat_template_kwargs=options.chat_template_kwargs)
-        context = GgufFile(file).get(f"{GgufFile(file).architecture}.context_length")
+        context = int(header.need(f"{header.architecture}.context_length"))
         engine = LlamaCppEngine(
             file, context=context, batch=min(SLOTS, settings.batch), threads=torch.get_num_threads()
         )
