@@ -254,6 +254,7 @@ def test_a_disk_that_is_full_in_the_middle_leaves_nothing(
     saved: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = saved(family("qwen2"))
+    capsys.readouterr()
     with disk_of(60_000):
         assert main(["export", str(folder), str(tmp_path / "new/out"), "--quant", "f32"]) == 1
     (line,) = capsys.readouterr().err.splitlines()

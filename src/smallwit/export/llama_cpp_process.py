@@ -1,4 +1,4 @@
-"""llama.cpp in a process of its own: `python llama_cpp_process.py FILE SLOTS CONTEXT THREADS`.
+"""llama.cpp in a process of its own: `python -m smallwit.export.llama_cpp_process FILE SLOTS CONTEXT THREADS`.
 
 Requests come on standard input and results leave on standard output, a JSON object a line, first an empty one when the
 file is loaded. The process ends when its standard input does, so it never outlives the one that started it.
@@ -6,13 +6,14 @@ file is loaded. The process ends when its standard input does, so it never outli
 
 import json
 import os
-import resource
 import secrets
 import sys
 import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+from smallwit.verify.math_worker import peak_bytes
 
 
 def main() -> None:
@@ -40,9 +41,9 @@ def main() -> None:
                 result = json.load(reply)
         except Exception as error:  # noqa: BLE001  whatever it is, it is told: nobody sees it in this thread
             result = {"error": f"{type(error).__name__}: {error}"}
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        told = {"index": request["index"], "peak_bytes": peak_bytes(), "result": result}
         with lock:
-            print(json.dumps({"index": request["index"], "peak": peak, "result": result}), file=out, flush=True)
+            print(json.dumps(told), file=out, flush=True)
 
     print("{}", file=out, flush=True)
     with ThreadPoolExecutor(slots) as pool:

@@ -1,7 +1,5 @@
 """An exported file measured beside the model that it was made of: same protocol, same problems, paired."""
 
-import resource
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +25,7 @@ from smallwit.inference.local_generator import LocalGenerator
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.gguf_file import GgufFile
 from smallwit.storage.artifacts import file_hash
+from smallwit.verify.math_worker import peak_bytes
 
 SLOTS = 8
 """Replies that llama.cpp writes at a time."""
@@ -64,7 +63,7 @@ def verify(
     for other in measured[1:]:
         _compare(other, measured[0], console)
     # Both local models are computed in one format, so the peak of this process is that of either.
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+    peak = peak_bytes() / 1e9
     sizes = [_weight_bytes(model.folder), *[file.stat().st_size] * (len(models) - 1)]
     memory = [peak, peak, engine.spent.peak_memory_gb if engine else None]
     print_costs(measured, sizes, memory, console)
