@@ -10,7 +10,8 @@ from smallwit.errors import UserError
 from smallwit.export import Quant, llama_cpp
 from smallwit.export.gguf import open_model, write_gguf
 from smallwit.export.modelfile import modelfile
-from smallwit.export.readers import Parity, compare_tensors, compare_texts, read_back
+from smallwit.export.readers import Parity, compare_tensors, compare_texts, keep_ends, read_back
+from smallwit.models.chat import ChatTokenizer
 from smallwit.models.gguf_file import GgufFile
 from smallwit.models.gguf_import import Format, import_gguf
 from smallwit.storage.artifacts import BrokenArtifact, publish, read_manifest
@@ -90,6 +91,7 @@ def publish_export(
             raise UserError(f"{out}: is not empty; name a new folder")
         say(f"{file}: is there already, and whole")
         import_gguf(file, copy)
+        keep_ends(ChatTokenizer.load(source), copy)
         return file
     about: dict[str, Any] = {"identity": identity}
 

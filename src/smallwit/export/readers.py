@@ -62,7 +62,6 @@ class Parity:
 def read_back(source: ExportedModel, path: Path, folder: Path) -> Imported:
     """Import a file into a new `folder`, and compare configuration and tokenizer with the model's.
 
-    The folder gets the model's ends of answers.
     Raises `UserError` for a model that the file does not hold whole.
     """
     imported = import_gguf(path, folder)
@@ -78,11 +77,18 @@ def read_back(source: ExportedModel, path: Path, folder: Path) -> Imported:
     if chat.ends.trained != source.chat.ends.trained or not set(chat.ends.all) >= set(source.chat.ends.all[:3]):
         what = f"an answer ends at {list(source.chat.ends.all)}, and in a GGUF file at {list(chat.ends.all)}"
         raise UserError(f"{source.folder}: {what}; give its generation_config.json fewer ends")
-    # llama.cpp ends an answer at some tokens whatever the file says; what is measured ends where the model's does.
-    for name in ("config.json", "generation_config.json"):
-        kept = read_json_object(folder / name) | {"eos_token_id": list(source.chat.ends.all)}
-        (folder / name).write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    keep_ends(source.chat, folder)
     return imported
+
+
+def keep_ends(chat: ChatTokenizer, folder: Path) -> None:
+    """Give a folder that was read back the ends of the model's answers.
+
+    llama.cpp ends an answer at some tokens whatever the file says, and so does an import.
+    """
+    for name in ("config.json", "generation_config.json"):
+        kept = read_json_object(folder / name) | {"eos_token_id": list(chat.ends.all)}
+        (folder / name).write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _ids(chat: ChatTokenizer, texts: Sequence[str]) -> list[list[int]]:
