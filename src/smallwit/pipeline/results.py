@@ -56,7 +56,7 @@ def summarise(
             found = [row for by_task in rows[model["name"]] for of in by_task.values() for row in of]
             model["tokens_per_second"] = tokens_per_second(found)
     comparisons = [entry for pair in recipe.comparisons for entry, _ in table.compare(pair.a, pair.b)]
-    lowered = _lowered(recipe, table)
+    lowered = [entry for entry in _lowered(recipe, table) if entry["a"] not in exported]  # those are compared anyway
     named = {"teacher": recipe.teacher, "baseline": recipe.baseline}
     roles = {role: name for role, name in named.items() if name is not None}
     about = {"schema": 1, "run": recipe.name, "seed": recipe.seed, "models": models, "comparisons": comparisons}
