@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 import pipeline_recipes as micro
+from chat_templates import gemma3, llama32
 from recipe_samples import refusal
 from smallwit.cli import main
 from smallwit.errors import RunFailed
@@ -175,6 +176,13 @@ def test_the_modelfile_writes_turns_as_the_template_does(tmp_path: Path) -> None
         '"""',
         'PARAMETER stop "<|im_end|>"',
     ]
+
+
+def test_the_modelfile_leaves_bos_to_llama_cpp_and_turns_that_depend_on_each_other_to_ollama(tmp_path: Path) -> None:
+    gemma, llama = (modelfile(ChatTokenizer(words()), tmp_path / "m") for words in (gemma3, llama32))
+    assert "{{ end }}<start_of_turn>user\n{{ .Prompt }}<end_of_turn>" in gemma
+    assert "<bos>" not in gemma
+    assert "TEMPLATE" not in llama
 
 
 def test_the_system_message_that_a_template_begins_with_is_that_of_the_modelfile() -> None:

@@ -64,7 +64,12 @@ def export_folder(source: Path, target: Path, quant: Quant, copy: Path) -> Expor
     notes = write_gguf(model, file, quant)
     imported = read_back(model, file, copy)
     apart = compare_tensors(model, file)
-    (target / "Modelfile").write_text(modelfile(model.chat, file), encoding="utf-8")
+    told = modelfile(model.chat, file)
+    (target / "Modelfile").write_text(told, encoding="utf-8")
+    if "TEMPLATE" not in told:
+        notes.append(
+            "the Modelfile has no TEMPLATE: turns depend on each other, and Ollama chooses one by the file's own"
+        )
     del model
     parity = None
     if not llama_cpp.installed():

@@ -33,12 +33,11 @@ def turn_texts(chat: ChatTokenizer) -> TurnTexts | None:
     except UserError:
         return None
     between = whole.partition(ANSWER)[2].partition(USER)[0]
-    # What stands before the first question ends with what stands before every one.
-    size = next((size for size in range(len(between)) if head.endswith(between[size:])), len(between))
-    closing, before = between[:size], between[size:]
-    if not before or not whole.endswith(rest):
+    closing = chat.written_behind
+    before = between.removeprefix(closing)
+    if not before or not between.startswith(closing) or not head.endswith(before) or not whole.endswith(rest):
         return None
-    opening = head.removesuffix(before).removeprefix(chat.tokenizer.bos_token or "")
+    opening = head.removesuffix(before).removeprefix(_bos(chat))
     system = _system(chat, before)
     if system is None:
         return TurnTexts(before, rest, closing, None) if not opening else None
@@ -56,7 +55,13 @@ def _system(chat: ChatTokenizer, before: str) -> tuple[str, str] | None:
     behind = rest.partition(USER)[0]
     if not found or not behind.endswith(before):
         return None
-    return first.removeprefix(chat.tokenizer.bos_token or ""), behind.removesuffix(before)
+    return first.removeprefix(_bos(chat)), behind.removesuffix(before)
+
+
+def _bos(chat: ChatTokenizer) -> str:
+    """Return the text of the BOS that llama.cpp writes by itself, which a template must not write again."""
+    bos = chat.tokenizer.bos_token_id
+    return str(chat.tokenizer.bos_token) if bos is not None and chat.encode_texts(["a"])[0][0] == bos else ""
 
 
 def modelfile(chat: ChatTokenizer, file: Path) -> str:
