@@ -12,7 +12,6 @@ from smallwit.export.gguf import open_model, write_gguf
 from smallwit.export.modelfile import modelfile
 from smallwit.export.readers import Parity, compare_tensors, compare_texts, keep_ends, read_back
 from smallwit.models.chat import ChatTokenizer
-from smallwit.models.gguf_file import GgufFile
 from smallwit.models.gguf_import import Format, import_gguf
 from smallwit.storage.artifacts import BrokenArtifact, publish, read_manifest
 
@@ -61,9 +60,10 @@ def export_folder(source: Path, target: Path, quant: Quant, copy: Path) -> Expor
     """
     started = time.monotonic()
     model, file = open_model(source), target / file_name(quant)
-    notes = write_gguf(model, file, quant)
+    written = write_gguf(model, file, quant)
+    notes = written.notes
     imported = read_back(model, file, copy)
-    apart = compare_tensors(model, file)
+    apart = compare_tensors(model, file, written.kinds)
     told = modelfile(model.chat, file)
     (target / "Modelfile").write_text(told, encoding="utf-8")
     if "TEMPLATE" not in told:
@@ -74,7 +74,7 @@ def export_folder(source: Path, target: Path, quant: Quant, copy: Path) -> Expor
     parity = None
     if not llama_cpp.installed():
         notes.append("llama.cpp has not read it: pip install 'smallwit[device]'")
-    elif GgufFile(file).get("tokenizer.ggml.model") != "none":
+    elif written.tokenizer != "none":
         parity = compare_texts(file, copy)
     parts = (imported.parameters, imported.formats, apart, parity, (*imported.notes, *notes))
     return Exported(quant, file.stat().st_size, *parts, time.monotonic() - started)

@@ -35,6 +35,15 @@ class ExportedModel:
         return self.model.config
 
 
+@dataclass(frozen=True)
+class WrittenFile:
+    """What was written: the number format of each tensor, llama.cpp's name of the tokenizer's type, and notes."""
+
+    kinds: dict[str, str]
+    tokenizer: str
+    notes: list[str]
+
+
 def open_model(folder: Path) -> ExportedModel:
     """Load the model of a folder. Raises `UserError` for one that no GGUF file is written of."""
     architecture = architecture_of(load_config(folder), folder)
@@ -54,8 +63,8 @@ def architecture_of(config: PreTrainedConfig, folder: Path) -> str:
     return names[config.model_type]
 
 
-def write_gguf(source: ExportedModel, path: Path, quant: Quant) -> list[str]:
-    """Write a model as a GGUF file, and return what is to be said of it, one sentence each.
+def write_gguf(source: ExportedModel, path: Path, quant: Quant) -> WrittenFile:
+    """Write a model as a GGUF file.
 
     Vectors stay in F32. So that a tied table does not lose more than it must, the table of the head is in Q8_0 where
     the others have fewer bits. Rows that are no whole number of blocks stay in F16. Raises `OSError` where the disk
@@ -67,7 +76,7 @@ def write_gguf(source: ExportedModel, path: Path, quant: Quant) -> list[str]:
     fitting(source.chat, rows, str(source.folder))
     writer = gguf.GGUFWriter(str(path), source.architecture)
     _add_header(writer, source, quant)
-    notes = add_tokenizer(writer, source.chat, rows, gguf)
+    tokenizer, notes = add_tokenizer(writer, source.chat, rows, gguf)
     head = HEAD if HEAD in tensors else TABLE
     parameters = dict(source.model.named_parameters())
     kinds = {name: _kind(gguf, quant, parameters[own].shape, name == head) for name, own in tensors.items()}
@@ -93,7 +102,7 @@ def write_gguf(source: ExportedModel, path: Path, quant: Quant) -> list[str]:
         for name, own in tensors.items():
             stored = as_stored(source.architecture, name, parameters[own].detach(), config)
             _append(file, gguf.quantize(stored.contiguous().numpy(), kinds[name]), gguf)
-    return notes
+    return WrittenFile({name: kind.name for name, kind in kinds.items()}, tokenizer, notes)
 
 
 def _append(file: Any, numbers: Any, gguf: Any) -> None:

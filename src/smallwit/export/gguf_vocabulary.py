@@ -9,8 +9,8 @@ from smallwit.models.gguf_tokenizer import ENDS, HUGGING_FACE, SPACE, implied_me
 Rules = dict[str, Any]
 
 
-def add_tokenizer(writer: Any, chat: ChatTokenizer, rows: int, gguf: Any) -> list[str]:
-    """Write the tokenizer into the header of a file with so many `rows` in its table, and return notes.
+def add_tokenizer(writer: Any, chat: ChatTokenizer, rows: int, gguf: Any) -> tuple[str, list[str]]:
+    """Write the tokenizer into the header of a file with so many `rows` in its table; return its type, and notes.
 
     llama.cpp is told its rules by name; a tokenizer with others is written whole, for readers of token ids.
     """
@@ -19,27 +19,27 @@ def add_tokenizer(writer: Any, chat: ChatTokenizer, rows: int, gguf: Any) -> lis
     known = min(rows, len(tokenizer))
     tokens = [str(token) for token in tokenizer.convert_ids_to_tokens(list(range(known)))]
     kinds = [types.NORMAL] * known + [types.UNUSED] * (rows - known)
-    notes = []
+    kind, notes = "none", []
     if (name := _byte_level_rules(rules)) is not None:
-        writer.add_tokenizer_model("gpt2")
+        kind = "gpt2"
         writer.add_tokenizer_pre(name)
         writer.add_token_merges([" ".join(pair) for pair in rules["model"]["merges"]])
     elif _is_sentencepiece(rules, tokens):
-        writer.add_tokenizer_model("llama")
+        kind = "llama"
         writer.add_tokenizer_pre("default")
         writer.add_token_scores([-float(number) for number in range(rows)])
         writer.add_add_space_prefix(rules["normalizer"]["type"] == "Sequence")
         kinds[:known] = [types.BYTE if _is_byte(token) else types.NORMAL for token in tokens]
     else:
-        writer.add_tokenizer_model("none")
         writer.add_string(HUGGING_FACE, tokenizer.backend_tokenizer.to_str())
         notes.append("its tokenizer is none of llama.cpp's, which takes token ids for this model and no text")
+    writer.add_tokenizer_model(kind)
     for number, token in tokenizer.added_tokens_decoder.items():
         if number < known:
             kinds[number] = types.CONTROL if token.special else types.USER_DEFINED
     writer.add_token_list([*tokens, *(f"[PAD{number}]" for number in range(known, rows))])
     writer.add_token_types(kinds)
-    return notes + _add_roles(writer, chat)
+    return kind, notes + _add_roles(writer, chat)
 
 
 def _add_roles(writer: Any, chat: ChatTokenizer) -> list[str]:

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,6 @@ from smallwit.inference.engine import CompletionEngine, Request, Sampling, compl
 from smallwit.inference.local import LocalEngine
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.fit import vocabulary_of
-from smallwit.models.gguf_file import GgufFile
 from smallwit.models.gguf_import import Imported, import_gguf
 from smallwit.models.gguf_layout import tensor_names
 from smallwit.models.handover import PROBES
@@ -99,15 +98,16 @@ def _questions() -> list[str]:
     return [problem.prompt for problem in islice(WordMath(test=PROMPTS).problems("test"), PROMPTS)]
 
 
-def compare_tensors(source: ExportedModel, path: Path) -> dict[str, float]:
+def compare_tensors(source: ExportedModel, path: Path, kinds: Mapping[str, str]) -> dict[str, float]:
     """Read all tensors by transformers' loader and return how far they are from the model's, by number format.
+
+    `kinds` has the format of each tensor of the file.
 
     The distance is the norm of the difference as a share of the tensors' norm. Raises `RunFailed` for a tensor that is
     further away than its format rounds.
     """
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
-    file = GgufFile(path)
     with told(f"{path}: transformers cannot read it"), torch.device("meta"):
         empty: Any = AutoModelForCausalLM.from_config(source.config)
     with told(f"{path}: transformers cannot read it"), contextlib.redirect_stderr(io.StringIO()):
@@ -120,7 +120,7 @@ def compare_tensors(source: ExportedModel, path: Path) -> dict[str, float]:
     for name, parameter in named.items():
         if name not in found or found[name].shape != parameter.shape:
             raise RunFailed(f"{path}: transformers does not find {name} in it")
-        kind, was, is_ = file.kind(names[name]), parameter.detach(), found.pop(name)
+        kind, was, is_ = kinds[names[name]], parameter.detach(), found.pop(name)
         if not within(kind, was, is_):
             raise RunFailed(f"{path}: transformers reads {name} ({kind}) further from the model than its format rounds")
         sums = moved.setdefault(kind, [0.0, 0.0])
