@@ -173,7 +173,7 @@ class TestKeysAndTypes:
             (
                 "kind: rejection_sampling\n    ",
                 "",
-                "stages[1] needs a key 'kind', one of dataset, rejection_sampling, teacher_logprobs, train",
+                "stages[1] needs a key 'kind', one of dataset, export, rejection_sampling, teacher_logprobs, train",
             ),
             ("kind: rejection_sampling", "kind: answers", "unknown kind 'answers' in stages[1]; it is called"),
             ("kind: rejection_sampling", "kind: teach", "unknown kind 'teach' in stages[1]; it is called"),

@@ -10,9 +10,8 @@ from smallwit.errors import UserError
 from smallwit.export import Quant, llama_cpp
 from smallwit.export.gguf import open_model, write_gguf
 from smallwit.export.modelfile import modelfile
-from smallwit.export.readers import Parity, compare_tensors, compare_texts, keep_ends, read_back
-from smallwit.models.chat import ChatTokenizer
-from smallwit.models.gguf_import import Format, import_gguf
+from smallwit.export.readers import Parity, compare_tensors, compare_texts, read_back
+from smallwit.models.gguf_import import Format
 from smallwit.storage.artifacts import BrokenArtifact, publish, read_manifest
 
 
@@ -85,8 +84,8 @@ def publish_export(
 ) -> Path:
     """Export the model of a folder into the new folder `out`, and return the file.
 
-    `copy` becomes the model folder that it reads back as. A whole export of the same model is taken as it is. Raises
-    as `export_folder` does, `UserError` for a folder with something else in it, and `OSError`.
+    `copy` becomes the model folder that it reads back as. A whole export of the same model is taken as it is, and
+    nothing is made. Raises as `export_folder` does, `UserError` for a folder with something else in it, and `OSError`.
     """
     file = out / file_name(quant)
     if out.is_dir() and not any(out.iterdir()):
@@ -95,8 +94,6 @@ def publish_export(
         if not _holds(out, identity, quant):
             raise UserError(f"{out}: is not empty; name a new folder")
         say(f"{file}: is there already, and whole")
-        import_gguf(file, copy)
-        keep_ends(ChatTokenizer.load(source), copy)
         return file
     about: dict[str, Any] = {"identity": identity}
 

@@ -20,10 +20,12 @@ from smallwit.evaluation.scores import tokens_per_second
 from smallwit.evaluation.stored import comparable, read_evaluation
 from smallwit.export import Quant, llama_cpp
 from smallwit.export.llama_cpp import LlamaCppEngine
+from smallwit.export.readers import keep_ends
 from smallwit.inference.generator import Generator, Overflow
 from smallwit.inference.local_generator import LocalGenerator
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.gguf_file import GgufFile
+from smallwit.models.gguf_import import import_gguf
 from smallwit.storage.artifacts import file_hash
 from smallwit.verify.math_worker import peak_bytes
 
@@ -43,8 +45,13 @@ def verify(
 ) -> list[Measured]:
     """Measure a model, its exported `file` read back as the folder `copy`, and the file in llama.cpp if installed.
 
+    `copy` is made if it is not there.
     Prints scores, paired differences to the model, bytes, tokens a second and memory. Raises as `evaluate` does.
     """
+    assert model.folder is not None
+    if not copy.exists():
+        import_gguf(file, copy)
+        keep_ends(ChatTokenizer.load(model.folder), copy)
     options = replace(settings, chat_template_kwargs=model.generator.chat_template_kwargs or {})
     digest = file_hash(file)
     read = replace(
@@ -64,7 +71,10 @@ def verify(
         _compare(other, measured[0], console)
     # Both local models are computed in one format, so the peak of this process is that of either.
     peak = peak_bytes() / 1e9
-    sizes = [_weight_bytes(model.folder), *[file.stat().st_size] * (len(models) - 1)]
+    sizes = [
+        sum(path.stat().st_size for path in model.folder.glob("*.safetensors")),
+        *[file.stat().st_size] * (len(models) - 1),
+    ]
     memory = [peak, peak, engine.spent.peak_memory_gb if engine else None]
     print_costs(measured, sizes, memory, console)
     return measured
@@ -95,11 +105,6 @@ def _compare(one: Measured, model: Measured, console: Console) -> None:
 def _others(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     """Return in what two protocols differ beside engine and number format."""
     return [text for found in comparable(a, b) for text in found if not text.startswith(_FORMAT)]
-
-
-def _weight_bytes(folder: Path | None) -> int:
-    assert folder is not None
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
 def print_costs(measured: list[Measured], sizes: list[int], memory: list[float | None], console: Console) -> None:
