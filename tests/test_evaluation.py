@@ -309,6 +309,18 @@ def test_a_stage_of_a_run_is_measured_on_the_tasks_of_its_run(place: Path) -> No
     assert "lengths: as in the model's run, class own.py:Length" in (place / "console.txt").read_text()
 
 
+def test_a_recipe_gives_a_model_its_tasks(place: Path) -> None:
+    (place / "recipes").mkdir()
+    (place / "own.py").rename(place / "recipes" / "own.py")
+    (place / "recipes/x.yaml").write_text(
+        "name: x\ntasks: {lengths: {class: own.py:Length}}\n"
+        "stages: [{kind: dataset, name: x, steps: [{kind: gather, sources: [{kind: task, task: lengths}]}]}]"
+    )
+    request = EvaluationRequest(["lengths"], choice=SHORT, recipe=place / "recipes/x.yaml", out=place / "out")
+    result = evaluate(str(place / "model"), request, SETTINGS, console=quiet())
+    assert result.signatures["lengths"].startswith("lengths|default|")
+
+
 # ---- as users run it
 
 

@@ -46,6 +46,12 @@ def evaluate(
             "--responses", metavar="FILE", parser=path_of, help="Stored generations to grade, in place of MODEL."
         ),
     ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            "--recipe", metavar="RECIPE", parser=path_of, help="Take the suites' options from this recipe's tasks."
+        ),
+    ] = None,
     protocol: Annotated[
         str, typer.Option("--protocol", metavar="NAME", help="How tasks are asked and answers are read.")
     ] = "default",
@@ -127,7 +133,7 @@ def evaluate(
         max_new_tokens=max_new_tokens,
         order=order,
     )
-    request = EvaluationRequest(suites, protocol, choice, data_dir_of(data_dir), out)
+    request = EvaluationRequest(suites, protocol, choice, recipe, data_dir_of(data_dir), out)
     if model is None:
         assert responses is not None
         evaluate_responses(responses, request)
