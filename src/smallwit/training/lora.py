@@ -1,15 +1,24 @@
 """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) by peft; the base model's weights stay frozen."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from smallwit.errors import UserError
-from smallwit.models.build import stored_tensors
+from smallwit.models.build import save_model, stored_tensors
+from smallwit.models.chat import ChatTokenizer
+from smallwit.models.loading import told
+from smallwit.training.families import load_supported_model
 from smallwit.training.settings import LoRA
+
+ADAPTER = "adapter"
+"""The folder, in what a stage with LoRA publishes, that holds the adapters alone."""
+_WEIGHTS = "adapter_model.safetensors"
 
 
 def add_adapters(model: PreTrainedModel, spec: LoRA, *, seed: int) -> Any:
@@ -32,6 +41,41 @@ def add_adapters(model: PreTrainedModel, spec: LoRA, *, seed: int) -> Any:
 def merge_adapters(adapted: Any) -> PreTrainedModel:
     """Return the ordinary model, with the adapters merged into its weights."""
     return adapted.merge_and_unload()
+
+
+def save_adapter(adapted: Any, folder: Path) -> None:
+    """Write the adapters alone in peft's format, a few per cent of the model's bytes; `adapted` is not merged yet."""
+    for config in adapted.peft_config.values():
+        config.base_model_name_or_path = None  # a place on this machine
+    adapted.save_pretrained(str(folder), save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)
+
+
+def merge_folder(base: Path, adapter: Path, out: Path, dtype: str) -> int:
+    """Write the model of the folder `base` with the adapters of `adapter` merged in float32; return its parameters.
+
+    Raises `UserError` for a folder without peft's safetensors, and for adapters of a model of another shape.
+    """
+    if not (adapter / _WEIGHTS).is_file():
+        raise UserError(f"{adapter}: holds no {_WEIGHTS}; name the folder {ADAPTER} that a stage with lora publishes")
+    if out.is_file() or (out.exists() and any(out.iterdir())):
+        raise UserError(f"{out}: is not empty; name a new folder")
+    try:
+        from peft import PeftModel, get_peft_model_state_dict
+    except ImportError as error:
+        raise UserError("adapters are merged by peft: pip install 'smallwit[lora]'") from error
+    model, chat = load_supported_model(base, dtype="float32", device="cpu"), ChatTokenizer.load(base)
+    with told(f"{adapter}: cannot be merged into {base}"):
+        adapted: Any = PeftModel.from_pretrained(model, str(adapter))
+        with safe_open(adapter / _WEIGHTS, "pt") as file:
+            unused = set(file.keys()) ^ get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()
+    if unused:
+        raise UserError(
+            f"{adapter}: is not of {base}: only one of them has {min(unused)}; take the model it was trained on"
+        )
+    merged = merge_adapters(adapted)
+    save_model(merged, chat, out, dtype=dtype)
+    return merged.num_parameters()
 
 
 @torch.no_grad()
