@@ -1,11 +1,13 @@
 """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) by peft; the base model's weights stay frozen."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -45,10 +47,14 @@ def merge_adapters(adapted: Any) -> PreTrainedModel:
 
 def save_adapter(adapted: Any, folder: Path) -> None:
     """Write the adapters alone in peft's format, a few per cent of the model's bytes; `adapted` is not merged yet."""
-    for config in adapted.peft_config.values():
-        config.base_model_name_or_path = None  # a place on this machine
-    adapted.save_pretrained(str(folder), save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)
+    from peft import get_peft_model_state_dict
+
+    # The base's place on this machine is left out, and a set has another order in each process.
+    config = replace(adapted.peft_config["default"], base_model_name_or_path="", inference_mode=True)
+    config.target_modules = sorted(config.target_modules)
+    config.save_pretrained(str(folder))
+    tensors = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / _WEIGHTS, {"format": "pt"})
 
 
 def merge_folder(base: Path, adapter: Path, out: Path, dtype: str) -> int:
