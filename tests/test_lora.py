@@ -101,6 +101,7 @@ def test_adapters_of_another_model_are_refused(
     models = {"base": tiny_model(rows=rows), "wide": tiny_model(rows=rows, hidden=64), "shallow": tiny_model(rows=rows)}
     models["shallow"].model.layers = models["shallow"].model.layers[:1]
     models["shallow"].config.num_hidden_layers = 1
+    models["shallow"].config.layer_types = models["shallow"].config.layer_types[:1]
     for name, model in models.items():
         save_model(model, chat, tmp_path / name)
     save_adapter(add_adapters(models["base"], SPEC, seed=0), tmp_path / "adapter")
