@@ -1,13 +1,13 @@
 """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) by peft; the base model's weights stay frozen."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -67,14 +67,16 @@ def merge_folder(base: Path, adapter: Path, out: Path, dtype: str) -> int:
     if out.is_file() or (out.exists() and any(out.iterdir())):
         raise UserError(f"{out}: is not empty; name a new folder")
     try:
-        from peft import PeftModel, get_peft_model_state_dict
+        from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
     except ImportError as error:
         raise UserError("adapters are merged by peft: pip install 'smallwit[lora]'") from error
     model, chat = load_supported_model(base, dtype="float32", device="cpu"), ChatTokenizer.load(base)
     with told(f"{adapter}: cannot be merged into {base}"):
-        adapted: Any = PeftModel.from_pretrained(model, str(adapter))
-        with safe_open(adapter / _WEIGHTS, "pt") as file:
-            unused = set(file.keys()) ^ get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()
+        tensors = load_file(adapter / _WEIGHTS)
+        settings = json.loads((adapter / "adapter_config.json").read_bytes())
+        adapted = get_peft_model(model, LoraConfig(**settings))
+        set_peft_model_state_dict(adapted, tensors)
+        unused = tensors.keys() ^ get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()
     if unused:
         raise UserError(
             f"{adapter}: is not of {base}: only one of them has {min(unused)}; take the model it was trained on"
