@@ -1,5 +1,6 @@
 """LoRA: the base stays frozen, the adapters learn, and what is handed over is an ordinary model with their effect."""
 
+import warnings
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from smallwit.cli import main
+from smallwit.models import cpu_memory
 from smallwit.models.build import save_model, stored_tensors
 from smallwit.models.chat import ChatTokenizer
 from smallwit.training.loop import Trainer
@@ -49,6 +51,16 @@ def test_fresh_adapters_change_no_output() -> None:
     before = logits(model)
     add_adapters(model, SPEC, seed=0)
     torch.testing.assert_close(logits(model), before)
+
+
+def test_a_large_model_with_adapters_trains_without_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_memory, "LARGE_MODEL", 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = tiny_model().train()
+        cpu_memory.trim_between_layers(model)
+        add_adapters(model, SPEC, seed=0)
+        adapted_trainer(model).step()
 
 
 def test_only_adapters_learn() -> None:
