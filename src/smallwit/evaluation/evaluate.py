@@ -173,7 +173,7 @@ def evaluate_responses(path: Path, request: EvaluationRequest, console: Console 
 
 
 def _told(options: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in options.items())
+    return ", ".join(" ".join(f"{key} {value}".split()) for key, value in options.items())
 
 
 def _checked_task(name: str, options: Mapping[str, Any], request: EvaluationRequest) -> Task:
