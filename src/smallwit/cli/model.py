@@ -49,8 +49,11 @@ def merge(
     ] = "float32",
 ) -> None:
     """Merge LoRA adapters into their model, as a stage with `lora` does at its end."""
+    from transformers.utils import logging
+
     from smallwit.training.lora import merge_folder
 
+    logging.disable_progress_bar()
     say(f"{out}: {merge_folder(base, adapter, out, dtype):,} parameters in {dtype}")
 
 

@@ -27,20 +27,27 @@ _WEIGHTS = "adapter_model.safetensors"
 def add_adapters(model: PreTrainedModel, spec: LoRA, *, seed: int) -> Any:
     """Add adapters to every linear layer of `model`, in place, and freeze the rest. Return peft's wrapper."""
     try:
-        from peft import LoraConfig, get_peft_model
+        from peft import LoraConfig
     except ImportError as error:
         raise UserError("this recipe uses lora, which needs peft: pip install 'smallwit[lora]'") from error
     config = LoraConfig(r=spec.rank, lora_alpha=spec.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        # peft looks at a property by a name that transformers has given up.
-        warnings.simplefilter("ignore", FutureWarning)
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        adapted = get_peft_model(model, config)
+        adapted = _wrapped(model, config)
     for parameter in model.parameters():
         # Adapters are trained in float32, whatever the dtype of the frozen weights.
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return adapted
+
+
+def _wrapped(model: PreTrainedModel, config: Any) -> Any:
+    from peft import get_peft_model
+
+    with warnings.catch_warnings():
+        # peft looks at a property by a name that transformers has given up.
+        warnings.simplefilter("ignore", FutureWarning)
+        return get_peft_model(model, config)
 
 
 def merge_adapters(adapted: Any) -> PreTrainedModel:
@@ -70,14 +77,14 @@ def merge_folder(base: Path, adapter: Path, out: Path, dtype: str) -> int:
     if out.is_file() or (out.exists() and any(out.iterdir())):
         raise UserError(f"{out}: is not empty; name a new folder")
     try:
-        from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+        from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
     except ImportError as error:
         raise UserError("adapters are merged by peft: pip install 'smallwit[lora]'") from error
     model, chat = load_supported_model(base, dtype="float32", device="cpu"), ChatTokenizer.load(base)
     with told(f"{adapter}: cannot be merged into {base}"):
         tensors = load_file(adapter / _WEIGHTS)
         settings = json.loads((adapter / "adapter_config.json").read_bytes())
-        adapted = get_peft_model(model, LoraConfig(**settings))
+        adapted = _wrapped(model, LoraConfig(**settings | {"base_model_name_or_path": None}))
         set_peft_model_state_dict(adapted, tensors)
         unused = tensors.keys() ^ get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()
     if unused:
