@@ -13,7 +13,6 @@ import argparse
 import hashlib
 import json
 import shutil
-import signal
 import subprocess
 import sys
 import tarfile
@@ -94,7 +93,7 @@ def run(command: Sequence[str], work: Path, out: Path, seconds: float) -> int:
         except subprocess.TimeoutExpired:
             copy_small(folder, out)
             if time.monotonic() >= ends:
-                process.send_signal(signal.SIGINT)
+                process.terminate()  # as Ctrl-C, which a process in the background ignores
                 stopped = True
     copy_small(folder, out)
     if stopped and status:

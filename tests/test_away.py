@@ -12,8 +12,9 @@ import away  # noqa: E402
 
 # Counts on from what its folder holds, and stops as a run does: it saves, and ends with a status of its own.
 COUNTER = """\
-import sys, time
+import signal, sys, time
 from pathlib import Path
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 folder = Path(sys.argv[1])
 (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
 saved = folder / "checkpoints" / "count"
