@@ -12,12 +12,14 @@ OUT gets what is small as it is made: metrics, samples, results, adapters. After
 import argparse
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
 import tarfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 PIECE_BYTES = 60_000_000
@@ -70,12 +72,17 @@ def copy_small(run: Path, out: Path) -> None:
     """Copy what is new of the files of a run that are at most a piece long; checkpoints are in the state alone."""
     for path in run.rglob("*"):
         place = out / path.relative_to(run)
-        if not path.is_file() or "checkpoints" in path.parts or path.name.startswith(".") or path.suffix == ".tmp":
+        if "checkpoints" in path.parts or path.name.startswith(".") or path.suffix == ".tmp":
             continue
-        about = path.stat()
-        if about.st_size <= PIECE_BYTES and not (place.exists() and place.stat().st_mtime >= about.st_mtime):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, place)
+        with suppress(FileNotFoundError):  # it was moved meanwhile
+            about = path.stat()
+            if not path.is_file() or about.st_size > PIECE_BYTES:
+                continue
+            if not (place.exists() and place.stat().st_mtime_ns == about.st_mtime_ns):
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, place)
+                # Its time before it was copied: what is written meanwhile is copied again.
+                os.utime(place, ns=(about.st_atime_ns, about.st_mtime_ns))
 
 
 def run(command: Sequence[str], work: Path, out: Path, seconds: float) -> int:
@@ -97,9 +104,10 @@ def run(command: Sequence[str], work: Path, out: Path, seconds: float) -> int:
                 stopped = True
     copy_small(folder, out)
     if stopped and status:
-        with tarfile.open(work / STATE, "w") as archive:
-            archive.add(folder, "run")
-        pack([work / STATE], out / "state")
+        if folder.exists():
+            with tarfile.open(work / STATE, "w") as archive:
+                archive.add(folder, "run")
+            pack([work / STATE], out / "state")
         return STOPPED
     return status
 

@@ -12,21 +12,15 @@ import away  # noqa: E402
 
 # Counts on from what its folder holds, and stops as a run does: it saves, and ends with a status of its own.
 COUNTER = """\
-import signal, sys, time
-from pathlib import Path
-signal.signal(signal.SIGTERM, signal.default_int_handler)
-folder = Path(sys.argv[1])
-(folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-saved = folder / "checkpoints" / "count"
-count = int(saved.read_text()) if saved.exists() else 0
-try:
-    while count < int(sys.argv[2]):
-        count += 1
-        (folder / "metrics.jsonl").write_text(str(count))
-        time.sleep(0.02)
-except KeyboardInterrupt:
-    saved.write_text(str(count))
-    sys.exit(130)
+mkdir -p $1/checkpoints
+saved=$1/checkpoints/count
+count=$(cat $saved 2>/dev/null || echo 0)
+trap 'echo $count > $saved; exit 130' TERM
+while [ $count -lt $2 ]; do
+    count=$((count + 1))
+    echo $count > $1/metrics.jsonl
+    sleep 0.02
+done
 """
 
 
@@ -53,17 +47,17 @@ def test_a_piece_that_was_damaged_is_missing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_a_run_that_is_stopped_goes_on_on_the_same_machine_or_another(tmp_path: Path, elsewhere: bool) -> None:
-    (tmp_path / "count.py").write_text(COUNTER)
+    (tmp_path / "count.sh").write_text(COUNTER)
     work, out = tmp_path / "work", tmp_path / "out"
-    command = [sys.executable, str(tmp_path / "count.py"), str(work / "run"), "100000"]
+    command = ["sh", str(tmp_path / "count.sh"), str(work / "run"), "100000"]
     assert away.join(out, work) == []
-    assert away.run(command, work, out, 0.5) == away.STOPPED
+    assert away.run(command, work, out, 1.0) == away.STOPPED
     count = int((out / "metrics.jsonl").read_text())
     assert count > 0
     assert not (out / "checkpoints").exists()
     if elsewhere:
         work = tmp_path / "other"
         assert away.join(out, work) == []
-    command = [sys.executable, str(tmp_path / "count.py"), str(work / "run"), str(count + 1)]
+    command = ["sh", str(tmp_path / "count.sh"), str(work / "run"), str(count + 1)]
     assert away.run(command, work, out, 30.0) == 0
     assert int((out / "metrics.jsonl").read_text()) == count + 1
