@@ -17,7 +17,7 @@ from zipfile import ZipFile
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-EXTRAS = ("lora",)
+EXTRAS = ("lora", "gguf")
 PROJECT = Path(__file__).parent.parent / "pyproject.toml"
 
 

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Joins the pieces of a gpu-kit that lie beside this script, installs what this machine lacks, and starts
-# benchmarks/gpu.py; arguments are passed on (--out DIR). Nothing is fetched, and nothing changed but the folder JOINED.
+# benchmarks/gpu.py, or SCRIPT of that folder; arguments are passed on (--out DIR). Nothing is fetched, and nothing
+# changed but the folder JOINED.
 #
 # PYTHON is the interpreter that has torch and transformers. Packages that the machine has in a suitable version are
 # left as they are, so pieces whose packages are all there need not be brought.
@@ -26,4 +27,4 @@ if grep -q . "$joined/lacking.txt"; then
 fi
 # In front of the machine's packages, but of these only what it lacks.
 export PYTHONPATH="$joined/source/src:$joined/site"
-exec "$python" "$joined/source/benchmarks/gpu.py" "$@"
+exec "$python" "$joined/source/benchmarks/${SCRIPT:-gpu.py}" "$@"

@@ -85,7 +85,7 @@ class TestWords:
                 "",
                 f"smallwit needs a command: {ALL}; see smallwit --help",
             ),
-            ("model", "smallwit model needs a command: import, new; see smallwit model --help"),
+            ("model", "smallwit model needs a command: import, merge, new; see smallwit model --help"),
             ("teach r.yaml", "smallwit has no command 'teach'; it is called 'teacher-logprobs' now"),
             ("run", "missing argument 'RECIPE'; see smallwit run --help"),
             ("run r.yaml --smoek", "unknown option '--smoek'; did you mean '--smoke'?"),

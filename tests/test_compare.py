@@ -44,6 +44,15 @@ def folder(path: Path, tasks: Mapping[str, Sequence[Any]], **changed: Any) -> Pa
     return path
 
 
+def told_apart(path: Path, task: str, **changed: Sequence[Any]) -> None:
+    """Change columns of the stored rows of a task: one value a row."""
+    file = path / f"{task}.jsonl"
+    stored = [json.loads(line) for line in file.read_text().splitlines()]
+    for name, values in changed.items():
+        stored = [row | {name: value} for row, value in zip(stored, values, strict=True)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in stored))
+
+
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     assert main(["compare", *map(str, arguments)]) == 2
     return capsys.readouterr().err
@@ -174,6 +183,26 @@ class TestCommand:
             "answers_a": ["0"],
             "answers_b": ["1"],
         }
+
+    def test_a_difference_is_told_apart_by_why_answers_scored_less(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        a, b = folder(tmp_path / "a", {"t": [1, 1, 0, 1]}), folder(tmp_path / "b", {"t": [0, 0, 0, 1]})
+        told_apart(a, "t", reason=["correct", "correct", "no-answer", "correct"], strict=[1, 1, 0, 0])
+        told_apart(b, "t", reason=["wrong", "no-answer", "wrong", "correct"], truncated=[True, True, False, False])
+        out, read = tmp_path / "n.json", tmp_path / "read.md"
+        assert main(["compare", str(a), str(b), "--json", str(out), "--read", str(read)]) == 0
+        printed = capsys.readouterr().out
+        assert "answers a   right 2, no-answer 1, right in another form 1\n" in printed
+        assert "answers b   cut 2, wrong 1, right 1\n" in printed
+        assert "gained by   no-answer -25.0, cut +50.0, wrong +25.0 points\n" in printed
+        assert "b > a       cut > right 2, wrong > no-answer 1, right > right in another form 1\n" in printed
+        (entry,) = json.loads(out.read_text())["comparisons"]
+        assert sum(entry["reasons"]["gains"].values()) == entry["difference"]
+        text = read.read_text()
+        assert f"# t, {a}: 1 of 1 answers that score less than 1" in text
+        assert f"# t, {b}: 3 of 3 answers that score less than 1" in text
+        assert "t-0: cut; gold 1; read 0\n\nquestion 0\n" in text
 
     def test_a_stage_of_a_run_is_named_by_run_and_stage(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -47,6 +47,17 @@ class TestGenerate:
         other, _ = step(tmp_path / "2", GENERATE | {"batch": 100}, ROWS[4:], t=ScriptedTeacher(solver))
         assert whole[4 * 3 :] == other
 
+    def test_a_model_is_given_several_batches_at_once_so_that_its_slots_stay_full(self, tmp_path: Path) -> None:
+        given: list[int] = []
+
+        class Counting(ScriptedTeacher):
+            def reply(self, prompts: Sequence[Any], *rest: Any) -> list[Any]:
+                given.append(len(prompts))
+                return super().reply(prompts, *rest)
+
+        step(tmp_path, GENERATE, ROWS, t=Counting(solver))
+        assert given == [30]
+
     def test_a_second_build_asks_nothing_even_with_another_step_before(self, tmp_path: Path) -> None:
         step(tmp_path, GENERATE, ROWS, t=ScriptedTeacher(solver))
         again = ScriptedTeacher(solver)

@@ -309,6 +309,21 @@ def test_a_stage_of_a_run_is_measured_on_the_tasks_of_its_run(place: Path) -> No
     assert "lengths: as in the model's run, class own.py:Length" in (place / "console.txt").read_text()
 
 
+def test_a_recipe_gives_a_model_its_tasks_and_what_it_measures_on(place: Path) -> None:
+    (place / "recipes").mkdir()
+    (place / "own.py").rename(place / "recipes" / "own.py")
+    (place / "recipes/x.yaml").write_text(
+        "name: x\ntasks: {lengths: {class: own.py:Length}}\n"
+        "evaluation: {split: validation, problems: 3, max_new_tokens: 12}\n"
+        "stages: [{kind: dataset, name: x, steps: [{kind: gather, sources: [{kind: task, task: lengths}]}]}]"
+    )
+    command = ["eval", "model", "--recipe", "recipes/x.yaml", "--suite", "lengths", "--device", "cpu"]
+    for options, signature in (([], "validation:3-drawn"), (["--split", "test"], "test:9")):
+        assert main([*command, *options, "--out", signature]) == 0
+        written = json.loads((place / signature / "scores.json").read_text())["scores"]["lengths"]["signature"]
+        assert written.startswith(f"lengths|default|{signature}|0-shot|T0|max12|")
+
+
 # ---- as users run it
 
 

@@ -18,6 +18,7 @@ from smallwit.models.chat import ChatTokenizer
 from smallwit.models.handover import other_readings, save_tokenizer, save_weights
 from smallwit.models.loading import load_model
 from smallwit.models.tokenizer import load_tokenizer
+from smallwit.stages.evaluate.run import measured_dtype
 from tiny import same_bits, tiny_model, tokenizer, weights
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -177,6 +178,26 @@ def test_weights_are_cast_to_the_published_dtype(dtype: str, tmp_path: Path) -> 
     save_model(model, ChatTokenizer(tokenizer()), tmp_path, dtype=dtype)
     assert {str(tensor.dtype) for tensor in load_file(tmp_path / "model.safetensors").values()} == {f"torch.{dtype}"}
     assert same_bits(weights(load_model(tmp_path, dtype=dtype, device="cpu")), weights(model))
+
+
+@pytest.mark.parametrize(
+    ("published", "run", "loaded"),
+    [
+        (
+            "bfloat16",
+            "float32",
+            "float32",
+        ),  # each bfloat16 number is a float32 number, and a CPU computes faster with it
+        ("float32", "bfloat16", "float32"),
+        ("bfloat16", "bfloat16", "bfloat16"),
+        (None, "float32", "float32"),
+        (None, "bfloat16", "bfloat16"),
+    ],
+)
+def test_published_weights_are_measured_in_a_format_that_changes_none(
+    published: str | None, run: str, loaded: str
+) -> None:
+    assert measured_dtype(published, run) == loaded
 
 
 @pytest.mark.slow

@@ -1,20 +1,26 @@
 """LoRA: the base stays frozen, the adapters learn, and what is handed over is an ordinary model with their effect."""
 
+import warnings
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from smallwit.models.build import stored_tensors
+from smallwit.cli import main
+from smallwit.models import cpu_memory
+from smallwit.models.build import save_model, stored_tensors
+from smallwit.models.chat import ChatTokenizer
 from smallwit.training.loop import Trainer
-from smallwit.training.lora import add_adapters, merge_adapters, merged_tensors
+from smallwit.training.lora import add_adapters, merge_adapters, merged_tensors, save_adapter
 from smallwit.training.rollout_postprocessors import ForwardPass, LabelLogProbs
 from smallwit.training.settings import LoRA, Optimizer
 from test_training import CrossEntropyLoss, Prepared, demonstrations, make_trainer, rollouts
-from tiny import same_bits, tiny_model, weights
+from tiny import same_bits, tiny_model, tokenizer, weights
 
 pytest.importorskip("peft", reason="peft is not installed: pip install 'smallwit[lora]'")
 
@@ -47,6 +53,16 @@ def test_fresh_adapters_change_no_output() -> None:
     torch.testing.assert_close(logits(model), before)
 
 
+def test_a_large_model_with_adapters_trains_without_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_memory, "LARGE_MODEL", 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = tiny_model().train()
+        cpu_memory.trim_between_layers(model)
+        add_adapters(model, SPEC, seed=0)
+        adapted_trainer(model).step()
+
+
 def test_only_adapters_learn() -> None:
     model = tiny_model()
     add_adapters(model, SPEC, seed=0)
@@ -64,6 +80,45 @@ def test_adapters_sit_in_every_linear_layer_but_the_head() -> None:
     linear = [m for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and name != "lm_head"]
     add_adapters(model, SPEC, seed=0)
     assert sum(p.requires_grad for p in model.parameters()) == 2 * len(linear)
+
+
+def test_adapters_that_were_saved_alone_make_the_published_model_again(tmp_path: Path) -> None:
+    model, chat = tiny_model(rows=len(tokenizer())), ChatTokenizer(tokenizer())
+    save_model(model, chat, tmp_path / "base")
+    adapted = add_adapters(model, SPEC, seed=0)
+    trainer = adapted_trainer(model)
+    for _ in range(3):
+        trainer.step()
+    save_adapter(adapted, tmp_path / "adapter")
+    save_model(merge_adapters(adapted), chat, tmp_path / "published", dtype="bfloat16")
+    folders = [str(tmp_path / name) for name in ("base", "adapter", "out")]
+    assert main(["model", "merge", *folders, "--dtype", "bfloat16"]) == 0
+    merged, published = (load_file(tmp_path / name / "model.safetensors") for name in ("out", "published"))
+    assert same_bits(merged, published)
+    assert not any(str(tmp_path) in path.read_text() for path in (tmp_path / "adapter").glob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("base", "adapter", "message"),
+    [
+        ("shallow", "adapter", "is not of"),
+        ("wide", "adapter", "cannot be merged into"),
+        ("base", "base", "holds no adapter_model"),
+    ],
+)
+def test_adapters_of_another_model_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], base: str, adapter: str, message: str
+) -> None:
+    rows, chat = len(tokenizer()), ChatTokenizer(tokenizer())
+    models = {"base": tiny_model(rows=rows), "wide": tiny_model(rows=rows, hidden=64), "shallow": tiny_model(rows=rows)}
+    models["shallow"].model.layers = models["shallow"].model.layers[:1]
+    models["shallow"].config.num_hidden_layers = 1
+    models["shallow"].config.layer_types = models["shallow"].config.layer_types[:1]
+    for name, model in models.items():
+        save_model(model, chat, tmp_path / name)
+    save_adapter(add_adapters(models["base"], SPEC, seed=0), tmp_path / "adapter")
+    assert main(["model", "merge", *(str(tmp_path / name) for name in (base, adapter, "out"))]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_merged_model_is_an_ordinary_one_with_the_adapted_outputs() -> None:

@@ -91,6 +91,18 @@ class TestFirstRun:
         assert (comparison["a"], comparison["b"], comparison["task"]) == ("rl", "sft-equal-compute", "sums")
 
     @pytest.mark.slow
+    def test_only_what_is_named_is_made_and_measured(self, tmp_path: Path) -> None:
+        path, chosen = micro.write(tmp_path, SHORT), "evaluation.stages=[small, sft]"
+        ran = micro.run(path, tmp_path / "run", chosen, only=["small"])
+        assert ran.computed == ["tokenizer", "evaluate small"]
+        assert "signature: sums|default|test:4-drawn" in ran.printed
+        assert ran.results == {}
+        assert not (tmp_path / "run" / "results.json").exists()
+        with pytest.raises(UserError, match=r"--only sfd: the recipe neither makes .* did you mean 'sft'"):
+            micro.run(path, tmp_path / "run", chosen, only=["sfd"])
+        assert micro.run(path, tmp_path / "run", chosen).computed == ["sft", "evaluate sft"]
+
+    @pytest.mark.slow
     def test_an_untrained_model_can_be_measured_beside_the_stages(self, again: Callable[..., Ran]) -> None:
         ran = again("evaluation.stages=[small, rl]", "comparisons=[{a: rl, b: small}]")
         assert ran.computed == ["evaluate small"]

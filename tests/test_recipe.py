@@ -12,6 +12,7 @@ from smallwit.recipe.schema import Recipe
 from smallwit.recipe.yaml import read_yaml, write_yaml
 
 REVERSE = "kind: reverse_kl"
+RECIPES = Path(__file__).parent.parent / "recipes"
 
 
 class TestReading:
@@ -36,9 +37,12 @@ class TestReading:
         assert load_recipe(write_recipe(dump_recipe(recipe))) == recipe
 
     def test_the_repository_s_own_recipes_are_good(self) -> None:
-        for path in sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml")):
+        for path in [*RECIPES.glob("*.yaml"), *RECIPES.glob("real/*.yaml")]:
             recipe, lines = read_recipe(path)
             check_recipe(recipe, path.parent, None, lines=lines, read_data=False)
+
+    def test_the_recipes_of_real_models_choose_on_the_validation_split(self) -> None:
+        assert {load_recipe(path).evaluation.split for path in RECIPES.glob("real/*.yaml")} == {"validation"}
 
     def test_a_byte_order_mark_is_no_part_of_the_recipe(self, write_recipe: Callable[[str], Path]) -> None:
         assert load_recipe(write_recipe("\ufeff" + RECIPE)).name == "walk"

@@ -122,6 +122,21 @@ def test_validation_is_cut_out_of_training(folder: Path) -> None:
     assert {problem.prompt for problem in again} == {problem.prompt for problem in validation}
 
 
+def test_a_prompt_of_its_own_frames_the_question_and_leaves_the_splits_as_they_are(folder: Path) -> None:
+    plain, briefly = (load_task("gsm8k", given, folder) for given in ({}, {"prompt": "Briefly.\n{question}\nAnswer:"}))
+    for split in ("train", "validation", "test"):
+        pairs = list(zip(plain.problems(split), briefly.problems(split), strict=True))
+        assert all(one.id == other.id for one, other in pairs)
+        assert all(other.prompt == f"Briefly.\n{plain.question(one)}\nAnswer:" for one, other in pairs)  # type: ignore[attr-defined]
+        assert all(briefly.question(other) == plain.question(one) for one, other in pairs)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("prompt", ["Solve it.", "{question} {question}", 3])
+def test_a_prompt_without_one_place_for_the_question_is_refused(prompt: object) -> None:
+    with pytest.raises(UserError, match=r"give a text with the place \{question\} once"):
+        load_task("gsm8k", {"prompt": prompt})
+
+
 def test_nothing_is_read_before_problems_are_asked_for(tmp_path: Path) -> None:
     task = load_task("gsm8k", {}, tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"gsm8k/test\.jsonl is not there; .*--data-dir"):

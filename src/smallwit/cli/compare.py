@@ -22,6 +22,10 @@ def compare(
         Path | None,
         typer.Option("--problems", metavar="OUT", parser=path_of, help="Write won, lost and tied problems as JSONL."),
     ] = None,
+    read: Annotated[
+        Path | None,
+        typer.Option("--read", metavar="OUT", parser=path_of, help="Write 50 answers of each that miss, as text."),
+    ] = None,
     across_protocols: Annotated[
         bool,
         typer.Option("--across-protocols", help="Go on although the protocols differ: no fair comparison."),
@@ -29,9 +33,10 @@ def compare(
 ) -> None:
     """Compare two evaluations problem by problem.
 
-    Prints A - B with its interval, tests, and the problems won and lost.
+    Prints A - B with its interval, tests, the problems won and lost, and why answers scored less than 1.
     """
     from smallwit.console.terminal import Terminal
     from smallwit.evaluation import compare as comparison
 
-    comparison.compare(a, b, Terminal(), json_out=json, problems_out=problems, across_protocols=across_protocols)
+    outputs = {"json_out": json, "problems_out": problems, "read_out": read}
+    comparison.compare(a, b, Terminal(), **outputs, across_protocols=across_protocols)

@@ -46,6 +46,15 @@ def evaluate(
             "--responses", metavar="FILE", parser=path_of, help="Stored generations to grade, in place of MODEL."
         ),
     ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            "--recipe",
+            metavar="RECIPE",
+            parser=path_of,
+            help="Take the suites' options, and split, limit and tokens that are not given, from this recipe.",
+        ),
+    ] = None,
     protocol: Annotated[
         str, typer.Option("--protocol", metavar="NAME", help="How tasks are asked and answers are read.")
     ] = "default",
@@ -68,8 +77,9 @@ def evaluate(
         Literal["drawn", "given"], typer.Option("--order", help="Problems of --limit: drawn, or the first as given.")
     ] = "drawn",
     split: Annotated[
-        Literal["test", "validation", "train"], typer.Option("--split", help="Split of the tasks.")
-    ] = "test",
+        Literal["test", "validation", "train"] | None,
+        typer.Option("--split", help="Split of the tasks, by default test."),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="S", help="Seed of the samples' random streams.")] = 0,
     against: Annotated[
         str | None, typer.Option("--against", metavar="MODEL", help="Give per cent of this model's score, too.")
@@ -118,8 +128,14 @@ def evaluate(
     suites = list(dict.fromkeys(name.strip() for name in suite.split(",") if name.strip()))
     if not suites:
         raise UserError(f"--suite '{suite}': names no task; give some, as gsm8k,math500")
+    if recipe is not None and protocol == "default":
+        from smallwit.recipe.file import load_recipe
+
+        given = load_recipe(recipe).evaluation
+        limit = given.problems if limit is None and split is None else limit
+        max_new_tokens, split = max_new_tokens or given.max_new_tokens, split or given.split
     choice = Choice(
-        split=split,
+        split=split or "test",
         limit=limit,
         samples=samples,
         seed=seed,
@@ -127,7 +143,7 @@ def evaluate(
         max_new_tokens=max_new_tokens,
         order=order,
     )
-    request = EvaluationRequest(suites, protocol, choice, data_dir_of(data_dir), out)
+    request = EvaluationRequest(suites, protocol, choice, recipe, data_dir_of(data_dir), out)
     if model is None:
         assert responses is not None
         evaluate_responses(responses, request)

@@ -1,4 +1,4 @@
-"""`smallwit model`: model folders are made, or imported from GGUF files."""
+"""`smallwit model`: model folders are made, imported from GGUF files, or merged with adapters."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -34,6 +34,27 @@ def new(
 
     parameters = new_like(like, tokenizer, out, vocabulary_rows=vocabulary_rows, seed=seed, dtype=dtype)
     say(f"{out}: {parameters:,} parameters with random weights")
+
+
+@model.command()
+def merge(
+    base: Annotated[Path, typer.Argument(metavar="BASE", parser=path_of, help="The model that was trained.")],
+    adapter: Annotated[
+        Path,
+        typer.Argument(metavar="ADAPTER", parser=path_of, help="Its adapters, as STAGE/artifact/adapter."),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", parser=path_of, help="The new folder.")],
+    dtype: Annotated[
+        Literal["float32", "bfloat16"], typer.Option("--dtype", help="Number format of the weights.")
+    ] = "float32",
+) -> None:
+    """Merge LoRA adapters into their model, as a stage with `lora` does at its end."""
+    from transformers.utils import logging
+
+    from smallwit.training.lora import merge_folder
+
+    logging.disable_progress_bar()
+    say(f"{out}: {merge_folder(base, adapter, out, dtype):,} parameters in {dtype}")
 
 
 @model.command(name="import")

@@ -28,6 +28,12 @@ def run(
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Take two steps of every stage, to see that all fits.")
     ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only", metavar="STAGE", help="Make and measure this stage or model, print its score, stop. Repeatable."
+        ),
+    ] = None,
     track: Annotated[
         list[str] | None,
         typer.Option(
@@ -66,4 +72,4 @@ def run(
 
     from smallwit.pipeline import runs as pipeline
 
-    pipeline.run(**vars(loaded), smoke=smoke, track=track or ())
+    pipeline.run(**vars(loaded), smoke=smoke, track=track or (), only=only or ())

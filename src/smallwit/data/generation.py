@@ -166,7 +166,7 @@ class GenerationStep(DataStep):
     """Base of the steps that generate with models."""
 
     budget: GenerationBudget | None = Field(default=None, description="what the step may spend; no limit if absent")
-    batch: PositiveInt = Field(default=256, description="requests that are handed to a model at a time")
+    batch: PositiveInt = Field(default=256, description="requests that a model answers at a time")
 
     @property
     def teachers_used(self) -> Sequence[TeacherModel]:

@@ -11,6 +11,7 @@ from rich.console import Console
 from smallwit.errors import UserError
 from smallwit.evaluation.comparison import Outcome, TaskComparison, compare_tasks
 from smallwit.evaluation.comparison_table import few, print_comparison
+from smallwit.evaluation.reasons import Transitions, for_reading
 from smallwit.evaluation.scores import Row
 from smallwit.evaluation.stored import StoredEvaluation, common_rows, comparable, read_evaluation
 from smallwit.storage.jsonl import json_line
@@ -26,7 +27,14 @@ class _Pair:
 
 
 def compare(
-    a: str, b: str, console: Console, *, json_out: Path | None, problems_out: Path | None, across_protocols: bool
+    a: str,
+    b: str,
+    console: Console,
+    *,
+    json_out: Path | None,
+    problems_out: Path | None,
+    read_out: Path | None,
+    across_protocols: bool,
 ) -> None:
     """Print how `a` compares with `b`, and write it to the files asked for.
 
@@ -39,13 +47,19 @@ def compare(
     if not tasks:
         raise UserError(f"compare {a} {b}: there is no problem for which both have a verdict")
     everything = [*tasks, pooled] if pooled else tasks
-    print_comparison(console, a, b, everything, pair.notes)
+    reasons = {found.task: Transitions.of(pair.a[found.task], pair.b[found.task]) for found in tasks}
+    print_comparison(console, a, b, everything, reasons, pair.notes)
     if json_out:
-        about = {"schema": 1, "a": a, "b": b, "notes": pair.notes, "comparisons": [c.as_json() for c in everything]}
+        told = {task: {"reasons": found.as_json()} for task, found in reasons.items()}
+        entries = [found.as_json() | told.get(found.task, {}) for found in everything]
+        about = {"schema": 1, "a": a, "b": b, "notes": pair.notes, "comparisons": entries}
         _write(json_out, json.dumps(about, indent=1, ensure_ascii=False) + "\n", "--json")
     if problems_out:
         lines = (json_line(row) + "\n" for found in tasks for row in _problem_rows(found, pair))
         _write(problems_out, "".join(lines), "--problems")
+    if read_out:
+        sides = ((found.task, name, rows[found.task]) for found in tasks for name, rows in ((a, pair.a), (b, pair.b)))
+        _write(read_out, "\n".join(for_reading(*side) for side in sides), "--read")
 
 
 def _common(a: StoredEvaluation, b: StoredEvaluation, across_protocols: bool) -> _Pair:

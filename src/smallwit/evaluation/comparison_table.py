@@ -1,12 +1,13 @@
 """The terminal output of `smallwit compare`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Console
 from rich.text import Text
 
 from smallwit.console.numbers import p_value, percent, points
 from smallwit.evaluation.comparison import POOLED, TaskComparison
+from smallwit.evaluation.reasons import Transitions
 from smallwit.evaluation.statistics import Interval
 
 _SHOWN = 8
@@ -14,9 +15,17 @@ _TESTS = {"McNemar": "exact McNemar", "bootstrap": "paired bootstrap"}
 
 
 def print_comparison(
-    console: Console, a: str, b: str, comparisons: Sequence[TaskComparison], notes: Sequence[str]
+    console: Console,
+    a: str,
+    b: str,
+    comparisons: Sequence[TaskComparison],
+    reasons: Mapping[str, Transitions],
+    notes: Sequence[str],
 ) -> None:
-    """Print a paragraph for each task. Lines are never wrapped; in a file or a pipe they are plain text."""
+    """Print a paragraph for each task, with its `reasons`.
+
+    Lines are never wrapped; in a file or a pipe they are plain text.
+    """
 
     def say(text: str, style: str = "") -> None:
         console.print(Text(text, style=style), soft_wrap=True)
@@ -30,6 +39,9 @@ def print_comparison(
         say("")
         for text, style in _lines(found, several):
             say(text, style)
+        if found.task in reasons:
+            for text in _reasons(reasons[found.task]):
+                say(text)
 
 
 def _lines(found: TaskComparison, several: bool) -> list[tuple[str, str]]:
@@ -51,6 +63,15 @@ def _lines(found: TaskComparison, several: bool) -> list[tuple[str, str]]:
         if ids and found.task != POOLED:
             lines.append((f"  {word:<11} {few(ids)}", "dim"))
     return lines
+
+
+def _reasons(found: Transitions) -> Iterator[str]:
+    for name, counts in (("answers a", found.of_a()), ("answers b", found.of_b())):
+        yield f"  {name:<11} {', '.join(f'{reason} {count:,}' for reason, count in counts.items())}"
+    gains = ", ".join(f"{reason} {points(share)}" for reason, share in found.gains().items())
+    yield f"  gained by   {gains} points" if gains else "  gained by   nothing"
+    changed = [f"{old} > {new} {count:,}" for (old, new), count in found.counts.most_common() if old != new]
+    yield f"  b > a       {few(changed) or 'no answer changed its kind'}"
 
 
 def _share(ratio: Interval) -> str:

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -43,13 +43,32 @@ class EvaluationFailed(RunFailed):
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """An evaluation to run: suites (names of tasks, or `file.py:Class`), protocol, and the folder of the samples."""
+    """An evaluation to run: suites (names of tasks, or `file.py:Class`), protocol, and the folder of the samples.
+
+    `recipe` names a file whose tasks the suites are; without one they are those of the model's run, where it has one.
+    """
 
     suites: Sequence[str]
     protocol: str = "default"
     choice: Choice = field(default_factory=Choice)
+    recipe: Path | None = None
     data_dir: Path | None = None
     out: Path | None = None
+
+    @property
+    def base(self) -> Path | None:
+        """Return the folder that files of tasks are relative to: the recipe's, or the working folder."""
+        return None if self.recipe is None else self.recipe.parent
+
+    @cached_property
+    def tasks(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return the options of the recipe's tasks by name. Raises `UserError` for a recipe that cannot be read."""
+        if self.recipe is None:
+            return {}
+        # Imported here: pydantic is needed only with a recipe.
+        from smallwit.recipe.file import load_recipe
+
+        return load_recipe(self.recipe).tasks
 
 
 @dataclass(frozen=True)
@@ -86,17 +105,18 @@ def evaluate(
 ) -> Measured:
     """Measure `model` (and `against`, for the share of its score), write and show the scores.
 
-    A suite that the model's run knows by name has the options that it has there.
+    A suite that the request's recipe, or else the model's run, knows by name has the options that it has there.
 
     Raises `UserError` for what the user can mend, `EvaluationFailed` when graders fail or the disk is full, and
     `KeyboardInterrupt` when stopped; the samples that are there by then are not asked for again.
     """
     console = console or Terminal()
     opened = [resolve_model(reference, settings) for reference in (model, against) if reference is not None]
-    tasks = {name: options for one in reversed(opened) for name, options in one.tasks.items()}
+    tasks = request.tasks or {name: options for one in reversed(opened) for name, options in one.tasks.items()}
+    known_by = "the model's run" if request.recipe is None else request.recipe
     for name in request.suites:
         if tasks.get(name):
-            console.print(f"{name}: as in the model's run, {_told(tasks[name])}", markup=False, highlight=False)
+            console.print(f"{name}: as in {known_by}, {_told(tasks[name])}", markup=False, highlight=False)
     measured = measure_models(opened, request, settings, tasks, console)
     if against is not None:
         mine, theirs = measured
@@ -138,14 +158,21 @@ def evaluate_responses(path: Path, request: EvaluationRequest, console: Console 
     if len(request.suites) != 1:
         raise UserError(f"--responses {path}: holds answers to one suite; got --suite {','.join(request.suites)}")
     name, named = request.suites[0], named_protocol(request.protocol)
-    task = _checked_task(name, {}, request)
+    options = request.tasks.get(name, {})
+    task = _checked_task(name, options, request)
     problems = problems_of(task, request.choice.split, None)
     stored = read_responses(path, problems)
     answered = [problem for problem in problems if problem.id in stored]
     answered = list(part(answered, request.choice.limit, order="given" if task.exchangeable else request.choice.order))
     counts = [len(stored[problem.id]) for problem in answered]
     suite = make_suite(
-        task, answered, named, request.choice, GeneratorInfo("responses"), own=task_bytes(name), stored=counts
+        task,
+        answered,
+        named,
+        request.choice,
+        GeneratorInfo("responses"),
+        own=task_bytes(name, options, request.base),
+        stored=counts,
     )
     identity = f"responses:{file_hash(path)}"
     folder = request.out or EVALUATIONS / f"{path.stem}-{_key(identity, request, None)}"
@@ -161,7 +188,7 @@ def evaluate_responses(path: Path, request: EvaluationRequest, console: Console 
 
 
 def _told(options: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in options.items())
+    return ", ".join(" ".join(f"{key} {value}".split()) for key, value in options.items())
 
 
 def _checked_task(name: str, options: Mapping[str, Any], request: EvaluationRequest) -> Task:
@@ -169,11 +196,11 @@ def _checked_task(name: str, options: Mapping[str, Any], request: EvaluationRequ
 
     Raises `UserError` otherwise.
     """
-    task = load_task(name, options, request.data_dir)
+    task = load_task(name, options, request.data_dir, request.base)
     if refused := code.objection(f"task {task.name}", task.isolation):
         raise UserError(refused)
     if isinstance(task, UserTask):
-        try_out(Trial(name, dict(options), request.data_dir, None, request.choice.split))
+        try_out(Trial(name, dict(options), request.data_dir, request.base, request.choice.split))
     return task
 
 
@@ -183,7 +210,7 @@ def _prepare(request: EvaluationRequest, model: ResolvedModel, tasks: Mapping[st
     for name in request.suites:
         task = _checked_task(name, tasks.get(name, {}), request)
         problems = problems_of(task, request.choice.split, request.choice.limit, request.choice.order)
-        own = task_bytes(name, tasks.get(name))
+        own = task_bytes(name, tasks.get(name), request.base)
         suites.append(make_suite(task, problems, named, request.choice, model.generator, own=own, encode=model.encode))
     return suites
 
@@ -230,6 +257,7 @@ def _ratio(first: Sequence[Row], second: Sequence[Row]) -> Interval:
 def _key(identity: str, request: EvaluationRequest, settings: Settings | None) -> str:
     """Return the part of the default folder's name that depends on the model and the protocol."""
     chosen = [identity, request.protocol, asdict(request.choice)]
+    chosen += [request.tasks[name] for name in request.suites if name in request.tasks]
     if settings:
         chosen += [settings.device, settings.dtype, dict(settings.chat_template_kwargs)]
     return content_key(chosen)[:8]

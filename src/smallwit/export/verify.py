@@ -16,6 +16,7 @@ from smallwit.evaluation.comparison import compare_tasks
 from smallwit.evaluation.comparison_table import print_comparison
 from smallwit.evaluation.evaluate import EvaluationRequest, Measured, measure_models
 from smallwit.evaluation.model_reference import ResolvedModel, Settings, resolve_model
+from smallwit.evaluation.reasons import Transitions
 from smallwit.evaluation.scores import tokens_per_second
 from smallwit.evaluation.stored import comparable, read_evaluation
 from smallwit.export import Quant, llama_cpp
@@ -99,7 +100,8 @@ def _compare(one: Measured, model: Measured, console: Console) -> None:
     protocols = [read_evaluation(str(each.folder)).protocols for each in (one, model)]
     notes = [text for task in one.rows for text in _others(protocols[0][task], protocols[1][task])]
     console.print()
-    print_comparison(console, one.reference, model.reference, [*tasks, *([pooled] if pooled else [])], notes)
+    reasons = {found.task: Transitions.of(one.rows[found.task], model.rows[found.task]) for found in tasks}
+    print_comparison(console, one.reference, model.reference, [*tasks, *([pooled] if pooled else [])], reasons, notes)
 
 
 def _others(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:

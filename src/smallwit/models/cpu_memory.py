@@ -6,6 +6,7 @@ before the next use. The results are the same, bit for bit.
 
 import ctypes
 import sys
+import warnings
 from types import MethodType
 from typing import Any
 
@@ -131,6 +132,8 @@ def trim_between_layers(model: Any) -> None:
     """
     if model.num_parameters() <= LARGE_MODEL or model.device.type != "cpu":
         return
+    # With LoRA the first layer's input needs no gradient: torch warns that its hook is called all the same.
+    warnings.filterwarnings("ignore", "Full backward hook is firing")
     body = model.get_decoder()
     body.register_forward_pre_hook(lambda module, _: return_freed_memory() if module.training else None)
     for layers in body.children():

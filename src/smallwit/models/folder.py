@@ -41,7 +41,7 @@ def require_folder(path: Path) -> None:
         raise UserError(f"{path}: may not be read by this user; change its permissions (chmod), or copy it")
     if (path / "adapter_config.json").is_file():
         what = "is a LoRA adapter (adapter_config.json) and no whole model"
-        raise UserError(f"{path}: {what}; merge it into its base by peft (merge_and_unload) and save that")
+        raise UserError(f"{path}: {what}; merge it into its base (smallwit model merge BASE {path} OUT) and name OUT")
     if not (path / "config.json").is_file():
         found = _of_kinds(path, ("*.gguf",))
         if found:

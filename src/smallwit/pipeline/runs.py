@@ -12,8 +12,11 @@ from smallwit.console.interrupts import terminable
 from smallwit.console.terminal import Terminal
 from smallwit.device import cores, resolve_device, resolve_dtype
 from smallwit.errors import UserError
+from smallwit.evaluation.scores import scores
+from smallwit.evaluation.scores_table import print_scores
+from smallwit.evaluation.stored import read_evaluation
 from smallwit.network import hub
-from smallwit.pipeline.plan import make_plan
+from smallwit.pipeline.plan import Plan, make_plan
 from smallwit.pipeline.run_folder import RunFolder
 from smallwit.pipeline.scheduler import Scheduler, StageFailed
 from smallwit.pipeline.smoke import smoke_recipe
@@ -23,6 +26,7 @@ from smallwit.recipe.schema import Recipe
 from smallwit.report.html import write_report
 from smallwit.report.table import print_summary
 from smallwit.storage.artifacts import disk_trouble, write_atomically
+from smallwit.suggestions import hint
 from smallwit.training.tracking import check_trackers
 
 
@@ -37,11 +41,14 @@ def run(
     console: Console | None = None,
     adopt: Sequence[str] = (),
     exact: bool = False,
+    only: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Compute what a recipe lacks, write and print `results.json` and `report.html`, and return the results.
 
     `track` names the trackers that get the metrics of train stages. `adopt` names stages whose work of another key is
     used (`all` for every one); with `exact` unfinished work that was made with other versions or threads is refused.
+    `only` names stages and models: they are made, with what they need, and measured. Their scores are printed, and
+    there are no results, which are of a whole recipe.
 
     Raises `UserError` for what the user can fix, `StageFailed` when a stage fails or the disk is full, and
     `KeyboardInterrupt` on Ctrl-C or SIGTERM. Published artifacts stay, and a rerun resumes from there.
@@ -52,7 +59,10 @@ def run(
     console = console or Terminal()
     recipe = smoke_recipe(recipe) if smoke else recipe
     with _occupied_scheduler(recipe, base, run_dir, data_dir, console, adopt, exact, tuple(track)) as scheduler:
-        scheduler.run(set(scheduler.plan.nodes))
+        scheduler.run(_wanted(scheduler.plan, only))
+        if only:
+            _print_measured(scheduler, only, console)
+            return {}
         results = scheduler.finish()
         write_report(scheduler.folder.path)
     if results["models"]:
@@ -60,6 +70,25 @@ def run(
     else:
         _print_unmeasured(scheduler, console)
     return results
+
+
+def _wanted(plan: Plan, only: Sequence[str]) -> set[str]:
+    """Return the names of the nodes that are asked for, with those that they need: all if `only` is empty."""
+    known = dict.fromkeys(node.stage.name for node in plan.nodes.values())
+    for name in only:
+        if name not in known:
+            raise UserError(f"--only {name}: the recipe neither makes nor measures it; {hint(name, known)}")
+    return plan.needed_for(node.name for node in plan.nodes.values() if not only or node.stage.name in only)
+
+
+def _print_measured(scheduler: "Scheduler", only: Sequence[str], console: Console) -> None:
+    """Print the scores of the stages and models that were asked for, as `smallwit eval` does."""
+    labels = [label for label, node in scheduler.plan.evaluations.items() if node.stage.name in only]
+    found = {label: read_evaluation(f"{scheduler.folder.path}:{label}") for label in labels}
+    if found:
+        scored = {label: {task: scores(rows) for task, rows in one.rows.items()} for label, one in found.items()}
+        signed = {label: {task: p["signature"] for task, p in one.protocols.items()} for label, one in found.items()}
+        print_scores(scored, signed, console)
 
 
 def _print_unmeasured(scheduler: "Scheduler", console: Console) -> None:

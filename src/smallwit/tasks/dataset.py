@@ -61,6 +61,10 @@ class DatasetTask(Task):
         """Return the problem of row `index` of the rows that `sources` names for `split`."""
         raise NotImplementedError(f"{type(self).__name__} defines no problem()")
 
+    def asked(self, problem: Problem) -> Problem:
+        """Return a problem as a model is asked it. Options that change the message act here, behind the splits."""
+        return problem
+
     def problems(self, split: str) -> Sequence[Problem]:
         """Return the problems of `split`, read at the first call.
 
@@ -78,9 +82,9 @@ class DatasetTask(Task):
             ]
             self._published |= {problem.id: row for problem, row in zip(problems, rows, strict=True)}
             if rows_of == "train" and "validation" not in self.sources:
-                self._problems["validation"] = [problem for problem in problems if held_out(problem)]
+                self._problems["validation"] = [self.asked(problem) for problem in problems if held_out(problem)]
                 problems = [problem for problem in problems if not held_out(problem)]
-            self._problems[rows_of] = problems
+            self._problems[rows_of] = [self.asked(problem) for problem in problems]
         return self._problems[split]
 
     def published(self, split: str) -> list[Row]:

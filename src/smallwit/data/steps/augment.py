@@ -110,7 +110,7 @@ class Augment(GenerationStep):
         tried: Counter[str] = Counter()
         accepted: Counter[str] = Counter()
         with self.client(context) as client:
-            for batch in batched(rows, max(1, self.batch // (len(self.ways) * self.check.draw.samples))):
+            for batch in batched(rows, max(1, client.window // (len(self.ways) * self.check.draw.samples))):
                 attempts = [_Attempt(row, problem_of(row), method) for row in batch for method in self.ways]
                 tried.update(attempt.method.name for attempt in attempts)
                 proved = self._prove(self._propose(attempts, client, context), client, context)

@@ -106,7 +106,7 @@ class Difficulty(GenerationStep):
         samples, seed, decoding = self.draw.samples, context.resources.seed, self.draw.decoding
         rates: dict[str, int] = {}
         with self.client(context) as client:
-            for groups in batched(by_problem(rows), max(1, self.batch // samples)):
+            for groups in batched(by_problem(rows), max(1, client.window // samples)):
                 requests = [
                     GenerationRequest(
                         self.student.model,

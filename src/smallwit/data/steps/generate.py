@@ -72,7 +72,7 @@ class Generate(GenerationStep):
         """Yield each row once for every sample, with `completion`, `teacher`, `sample`, `truncated`."""
         seed, decoding = context.resources.seed, self.draw.decoding
         with self.client(context) as client:
-            for batch in batched(rows, max(1, self.batch // (self.draw.samples * len(self.teachers)))):
+            for batch in batched(rows, max(1, client.window // (self.draw.samples * len(self.teachers)))):
                 wanted = [
                     (row, teacher, sample)
                     for row in batch

@@ -1,12 +1,12 @@
 r"""Qwen2.5-Math's evaluation (arXiv 2409.12122, commit a45202b): qwen25-math-cot, the instruction as system message."""
 
 import re
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from smallwit.evaluation.protocols.base import Composer, NamedProtocol, Pairs, grade_extracted, user_message
 from smallwit.inference.generator import Decoding
 from smallwit.tasks.base import Problem, Task
-from smallwit.tasks.boxed import INSTRUCTION, BoxedTask, question_of
+from smallwit.tasks.boxed import INSTRUCTION, BoxedTask
 from smallwit.tasks.prompt import Prompt
 from smallwit.verify import Verdict
 
@@ -32,9 +32,11 @@ class QwenBoxed(NamedProtocol):
     def composer(self, task: Task) -> Composer:
         """Return the function that makes a system message and a user message."""
 
+        question = cast(BoxedTask, task).question
+
         def compose(problem: Problem) -> Prompt:
             system = {"role": "system", "content": INSTRUCTION}
-            return Prompt(messages=(system, *user_message(question_of(problem))))  # type: ignore[arg-type]
+            return Prompt(messages=(system, *user_message(question(problem))))  # type: ignore[arg-type]
 
         return compose
 

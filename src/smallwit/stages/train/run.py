@@ -27,7 +27,7 @@ from smallwit.storage.artifacts import METRICS, make_link, publish
 from smallwit.training.checkpoint import Checkpoints
 from smallwit.training.distributed import World
 from smallwit.training.loop import Teacher, Trainer
-from smallwit.training.lora import add_adapters, merge_adapters
+from smallwit.training.lora import ADAPTER, add_adapters, merge_adapters, save_adapter
 from smallwit.training.progress import TrainingBudget
 from smallwit.training.rollout_postprocessors import ForwardPass
 from smallwit.training.settings import LengthLimit, Rollouts
@@ -132,9 +132,11 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
         if isinstance(source, RolloutSource):
             source.engine.close()
     trainer.finish(keep_best=stage.validation is not None and stage.validation.keep == "best")
-    whole = merge_adapters(adapted) if adapted is not None else model
 
     def write(folder: Path) -> None:
+        if adapted is not None:
+            save_adapter(adapted, folder / ADAPTER)
+        whole = merge_adapters(adapted) if adapted is not None else model
         for note in save_model(whole, chat, folder, dtype=stage.save_dtype or job.dtype):
             reporter.say(note)
         shutil.copyfile(checkpoints.log, folder / METRICS)
