@@ -38,6 +38,7 @@ ROOMS = [
     "stages",
     "report",
     "pipeline",
+    "study",
     "cli",
 ]
 

@@ -15,7 +15,7 @@ from smallwit.errors import UserError
 from smallwit.network import hub
 from smallwit.pipeline.plan import make_plan
 from smallwit.pipeline.run_folder import RunFolder
-from smallwit.pipeline.scheduler import Scheduler, StageFailed
+from smallwit.pipeline.scheduler import Live, Scheduler, StageFailed
 from smallwit.pipeline.smoke import smoke_recipe
 from smallwit.pipeline.threads import threads_by_model
 from smallwit.recipe.file import dump_recipe
@@ -52,13 +52,39 @@ def run(
     console = console or Terminal()
     recipe = smoke_recipe(recipe) if smoke else recipe
     with _occupied_scheduler(recipe, base, run_dir, data_dir, console, adopt, exact, tuple(track)) as scheduler:
-        scheduler.run(set(scheduler.plan.nodes))
-        results = scheduler.finish()
-        write_report(scheduler.folder.path)
+        results = _completed(scheduler)
     if results["models"]:
         print_summary(results, scheduler.folder.path / "report.html", console)
     else:
         _print_unmeasured(scheduler, console)
+    return results
+
+
+@contextmanager
+def shared_run(
+    recipe: Recipe,
+    *,
+    base: Path,
+    run_dir: Path,
+    data_dir: Path | None,
+    console: Console,
+    live: Live,
+    adopt: Sequence[str] = (),
+    exact: bool = False,
+) -> Iterator[dict[str, Any]]:
+    """Compute what a recipe lacks together with other processes on the same folder, and yield the results.
+
+    Each node is computed by one process; `live` returns what a terminal shows meanwhile. All end when everything is there; the folder is this process' alone in the
+    block, with `results.json` and `report.html`. Raises as `run` does.
+    """
+    with _occupied_scheduler(recipe, base, run_dir, data_dir, console, adopt, exact, live=live) as scheduler:
+        yield _completed(scheduler)
+
+
+def _completed(scheduler: "Scheduler") -> dict[str, Any]:
+    scheduler.run(set(scheduler.plan.nodes))
+    results = scheduler.finish()
+    write_report(scheduler.folder.path)
     return results
 
 
@@ -158,11 +184,12 @@ def _occupied_scheduler(
     adopt: Sequence[str],
     exact: bool,
     track: tuple[str, ...] = (),
+    live: Live | None = None,
 ) -> Iterator["Scheduler"]:
-    """Yield the scheduler of a recipe while its run folder is locked."""
+    """Yield the scheduler of a recipe while its run folder is locked; with `live` it is shared with other processes."""
     folder = RunFolder(_resolved(run_dir))
     try:
-        with folder.occupy(), terminable():
+        with folder.occupy(shared=live is not None), terminable():
             hub.load_pins(folder.path)
             # Looking for a GPU needs torch, which is slow to import.
             device = resolve_device(recipe.device) if recipe.models else "cpu"
@@ -172,7 +199,7 @@ def _occupied_scheduler(
             write_atomically(folder.path / "recipe.resolved.yaml", dump_recipe(recipe))
             folder.write_plan(plan)
             hub.save_pins(folder.path)
-            yield Scheduler(plan, folder, base.resolve(), data_dir, device, dtype, console, adopt, exact, track)
+            yield Scheduler(plan, folder, base.resolve(), data_dir, device, dtype, console, adopt, exact, track, live)
     except OSError as error:
         trouble = disk_trouble(error)
         if trouble is None:

@@ -12,6 +12,7 @@ from smallwit.console.numbers import human_count
 from smallwit.errors import UserError
 from smallwit.recipe.file import read_data, read_recipe, validated
 from smallwit.recipe.schema import Recipe
+from smallwit.recipe.stage import Stage
 from smallwit.recipe.yaml import Lines, Place
 from smallwit.study.budget import BUDGET_KEYS, Settings, check_arm, makes, share_out
 from smallwit.study.schema import NAME, Study
@@ -40,6 +41,12 @@ class ExpandedStudy:
     lines: Lines
     base: Path
     arms: list[Arm]
+
+    def own_stages(self, arm: Arm) -> list[Stage]:
+        """Return the stages whose cost counts for an arm behind the common start, in the order of the recipe."""
+        before = {stage.name for stage in self.recipe.charged_stages(self.study.after)}
+        own = {stage.name for stage in self.recipe.charged_stages(arm.end)} - before
+        return [stage for stage in self.recipe.stages if stage.name in own]
 
 
 def read_study(path: Path, overrides: Sequence[str] = ()) -> ExpandedStudy:

@@ -1,4 +1,4 @@
-"""Statistics of a study: scores of its arms over seeds and problems, who is best, the front, and a check by other seeds.
+"""Statistics of a study: scores over seeds and problems, the best arm, the front, and a check by other seeds.
 
 All arms answer the same problems with the same seeds; `smallwit.evaluation.seeds` has the model of a score.
 """
@@ -24,7 +24,7 @@ DRAWS = 20_000
 SIGNIFICANT = 0.05
 MOST_SEEDS = 100
 SAME_COST = 1.01
-"""Arms whose costs differ by less than this ratio count as equally dear: stages end with the step that spends the rest."""
+"""Costs that differ by less than this ratio count as equal: a stage ends with the step that spends its rest."""
 
 
 class Pair(NamedTuple):
@@ -37,7 +37,7 @@ class Pair(NamedTuple):
 
 
 class HeldOut(NamedTuple):
-    """How advice from some of the seeds held on the others, over all `splits` of the seeds into `chosen_by` and the rest.
+    """How advice from `chosen_by` of the seeds held on the rest, over all `splits` of the seeds.
 
     `held`: splits in which the best arm of the first was the best of the rest too. `lost`: mean difference of the
     best of the rest to the chosen arm, on the rest (0..1). `shown`: differences that the first seeds showed (Holm),
@@ -54,7 +54,7 @@ class HeldOut(NamedTuple):
 
 @dataclass(frozen=True)
 class ArmScores:
-    """The scores `[N, P]` (seed, problem; 0..1) of M arms on the same problems; `strata` has the task of each problem."""
+    """The scores `[N, P]` (seed, problem; 0..1) of M arms; `strata` has the task of each problem."""
 
     scores: Sequence[Floats]
     strata: Sequence[str]
@@ -68,11 +68,6 @@ class ArmScores:
     def means(self) -> Floats:
         """Return the mean of each arm `[M]`."""
         return np.asarray([scores.mean() for scores in self.scores])
-
-    @property
-    def best(self) -> int:
-        """Return the arm with the highest mean."""
-        return int(self.means.argmax())
 
     @property
     def seed_spread(self) -> float:
@@ -163,10 +158,11 @@ class ArmScores:
         for chosen in combinations(range(seeds), count):
             rest = [seed for seed in range(seeds) if seed not in chosen]
             first = ArmScores([scores[list(chosen)] for scores in self.scores], self.strata)
+            best = int(first.means.argmax())
             later = np.asarray([scores[rest].mean() for scores in self.scores])
             splits += 1
-            held += bool(later[first.best] >= later.max())
-            lost += float(later.max() - later[first.best])
+            held += bool(later[best] >= later.max())
+            lost += float(later.max() - later[best])
             for pair in first.compared(list(combinations(arms, 2))):
                 if pair.p_holm < SIGNIFICANT:
                     shown += 1
