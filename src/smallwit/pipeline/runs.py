@@ -74,8 +74,10 @@ def shared_run(
 ) -> Iterator[dict[str, Any]]:
     """Compute what a recipe lacks together with other processes on the same folder, and yield the results.
 
-    Each node is computed by one process; `live` returns what a terminal shows meanwhile. All end when everything is there; the folder is this process' alone in the
-    block, with `results.json` and `report.html`. Raises as `run` does.
+    Each node is computed by one process; `live` returns what a terminal shows meanwhile. All processes end when
+    everything is there. In the block the folder is this process' alone, with `results.json` and `report.html`.
+
+    Raises as `run` does.
     """
     with _occupied_scheduler(recipe, base, run_dir, data_dir, console, adopt, exact, live=live) as scheduler:
         yield _completed(scheduler)

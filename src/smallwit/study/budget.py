@@ -15,9 +15,15 @@ Settings = dict[str, Any]
 Refuse = Callable[..., UserError]
 
 
-def makes(stage: Mapping[str, Any]) -> str | None:
-    """Return what a stage with these settings makes; `None` for an unknown kind, which validation refuses."""
-    return next((kind.makes for kind in kinds_of(Stage) if stage.get("kind") in tags_of(kind)), None)
+def kind_of(stage: Mapping[str, Any]) -> type[Stage] | None:
+    """Return the class of a stage with these settings; `None` for an unknown kind, which validation refuses."""
+    return next((kind for kind in kinds_of(Stage) if stage.get("kind") in tags_of(kind)), None)
+
+
+def makes_model(stage: Mapping[str, Any]) -> bool:
+    """Return whether a stage with these settings makes a model."""
+    kind = kind_of(stage)
+    return kind is not None and kind.makes == "model"
 
 
 def share_out(entries: Sequence[Settings], budget: StudyBudget, amount: float, refuse: Refuse) -> None:
@@ -31,11 +37,15 @@ def share_out(entries: Sequence[Settings], budget: StudyBudget, amount: float, r
         share = stage.pop("share", None)
         if share is not None and (isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1):
             raise refuse(f"share must be a number above 0, at most 1; got {share}", number, "share")
-        if makes(stage) not in counted:
+        kind = kind_of(stage)
+        if kind is None or kind.makes not in counted:
             if share is not None:
                 what = f"share is a part of the budget in {key}, and this stage is not counted"
                 raise refuse(f"{what}; give it a budget of its own", number, "share")
             continue
+        if key not in kind.model_fields:
+            what = f"what a stage of kind {stage['kind']} spends counts, and has no bound in {key}"
+            raise refuse(f"{what}; give budget.answers: free", number)
         unbound = next((name for name in BUDGET_KEYS if name != key and stage.get(name) is not None), None)
         if unbound is not None:
             raise refuse(f"the budget is in {key}; give share in place of {unbound}", number, unbound)
@@ -58,18 +68,18 @@ def share_out(entries: Sequence[Settings], budget: StudyBudget, amount: float, r
             stage.update({key: int(stage[key])} if stage.get(key) is not None else {})
 
 
-def check_arm(recipe: Recipe, end: str, after: str, budget: StudyBudget, refuse: Refuse) -> None:
-    """Check that all that counts on the way from `after` to `end` has a bound. `refuse` makes the error."""
-    before = {stage.name for stage in recipe.charged_stages(after)}
+def check_arm(recipe: Recipe, own: Sequence[Stage], budget: StudyBudget, amount: float, refuse: Refuse) -> None:
+    """Check that the stages of an arm spend its budget, and no teacher's tokens beside it. `refuse` makes the error."""
     _, counted = _unit(budget)
-    for stage in recipe.charged_stages(end):
-        if stage.name in before:
-            continue
-        if budget.flops is not None and stage.makes in counted and stage.declared_flops is None:
-            what = f"what stage '{stage.name}' ({stage.kind}) spends counts, and it has no bound in FLOPs"
-            raise refuse(f"{what}; give budget.answers: free, or make it before the study")
-        live = [name for name in stage.asked_models() if _is_model(recipe, name)]
-        if budget.flops is None and stage.makes == "model" and live:
+    if budget.flops is not None:
+        spending = [stage for stage in own if stage.makes in counted]
+        if abs(sum(stage.declared_flops or 0.0 for stage in spending) - amount) > 1e-6 * amount:
+            what = f"counts {', '.join(stage.name for stage in spending)}, which do not spend the budget"
+            raise refuse(f"{what}; make what it reads of the base recipe an entry, or give budget.answers: free")
+        return
+    for stage in own:
+        live = [name for name in stage.asked_models() if stage.makes == "model" and _is_model(recipe, name)]
+        if live:
             what = f"stage '{stage.name}' reads teacher '{live[0]}' as it trains, and nothing bounds these tokens"
             raise refuse(f"{what}; give a budget in flops")
 

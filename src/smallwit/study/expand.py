@@ -14,7 +14,7 @@ from smallwit.recipe.file import read_data, read_recipe, validated
 from smallwit.recipe.schema import Recipe
 from smallwit.recipe.stage import Stage
 from smallwit.recipe.yaml import Lines, Place
-from smallwit.study.budget import BUDGET_KEYS, Settings, check_arm, makes, share_out
+from smallwit.study.budget import BUDGET_KEYS, Settings, check_arm, makes_model, share_out
 from smallwit.study.schema import NAME, Study
 from smallwit.suggestions import hint
 
@@ -92,14 +92,16 @@ class _Expansion:
         }
         lines = self._lines(len(kept))
         recipe = validated(Recipe, given | parts, lines)
+        expanded = ExpandedStudy(study, recipe, lines, base, arms)
         ends: dict[str, str] = {}
         for arm in arms:
             place = ("pipelines", arm.pipeline)
             if arm.end in ends:
                 raise self._refuse(f"pipelines '{ends[arm.end]}' and '{arm.pipeline}' are the same", *place)
             ends[arm.end] = arm.pipeline
-            check_arm(recipe, arm.end, study.after, study.budget, partial(self._refuse_at, place))
-        return ExpandedStudy(study, recipe, lines, base, arms)
+            own, refuse = expanded.own_stages(arm), partial(self._refuse_at, place)
+            check_arm(recipe, own, study.budget, arm.budget, refuse)
+        return expanded
 
     def _kept(self, stages: list[Settings]) -> list[Settings]:
         """Return the stages of the base recipe up to `after`; none if that is a model."""
@@ -120,7 +122,7 @@ class _Expansion:
         entries = [
             self._settings(number, entry, known, refuse) for number, entry in enumerate(self.study.pipelines[pipeline])
         ]
-        if not entries or makes(entries[-1]) != "model":
+        if not entries or not makes_model(entries[-1]):
             raise refuse("must end with a train stage: what it makes is measured")
         share_out(entries, self.study.budget, amount, refuse)
         own: dict[str, str] = {}
@@ -130,7 +132,7 @@ class _Expansion:
             if entry in own:
                 raise refuse(f"'{entry}' is there twice; give one another name", number)
             stage = _renamed({key: value for key, value in given.items() if key != "name"}, own)
-            if makes(stage) == "model":
+            if makes_model(stage):
                 stage.setdefault("from", start)
             content = json.dumps(stage, sort_keys=True)
             if content not in self.names:
@@ -138,7 +140,7 @@ class _Expansion:
                 self.stages.append({"name": f"{name}.{entry}", **stage})
                 self.origins.append((*place, number))
             own[entry] = self.names[content]
-            start = own[entry] if makes(stage) == "model" else start
+            start = own[entry] if makes_model(stage) else start
         return Arm(name, pipeline, amount, start)
 
     def _settings(self, number: int, entry: Settings, known: Mapping[str, Settings], refuse: Any) -> Settings:
@@ -151,7 +153,7 @@ class _Expansion:
         if name not in known:
             raise refuse(f"stage '{name}' is none of the base recipe; {hint(name, known)}", number, "stage")
         base = {key: value for key, value in known[name].items() if key not in BUDGET_KEYS}
-        if makes(base) == "model":
+        if makes_model(base):
             del base["from"]
         return _merged(base, {key: value for key, value in entry.items() if key != "stage"})
 
