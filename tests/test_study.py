@@ -158,7 +158,7 @@ def test_stored_log_probs_have_no_bound_in_flops_and_are_refused_where_they_coun
     store = "    - {name: stored, kind: teacher_logprobs, model: teacher, limit: 4}\n    - stage: joint\n"
     text = STUDY.replace("    - stage: joint\n", store)
     said = refusal(lambda: read(tmp_path, text))
-    assert "17: pipeline 'sft-joint': what a stage of kind teacher_logprobs spends counts" in said
+    assert "16: pipeline 'sft-joint': what a stage of kind teacher_logprobs spends counts" in said
     assert "give budget.answers: free" in said
 
 

@@ -16,7 +16,7 @@ def study_table(results: Results) -> Table:
     """Return the table: a row an arm, the best first."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("pipeline", style="bold")
-    heads = ["score, %", f"over {results['baseline']}", "p", "best", *(name for name in COSTS.values())]
+    heads = ["score, %", f"over {results['baseline']}", "p", "P(best)", *(name for name in COSTS.values())]
     for head in heads:
         table.add_column(Text(head), justify="right", no_wrap=True)
     arms = ranked(results)
