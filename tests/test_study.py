@@ -27,6 +27,11 @@ def spent(expanded: ExpandedStudy, place: int) -> float:
 
 
 class TestExpansion:
+    def test_stages_of_the_base_recipe_that_nothing_reads_are_left_out(self, tmp_path: Path) -> None:
+        expanded = read(tmp_path, STUDY.partition("  sft-joint")[0])
+        assert [each.name for each in expanded.recipe.stages] == ["base", "sft.sft", "sft-rl.sft", "sft-rl.rl"]
+        assert expanded.recipe.shared_stages == ["base"]
+
     def test_stages_up_to_the_start_are_made_once_and_a_prefix_that_pipelines_share_is_one_stage(
         self, tmp_path: Path
     ) -> None:
@@ -124,6 +129,10 @@ REFUSED = {
     "stage: rl, ": (
         "stage: rl, steps: 4, ",
         "12: pipeline 'sft-rl': the budget is in flops; give share in place of steps",
+    ),
+    "stage: joint\n      sources: {own: {group: 2, prompts: 3}}": (
+        "stage: rl",
+        "15: 'sft-joint.answers' is read by no entry after it; leave it out",
     ),
     "seeds: 2": ("seeds: 1", "5: seeds must be greater than or equal to 2"),
     "  sft:\n    - {stage: sft}\n": ("  sft:\n    - {share: 1}\n", "9: pipeline 'sft': needs stage (one of the base"),

@@ -133,12 +133,15 @@ def smallest_difference_over_seeds(
     (t(0.975) + t(power)) times the standard error, with the t of `difference_over_seeds`: the approximation of
     `statistics.smallest_difference` with Student's quantiles. `seeds` asks for another number of seeds of both: the
     seed part and its degrees of freedom change with it, the problem part stays. With `power` 0.5 it is half the width
-    of the interval.
+    of the interval. Where all seeds and problems have the same difference, it is what the problems leave open, too.
     """
     change, given = _paired(a, b), max(len(a), len(b))
     seeds = given if seeds is None else seeds
     seed_part, df = _seed_part(a, b, spreads)
     variance, of_all = _variance(change, seed_part * given / seeds, df * (seeds - 1) / (given - 1), strata)
+    if variance <= 0:
+        low, high = without_spread(0.0, change.shape[1])
+        return (high - low) / 2
     return float(stats.t.ppf(0.975, of_all) + stats.t.ppf(power, of_all)) * float(variance**0.5)
 
 

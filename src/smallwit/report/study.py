@@ -6,7 +6,7 @@ from typing import Any
 from smallwit.console.numbers import human_count, human_flops, human_seconds, p_value, percent, points
 
 Results = Mapping[str, Any]
-COSTS = {"flops": "compute", "teacher_tokens": "teacher tokens", "seconds": "time of a seed"}
+COSTS = {"flops": "compute", "teacher_tokens": "teacher tokens", "seconds": "time"}
 
 
 def ranked(results: Results) -> list[Mapping[str, Any]]:
@@ -65,6 +65,7 @@ def held_out_lines(results: Results) -> list[str]:
     rest, splits = len(results["seeds"]) - held["chosen_by"], held["splits"]
     return [
         f"Advice of {held['chosen_by']} seeds checked on the other {rest}, in all {splits} splits: their best pipeline "
-        f"was the best there in {held['held']}, and lost {percent(held['lost'])} points to the best there on average; "
+        f"was the best there in {held['held']}, that one or one not told apart from it in {held['named']}, and lost "
+        f"{percent(held['lost'])} points to the best there on average; "
         f"{held['same_sign']} of {held['shown']} differences that they showed had the same sign there."
     ]

@@ -94,4 +94,4 @@ def _front(results: Results) -> Chart:
 
     on = ", ".join(f"{arm['name']} ({arm['front']['probability']:.2f})" for arm in arms if arm["front"]["on"])
     label = f"score in per cent against {name}; on the front, with probability: {on}"
-    return Chart(f"Score against {COSTS[axis]} ({name})", label, *draw_chart(draw, height=2.6, left=0.09, right=0.985))
+    return Chart(f"Score against {name}", label, *draw_chart(draw, height=2.6, left=0.09, right=0.985))

@@ -14,16 +14,26 @@ from smallwit.report.study import COSTS, Results, budget_line, cost, interval, m
 
 def study_table(results: Results) -> Table:
     """Return the table: a row an arm, the best first."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False)
-    table.add_column("pipeline", style="bold")
-    heads = ["score, %", f"over {results['baseline']}", "p", "P(best)", *(name for name in COSTS.values())]
-    for head in heads:
-        table.add_column(Text(head), justify="right", no_wrap=True)
     arms = ranked(results)
-    for arm, after in zip(arms, [*arms[1:], None], strict=True):
-        costs = [cost(arm, key) for key in COSTS]
-        cells = [arm["name"], interval(arm["score"]), *over_baseline(arm), f"{arm['best']:.2f}", *costs]
-        table.add_row(*map(Text, cells), end_section=after is not None and after["budget"] != arm["budget"])
+    rows = [
+        [
+            arm["name"],
+            interval(arm["score"]),
+            *over_baseline(arm),
+            f"{arm['best']:.2f}",
+            *(cost(arm, key) for key in COSTS),
+        ]
+        for arm in arms
+    ]
+    heads = ["pipeline", "score, %", f"over {results['baseline']}", "p", "P(best)", *COSTS.values()]
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for place, head in enumerate(heads):
+        # rich takes the longest word of a column as its minimum width, but cells have several words.
+        width = max(len(cell) for cell in (head, *(row[place] for row in rows)))
+        table.add_column(Text(head), justify="right" if place else "left", min_width=width, no_wrap=True)
+    for number, row in enumerate(rows):
+        last = number + 1 < len(arms) and arms[number + 1]["budget"] != arms[number]["budget"]
+        table.add_row(Text(row[0], style="bold"), *map(Text, row[1:]), end_section=last)
     return table
 
 

@@ -83,16 +83,21 @@ class _Expansion:
             "name": study.name,
             "seed": study.seed,
             "seeds": study.seeds,
-            "shared_stages": [stage["name"] for stage in kept],
             "stages": [*kept, *self.stages],
             "evaluation": given["evaluation"] | {"stages": [study.after, *(arm.end for arm in arms)]},
             "teacher": None,
             "baseline": None,
             "comparisons": [{"a": arm.end, "b": baseline[arm.budget]} for arm in others],
         }
-        lines = self._lines(len(kept))
-        recipe = validated(Recipe, given | parts, lines)
-        expanded = ExpandedStudy(study, recipe, lines, base, arms)
+        recipe = validated(Recipe, given | parts, self._lines(len(kept)))
+        needed = _needed(recipe, [study.after, *(arm.end for arm in arms)])
+        for stage, place in zip(self.stages, self.origins, strict=True):
+            if stage["name"] not in needed:
+                raise self._refuse(f"'{stage['name']}' is read by no entry after it; leave it out", *place)
+        shared = [stage["name"] for stage in kept if stage["name"] in needed]
+        stages = [stage for stage in recipe.stages if stage.name in needed]
+        recipe = recipe.model_copy(update={"stages": stages, "shared_stages": shared})
+        expanded = ExpandedStudy(study, recipe, self._lines(len(shared)), base, arms)
         ends: dict[str, str] = {}
         for arm in arms:
             place = ("pipelines", arm.pipeline)
@@ -174,6 +179,18 @@ class _Expansion:
 
     def _refuse_at(self, place: Place, what: str, *inside: str | int) -> UserError:
         return self._refuse(f"pipeline '{place[1]}': {what}", *place, *inside)
+
+
+def _needed(recipe: Recipe, ends: Sequence[str]) -> set[str]:
+    """Return the names of the stages that `ends` are, or read."""
+    needed: set[str] = set()
+    waiting = list(ends)
+    while waiting:
+        stage = recipe.stage(waiting.pop())
+        if stage is not None and stage.name not in needed:
+            needed.add(stage.name)
+            waiting += stage.inputs(recipe)
+    return needed
 
 
 def _merged(base: Settings, changes: Settings) -> Settings:

@@ -10,7 +10,7 @@ from smallwit.evaluation.scores import problem_means
 from smallwit.evaluation.seed_table import SampleRows
 from smallwit.pipeline.seeds import seeded_name
 from smallwit.report.load import Run
-from smallwit.study.advice import RULES, advise
+from smallwit.study.advice import RULES, advise, against
 from smallwit.study.expand import Arm, ExpandedStudy
 from smallwit.study.statistics import ArmScores, Pair
 
@@ -28,13 +28,15 @@ def study_results(expanded: ExpandedStudy, run: Run) -> dict[str, Any]:
     axis = unit if len(study.budget.amounts) > 1 else "seconds"
     number = {arm.name: place for place, arm in enumerate(arms)}
     baseline = {arm.budget: number[arm.name] for arm in arms if arm.pipeline == study.baseline}
-    against, best, advice = {}, {}, []
+    over_baseline: dict[int, Pair] = {}
+    best: dict[int, float] = {}
+    advice = []
     for amount in study.budget.amounts:
         own = [number[arm.name] for arm in arms if arm.budget == amount]
         base = baseline[amount]
-        against |= {pair.a: pair for pair in scores.compared([(arm, base) for arm in own if arm != base])}
+        over_baseline |= {pair.a: pair for pair in against(scores, own, base)}
         best |= dict(zip(own, scores.best_probability(own), strict=True))
-        advice.append(advise(scores, own, base, [arm.pipeline for arm in arms]) | {"budget": amount})
+        advice.append({"budget": amount} | advise(scores, own, base, [arm.name for arm in arms]))
     front = scores.front_probability([cost[axis] for cost in costs])
     on_front = scores.front([cost[axis] for cost in costs])
     median = sorted(range(len(arms)), key=lambda arm: scores.means[arm])[len(arms) // 2]
@@ -64,7 +66,7 @@ def study_results(expanded: ExpandedStudy, run: Run) -> dict[str, Any]:
                 "cost": costs[place],
                 "best": best[place],
                 "front": {"on": on_front[place], "probability": front[place]},
-                "over_baseline": _pair(against[place], arms) if place in against else None,
+                "over_baseline": _pair(over_baseline[place], arms) if place in over_baseline else None,
             }
             for place, arm in enumerate(arms)
         ],

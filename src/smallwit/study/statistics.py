@@ -39,7 +39,8 @@ class Pair(NamedTuple):
 class HeldOut(NamedTuple):
     """How advice from `chosen_by` of the seeds held on the rest, over all `splits` of the seeds.
 
-    `held`: splits in which the best arm of the first was the best of the rest too. `lost`: mean difference of the
+    `held`: splits in which the best arm of the first was the best of the rest too. `named`: splits in which the best of
+    the rest was it, or not told apart from it by the first seeds. `lost`: mean difference of the
     best of the rest to the chosen arm, on the rest (0..1). `shown`: differences that the first seeds showed (Holm),
     `same_sign` those of them that the rest had with the same sign.
     """
@@ -47,9 +48,16 @@ class HeldOut(NamedTuple):
     splits: int
     chosen_by: int
     held: int
+    named: int
     lost: float
     shown: int
     same_sign: int
+
+
+def tied(best: int, pairs: Sequence[Pair]) -> list[int]:
+    """Return the arms that `pairs`, which are all at a budget, do not tell apart from the best."""
+    near = [pair for pair in pairs if best in (pair.a, pair.b) and pair.p_holm >= SIGNIFICANT]
+    return [pair.b if pair.a == best else pair.a for pair in near]
 
 
 @dataclass(frozen=True)
@@ -127,9 +135,10 @@ class ArmScores:
         return drawn
 
     def best_probability(self, among: Sequence[int]) -> list[float]:
-        """Return the probability of each of these arms that its true mean is the highest of them."""
-        chosen = self.draws[:, list(among)].argmax(1)
-        return [float((chosen == place).mean()) for place in range(len(among))]
+        """Return the probability of each of these arms that its true mean is the highest of them; ties share it."""
+        chosen = self.draws[:, list(among)]
+        highest = chosen == chosen.max(1, keepdims=True)
+        return [float(share) for share in (highest / highest.sum(1, keepdims=True)).mean(0)]
 
     def front_probability(self, costs: Sequence[float]) -> list[float]:
         """Return the probability of each arm that no other arm with at most its cost has a higher true mean."""
@@ -154,17 +163,18 @@ class ArmScores:
         if seeds < 3:
             return None
         count = max(2, round(0.6 * seeds))
-        splits, held, shown, same, lost = 0, 0, 0, 0, 0.0
+        splits, held, named, shown, same, lost = 0, 0, 0, 0, 0, 0.0
+        pairs = list(combinations(arms, 2))
         for chosen in combinations(range(seeds), count):
             rest = [seed for seed in range(seeds) if seed not in chosen]
             first = ArmScores([scores[list(chosen)] for scores in self.scores], self.strata)
-            best = int(first.means.argmax())
             later = np.asarray([scores[rest].mean() for scores in self.scores])
+            best, truly, compared = int(first.means.argmax()), int(later.argmax()), first.compared(pairs)
+            apart = [pair for pair in compared if pair.p_holm < SIGNIFICANT]
             splits += 1
-            held += bool(later[best] >= later.max())
-            lost += float(later.max() - later[best])
-            for pair in first.compared(list(combinations(arms, 2))):
-                if pair.p_holm < SIGNIFICANT:
-                    shown += 1
-                    same += bool((later[pair.a] - later[pair.b]) * pair.compared.difference > 0)
-        return HeldOut(splits, count, held, lost / splits, shown, same)
+            held += truly == best
+            named += truly in (best, *tied(best, compared))
+            lost += float(later[truly] - later[best])
+            shown += len(apart)
+            same += sum(bool((later[pair.a] - later[pair.b]) * pair.compared.difference > 0) for pair in apart)
+        return HeldOut(splits, count, held, named, lost / splits, shown, same)
