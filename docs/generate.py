@@ -1,4 +1,4 @@
-"""Write the generated pages: `docs/reference/recipe.md`, `docs/reference/commands.md` and the schema of recipes.
+"""Write the generated pages: `recipe.md`, `study.md` and `commands.md` of `docs/reference`, and the schema of recipes.
 
 `make docs` runs it. A test fails where a page is not what this script writes.
 """
