@@ -31,7 +31,7 @@ help:
 	@echo 'make bench-gpu        the whole path on a GPU, in small, against the CPU, and its speed (under 9 minutes)'
 	@echo 'make gpu-kit          that benchmark for a machine with torch, transformers and no network, in the folder gpu-kit'
 	@echo 'make bench-curves     every objective alone, from a quickstart: table and figure'
-	@echo 'make bench-seeds      coverage of the intervals over seeds and problems, by simulation (5 minutes)'
+	@echo 'make bench-seeds      coverage of the intervals over seeds and problems, by simulation (8 minutes)'
 	@echo 'make check-families   every family of transformers against its own forward pass: docs/models.md (a minute)'
 	@echo 'make check-handover   published folders read by two major versions of transformers (about 2 minutes on 2 cores)'
 	@echo 'make fuzz             damaged data files for every reader: read, or refused in one line (ten minutes)'
