@@ -154,8 +154,8 @@ def problem_covariance(models: Sequence[Floats], strata: Sequence[str] | None = 
     problems = models[0].shape[1]
     found = np.zeros((len(models), len(models)))
     for rows in strata_rows(strata, problems):
-        part = np.cov(np.stack([scores[:, rows].mean(0) for scores in models]), ddof=min(1, len(rows) - 1))
-        part = np.atleast_2d(part)
+        means = np.stack([scores[:, rows].mean(0) for scores in models])
+        part = np.atleast_2d(np.cov(means, ddof=min(1, len(rows) - 1)))
         np.fill_diagonal(part, [_shared_variance(scores[:, rows]) for scores in models])
         found += len(rows) / problems**2 * part
     values, vectors = np.linalg.eigh(found)

@@ -49,7 +49,7 @@ class Ledger:
             "peak_memory_gb": 0.0,
             "computed": [],
         }
-        self.others()
+        self.others()  # refuses a damaged file before anything runs
         contacted(path.parent)
         self.started = self.written = time.monotonic()
 

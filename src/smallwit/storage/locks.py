@@ -10,8 +10,8 @@ from typing import BinaryIO
 from smallwit.errors import UserError
 from smallwit.storage.artifacts import open_own, why_not_opened
 
-SHARE_SECONDS = 60.0
-"""Seconds to wait for a process that has a folder for itself while it prepares what is shared."""
+SHARE_SECONDS = 300.0
+"""Seconds to wait for the first process, which has a folder alone while it checks what is there."""
 
 
 class FolderLock:

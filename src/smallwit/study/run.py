@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from smallwit.console.numbers import human_count, human_flops
+from smallwit.console.numbers import human_flops
 from smallwit.console.terminal import Terminal
 from smallwit.errors import UserError
 from smallwit.network import hub
@@ -58,10 +58,11 @@ def plan_lines(opened: OpenedStudy) -> Iterator[str]:
     """Yield the stages and the cost of each pipeline, then what the stages read. Trains and downloads no model."""
     study, recipe = opened.expanded.study, opened.expanded.recipe
     for arm in opened.expanded.arms:
-        spent = (f"{stage.name} {human_flops(stage.declared_flops or 0)}" for stage in opened.expanded.own_stages(arm))
+        stages = [(stage.name, stage.declared_flops) for stage in opened.expanded.own_stages(arm)]
+        spent = (name if flops is None else f"{name} {human_flops(flops)}" for name, flops in stages)
         yield f"{arm.name}: {', '.join(spent)}"
-    first = sum(stage.name in recipe.shared_stages for stage in recipe.stages)
-    yield f"{first} stages once, {len(recipe.stages) - first} for {human_count(study.seeds)} seeds"
+    once = len(recipe.shared_stages)
+    yield f"{once} stages once, {len(recipe.stages) - once} for {study.seeds} seeds"
     yield from reading.plan_lines(recipe, opened.expanded.base, opened.data_dir)
 
 
