@@ -49,8 +49,9 @@ def open_study(
     hub.load_pins(run_dir, only=True)
     check_recipe(expanded.recipe, expanded.base, data_dir, lines=expanded.lines, read_data=read_data)
     if smoke:
-        study = expanded.study.model_copy(update={"seeds": 2})
-        expanded = replace(expanded, study=study, recipe=smoke_recipe(expanded.recipe))
+        recipe = smoke_recipe(expanded.recipe)
+        study = expanded.study.model_copy(update={"name": recipe.name, "seeds": recipe.seeds})
+        expanded = replace(expanded, study=study, recipe=recipe)
     return OpenedStudy(expanded, run_dir, data_dir)
 
 
