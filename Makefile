@@ -11,13 +11,12 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c c
 # Each test process has one thread to itself: more threads than cores only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help quickstart test test-fast lint docs bench-training bench-rl bench-rollout bench-grading bench-gold-changes bench-eval bench-data bench-device bench-gpu gpu-kit hybrids bench-curves bench-seeds check-families check-handover fuzz clean
+.PHONY: help quickstart test test-fast lint docs bench-training bench-rl bench-rollout bench-grading bench-gold-changes bench-eval bench-data bench-device bench-gpu gpu-kit bench-curves bench-seeds check-families check-handover fuzz clean
 # Two installations into one .venv at the same time would break it.
 .NOTPARALLEL:
 
 help:
 	@echo 'make quickstart   train a small model through SFT, KD and RL on this machine (10 minutes on 2 cores)'
-	@echo 'make hybrids      the recipes of the named hybrids, from a quickstart, and their table'
 	@echo 'make test         run all tests (16 minutes on 2 cores)'
 	@echo 'make test-fast    run the tests that take no time'
 	@echo 'make lint         check style and types'
@@ -33,7 +32,7 @@ help:
 	@echo 'make bench-gpu        the whole path on a GPU, in small, against the CPU, and its speed (under 9 minutes)'
 	@echo 'make gpu-kit          that benchmark for a machine with torch, transformers and no network, in the folder gpu-kit'
 	@echo 'make bench-curves     every objective alone, from a quickstart: table and figure'
-	@echo 'make bench-seeds      coverage of the intervals over seeds and problems, by simulation (5 minutes)'
+	@echo 'make bench-seeds      coverage of the intervals over seeds and problems, by simulation (8 minutes)'
 	@echo 'make check-families   every family of transformers against its own forward pass: docs/models.md (a minute)'
 	@echo 'make check-handover   published folders read by two major versions of transformers (about 2 minutes on 2 cores)'
 	@echo 'make fuzz             damaged data files for every reader: read, or refused in one line (ten minutes)'
@@ -41,9 +40,6 @@ help:
 
 quickstart: .venv/installed
 	$(BIN)/smallwit run recipes/quickstart.yaml
-
-hybrids: quickstart
-	$(BIN)/python benchmarks/hybrids.py
 
 test: .venv/installed-test
 	$(PYTEST)

@@ -1,4 +1,4 @@
-"""Write the generated pages: `docs/reference/recipe.md`, `docs/reference/commands.md` and the schema of recipes.
+"""Write the generated pages: `recipe.md`, `study.md` and `commands.md` of `docs/reference`, and the schema of recipes.
 
 `make docs` runs it. A test fails where a page is not what this script writes.
 """
@@ -13,6 +13,7 @@ import typer
 
 from smallwit.cli.app import PROGRAM, TOPICS, command_tree
 from smallwit.cli.schema import recipe_schema
+from smallwit.study.schema import Study
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs/reference"
@@ -20,6 +21,9 @@ RECIPE_HEAD = """\
 A recipe is one YAML file. Each section below is a part of it; a list or a choice of kinds links to the sections of its
 entries. `smallwit run RECIPE --dry-run` prints a recipe with every default. Editors complete and check recipes by the
 [JSON schema](../../recipes/recipe.schema.json).
+"""
+STUDY_HEAD = """\
+A [study](../studies.md) is one YAML file. `smallwit study STUDY --dry-run` prints it as the recipe that is run.
 """
 COMMANDS_HEAD = """\
 Exit status: 0 done; 1 a run failed, and what it has published stays; 2 the input is wrong (one line says where and how
@@ -35,7 +39,8 @@ def pages() -> dict[Path, str]:
     schema = recipe_schema()
     return {
         ROOT / "recipes/recipe.schema.json": schema,
-        REFERENCE / "recipe.md": recipe_page(json.loads(schema)),
+        REFERENCE / "recipe.md": keys_page(json.loads(schema), "# Recipe keys", RECIPE_HEAD, "The recipe"),
+        REFERENCE / "study.md": keys_page(Study.model_json_schema(), "# Keys of a study", STUDY_HEAD, "The study"),
         REFERENCE / "commands.md": commands_page(),
     }
 
@@ -54,10 +59,10 @@ def undescribed(schema: Schema) -> list[str]:
 # ---- recipe keys
 
 
-def recipe_page(schema: Schema) -> str:
-    """Return the page with a section for each part of a recipe and a row for each key."""
-    titles = _titles(schema)
-    parts = [f"# Recipe keys\n\n{GENERATED}\n{RECIPE_HEAD}"]
+def keys_page(schema: Schema, heading: str, head: str, whole: str) -> str:
+    """Return the page with a section for each part of a file and a row for each key; `whole` names the file."""
+    titles = _titles(schema, whole)
+    parts = [f"{heading}\n\n{GENERATED}\n{head}"]
     for name, title in titles.items():
         section = schema["$defs"].get(name, schema)
         rows = [
@@ -71,7 +76,7 @@ def recipe_page(schema: Schema) -> str:
     return "\n".join(parts)
 
 
-def _titles(schema: Schema) -> dict[str, str]:
+def _titles(schema: Schema, whole: str) -> dict[str, str]:
     """Return the heading of each section, by class name, in the order of the page: parents before their children."""
     titles: dict[str, str] = {}
 
@@ -87,7 +92,7 @@ def _titles(schema: Schema) -> dict[str, str]:
             for inner, child in _references(value, f"{prefix}{key}"):
                 visit(inner, child)
 
-    visit(schema["title"], "The recipe")
+    visit(schema["title"], whole)
     return titles
 
 

@@ -129,6 +129,15 @@ def test_a_budget_in_flops_is_kept_to_the_call(job: Job) -> None:
     assert 0 < half["asked"] < ALL
 
 
+def test_a_budget_in_tokens_counts_prompts_and_answers(job: Job) -> None:
+    whole = job.stage.run(job, reporter())
+    stage = job.recipe.stages[0].model_copy(update={"tokens": whole["tokens"]})
+    recipe = job.recipe.model_copy(update={"stages": [stage]})
+    half = recipe.stages[0].run(replace(job, recipe=recipe, folder=job.base / "half"), reporter())
+    assert 0 < half["tokens"] < whole["tokens"]
+    assert 0 < half["asked"] < ALL
+
+
 def test_replies_of_another_key_stay_and_adopted_ones_are_not_asked_for_again(job: Job, asked: list[int]) -> None:
     with pytest.raises(Stopped):
         job.stage.run(job, reporter(lambda: len(asked) == 3))

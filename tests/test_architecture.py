@@ -39,6 +39,7 @@ ROOMS = [
     "stages",
     "report",
     "pipeline",
+    "study",
     "cli",
 ]
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from smallwit.study.schema import Study
+
 ROOT = Path(__file__).parents[1]
 GENERATE = runpy.run_path(str(ROOT / "docs/generate.py"))
 LINKS = runpy.run_path(str(ROOT / "docs/links.py"))
@@ -43,8 +45,9 @@ def test_every_generated_page_is_what_the_code_says() -> None:
     assert stale == [], "run `make docs`"
 
 
-def test_every_key_of_a_recipe_is_described() -> None:
+def test_every_key_of_a_recipe_and_of_a_study_is_described() -> None:
     assert GENERATE["undescribed"](json.loads(GENERATE["recipe_schema"]())) == []
+    assert GENERATE["undescribed"](Study.model_json_schema()) == []
 
 
 @pytest.mark.slow

@@ -52,6 +52,11 @@ class TestCheck:
             ),
             ("prompts: 4", "prompts: 4, weights: {algebra: 0}", "weights: give each task a number above 0"),
             ("problems: 50", "stages: [rl, slf]", "evaluation.stages: 'slf' is no model and no train stage; did you"),
+            (
+                "seed: 1",
+                "seed: 1\nshared_stages: [techer]",
+                "shared_stages: 'techer' is no stage; did you mean 'teacher'?",
+            ),
             ("problems: 50", "stages: [rl]", "comparison with 'baseline', which is not measured"),
             (
                 "a: rl, b",

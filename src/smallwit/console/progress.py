@@ -1,10 +1,11 @@
 """Show the progress of a run: bars with the time left on a terminal, heartbeat lines elsewhere."""
 
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     Progress,
@@ -43,16 +44,31 @@ class _Running:
         return f"{self.share:.0%} ({self.text}, {human_seconds(seconds)} left)"
 
 
-class RunProgress:
-    """The progress display of a run: a line for each running node. A context manager."""
+class _Bars(Progress):
+    """Bars, below what `above` returns."""
 
-    def __init__(self, console: Console) -> None:
+    above: Callable[[], RenderableType] | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Yield what is above the bars, then the bars."""
+        if self.above is not None:
+            yield self.above()
+        yield from super().get_renderables()
+
+
+class RunProgress:
+    """The progress display of a run: a line for each running node. A context manager.
+
+    `above` returns what a terminal shows above these lines.
+    """
+
+    def __init__(self, console: Console, above: Callable[[], RenderableType] | None = None) -> None:
         self.console = console
         self.started = time.monotonic()
         self.beat = self.started
         self.running: dict[str, _Running] = {}
         self.lines: dict[str, TaskID] = {}
-        self.bars = Progress(
+        self.bars = _Bars(
             TextColumn("{task.fields[name]}", style="bold", markup=False),
             BarColumn(bar_width=24),
             TaskProgressColumn(),
@@ -64,6 +80,7 @@ class RunProgress:
             transient=True,
             disable=not console.is_terminal,
         )
+        self.bars.above = above
 
     def __enter__(self) -> "RunProgress":
         self.bars.start()

@@ -34,6 +34,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple, Self
 
+import numpy as np
 from scipy import stats
 
 from smallwit.evaluation.statistics import Floats, Interval, PairedComparison, strata_rows, without_spread
@@ -118,6 +119,50 @@ def difference_over_seeds(
     return PairedComparison(difference, max(-1.0, difference - half), min(1.0, difference + half), p, "Student's t")
 
 
+def smallest_difference_over_seeds(
+    a: Floats,
+    b: Floats,
+    spreads: SeedSpreads,
+    strata: Sequence[str] | None = None,
+    *,
+    seeds: int | None = None,
+    power: float = 0.8,
+) -> float:
+    """Return the least true difference that a comparison of `a` and `b` `[N, P]` would show with chance `power`.
+
+    (t(0.975) + t(power)) times the standard error, with the t of `difference_over_seeds`: the approximation of
+    `statistics.smallest_difference` with Student's quantiles. `seeds` asks for another number of seeds of both: the
+    seed part and its degrees of freedom change with it, the problem part stays. With `power` 0.5 it is half the width
+    of the interval. Where all seeds and problems have the same difference, it is what the problems leave open, too.
+    """
+    change, given = _paired(a, b), max(len(a), len(b))
+    seeds = given if seeds is None else seeds
+    seed_part, df = _seed_part(a, b, spreads)
+    variance, of_all = _variance(change, seed_part * given / seeds, df * (seeds - 1) / (given - 1), strata)
+    if variance <= 0:
+        low, high = without_spread(0.0, change.shape[1])
+        return (high - low) / 2
+    return float(stats.t.ppf(0.975, of_all) + stats.t.ppf(power, of_all)) * float(variance**0.5)
+
+
+def problem_covariance(models: Sequence[Floats], strata: Sequence[str] | None = None) -> Floats:
+    """Return the covariance `[M, M]` of the models' means `[N, P]` that comes from the problems they share.
+
+    It is the problem part of a model's own variance on the diagonal. Estimates that no sample could have (negative
+    variances of a direction) are set to zero.
+    """
+    problems = models[0].shape[1]
+    found = np.zeros((len(models), len(models)))
+    for rows in strata_rows(strata, problems):
+        means = np.stack([scores[:, rows].mean(0) for scores in models])
+        part = np.atleast_2d(np.cov(means, ddof=min(1, len(rows) - 1)))
+        np.fill_diagonal(part, [_shared_variance(scores[:, rows]) for scores in models])
+        found += len(rows) / problems**2 * part
+    values, vectors = np.linalg.eigh(found)
+    clipped: Floats = (vectors * values.clip(0)) @ vectors.T
+    return clipped
+
+
 def ratio_over_seeds(a: Floats, b: Floats, spreads: SeedSpreads) -> Interval:
     """Return mean(a) / mean(b) in per cent with its 95 % interval, for scores as `difference_over_seeds` takes them.
 
@@ -152,7 +197,7 @@ def _seed_part(a: Floats, b: Floats, spreads: SeedSpreads, factor: float = 1.0) 
 
 
 def _variance(
-    values: Floats, seed_part: float, seed_df: int, strata: Sequence[str] | None = None
+    values: Floats, seed_part: float, seed_df: float, strata: Sequence[str] | None = None
 ) -> tuple[float, float]:
     """Return the variance of the mean of `values` `[N, P]` and its degrees of freedom."""
     problems = values.shape[1]

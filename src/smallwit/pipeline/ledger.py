@@ -1,6 +1,7 @@
 """The ledger of a run: the cost of each stage, and the wall time and memory of each attempt."""
 
 import time
+import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -42,16 +43,25 @@ class Ledger:
         """
         self.path = path
         self.lookups = HostLog(path.parent / LOOKUPS_FILE, lookups)
-        self.attempts: list[dict[str, Any]] = []
-        if path.is_file():
-            try:
-                self.attempts = read_sealed(path)["attempts"]
-            except (ValueError, KeyError) as error:
-                what = "is not a ledger, or was changed since it was written"
-                raise UserError(f"{path}: {what}; delete it (only its times are lost)") from error
+        self.attempt: dict[str, Any] = {
+            "id": uuid.uuid4().hex[:8],
+            "seconds": 0.0,
+            "peak_memory_gb": 0.0,
+            "computed": [],
+        }
+        self.others()  # refuses a damaged file before anything runs
         contacted(path.parent)
         self.started = self.written = time.monotonic()
-        self.attempt: dict[str, Any] = {"seconds": 0.0, "peak_memory_gb": 0.0, "computed": []}
+
+    def others(self) -> list[dict[str, Any]]:
+        """Return the attempts in the file without this one. Other processes may add theirs meanwhile."""
+        if not self.path.is_file():
+            return []
+        try:
+            return [one for one in read_sealed(self.path)["attempts"] if one.get("id") != self.attempt["id"]]
+        except (ValueError, KeyError) as error:
+            what = "is not a ledger, or was changed since it was written"
+            raise UserError(f"{self.path}: {what}; delete it (only its times are lost)") from error
 
     def begin(self, key: str) -> None:
         """Record that this attempt computes the node with this key."""
@@ -73,12 +83,12 @@ class Ledger:
 
         A cached rerun changes neither.
         """
-        counted = [a for a in [*self.attempts, self.attempt] if keys & set(a["computed"])]
+        counted = [a for a in [*self.others(), self.attempt] if keys & set(a["computed"])]
         return sum(a["seconds"] for a in counted), max((a["peak_memory_gb"] for a in counted), default=0.0)
 
     def write(self, entries: list[Entry], results: dict[str, Any] | None = None) -> None:
         """Write the file in one step. With `results` it holds their hash, which shows later changes of results.json."""
-        attempts = [*self.attempts, *([self.attempt] if self.attempt["computed"] else [])]
+        attempts = [*self.others(), *([self.attempt] if self.attempt["computed"] else [])]
         stages = [{k: value for k, value in asdict(entry).items() if value is not None} for entry in entries]
         self.lookups.write()
         hosts = contacted(self.path.parent)

@@ -8,13 +8,22 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from smallwit.errors import UserError
 from smallwit.pipeline.key_records import KeyRecords
 from smallwit.pipeline.plan import Node, Plan
-from smallwit.storage.artifacts import METRICS, BrokenArtifact, make_link, read_manifest, remove_leftovers, write_sealed
-from smallwit.storage.locks import occupied
+from smallwit.storage.artifacts import (
+    METRICS,
+    BrokenArtifact,
+    make_link,
+    open_own,
+    read_manifest,
+    read_sealed,
+    remove_leftovers,
+    write_sealed,
+)
+from smallwit.storage.locks import FolderLock, locked, occupied
 
 FREE_BYTES = 200_000_000
 PLAN = "plan.json"
@@ -31,15 +40,26 @@ class RunFolder:
         self.stages = path / "stages"
         self.evaluation = path / "evaluation"
         self.keys = KeyRecords(path / "keys")
+        self.lock: FolderLock | None = None
+        self.shared = False
+        self._claims: dict[str, BinaryIO] = {}
+
+    @property
+    def first(self) -> bool:
+        """Return whether no other process was at work in the folder when this one began."""
+        return self.lock is None or self.lock.first
 
     @contextmanager
-    def occupy(self) -> Iterator[None]:
+    def occupy(self, shared: bool = False) -> Iterator[None]:
         """Create the folder and lock it against other processes. The lock ends with the process.
+
+        With `shared` several processes compute one plan: each node is locked by the one that computes it.
 
         Raises `UserError` if the folder cannot be written, its disk is nearly full, it holds foreign links, or another
         process has the lock.
         """
-        with occupied(self.path, f"--run-dir {self.path}"):
+        with occupied(self.path, f"--run-dir {self.path}", shared) as self.lock:
+            self.shared = shared
             self._refuse_links()
             self.store.mkdir(exist_ok=True)
             free = shutil.disk_usage(self.path).free
@@ -57,6 +77,32 @@ class RunFolder:
                 what = "is a symbolic link that this run did not make"
                 raise UserError(f"{link}: {what}; replace it by what it points to, or remove it")
 
+    def share(self) -> None:
+        """Let other processes in, if the folder is shared."""
+        if self.shared and self.lock is not None:
+            self.lock.share()
+
+    def take(self) -> None:
+        """Wait until no other process is at work in a shared folder."""
+        if self.shared and self.lock is not None:
+            self.lock.take()
+
+    def claim(self, node: Node) -> bool:
+        """Lock a node of a shared folder, and return whether this process may compute it."""
+        if not self.shared:
+            return True
+        file = self._claims.get(node.key)
+        if file is None:
+            (self.path / "locks").mkdir(exist_ok=True)
+            file = self._claims[node.key] = open_own(self.path / "locks" / node.key)
+        # Another process may have computed it since this one looked.
+        return locked(file) and not self.artifact(node).exists()
+
+    def release(self, node: Node) -> None:
+        """Unlock a node."""
+        if node.key in self._claims:
+            self._claims.pop(node.key).close()
+
     def artifact(self, node: Node) -> Path:
         """Return the folder of a node's artifact, which may not exist yet."""
         return self.store / node.key
@@ -66,14 +112,22 @@ class RunFolder:
         return self.stages / f"{list(plan.nodes).index(node.name):02d}-{node.name}"
 
     def write_plan(self, plan: Plan) -> None:
-        """Write `plan.json`: the keys that the present recipe names, for `smallwit gc`."""
+        """Write `plan.json`: the keys that the present recipe names, for `smallwit gc` and for further processes.
+
+        Raises `UserError` if a process that was first has another plan.
+        """
         nodes = {name: {"key": node.key, "folder": self.work(node, plan).name} for name, node in plan.nodes.items()}
-        write_sealed(self.path / PLAN, {"nodes": nodes})
+        if self.first:
+            write_sealed(self.path / PLAN, {"nodes": nodes})
+        elif read_sealed(self.path / PLAN)["nodes"] != nodes:
+            what = "another smallwit is at work there, and its file or its code differs"
+            raise UserError(f"--run-dir {self.path}: {what}; give both the same, or wait for it")
 
     def find(self, plan: Plan, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
         """Return the manifests of the undamaged artifacts by node. A damaged one is renamed and reported."""
-        remove_leftovers(self.path)
-        remove_leftovers(self.store)
+        if self.first:
+            remove_leftovers(self.path)
+            remove_leftovers(self.store)
         nodes = [node for node in plan.nodes.values() if self.artifact(node).exists()]
         with ThreadPoolExecutor() as pool:
             checked = list(pool.map(_manifest_or_damage, map(self.artifact, nodes)))

@@ -18,7 +18,7 @@ from smallwit.evaluation.stored import read_evaluation
 from smallwit.network import hub
 from smallwit.pipeline.plan import Plan, make_plan
 from smallwit.pipeline.run_folder import RunFolder
-from smallwit.pipeline.scheduler import Scheduler, StageFailed
+from smallwit.pipeline.scheduler import Live, Scheduler, StageFailed
 from smallwit.pipeline.smoke import smoke_recipe
 from smallwit.pipeline.threads import threads_by_model
 from smallwit.recipe.file import dump_recipe
@@ -59,12 +59,11 @@ def run(
     console = console or Terminal()
     recipe = smoke_recipe(recipe) if smoke else recipe
     with _occupied_scheduler(recipe, base, run_dir, data_dir, console, adopt, exact, tuple(track)) as scheduler:
-        scheduler.run(_wanted(scheduler.plan, only))
         if only:
+            scheduler.run(_wanted(scheduler.plan, only))
             _print_measured(scheduler, only, console)
             return {}
-        results = scheduler.finish()
-        write_report(scheduler.folder.path)
+        results = _completed(scheduler)
     if results["models"]:
         print_summary(results, scheduler.folder.path / "report.html", console)
     else:
@@ -73,12 +72,12 @@ def run(
 
 
 def _wanted(plan: Plan, only: Sequence[str]) -> set[str]:
-    """Return the names of the nodes that are asked for, with those that they need: all if `only` is empty."""
+    """Return the names of the nodes that are asked for, with those that they need."""
     known = dict.fromkeys(node.stage.name for node in plan.nodes.values())
     for name in only:
         if name not in known:
             raise UserError(f"--only {name}: the recipe neither makes nor measures it; {hint(name, known)}")
-    return plan.needed_for(node.name for node in plan.nodes.values() if not only or node.stage.name in only)
+    return plan.needed_for(node.name for node in plan.nodes.values() if node.stage.name in only)
 
 
 def _print_measured(scheduler: "Scheduler", only: Sequence[str], console: Console) -> None:
@@ -89,6 +88,36 @@ def _print_measured(scheduler: "Scheduler", only: Sequence[str], console: Consol
         scored = {label: {task: scores(rows) for task, rows in one.rows.items()} for label, one in found.items()}
         signed = {label: {task: p["signature"] for task, p in one.protocols.items()} for label, one in found.items()}
         print_scores(scored, signed, console)
+
+
+@contextmanager
+def shared_run(
+    recipe: Recipe,
+    *,
+    base: Path,
+    run_dir: Path,
+    data_dir: Path | None,
+    console: Console,
+    live: Live,
+    adopt: Sequence[str] = (),
+    exact: bool = False,
+) -> Iterator[dict[str, Any]]:
+    """Compute what a recipe lacks together with other processes on the same folder, and yield the results.
+
+    Each node is computed by one process; `live` returns what a terminal shows meanwhile. All processes end when
+    everything is there. In the block the folder is this process' alone, with `results.json` and `report.html`.
+
+    Raises as `run` does.
+    """
+    with _occupied_scheduler(recipe, base, run_dir, data_dir, console, adopt, exact, live=live) as scheduler:
+        yield _completed(scheduler)
+
+
+def _completed(scheduler: "Scheduler") -> dict[str, Any]:
+    scheduler.run(set(scheduler.plan.nodes))
+    results = scheduler.finish()
+    write_report(scheduler.folder.path)
+    return results
 
 
 def _print_unmeasured(scheduler: "Scheduler", console: Console) -> None:
@@ -187,11 +216,12 @@ def _occupied_scheduler(
     adopt: Sequence[str],
     exact: bool,
     track: tuple[str, ...] = (),
+    live: Live | None = None,
 ) -> Iterator["Scheduler"]:
-    """Yield the scheduler of a recipe while its run folder is locked."""
+    """Yield the scheduler of a recipe while its run folder is locked; with `live` it is shared with other processes."""
     folder = RunFolder(_resolved(run_dir))
     try:
-        with folder.occupy(), terminable():
+        with folder.occupy(shared=live is not None), terminable():
             hub.load_pins(folder.path)
             # Looking for a GPU needs torch, which is slow to import.
             device = resolve_device(recipe.device) if recipe.models else "cpu"
@@ -201,7 +231,7 @@ def _occupied_scheduler(
             write_atomically(folder.path / "recipe.resolved.yaml", dump_recipe(recipe))
             folder.write_plan(plan)
             hub.save_pins(folder.path)
-            yield Scheduler(plan, folder, base.resolve(), data_dir, device, dtype, console, adopt, exact, track)
+            yield Scheduler(plan, folder, base.resolve(), data_dir, device, dtype, console, adopt, exact, track, live)
     except OSError as error:
         trouble = disk_trouble(error)
         if trouble is None:

@@ -1,12 +1,13 @@
 """Schedule the nodes of a plan, in parallel where the machine allows it, and account for their cost."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from smallwit.console.numbers import human_seconds
 from smallwit.console.progress import RunProgress
@@ -40,7 +41,10 @@ class StageFailed(RunFailed):
 
 
 class Scheduler:
-    """The scheduler of a plan: nodes in the recipe's order, at most `recipe.workers` at a time or as cores allow."""
+    """The scheduler of a plan: nodes in the recipe's order, at most `recipe.workers` at a time or as cores allow.
+
+    `live` returns what a terminal shows above the progress of the nodes.
+    """
 
     def __init__(
         self,
@@ -54,8 +58,9 @@ class Scheduler:
         adopt: Sequence[str] = (),
         exact: bool = False,
         track: tuple[str, ...] = (),
+        live: "Live | None" = None,
     ) -> None:
-        self.track = track
+        self.track, self.live = track, live
         self.plan, self.folder, self.base, self.data_dir = plan, folder, base, data_dir
         self.device, self.dtype, self.console = device, dtype, console
         self.manifests: dict[str, dict[str, Any]] = {}
@@ -66,23 +71,31 @@ class Scheduler:
 
     def run(self, wanted: set[str]) -> None:
         """Compute the `wanted` nodes whose artifacts are missing."""
-        self.folder.tidy(self.plan)
+        if self.folder.first:
+            self.folder.tidy(self.plan)
         self.manifests = self.folder.find(self.plan, self._say)
         missing = [node for node in self.plan.nodes.values() if node.name in wanted - self.manifests.keys()]
         self.adoption.settle(missing, self.manifests)
         for name in self.manifests:
             self.folder.show(self.plan.nodes[name], self.plan)
         waiting = [node for node in missing if node.name not in self.manifests]
+        if waiting and self.folder.first:
+            self.folder.delete_stale_results()
+        self.folder.share()
         if not waiting:
             return
-        self.folder.delete_stale_results()
         context = fork_server()
         running: list[Running] = []
-        with RunProgress(self.console) as progress:
+        with RunProgress(self.console, None if self.live is None else partial(self.live, self)) as progress:
             try:
                 while waiting or running:
                     for node in self._ready(waiting):
-                        if not self._has_room(node, running):
+                        if self.folder.shared and self.folder.artifact(node).exists():
+                            waiting.remove(node)
+                            self.manifests[node.name] = read_manifest(self.folder.artifact(node), check_content=False)
+                            progress.say(f"{node.name}: done by another process")
+                            continue
+                        if not self._has_room(node, running) or not self.folder.claim(node):
                             continue
                         waiting.remove(node)
                         progress.start(node.name)
@@ -199,6 +212,7 @@ class Scheduler:
     def _done(self, running: Running, info: dict[str, Any], progress: RunProgress) -> None:
         node = self.plan.nodes[running.name]
         running.close()
+        self.folder.release(node)
         self.manifests[node.name] = read_manifest(self.folder.artifact(node), check_content=False)
         self.computed.add(node.name)
         self.folder.show(node, self.plan)
@@ -230,7 +244,11 @@ class Scheduler:
         return entries
 
     def finish(self) -> dict[str, Any]:
-        """Write the ledger and `results.json`."""
+        """Write the ledger and `results.json`, when no other process is at work in the folder."""
+        self.folder.take()
+        if self.folder.shared:
+            for node in self.plan.nodes.values():
+                self.folder.show(node, self.plan)
         seconds, memory = self.ledger.totals({node.key for node in self.plan.nodes.values()})
         evaluations = self.plan.evaluations
         costs = {
@@ -266,6 +284,9 @@ class Scheduler:
 def _of_export(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return number format and bytes of an exported model; nothing for any other."""
     return {key: manifest[key] for key in ("number_format", "bytes") if "number_format" in manifest}
+
+
+Live = Callable[[Scheduler], RenderableType]
 
 
 def _end_of(name: str, message: Message) -> BaseException:

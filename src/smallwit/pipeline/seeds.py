@@ -12,6 +12,8 @@ from smallwit.recipe.stage import Stage
 def over_seeds(recipe: Recipe, stages: Sequence[Stage]) -> Iterator[tuple[Stage, int | None]]:
     """Yield each stage with its seed, all of the first seed first; the seed is `None` where nothing depends on it.
 
+    The `shared_stages` of the recipe have the first seed alone.
+
     `stages` are in the order of the plan: each comes after those that it reads.
     """
     dependent = _dependent(recipe, stages)
@@ -20,7 +22,7 @@ def over_seeds(recipe: Recipe, stages: Sequence[Stage]) -> Iterator[tuple[Stage,
             if depends:
                 yield stage, seed
             elif seed == recipe.seed:
-                yield stage, None
+                yield stage, seed if stage.name in recipe.shared_stages else None
 
 
 def seeded_name(name: str, seed: int | None, recipe: Recipe) -> str:
@@ -47,6 +49,7 @@ def _dependent(recipe: Recipe, stages: Sequence[Stage]) -> list[bool]:
         depends = stage.depends_on_seed(recipe) or not repeated.isdisjoint(
             [*stage.inputs(recipe), stage.compute_target]
         )
+        depends = depends and (stage.makes == "scores" or stage.name not in recipe.shared_stages)
         found.append(depends)
         if depends and stage.makes != "scores":
             repeated.add(stage.name)

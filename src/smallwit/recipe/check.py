@@ -30,6 +30,10 @@ class Check:
                 self._new_model(name, model.new)
         for index, stage in enumerate(self.recipe.stages):
             stage.check(self, ("stages", index))
+        for index, name in enumerate(self.recipe.shared_stages):
+            if name not in self.stages:
+                what = f"shared_stages: '{name}' is no stage; {hint(name, self.stages)}"
+                raise self.refuse(what, "shared_stages", index)
         for index, stage in enumerate(self.recipe.stages):
             if stage.compute_target is not None:
                 self._equal_compute(index, stage, stage.compute_target)

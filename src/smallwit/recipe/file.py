@@ -18,11 +18,11 @@ from pydantic_core import ErrorDetails
 
 from smallwit.errors import UserError
 from smallwit.recipe.schema import Recipe
-from smallwit.recipe.section import Section, kinds_of, tags_of
+from smallwit.recipe.section import Kind, Section, kinds_of, tags_of
 from smallwit.recipe.yaml import Lines, Place, read_yaml, write_yaml
 from smallwit.suggestions import closest_name, hint
 
-__all__ = ["dump_recipe", "load_recipe", "read_recipe"]
+__all__ = ["dump_recipe", "load_recipe", "read_data", "read_recipe", "validated"]
 
 # The types that pydantic expected, in words of YAML.
 _EXPECTED = {
@@ -56,17 +56,28 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, Lines]:
     """Return the recipe as `load_recipe` does, and the lines of its values for the messages of `check_recipe`."""
-    data, lines = read_yaml(read_text(path), str(path))
+    data, lines = read_data(path, overrides)
     if data is None:
         raise UserError(f"{path}: is empty; a recipe has at least name, tasks, models and stages")
+    return validated(Recipe, data, lines), lines
+
+
+def read_data(path: Path, overrides: Sequence[str] = ()) -> tuple[Any, Lines]:
+    """Return the data of a YAML file with `overrides` applied, and its lines. Raises `UserError`."""
+    data, lines = read_yaml(read_text(path), str(path))
     if isinstance(data, dict):
         for override in overrides:
             _apply(override, data, lines)
+    return data, lines
+
+
+def validated(schema: type[Kind], data: Any, lines: Lines) -> Kind:
+    """Return `data` as a section. Raises `UserError` with the line of the first key that is wrong."""
     try:
         # JSON mode is strict where it should be (no true for 1, no "10" for 10) and takes a list for a tuple.
-        return Recipe.model_validate_json(json.dumps(data), strict=True, by_alias=True, by_name=False), lines
+        return schema.model_validate_json(json.dumps(data), strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
-        raise UserError(_first_message(error.errors(include_url=False), lines)) from None
+        raise UserError(_first_message(schema, error.errors(include_url=False), lines)) from None
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -153,20 +164,20 @@ def _drop_lines(lines: Lines, place: Place) -> None:
 # ---- messages
 
 
-def _first_message(errors: list[ErrorDetails], lines: Lines) -> str:
+def _first_message(schema: type[Section], errors: list[ErrorDetails], lines: Lines) -> str:
     """Return one line for the first error: unknown keys first (they may cause others), then in the file's order."""
-    located = [(error, *_locate(error["loc"])) for error in errors]
+    located = [(error, *_locate(schema, error["loc"])) for error in errors]
     located.sort(key=lambda found: (found[0]["type"] != "extra_forbidden", lines.order(found[1])))
     error, place, section, kinds = located[0]
     return _message(error, place, section, kinds, lines)
 
 
-def _locate(loc: Place) -> tuple[Place, type[Section] | None, tuple[Any, ...]]:
-    """Return the place in the file of pydantic's `loc`, its section, and the types that are allowed there.
+def _locate(schema: type[Section], loc: Place) -> tuple[Place, type[Section] | None, tuple[Any, ...]]:
+    """Return the place in a file of `schema` of pydantic's `loc`, its section, and the types that are allowed there.
 
     `loc` has the names of union members in addition: `stages[0].train.steps` is `stages[0].steps` in the file.
     """
-    kinds: tuple[Any, ...] = (Recipe,)
+    kinds: tuple[Any, ...] = (schema,)
     place: Place = ()
     section: type[Section] | None = None
     for part in loc:

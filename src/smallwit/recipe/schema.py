@@ -60,6 +60,9 @@ class Recipe(Section):
         default=1,
         description="number of seeds: seed, seed + 1, ...; what depends on the seed is made for each of them",
     )
+    shared_stages: list[str] = Field(
+        default_factory=list, description="stages that are made with the first seed alone, and that all seeds read"
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         default="auto", description="device of all stages; auto: a GPU if there is one"
     )

@@ -74,7 +74,7 @@ def score_chart(results: Mapping[str, Any], task: str) -> Chart:
 
     means = ", ".join(f"{model['name']} {100 * model['scores'][task]['mean']:.1f}" for model in models)
     label = f"{task}, score in per cent: {means}"
-    return Chart(task, label, *_draw(draw, height=0.62 + 0.3 * len(models), left=0.3, right=0.87))
+    return Chart(task, label, *draw_chart(draw, height=0.62 + 0.3 * len(models), left=0.3, right=0.87))
 
 
 def metric_charts(stage: str, rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
@@ -129,7 +129,7 @@ def _metric_chart(
     if len(values):
         label += f", {len(values):,} points, first {values[0]:.3g}, last {smooth[-1]:.3g}"
         legend = [("all", 0), *legend] if legend else []
-    return Chart(title, label, *_draw(draw, height=2.3, left=0.125, right=0.975), legend)
+    return Chart(title, label, *draw_chart(draw, height=2.3, left=0.125, right=0.975), legend)
 
 
 def _limits(axes: "Axes", lines: Sequence[Floats]) -> None:
@@ -168,11 +168,14 @@ def histogram(values: Sequence[float], title: str) -> Chart:
         axes.locator_params(axis="y", nbins=4, integer=True)
 
     label = f"{title}: median {np.median(values):,.0f}, 99th percentile {edges[-1]:,.0f}"
-    return Chart(title, label, *_draw(draw, height=1.9, left=0.1, right=0.98))
+    return Chart(title, label, *draw_chart(draw, height=1.9, left=0.1, right=0.98))
 
 
-def _draw(draw: "Callable[[Axes], None]", height: float, left: float, right: float) -> tuple[str, str]:
-    """Return the light and the dark image of a chart as data URIs. `height` is in inches, the margins are fixed."""
+def draw_chart(draw: "Callable[[Axes], None]", height: float, left: float, right: float) -> tuple[str, str]:
+    """Return the light and the dark image of a chart as data URIs; `draw` fills its axes.
+
+    `height` is in inches, the margins are fixed.
+    """
     from matplotlib import style
     from matplotlib.figure import Figure
 

@@ -1,6 +1,6 @@
 """Format models, scores and comparisons, the same for the terminal and the HTML report."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from smallwit.console.numbers import p_value, percent, points
@@ -152,3 +152,26 @@ def comparison_line(comparison: Mapping[str, Any]) -> str:
     low, high = (points(comparison[end]).lstrip("+") for end in ("low", "high"))
     pair = f"{comparison['a']} - {comparison['b']}, {comparison['task']}"
     return f"{pair}: {points(comparison['difference'])} points [{low}, {high}], {p_value(comparison['p'])}"
+
+
+def forest(comparisons: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the comparisons with their bars' positions (per cent of the width) on a common scale with zero."""
+    low = min((comparison["low"] for comparison in comparisons), default=0.0)
+    high = max((comparison["high"] for comparison in comparisons), default=0.0)
+    low, high = min(low, 0.0), max(high, 0.0)
+    span = (high - low) or 1.0
+
+    def place(value: float) -> float:
+        return round(100 * (value - low) / span, 2)
+
+    return [
+        {
+            **comparison,
+            "from": place(comparison["low"]),
+            "width": round(place(comparison["high"]) - place(comparison["low"]), 2),
+            "at": place(comparison["difference"]),
+            "zero": place(0.0),
+            "clear": comparison["low"] > 0 or comparison["high"] < 0,
+        }
+        for comparison in comparisons
+    ]

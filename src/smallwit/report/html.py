@@ -2,9 +2,8 @@
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
@@ -62,7 +61,7 @@ def render(run: Run) -> str:
         seeds=fmt.seeds_line(results),
         seed_words=fmt.seed_words(results),
         ratios=_ratios(run, [model["name"] for model in models]),
-        forest=_forest(results["comparisons"]),
+        forest=fmt.forest(results["comparisons"]),
         score_charts=[score_chart(results, task) for task in fmt.task_names(results)],
         stages=_stages(run),
         absent=[stage.absent for stage in run.metrics if stage.absent],
@@ -126,29 +125,6 @@ def _paired(rows: Sequence[Row], others: Sequence[Row]) -> list[tuple[float, flo
     scores = {row["id"]: row["score"] for row in others}
     pairs = [(row["score"], scores.get(row["id"])) for row in rows]
     return [(own, other) for own, other in pairs if own is not None and other is not None]
-
-
-def _forest(comparisons: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the comparisons with their bars' positions (per cent of the width) on a common scale with zero."""
-    low = min((comparison["low"] for comparison in comparisons), default=0.0)
-    high = max((comparison["high"] for comparison in comparisons), default=0.0)
-    low, high = min(low, 0.0), max(high, 0.0)
-    span = (high - low) or 1.0
-
-    def place(value: float) -> float:
-        return round(100 * (value - low) / span, 2)
-
-    return [
-        {
-            **comparison,
-            "from": place(comparison["low"]),
-            "width": round(place(comparison["high"]) - place(comparison["low"]), 2),
-            "at": place(comparison["difference"]),
-            "zero": place(0.0),
-            "clear": comparison["low"] > 0 or comparison["high"] < 0,
-        }
-        for comparison in comparisons
-    ]
 
 
 def _stages(run: Run) -> list[tuple[str, int, list[Chart]]]:

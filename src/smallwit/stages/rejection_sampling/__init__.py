@@ -29,6 +29,9 @@ class RejectionSamplingStage(Stage):
     tasks: list[str] | None = Field(default=None, description="tasks whose problems are answered; all if absent")
     problems: PositiveInt = Field(description="problems of each task, at most")
     flops: PositiveFloat | None = Field(default=None, description="stop before the answers cost more FLOPs than this")
+    tokens: PositiveInt | None = Field(
+        default=None, description="stop before prompts and answers together have more tokens than this"
+    )
     skip: int = Field(default=0, ge=0, description="problems of each training split that are left out, the first drawn")
     order: PartOrder = "drawn"
     samples: PositiveInt = Field(default=1, description="answers to each problem")
@@ -62,6 +65,11 @@ class RejectionSamplingStage(Stage):
             yield task, place
 
     @property
+    def bounded(self) -> bool:
+        """Return whether a budget may end the stage before its last problem."""
+        return self.flops is not None or self.tokens is not None
+
+    @property
     def declared_flops(self) -> float | None:
         """Return the budget of the stage in FLOPs, if it has one."""
         return self.flops
@@ -90,7 +98,7 @@ class RejectionSamplingStage(Stage):
         """Yield lines on the problems that are asked."""
         from smallwit.stages.common.reads import source_lines
 
-        yield from source_lines(f"model {self.model}", self.most_rows(job), "size", None, most=self.flops is not None)
+        yield from source_lines(f"model {self.model}", self.most_rows(job), "size", None, most=self.bounded)
 
     def run(self, job: Job, reporter: Reporter) -> Info:
         """Publish the accepted answers as a dataset of one file."""

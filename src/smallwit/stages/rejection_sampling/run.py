@@ -62,8 +62,8 @@ def run(stage: RejectionSamplingStage, job: Job, reporter: Reporter) -> Info:
                 verdicts.append({"score": verdict.score, "strict": verdict.strict})
                 if stage.keep == "all" or verdict.strict == 1.0:
                     kept[each.task.name, each.problem.id, reply.text] = _row(each, reply, stage)
-            # How many replies a budget in FLOPs is for is known at its end alone.
-            if verdicts and stage.flops is None:
+            # How many replies a budget is for is known at its end alone.
+            if verdicts and not stage.bounded:
                 require_verdicts(verdicts, stage.name, len(wanted))
         resumed = client.resumed_batches
     if verdicts:
@@ -103,18 +103,23 @@ def _client(
         reporter.progress(_share(stage, client), f"{text}, {len(kept):,} kept")
 
     progress = GenerationProgress(report, total=total, check=stop)
-    models, limits = {stage.model: model}, SpendingLimits(flops=stage.flops)
+    models, limits = {stage.model: model}, SpendingLimits(stage.tokens, flops=stage.flops)
     client = GenerationClient(models, journal, limits=limits, batch=stage.batch, progress=progress, say=reporter.say)
     return client
 
 
 def _share(stage: RejectionSamplingStage, client: GenerationClient) -> float:
     """Return the share (0..1) of the replies, or of the budget, that is done."""
-    if stage.flops is None:
+    if not stage.bounded:
         return client.progress.share
     # The batch that is being generated counts by its tokens.
-    spent = client.usage.flops + client.models[stage.model].flops(1, 1) * client.pending_tokens
-    return min(spent / stage.flops, 1.0)
+    usage, pending = client.usage, client.pending_tokens
+    shares = []
+    if stage.flops is not None:
+        shares.append((usage.flops + client.models[stage.model].flops(1, 1) * pending) / stage.flops)
+    if stage.tokens is not None:
+        shares.append((usage.prompt_tokens + usage.tokens + pending) / stage.tokens)
+    return min(max(shares), 1.0)
 
 
 def _request(job: Job, stage: RejectionSamplingStage, wanted: _Wanted) -> GenerationRequest:
@@ -146,7 +151,7 @@ def asked_problems(stage: RejectionSamplingStage, tasks: Sequence[Task]) -> list
     chosen = [
         TaskProblems.of(task, "train", skip=stage.skip, limit=stage.problems, order=stage.order) for task in tasks
     ]
-    if stage.flops is None or stage.order == "given":
+    if not stage.bounded or stage.order == "given":
         return chosen
     return [each if each.task.exchangeable else replace(each, rows=drawn(each.rows)) for each in chosen]
 

@@ -1,0 +1,97 @@
+"""Render the page of a study: one HTML file that opens offline."""
+
+from typing import TYPE_CHECKING
+
+from smallwit.console import numbers
+from smallwit.console.sanitize import escape_control
+from smallwit.report.charts import Chart, draw_chart, score_chart
+from smallwit.report.format import forest
+from smallwit.report.pages import environment, style
+from smallwit.report.study import COSTS, Results, budget_line, cost, held_out_lines, method_lines, ranked
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_AXES = {
+    "flops": (1e12, "TFLOP of training"),
+    "seconds": (60.0, "minutes of a seed"),
+    "teacher_tokens": (1e3, "k tokens"),
+}
+
+
+def study_page(results: Results) -> str:
+    """Return the HTML of a study; the same results give the same text."""
+    arms = ranked(results)
+    tasks = results["tasks"] if len(results["tasks"]) > 1 else []
+    templates = environment()
+    for name in ("percent", "points", "p_value"):
+        templates.filters[name] = getattr(numbers, name)
+    page = templates.get_template("study.html").render(
+        results=results,
+        arms=arms,
+        tasks=tasks,
+        costs=[(arm, [cost(arm, key) for key in COSTS]) for arm in arms],
+        heads=[*COSTS.values()],
+        tiles=_tiles(results),
+        budget=budget_line(results),
+        method=method_lines(results)[:2],
+        held_out=held_out_lines(results),
+        charts=[_scores(results), _front(results)],
+        against=forest(
+            [arm["over_baseline"] | {"p": arm["over_baseline"]["p_holm"]} for arm in arms if arm["over_baseline"]]
+        ),
+        style=style(),
+    )
+    # A lone surrogate in a name cannot be encoded; the page must be written all the same.
+    return page.encode("utf-8", errors="replace").decode("utf-8")
+
+
+def _tiles(results: Results) -> list[tuple[str, str]]:
+    """Return the main numbers as (number, label): the best pipeline of the largest budget first."""
+    largest = results["budget"]["amounts"][-1]
+    last = next(arm for arm in ranked(results) if arm["budget"] == largest)
+    found = [(f"{numbers.percent(last['score']['mean'])} %", f"{last['name']}, the highest score")]
+    found.append((f"{last['best']:.2f}", f"probability that {last['name']} is the best"))
+    if (gain := last["over_baseline"]) is not None:
+        what = f"points over {results['baseline']}, {numbers.p_value(gain['p_holm'])}".replace("e-", "e−")
+        found.append((numbers.points(gain["difference"]).replace("-", "−"), what))
+    seeds = len(results["seeds"])
+    smallest = numbers.percent(results["smallest_difference"]["power_80"])
+    return [*found, (smallest, f"points, the smallest difference that {seeds} seeds show with 80 % chance")]
+
+
+def _scores(results: Results) -> Chart:
+    models = [{"name": arm["name"], "scores": {"score": arm["score"]}} for arm in ranked(results)]
+    base = next(arm["name"] for arm in results["arms"] if arm["pipeline"] == results["baseline"])
+    chart = score_chart({"models": models, "baseline": base}, "score")
+    chart.title = "Score in per cent"
+    return chart
+
+
+def _front(results: Results) -> Chart:
+    """Draw the score of each arm against its cost, with its interval; arms on the front have names in ink."""
+    axis = results["front_axis"]
+    unit, name = _AXES[axis]
+    arms = sorted(results["arms"], key=lambda arm: arm["cost"][axis])
+
+    def draw(axes: "Axes") -> None:
+        from matplotlib import rcParams
+
+        front = [arm for arm in arms if arm["front"]["on"]]
+        spots = [(arm["cost"][axis] / unit, 100 * arm["score"]["mean"]) for arm in front]
+        axes.step(*zip(*spots, strict=True), where="post", color="C1", linewidth=1)
+        for arm in arms:
+            x, score = arm["cost"][axis] / unit, arm["score"]
+            color = "C1" if arm["front"]["on"] else "C0"
+            axes.plot([x, x], [100 * score["low"], 100 * score["high"]], color=color, linewidth=1.2, alpha=0.6)
+            axes.plot([x], [100 * score["mean"]], "o", color=color, markersize=5)
+            ink = rcParams["text.color"] if arm["front"]["on"] else rcParams["xtick.color"]
+            text = escape_control(arm["name"])
+            axes.annotate(text, (x, 100 * score["mean"]), (5, 3), textcoords="offset points", fontsize=7.5, color=ink)
+        axes.margins(x=0.22)
+        axes.grid(axis="y")
+        axes.locator_params(nbins=5)
+
+    on = ", ".join(f"{arm['name']} ({arm['front']['probability']:.2f})" for arm in arms if arm["front"]["on"])
+    label = f"score in per cent against {name}; on the front, with probability: {on}"
+    return Chart(f"Score against {name}", label, *draw_chart(draw, height=2.6, left=0.09, right=0.985))

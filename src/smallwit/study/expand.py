@@ -1,0 +1,211 @@
+"""Turn a study into one recipe: the stages of all pipelines, those with equal content once."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from smallwit.console.numbers import human_count
+from smallwit.errors import UserError
+from smallwit.recipe.file import read_data, read_recipe, validated
+from smallwit.recipe.schema import Recipe
+from smallwit.recipe.stage import Stage
+from smallwit.recipe.yaml import Lines, Place
+from smallwit.study.budget import BUDGET_KEYS, Settings, check_arm, makes_model, share_out
+from smallwit.study.schema import NAME, Study
+from smallwit.suggestions import hint
+
+_REFERENCES = ("from", "model", "teacher")
+"""Keys of stages whose value may be the name of another entry of the pipeline."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A pipeline at one budget: its name, and the stage of the recipe that it ends with."""
+
+    name: str
+    pipeline: str
+    budget: float
+    end: str
+
+
+@dataclass(frozen=True)
+class ExpandedStudy:
+    """A study as one recipe. `base` is the folder that the recipe's paths are relative to."""
+
+    study: Study
+    recipe: Recipe
+    lines: Lines
+    base: Path
+    arms: list[Arm]
+
+    def own_stages(self, arm: Arm) -> list[Stage]:
+        """Return the stages whose cost counts for an arm behind the common start, in the order of the recipe."""
+        before = {stage.name for stage in self.recipe.charged_stages(self.study.after)}
+        own = {stage.name for stage in self.recipe.charged_stages(arm.end)} - before
+        return [stage for stage in self.recipe.stages if stage.name in own]
+
+
+def read_study(path: Path, overrides: Sequence[str] = ()) -> ExpandedStudy:
+    """Return the study of a YAML file. Raises `UserError` with file and line for what is wrong in it."""
+    data, lines = read_data(path, overrides)
+    study = validated(Study, data, lines)
+    base = path.parent / Path(study.base).expanduser()
+    recipe, _ = read_recipe(base, study.overrides)
+    return _Expansion(study, recipe, lines).expanded(base.parent)
+
+
+@dataclass
+class _Expansion:
+    study: Study
+    given: Recipe
+    lines: Lines
+    stages: list[Settings] = field(default_factory=list)
+    origins: list[Place] = field(default_factory=list)
+    """The place in the study of each of `stages`."""
+    names: dict[str, str] = field(default_factory=dict)
+    """Names of `stages` by their content."""
+
+    def expanded(self, base: Path) -> ExpandedStudy:
+        study, given = self.study, self.given.model_dump(mode="json", by_alias=True)
+        if study.baseline not in study.pipelines:
+            advice = hint(study.baseline, study.pipelines)
+            raise self._refuse(f"baseline '{study.baseline}' is no pipeline; {advice}", "baseline")
+        kept, known = self._kept(given["stages"]), {stage["name"]: stage for stage in given["stages"]}
+        amounts = study.budget.amounts
+        arms = [self._arm(each, amount, len(amounts) > 1, known) for amount in amounts for each in study.pipelines]
+        baseline = {arm.budget: arm.end for arm in arms if arm.pipeline == study.baseline}
+        others = [arm for arm in arms if arm.pipeline != study.baseline]
+        parts = {
+            "name": study.name,
+            "seed": study.seed,
+            "seeds": study.seeds,
+            "stages": [*kept, *self.stages],
+            "evaluation": given["evaluation"] | {"stages": [study.after, *(arm.end for arm in arms)]},
+            "teacher": None,
+            "baseline": None,
+            "comparisons": [{"a": arm.end, "b": baseline[arm.budget]} for arm in others],
+        }
+        recipe = validated(Recipe, given | parts, self._lines(len(kept)))
+        needed = _needed(recipe, [study.after, *(arm.end for arm in arms)])
+        for stage, place in zip(self.stages, self.origins, strict=True):
+            if stage["name"] not in needed:
+                raise self._refuse(f"'{stage['name']}' is read by no entry after it; leave it out", *place)
+        shared = [stage["name"] for stage in kept if stage["name"] in needed]
+        stages = [stage for stage in recipe.stages if stage.name in needed]
+        recipe = recipe.model_copy(update={"stages": stages, "shared_stages": shared})
+        expanded = ExpandedStudy(study, recipe, self._lines(len(shared)), base, arms)
+        ends: dict[str, str] = {}
+        for arm in arms:
+            place = ("pipelines", arm.pipeline)
+            if arm.end in ends:
+                raise self._refuse(f"pipelines '{ends[arm.end]}' and '{arm.pipeline}' are the same", *place)
+            ends[arm.end] = arm.pipeline
+            own, refuse = expanded.own_stages(arm), partial(self._refuse_at, place)
+            check_arm(recipe, own, study.budget, arm.budget, refuse)
+        return expanded
+
+    def _kept(self, stages: list[Settings]) -> list[Settings]:
+        """Return the stages of the base recipe up to `after`; none if that is a model."""
+        after, known = self.study.after, [*self.given.models, *self.given.model_stages]
+        if after not in known:
+            what = f"after '{after}' is no model and no train stage of the base recipe"
+            raise self._refuse(f"{what}; {hint(after, known)}", "after")
+        names = [stage["name"] for stage in stages]
+        return stages[: names.index(after) + 1] if after in names else []
+
+    def _arm(self, pipeline: str, amount: float, several: bool, known: Mapping[str, Settings]) -> Arm:
+        """Return a pipeline at a budget, and add those of its stages that no other one has."""
+        place = ("pipelines", pipeline)
+        refuse = partial(self._refuse_at, place)
+        if not re.match(NAME, pipeline):
+            raise refuse(f"the name '{pipeline}' must be made of letters, digits, '.', '_' and '-', 40 at most")
+        name = f"{pipeline}-{human_count(amount)}" if several else pipeline
+        entries = [
+            self._settings(number, entry, known, refuse) for number, entry in enumerate(self.study.pipelines[pipeline])
+        ]
+        if not entries or not makes_model(entries[-1]):
+            raise refuse("must end with a train stage: what it makes is measured")
+        share_out(entries, self.study.budget, amount, refuse)
+        own: dict[str, str] = {}
+        start = self.study.after
+        for number, given in enumerate(entries):
+            entry = str(given["name"])
+            if entry in own:
+                raise refuse(f"'{entry}' is there twice; give one another name", number)
+            stage = _renamed({key: value for key, value in given.items() if key != "name"}, own)
+            if makes_model(stage):
+                stage.setdefault("from", start)
+            content = json.dumps(stage, sort_keys=True)
+            if content not in self.names:
+                self.names[content] = f"{name}.{entry}"
+                self.stages.append({"name": f"{name}.{entry}", **stage})
+                self.origins.append((*place, number))
+            own[entry] = self.names[content]
+            start = own[entry] if makes_model(stage) else start
+        return Arm(name, pipeline, amount, start)
+
+    def _settings(self, number: int, entry: Settings, known: Mapping[str, Settings], refuse: Any) -> Settings:
+        """Return the settings of an entry: its own, or those of a stage of the base recipe with the differences."""
+        if "stage" not in entry:
+            if "name" not in entry or "kind" not in entry:
+                raise refuse("needs stage (one of the base recipe), or name and kind", number)
+            return dict(entry)
+        name = str(entry["stage"])
+        if name not in known:
+            raise refuse(f"stage '{name}' is none of the base recipe; {hint(name, known)}", number, "stage")
+        base = {key: value for key, value in known[name].items() if key not in BUDGET_KEYS}
+        if makes_model(base):
+            del base["from"]
+        return _merged(base, {key: value for key, value in entry.items() if key != "stage"})
+
+    def _lines(self, kept: int) -> Lines:
+        """Return the lines of the recipe's values: those of the entries, and that of `base` for all else."""
+        lines = Lines(self.lines.file, {(): self.lines.numbers.get(("base",), 1)})
+        for index, origin in enumerate(self.origins, start=kept):
+            for place, line in self.lines.numbers.items():
+                if place[:3] == origin:
+                    lines.numbers[("stages", index, *place[3:])] = line
+            for place, override in self.lines.overrides.items():
+                if place[:3] == origin:
+                    lines.overrides[("stages", index, *place[3:])] = override
+        return lines
+
+    def _refuse(self, what: str, *place: str | int) -> UserError:
+        return UserError(f"{self.lines.at(*place)}: {what}")
+
+    def _refuse_at(self, place: Place, what: str, *inside: str | int) -> UserError:
+        return self._refuse(f"pipeline '{place[1]}': {what}", *place, *inside)
+
+
+def _needed(recipe: Recipe, ends: Sequence[str]) -> set[str]:
+    """Return the names of the stages that `ends` are, or read."""
+    needed: set[str] = set()
+    waiting = list(ends)
+    while waiting:
+        stage = recipe.stage(waiting.pop())
+        if stage is not None and stage.name not in needed:
+            needed.add(stage.name)
+            waiting += stage.inputs(recipe)
+    return needed
+
+
+def _merged(base: Settings, changes: Settings) -> Settings:
+    """Return `base` with the changes; a section is merged key by key, any other value is replaced."""
+    both = {
+        key: _merged(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
+        for key, value in changes.items()
+    }
+    return base | both
+
+
+def _renamed(value: Any, names: Mapping[str, str], key: str | int = "") -> Any:
+    """Return settings with the names of entries replaced by those of their stages in the recipe."""
+    if isinstance(value, dict):
+        return {inner: _renamed(part, names, inner) for inner, part in value.items()}
+    if isinstance(value, list):
+        return [_renamed(part, names, key) for part in value]
+    return names.get(value, value) if key in _REFERENCES and isinstance(value, str) else value
