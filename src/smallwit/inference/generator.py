@@ -1,5 +1,6 @@
 """Generation of text: prompts, decoding parameters and replies, for local models and for models behind endpoints."""
 
+import collections.abc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
@@ -60,5 +61,12 @@ class Generator(Protocol):
         `on_reply(index, reply)` is called in this thread as soon as a reply is finished, in any order, so that a caller
         can save it before the others are finished. A model on this machine also calls `on_tokens(count)` after each
         decoded step, with the number of tokens that it wrote.
+        """
+        ...
+
+    def stream(self, prompt: Prompt, decoding: Decoding, seed: int) -> collections.abc.Generator[Reply, None, None]:
+        """Yield the reply to one prompt as far as it is written, again and again, and at last the whole reply.
+
+        Each text begins with the one before. The decoding has no stop strings. Closing the iterator cancels the rest.
         """
         ...
