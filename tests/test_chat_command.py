@@ -5,8 +5,8 @@ import itertools
 import json
 import os
 import pty
+import select
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -336,7 +336,7 @@ def test_a_gguf_file_is_asked_as_the_folder_that_it_was_made_of(
     import tiny_gguf
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    words = tiny_gguf.merging_tokenizer()
+    words = tokenizer()
     tiny_gguf.write_gguf(tiny_model(rows=len(words)), words, Path("tiny.gguf"))
     for _ in range(2):
         assert piped(b"What is 3 + 4?", "tiny.gguf", "--max-new-tokens", "4") == 0
@@ -347,43 +347,42 @@ def test_a_gguf_file_is_asked_as_the_folder_that_it_was_made_of(
 
 
 @pytest.mark.slow
-def test_on_a_terminal_ctrl_c_at_the_prompt_ends_with_130_and_ctrl_d_with_0(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("key", "status"), [(b"\x03", 130), (b"\x04", 0)])
+def test_on_a_terminal_ctrl_c_at_the_prompt_ends_with_130_and_ctrl_d_with_0(
+    tmp_path: Path, key: bytes, status: int
+) -> None:
     save_models(tmp_path)
-    for key, status in ((b"\x03", 130), (b"\x04", 0)):
-        master, slave = pty.openpty()
-        command = [sys.executable, "-m", "smallwit", "chat", "model", "--device", "cpu", "--max-new-tokens", "4"]
-        environment = os.environ | {"TERM": "xterm", "OMP_NUM_THREADS": "1"}
-        process = subprocess.Popen(
-            command,
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            cwd=tmp_path,
-            env=environment,
-            preexec_fn=lambda: (os.setsid(), _take_terminal()),
-        )
-        os.close(slave)
-        _until(master, b"> ")
-        os.write(master, b"What is 3 + 4?\n")
-        _until(master, b"tokens/s")
-        _until(master, b"> ")
-        os.write(master, key)
-        assert process.wait(30) == status
-        os.close(master)
+    command = [sys.executable, "-m", "smallwit", "chat", "model", "--device", "cpu", "--max-new-tokens", "4"]
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(tmp_path)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.execve(command[0], command, os.environ | {"TERM": "xterm", "OMP_NUM_THREADS": "1"})
+    try:
+        shown = _until(terminal, b"> ")
+        os.write(terminal, b"What is 3 + 4?\n")
+        shown = _until(terminal, b"> ", _until(terminal, b"tokens/s", shown))
+        os.write(terminal, key)
+        assert _status(child) == status
+    finally:
+        os.close(terminal)  # which hangs up on a child that is still there
 
 
-def _take_terminal() -> None:
-    import fcntl
-    import termios
+def _until(terminal: int, words: bytes, shown: bytes = b"", seconds: float = 120.0) -> bytes:
+    """Read until these words have come; what has come behind them."""
+    end = time.monotonic() + seconds
+    while words not in shown:
+        assert select.select([terminal], [], [], end - time.monotonic())[0], shown
+        shown += os.read(terminal, 4096)
+    return shown.partition(words)[2]
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
-
-def _until(master: int, words: bytes, seconds: float = 120.0) -> bytes:
-    """What comes up to these words."""
-    found, end = b"", time.monotonic() + seconds
-    while words not in found:
-        assert time.monotonic() < end, found
-        found += os.read(master, 4096)
-    return found
+def _status(child: int, seconds: float = 60.0) -> int | None:
+    """The exit status of a child, `None` if it does not end."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.05)
+    return None

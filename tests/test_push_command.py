@@ -52,6 +52,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     made = make_run(tmp_path / "run", models=("teacher", "base", "sft", "rl"))
     (made / "recipe.resolved.yaml").write_text(RECIPE)
     save_models(tmp_path)
+    (tmp_path / "model/metrics.jsonl").touch()
     publish_again(tmp_path / "model", "abc")
     (made / "stages/03-rl/artifact").symlink_to(tmp_path / "model")
     (made / "stages/00-rows/artifact").mkdir(parents=True)
@@ -166,7 +167,6 @@ def test_a_card_has_only_what_the_stage_was_made_of(pushed: Callable[..., str]) 
 def test_weights_tokenizer_and_card_are_sent_in_one_commit_and_no_log(
     fake: FakeHub, pushed: Callable[..., str]
 ) -> None:
-    Path("model/metrics.jsonl").touch()
     assert "uploaded to https://huggingface.co/me/small" in pushed("--yes", "--private")
     assert fake.made[0]["private"] is True
     assert {"README.md", "config.json", "model.safetensors", "tokenizer.json"} <= fake.files.keys()

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.control import Control
 from rich.segment import ControlType
 
-from smallwit.console.sanitize import say
+from smallwit.console.sanitize import escape_control, say
 from smallwit.errors import RunFailed, UserError
 from smallwit.evaluation.protocols.default import DEFAULT
 from smallwit.evaluation.runner import graded
@@ -112,7 +112,8 @@ def _without_answer(reply: Reply) -> str:
 
 def _write(console: Console, text: str, style: str | None = None) -> None:
     if text:
-        console.out(text, end="", style=style, highlight=False)
+        # rich leaves some control characters out, which are part of what a model said
+        console.out(escape_control(text), end="", style=style, highlight=False)
 
 
 @dataclass

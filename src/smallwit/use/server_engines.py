@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from smallwit.errors import UserError
 from smallwit.suggestions import hint
+from smallwit.use import xllamacpp_server
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class ServerEngine:
 
     def installed(self) -> bool:
         """Return whether the server is on this machine."""
-        return all(importlib.util.find_spec(module) is not None for module in self.modules)
+        return all(map(_there, self.modules))
 
     def command(self, files: ServedFiles) -> list[str]:
         """Return the command that serves the model."""
@@ -88,25 +89,31 @@ class VllmServer(ServerEngine):
 
 
 class LlamaCppServer(ServerEngine):
-    """llama.cpp's `llama-server`, or that of the package llama-cpp-python."""
+    """llama.cpp's server: its own `llama-server`, or that of the package xllamacpp or llama-cpp-python."""
 
     name = "llama.cpp"
-    remedy = "put llama-server on the PATH, or pip install 'smallwit[llama-cpp]'"
+    remedy = "put llama-server on the PATH, or pip install 'smallwit[device]'"
     key_variables = ("LLAMA_API_KEY", "API_KEY")
     reads_gguf = True
     ready = "/v1/models"
 
     def installed(self) -> bool:
-        """Return whether either of the two is here."""
-        return shutil.which("llama-server") is not None or importlib.util.find_spec("llama_cpp") is not None
+        """Return whether one of the three is here."""
+        return shutil.which("llama-server") is not None or _there("xllamacpp") or _there("llama_cpp")
 
     def command(self, files: ServedFiles) -> list[str]:
         """Return the command. The context is as long as the model's own."""
-        binary = shutil.which("llama-server")
+        binary, model = shutil.which("llama-server"), str(files.model)
         if binary is not None:
-            return [binary, "--model", str(files.model), "--alias", files.name, *files.address]
-        start = [sys.executable, "-m", "llama_cpp.server", "--model", str(files.model), "--model_alias", files.name]
+            return [binary, "--model", model, "--alias", files.name, *files.address]
+        if _there("xllamacpp"):
+            return [sys.executable, xllamacpp_server.__file__, model, files.name, files.host, str(files.port)]
+        start = [sys.executable, "-m", "llama_cpp.server", "--model", model, "--model_alias", files.name]
         return [*start, *files.address, "--n_ctx", "0"]
+
+
+def _there(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
 
 
 ENGINES: Mapping[str, ServerEngine] = {
