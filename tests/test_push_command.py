@@ -168,7 +168,7 @@ def test_weights_tokenizer_and_card_are_sent_in_one_commit_and_no_log(
     fake: FakeHub, pushed: Callable[..., str]
 ) -> None:
     assert "uploaded to https://huggingface.co/me/small" in pushed("--yes", "--private")
-    assert fake.made[0]["private"] is True
+    assert fake.made[0]["visibility"] == "private"
     assert {"README.md", "config.json", "model.safetensors", "tokenizer.json"} <= fake.files.keys()
     assert "metrics.jsonl" not in fake.files
     assert fake.files["model.safetensors"] == Path("model/model.safetensors").read_bytes()

@@ -6,7 +6,7 @@ as they come. See `endpoint_client.py` for what is tried again, `endpoint_dialec
 """
 
 import logging
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from smallwit.inference.endpoint_client import Client, Endpoint, EndpointError, 
 from smallwit.inference.endpoint_dialect import MOST_SEEDS, Abilities, Answer, Dialect, cut
 from smallwit.inference.endpoint_pool import results
 from smallwit.inference.endpoint_stream import streamed
-from smallwit.inference.generator import Decoding, Reply
+from smallwit.inference.generator import Decoding, Replies, Reply
 from smallwit.storage.artifacts import content_key
 from smallwit.storage.journal import Journal
 from smallwit.tasks.prompt import Prompt
@@ -151,7 +151,7 @@ class EndpointGenerator:
             raise RepliesMissing(failures, replies)
         return [reply for reply in replies if reply is not None]
 
-    def stream(self, prompt: Prompt, decoding: Decoding, seed: int) -> Generator[Reply, None, None]:
+    def stream(self, prompt: Prompt, decoding: Decoding, seed: int) -> Replies:
         """See `Generator.stream`. The journal is not used, and a request that fails is not tried again.
 
         Raises `UserError` and `EndpointError` as `reply` does.

@@ -45,6 +45,10 @@ class Reply:
     truncated: bool
 
 
+Replies = collections.abc.Generator[Reply, None, None]
+"""A reply as far as it is written, again and again, and at last the whole reply. Closing it cancels the rest."""
+
+
 class Generator(Protocol):
     """A model that generates replies. An implementation refuses what it cannot do by name, before the first reply."""
 
@@ -64,9 +68,9 @@ class Generator(Protocol):
         """
         ...
 
-    def stream(self, prompt: Prompt, decoding: Decoding, seed: int) -> collections.abc.Generator[Reply, None, None]:
-        """Yield the reply to one prompt as far as it is written, again and again, and at last the whole reply.
+    def stream(self, prompt: Prompt, decoding: Decoding, seed: int) -> Replies:
+        """Yield the reply to one prompt as it is written. Each text begins with the one before.
 
-        Each text begins with the one before. The decoding has no stop strings. Closing the iterator cancels the rest.
+        The decoding has no stop strings.
         """
         ...

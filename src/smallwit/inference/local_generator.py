@@ -1,13 +1,13 @@
 """Text in, text out, on an engine."""
 
 import string
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 
 from smallwit.errors import UserError
 from smallwit.inference.engine import Completion, FinishReason, Request, Sampling, StreamingEngine
-from smallwit.inference.generator import Decoding, Overflow, Reply
+from smallwit.inference.generator import Decoding, Overflow, Replies, Reply
 from smallwit.inference.stop_strings import first_stop
 from smallwit.models.chat import ChatTokenizer
 from smallwit.tasks.prompt import Prompt
@@ -71,7 +71,7 @@ class LocalGenerator:
             on_reply(index, replies[index])
         return [replies[index] for index in range(len(prompts))]
 
-    def stream(self, prompt: Prompt, decoding: Decoding, seed: int) -> Generator[Reply, None, None]:
+    def stream(self, prompt: Prompt, decoding: Decoding, seed: int) -> Replies:
         """See `Generator.stream`. Raises as `reply` does."""
         (encoded,) = self.encode([prompt], decoding)
         ends, marks = self._stops(decoding.stop)

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -14,9 +14,8 @@ from smallwit.console.sanitize import escape_control, say
 from smallwit.errors import RunFailed, UserError
 from smallwit.evaluation.protocols.default import DEFAULT
 from smallwit.evaluation.runner import graded
-from smallwit.inference import generator as models
 from smallwit.inference.endpoint_client import EndpointError
-from smallwit.inference.generator import Decoding, Reply
+from smallwit.inference.generator import Decoding, Generator, Replies, Reply
 from smallwit.suggestions import hint
 from smallwit.tasks.base import Problem, Task
 from smallwit.tasks.prompt import Message, Prompt
@@ -40,9 +39,7 @@ class Dialogue:
     The conversation keeps answers without their thoughts, as templates of reasoning models do.
     """
 
-    def __init__(
-        self, model: models.Generator, decoding: Decoding, *, seed: int = 0, system: str | None = None
-    ) -> None:
+    def __init__(self, model: Generator, decoding: Decoding, *, seed: int = 0, system: str | None = None) -> None:
         self.model, self.decoding, self.seed, self.system = model, decoding, seed, system
         self.begin(())
 
@@ -52,12 +49,12 @@ class Dialogue:
         self.turns = [*system, *messages]
         self.problem = problem
 
-    def ask(self, question: str) -> Generator[Reply, None, None]:
+    def ask(self, question: str) -> Replies:
         """Add a question, and yield the reply as `reply` does."""
         self.turns.append({"role": "user", "content": question})
         yield from self.reply()
 
-    def reply(self) -> Generator[Reply, None, None]:
+    def reply(self) -> Replies:
         """Yield the reply to the turns as it is written.
 
         What there is of its answer is kept, also when this is closed before its end; a question without any answer is
@@ -214,7 +211,7 @@ class TerminalChat:
         self.dialogue.begin(problem.asked, problem)
         self._show(self.dialogue.reply())
 
-    def _show(self, replies: Generator[Reply, None, None]) -> None:
+    def _show(self, replies: Replies) -> None:
         """Print a reply as it is written, how fast that was, and its verdict if it answers a problem."""
         started, reply, stopped = time.monotonic(), Reply("", 0, 0, False), False
         printer = _Printer(self.console, self.thoughts)

@@ -22,6 +22,7 @@ from smallwit.device import resolve_device, resolve_dtype
 from smallwit.errors import RunFailed, UserError
 from smallwit.evaluation.model_reference import Settings, resolve_model
 from smallwit.models.folder import is_gguf
+from smallwit.models.gguf_file import GgufFile
 from smallwit.models.loading import load_config
 from smallwit.network.offline import is_local_host
 from smallwit.storage.paths import path_of
@@ -55,7 +56,9 @@ class Address:
             socket.create_server((self.host, self.port), family=family).close()
         except OSError as error:
             remedy = "choose another by --port" if is_local_host(self.host) else "choose others by --host and --port"
-            what = f"port {self.port} of {self.host} cannot be used ({error.strerror or error})"
+            what = (
+                f"port {self.port} of {self.host} cannot be used ({os.strerror(error.errno) if error.errno else error})"
+            )
             raise UserError(f"{what}; {remedy}") from error
 
     @property
@@ -91,29 +94,43 @@ def serve(reference: str, settings: Settings, address: Address, engine_name: str
         able = " and ".join(name for name, each in ENGINES.items() if each.key_variables)
         raise UserError(f"{engine.name} takes no key; {able} do: choose one by --engine, or serve without a key")
     address.check()
+    with TemporaryDirectory(prefix="smallwit-serve-") as scratch:
+        files = _files(engine, reference, settings, address, Path(scratch))
+        log = Path(scratch) / ".log"  # no model is called so
+        with terminable(), _running(engine, files, address.key, log) as guard:
+            say(f"{engine.name} loads {files.name}; its log is {log} while it runs", sys.stderr)
+            _wait_until_ready(engine, address, guard, log)
+            _show(files.name, address, engine)
+            try:
+                guard.wait()
+            except KeyboardInterrupt:
+                say("stopping", sys.stderr)
+                return
+            raise _ended(engine, log)
+
+
+def _files(engine: ServerEngine, reference: str, settings: Settings, address: Address, scratch: Path) -> ServedFiles:
+    """Return what the server reads, once it was seen that it can be; a folder gets its name by a link in `scratch`."""
+    device = resolve_device(settings.device)
+    dtype = resolve_dtype(device, settings.dtype)
+    if engine.reads_gguf:
+        if settings.chat_template_kwargs:
+            raise UserError(f"--chat-template-kwargs: {engine.name} is told them with each request; leave it out")
+        path = path_of(reference).resolve()
+        GgufFile(path)
+        return ServedFiles(path, _name(path.stem), address.host, address.port, device, dtype, {})
     resolved = resolve_model(reference, settings)
     if resolved.folder is None:
         raise UserError(f"model {reference}: is behind a server already; name a model of this machine")
     load_config(resolved.folder)
-    with TemporaryDirectory(prefix="smallwit-serve-") as scratch:
-        name = re.sub(r"[^\w.-]+", "-", resolved.label)
-        model = path.resolve() if engine.reads_gguf else Path(scratch) / name
-        if not engine.reads_gguf:
-            model.symlink_to(resolved.folder.resolve())
-        options = resolved.generator.chat_template_kwargs or {}
-        dtype = resolve_dtype(device, settings.dtype)
-        files = ServedFiles(model, name, address.host, address.port, device, dtype, options)
-        log = Path(scratch) / "log"
-        with terminable(), _running(engine, files, address.key, log) as guard:
-            say(f"{engine.name} loads {name}; its log is {log} while it runs", sys.stderr)
-            _wait_until_ready(engine, address, guard, log)
-            _show(name, address, engine)
-            try:
-                guard.wait()
-            except KeyboardInterrupt:
-                say("stopped", sys.stderr)
-                return
-            raise _ended(engine, log)
+    model = scratch / _name(resolved.label)
+    model.symlink_to(resolved.folder.resolve())
+    options = resolved.generator.chat_template_kwargs or {}
+    return ServedFiles(model, model.name, address.host, address.port, device, dtype, options)
+
+
+def _name(label: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", label)
 
 
 @contextmanager
