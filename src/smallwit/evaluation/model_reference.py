@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from smallwit.errors import UserError
 from smallwit.evaluation.protocol import GeneratorInfo, local_generator_info
-from smallwit.inference.generator import Generator, Overflow
+from smallwit.inference.generator import Overflow, StreamingGenerator
 from smallwit.storage.artifacts import BrokenArtifact, folder_hash, read_manifest
 from smallwit.storage.paths import path_of
 from smallwit.suggestions import hint
@@ -56,7 +56,7 @@ class ResolvedModel:
     label: str
     identity: str
     generator: GeneratorInfo
-    load: Callable[[Overflow], Generator]
+    load: Callable[[Overflow], StreamingGenerator]
     batch_dependent: bool
     tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     encode: Callable[[Sequence[Prompt]], list[list[int]]] | None = None
@@ -184,7 +184,7 @@ def _local(
     except UserError as error:
         raise UserError(f"model {reference}: {error}") from error
 
-    def load(overflow: Overflow) -> Generator:
+    def load(overflow: Overflow) -> StreamingGenerator:
         from smallwit.inference.local import LocalEngine
         from smallwit.inference.local_generator import LocalGenerator
         from smallwit.inference.stop_strings import StopStrings

@@ -152,7 +152,7 @@ class EndpointGenerator:
         return [reply for reply in replies if reply is not None]
 
     def stream(self, prompt: Prompt, decoding: Decoding, seed: int) -> Replies:
-        """See `Generator.stream`. The journal is not used, and a request that fails is not tried again.
+        """See `StreamingGenerator.stream`. The journal is not used, and a request that fails is not tried again.
 
         Raises `UserError` and `EndpointError` as `reply` does.
         """

@@ -51,7 +51,8 @@ def _choices(event: dict[str, Any]) -> list[dict[str, Any]]:
 def _parts(choice: dict[str, Any]) -> tuple[str, str]:
     """Return the thought and the text that a choice brings: a part of them, or all where nothing is streamed."""
     said = choice.get("delta") or choice.get("message") or choice
-    parts = (thought_in(said), said.get("content") or said.get("text")) if isinstance(said, dict) else (0, 0)
-    if not all(part is None or isinstance(part, str) for part in parts):
+    said = said if isinstance(said, dict) else {"content": said}
+    thought, text = thought_in(said) or "", said.get("content") or said.get("text") or ""
+    if not isinstance(thought, str) or not isinstance(text, str):
         raise RequestFailed("the server sends an answer that is no text")
-    return parts[0] or "", parts[1] or ""
+    return thought, text

@@ -45,10 +45,6 @@ class Reply:
     truncated: bool
 
 
-Replies = collections.abc.Generator[Reply, None, None]
-"""A reply as far as it is written, again and again, and at last the whole reply. Closing it cancels the rest."""
-
-
 class Generator(Protocol):
     """A model that generates replies. An implementation refuses what it cannot do by name, before the first reply."""
 
@@ -67,6 +63,14 @@ class Generator(Protocol):
         decoded step, with the number of tokens that it wrote.
         """
         ...
+
+
+Replies = collections.abc.Generator[Reply, None, None]
+"""A reply as far as it is written, again and again, and at last the whole reply. Closing it cancels the rest."""
+
+
+class StreamingGenerator(Generator, Protocol):
+    """A generator that also gives a reply as it is written."""
 
     def stream(self, prompt: Prompt, decoding: Decoding, seed: int) -> Replies:
         """Yield the reply to one prompt as it is written. Each text begins with the one before.

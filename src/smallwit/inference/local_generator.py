@@ -72,7 +72,7 @@ class LocalGenerator:
         return [replies[index] for index in range(len(prompts))]
 
     def stream(self, prompt: Prompt, decoding: Decoding, seed: int) -> Replies:
-        """See `Generator.stream`. Raises as `reply` does."""
+        """See `StreamingGenerator.stream`. Raises as `reply` does."""
         (encoded,) = self.encode([prompt], decoding)
         ends, marks = self._stops(decoding.stop)
         (request,) = self._requests([encoded], decoding, [seed])

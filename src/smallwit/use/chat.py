@@ -15,7 +15,7 @@ from smallwit.errors import RunFailed, UserError
 from smallwit.evaluation.protocols.default import DEFAULT
 from smallwit.evaluation.runner import graded
 from smallwit.inference.endpoint_client import EndpointError
-from smallwit.inference.generator import Decoding, Generator, Replies, Reply
+from smallwit.inference.generator import Decoding, Replies, Reply, StreamingGenerator
 from smallwit.suggestions import hint
 from smallwit.tasks.base import Problem, Task
 from smallwit.tasks.prompt import Message, Prompt
@@ -39,7 +39,9 @@ class Dialogue:
     The conversation keeps answers without their thoughts, as templates of reasoning models do.
     """
 
-    def __init__(self, model: Generator, decoding: Decoding, *, seed: int = 0, system: str | None = None) -> None:
+    def __init__(
+        self, model: StreamingGenerator, decoding: Decoding, *, seed: int = 0, system: str | None = None
+    ) -> None:
         self.model, self.decoding, self.seed, self.system = model, decoding, seed, system
         self.begin(())
 
