@@ -140,12 +140,10 @@ class Quiz:
 def _in_words(verdict: Verdict, problem: Problem) -> str:
     if verdict.score is None:
         return "no verdict: the verifier itself failed"
-    gold = (
-        f", the answer is {problem.gold}" if isinstance(problem.gold, str) and len(problem.gold) < _SHOWN_GOLD else ""
-    )
     read = f", read as {verdict.answer[:_SHOWN_GOLD]!r}" if verdict.answer is not None else ""
     if verdict.score < 1:
-        return f"{verdict.reason}{read}{gold}"
+        known = isinstance(problem.gold, str) and len(problem.gold) < _SHOWN_GOLD
+        return f"{verdict.reason}{read}{f', the answer is {problem.gold}' if known else ''}"
     return f"{verdict.reason}{read}{'' if verdict.strict == 1 else ', but not in the declared format'}"
 
 
@@ -223,12 +221,11 @@ class TerminalChat:
                     printer.show(reply)
         except KeyboardInterrupt:
             stopped = True
-        printer.show(reply, whole=True)
-        seconds = time.monotonic() - started
-        cut = (
-            " (cut by Ctrl-C)" if stopped else f" (cut at the limit{_without_answer(reply)})" if reply.truncated else ""
-        )
-        self._note(f"{reply.tokens:,} tokens, {reply.tokens / max(seconds, 1e-9):,.1f} tokens/s{cut}")
+        finally:
+            printer.show(reply, whole=True)
+        speed = reply.tokens / max(time.monotonic() - started, 1e-9)
+        limit = f" (cut at the limit{_without_answer(reply)})" if reply.truncated else ""
+        self._note(f"{reply.tokens:,} tokens, {speed:,.1f} tokens/s{' (cut by Ctrl-C)' if stopped else limit}")
         problem = self.dialogue.problem
         if problem is not None and self.quiz is not None and not stopped:
             self._note(self.quiz.verdict(problem, reply))
