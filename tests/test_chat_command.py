@@ -84,6 +84,19 @@ def test_a_stream_that_is_closed_leaves_the_engine_free(local: LocalGenerator) -
     assert local.reply([QUESTION], Decoding(0.0, 2), [0])[0].tokens == 2
 
 
+def test_ctrl_c_before_the_first_token_leaves_the_engine_free(
+    local: LocalGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(local.engine.model, "eval", interrupted)  # type: ignore[attr-defined]
+        with pytest.raises(KeyboardInterrupt):
+            next(local.stream(QUESTION, Decoding(0.0, 24), 0))
+    assert local.reply([QUESTION], Decoding(0.0, 2), [0])[0].tokens == 2
+
+
 def events(*deltas: dict[str, Any], **last: Any) -> Callable[[Handler], None]:
     """A server that sends these parts of an answer."""
     rows = [{"choices": [{"delta": delta}]} for delta in deltas]

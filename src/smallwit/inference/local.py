@@ -120,11 +120,10 @@ class LocalEngine:
         if not rows:
             return
         self._refuse_if_busy()
-        running = self._decoding(rows)
-        self._running = running
-        training = self.model.training
-        self.model.eval()
-        try:
+        running, training = self._decoding(rows), self.model.training
+        try:  # from here on: Ctrl-C may come at any line
+            self._running = running
+            self.model.eval()
             yield from running
         except Exception:
             self._kept = None  # whatever failed, the cache may hold what is not finite

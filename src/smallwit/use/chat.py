@@ -110,9 +110,12 @@ def _without_answer(reply: Reply) -> str:
 
 
 def _write(console: Console, text: str, style: str | None = None) -> None:
-    if text:
-        # rich leaves some control characters out, which are part of what a model said
+    if style is not None:
         console.out(escape_control(text), end="", style=style, highlight=False)
+        return
+    # Not by rich: it leaves out some control characters, and repeats what it was writing when Ctrl-C came.
+    console.file.write(escape_control(text))
+    console.file.flush()
 
 
 @dataclass
