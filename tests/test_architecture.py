@@ -38,6 +38,7 @@ ROOMS = [
     "export",
     "stages",
     "report",
+    "use",
     "pipeline",
     "study",
     "cli",

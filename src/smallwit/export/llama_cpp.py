@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -36,7 +36,7 @@ def installed() -> bool:
 
 
 class LlamaCppEngine:
-    """A `CompletionEngine` on a GGUF file. Each call starts a process with `batch` slots, and ends it."""
+    """A `StreamingEngine` on a GGUF file. Each call starts a process with `batch` slots, and ends it."""
 
     def __init__(self, file: Path, *, context: int | None, batch: int, threads: int) -> None:
         self.file, self.batch, self.threads = file, batch, threads
@@ -50,6 +50,11 @@ class LlamaCppEngine:
         for request in requests:
             check_request(request, self.context, stop_strings=True)
         return self._generate(requests, on_tokens)
+
+    def stream(self, request: Request) -> Generator[int, None, None]:
+        """See `StreamingEngine.stream`. The tokens come when all of them are there."""
+        for _, completion in self.generate([request]):
+            yield from completion.tokens
 
     def _generate(
         self, requests: Sequence[Request], on_tokens: Callable[[int], None]

@@ -22,7 +22,7 @@ from smallwit.evaluation.stored import comparable, read_evaluation
 from smallwit.export import Quant, llama_cpp
 from smallwit.export.llama_cpp import LlamaCppEngine
 from smallwit.export.readers import keep_ends
-from smallwit.inference.generator import Generator, Overflow
+from smallwit.inference.generator import Overflow, StreamingGenerator
 from smallwit.inference.local_generator import LocalGenerator
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.gguf_file import GgufFile
@@ -82,7 +82,7 @@ def verify(
 
 
 def _in_llama_cpp(read: ResolvedModel, engine: LlamaCppEngine, chat: ChatTokenizer) -> ResolvedModel:
-    def load(overflow: Overflow) -> Generator:
+    def load(overflow: Overflow) -> StreamingGenerator:
         return LocalGenerator(engine, chat, overflow=overflow)
 
     return replace(

@@ -36,6 +36,7 @@ NOT_COMPUTING = (
     "export/llama_cpp_process.py",
     "export/verify.py",
     "network/hosts.py",
+    "network/upload.py",
     "pipeline/adoption.py",
     "pipeline/code_version.py",
     "pipeline/gc.py",
@@ -61,6 +62,7 @@ NOT_COMPUTING = (
     "storage/locks.py",
     "suggestions.py",
     "tasks/trial.py",
+    "use/",
 )
 _WORDS = frozenset(("description", "examples", "title"))
 """Arguments of pydantic's `Field` that only people read."""
