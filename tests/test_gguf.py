@@ -173,6 +173,7 @@ def test_answers_end_where_the_header_and_llama_cpp_end_them(imported: Callable[
         ({"settings": {"qwen2.logit_scale": 2.0}}, "its header has 'logit_scale', which is not read"),
         ({"settings": {"qwen2.rope.scaling.type": "yarn"}}, "its rotary positions are scaled by 'yarn'"),
         ({"settings": {"qwen2.rope.dimension_count": 8}}, "rope.dimension_count is 8 and a head has 16"),
+        ({"settings": {"tokenizer.huggingface.json": "{"}}, "tokenizer.huggingface.json holds no tokenizer ("),
         ({"pre": "tekken"}, "splits text by the rules 'tekken', and read are qwen2"),
     ],
 )

@@ -75,7 +75,7 @@ def write_gguf(source: ExportedModel, path: Path, quant: Quant) -> WrittenFile:
     rows = source.model.get_input_embeddings().weight.shape[0]
     fitting(source.chat, rows, str(source.folder))
     writer = gguf.GGUFWriter(str(path), source.architecture)
-    _add_header(writer, source, quant)
+    _add_header(writer, source, quant, gguf)
     tokenizer, notes = add_tokenizer(writer, source.chat, rows, gguf)
     head = HEAD if HEAD in tensors else TABLE
     parameters = dict(source.model.named_parameters())
@@ -126,11 +126,8 @@ def _kind(gguf: Any, quant: Quant, shape: Any, is_head: bool) -> Any:
     return types.F16 if shape[-1] % gguf.GGML_QUANT_SIZES[kind][0] else kind
 
 
-def _add_header(writer: Any, source: ExportedModel, quant: Quant) -> None:
-    import gguf
-
-    config = source.config
-    kinds = gguf.LlamaFileType
+def _add_header(writer: Any, source: ExportedModel, quant: Quant, gguf: Any) -> None:
+    config, kinds = source.config, gguf.LlamaFileType
     writer.add_type("model")
     writer.add_name(source.folder.name)
     writer.add_file_type(kinds.ALL_F32 if quant == "f32" else kinds[f"MOSTLY_{quant.upper()}"])
