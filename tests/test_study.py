@@ -122,6 +122,7 @@ REFUSED = {
     "baseline: sft": ("baseline: stf", "6: baseline 'stf' is no pipeline; did you mean 'sft'?"),
     "after: base": ("after: bsae", "3: after 'bsae' is no model and no train stage of the base recipe; did you mean"),
     "share: 0.25": ("share: 25", "15: pipeline 'sft-joint': share must be a number above 0, at most 1; got 25"),
+    "stage: rl, optimizer": ("stage: rl, flops: much, optimizer", "12: pipeline 'sft-rl': flops must be a number; got"),
     "answers, share: 0.25": ("answers", "16: pipeline 'sft-joint': has no share, as an entry before"),
     "sft, share: 0.5": ("sft, share: 1.0", "pipeline 'sft-rl': its entries take 8e+06 flops, more than the budget"),
     "    - {stage: rl,": ("    - {stage: rls,", "12: pipeline 'sft-rl': stage 'rls' is none of the base recipe; did"),

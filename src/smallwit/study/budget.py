@@ -35,7 +35,7 @@ def share_out(entries: Sequence[Settings], budget: StudyBudget, amount: float, r
     spent, rest = 0.0, None
     for number, stage in enumerate(entries):
         share = stage.pop("share", None)
-        if share is not None and (isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1):
+        if share is not None and not (_is_number(share) and 0 < share <= 1):
             raise refuse(f"share must be a number above 0, at most 1; got {share}", number, "share")
         kind = kind_of(stage)
         if kind is None or kind.makes not in counted:
@@ -51,8 +51,11 @@ def share_out(entries: Sequence[Settings], budget: StudyBudget, amount: float, r
             raise refuse(f"the budget is in {key}; give share in place of {unbound}", number, unbound)
         if share is not None:
             stage[key] = share * amount
-        if stage.get(key) is not None:
-            spent += stage[key]
+        given = stage.get(key)
+        if given is not None:
+            if not _is_number(given):
+                raise refuse(f"{key} must be a number; got {given}", number, key)
+            spent += given
         elif rest is not None:
             raise refuse("has no share, as an entry before; only one may get the rest", number)
         else:
@@ -65,7 +68,8 @@ def share_out(entries: Sequence[Settings], budget: StudyBudget, amount: float, r
         raise refuse(f"its entries take {spent:.4g} {key}, {more} than the budget of {amount:.4g}; change their shares")
     if key == "tokens":
         for stage in entries:
-            stage.update({key: int(stage[key])} if stage.get(key) is not None else {})
+            if stage.get(key) is not None:
+                stage[key] = int(stage[key])
 
 
 def check_arm(recipe: Recipe, own: Sequence[Stage], budget: StudyBudget, amount: float, refuse: Refuse) -> None:
@@ -89,6 +93,10 @@ def _unit(budget: StudyBudget) -> tuple[str, set[str]]:
     if budget.flops is None:
         return "tokens", {"rows"}
     return "flops", {"model", "rows", "logprobs"} if budget.answers == "counted" else {"model"}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_model(recipe: Recipe, name: str) -> bool:
