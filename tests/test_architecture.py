@@ -37,6 +37,7 @@ ROOMS = [
     "evaluation",
     "stages",
     "report",
+    "use",
     "pipeline",
     "cli",
 ]

@@ -225,13 +225,14 @@ def test_a_reply_of_a_server() -> None:
 
 
 def test_a_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """None is read, whole or broken: it is named, with what to do."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def opened(content: bytes) -> None:
         Path("m.gguf").write_bytes(content)
         resolve_model("m.gguf", Settings("cpu", "float32"))
 
-    bad, refused = tracebacks(broken_bytes(b"GGUF\x03\0\0\0" + bytes(500)), opened, "m.gguf: is a GGUF file")
+    bad, refused = tracebacks(broken_bytes(b"GGUF\x03\0\0\0" + bytes(500)), opened, "m.gguf: ")
     assert bad == []
     assert refused == WAYS
+    assert list(tmp_path.glob("cache/**/*.safetensors")) == []

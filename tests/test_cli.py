@@ -12,7 +12,7 @@ from smallwit import __version__
 from smallwit.cli import main
 from smallwit.recipe.file import load_recipe
 
-ALL = "run, teacher-logprobs, compare, eval, grade, report, data, doctor, gc, model, schema"
+ALL = "run, teacher-logprobs, compare, eval, grade, report, chat, push, serve, data, doctor, gc, model, schema"
 RECIPE = """\
 name: tiny
 tasks: {own: {class: own.py:Own}}

@@ -41,7 +41,7 @@ def test_end_tokens_of_the_model_s_own_settings_end_replies() -> None:
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        ("nowhere", "model nowhere: there is no such folder; name a model folder, a hub id"),
+        ("nowhere", "model nowhere: there is no such folder; name a model folder, a GGUF file, a hub id"),
         ("./no/where", "there is no such folder"),
         (
             "evaluations",

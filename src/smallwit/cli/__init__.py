@@ -38,6 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The message may hold the traceback of a stage's own process; ours would only hide it.
         say(f"smallwit: {error}", sys.stderr)
         return 1
+    except BrokenPipeError:
+        # Whoever read our output has ended. Python would complain once more when it flushes at its own end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         print("smallwit: interrupted; run the same command again to go on from here", file=sys.stderr)
         return 130

@@ -17,8 +17,8 @@ from smallwit.suggestions import hint
 
 PROGRAM = "smallwit"
 
-TRAIN, MEASURE, DATA, SET_UP = "Train", "Measure", "Data", "Set up"
-TOPICS = (TRAIN, MEASURE, DATA, SET_UP)
+TRAIN, MEASURE, USE, DATA, SET_UP = "Train", "Measure", "Use", "Data", "Set up"
+TOPICS = (TRAIN, MEASURE, USE, DATA, SET_UP)
 """Headings of the help, in this order. A command names its own as `rich_help_panel`."""
 
 RENAMED = {"teach": "teacher-logprobs"}

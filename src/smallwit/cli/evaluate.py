@@ -1,42 +1,32 @@
 """`smallwit eval`: a model, or stored responses, on benchmarks."""
 
-import json
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from smallwit.cli.app import MEASURE, app
-from smallwit.cli.options import AllowUnsafeCode, DataDir, Offline, apply_safety, data_dir_of
+from smallwit.cli.options import (
+    AllowUnsafeCode,
+    DataDir,
+    Device,
+    Dtype,
+    Offline,
+    TemplateKwargs,
+    apply_safety,
+    data_dir_of,
+    not_negative,
+)
 from smallwit.errors import UserError
 from smallwit.storage.paths import path_of
-
-
-def _not_negative(text: str) -> float:
-    number = float(text)
-    if not 0 <= number < float("inf"):
-        raise ValueError
-    return number
-
-
-def _template_kwargs(text: str) -> dict[str, Any]:
-    from smallwit.recipe.model import check_template_kwargs
-
-    try:
-        options = json.loads(text)
-        if not isinstance(options, dict):
-            raise ValueError('give a JSON object, as {"enable_thinking": false}')
-        return check_template_kwargs(options)
-    except ValueError as error:
-        raise typer.BadParameter(f"{text!r}: {error}") from error
 
 
 @app.command("eval", rich_help_panel=MEASURE)
 def evaluate(
     model: Annotated[
         str | None,
-        typer.Argument(metavar="MODEL", help="A folder, a hub id, runs/NAME:STAGE, or openai:URL#model."),
+        typer.Argument(metavar="MODEL", help="A folder, a .gguf file, a hub id, runs/NAME:STAGE, or openai:URL#model."),
     ] = None,
     *,
     suite: Annotated[str, typer.Option("--suite", metavar="A,B", help="Tasks, or path/to/file.py:ClassName.")],
@@ -52,9 +42,7 @@ def evaluate(
     samples: Annotated[int, typer.Option("--samples", metavar="K", min=1, help="Responses to each problem.")] = 1,
     temperature: Annotated[
         float | None,
-        typer.Option(
-            "--temperature", metavar="T", parser=_not_negative, help="0 is greedy. By default the protocol's."
-        ),
+        typer.Option("--temperature", metavar="T", parser=not_negative, help="0 is greedy. By default the protocol's."),
     ] = None,
     max_new_tokens: Annotated[
         int | None,
@@ -81,21 +69,9 @@ def evaluate(
         ),
     ] = None,
     batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, help="Sequences in flight.")] = 64,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda", "mps"], typer.Option("--device", help="Device of MODEL.")
-    ] = "auto",
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16"], typer.Option("--dtype", help="Number format of MODEL.")
-    ] = "auto",
-    chat_template_kwargs: Annotated[
-        dict[str, Any] | None,
-        typer.Option(
-            "--chat-template-kwargs",
-            metavar="JSON",
-            parser=_template_kwargs,
-            help="Options of the chat template, as '{\"enable_thinking\": false}'; the run's by default.",
-        ),
-    ] = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    chat_template_kwargs: TemplateKwargs = None,
     data_dir: DataDir = None,
     offline: Offline = False,
     allow_unsafe_code: AllowUnsafeCode = False,

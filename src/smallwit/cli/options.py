@@ -1,8 +1,9 @@
 """Arguments and options that several commands share, as types of their parameters."""
 
+import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -36,6 +37,7 @@ Adopt = Annotated[
         help="Use or continue a stage's work from before a change of recipe or code; 'all' for all. Repeatable.",
     ),
 ]
+
 Exact = Annotated[
     bool,
     typer.Option("--exact", help="Refuse to continue work that was made with other threads or library versions."),
@@ -45,6 +47,43 @@ AllowUnsafeCode = Annotated[
     typer.Option(
         "--allow-unsafe-code",
         help="Run programs that a model wrote on a machine that isolates them less than by namespaces.",
+    ),
+]
+
+
+def _template_kwargs(text: str) -> dict[str, Any]:
+    from smallwit.recipe.model import check_template_kwargs
+
+    try:
+        options = json.loads(text)
+        if not isinstance(options, dict):
+            raise ValueError('give a JSON object, as {"enable_thinking": false}')
+        return check_template_kwargs(options)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r}: {error}") from error
+
+
+def not_negative(text: str) -> float:
+    """Return a number. Raises `ValueError` for what is none, or below 0."""
+    number = float(text)
+    if not 0 <= number < float("inf"):
+        raise ValueError
+    return number
+
+
+ModelName = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="A folder, a .gguf file, a hub id, runs/NAME:STAGE, or openai:URL#model."),
+]
+Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option("--device", help="Device of MODEL.")]
+Dtype = Annotated[Literal["auto", "float32", "bfloat16"], typer.Option("--dtype", help="Number format of MODEL.")]
+TemplateKwargs = Annotated[
+    dict[str, Any] | None,
+    typer.Option(
+        "--chat-template-kwargs",
+        metavar="JSON",
+        parser=_template_kwargs,
+        help="Options of the chat template, as '{\"enable_thinking\": false}'; the run's by default.",
     ),
 ]
 

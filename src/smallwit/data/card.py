@@ -23,11 +23,11 @@ def card(name: str, accounts: Sequence[Account], folder: Path, identity: str, si
         "Made by `smallwit data build`. Every row has been through the steps below, and says in its own columns where "
         "it comes from and under which licence.",
         "## Rows",
-        _table(("split", "rows"), [(split, f"{rows:,}") for split, rows in splits.items()]),
+        table(("split", "rows"), [(split, f"{rows:,}") for split, rows in splits.items()]),
         "## Origins",
-        _table(("origin", "licence", "task", "rows"), [(*about, f"{count:,}") for *about, count in origins]),
+        table(("origin", "licence", "task", "rows"), [(*about, f"{count:,}") for *about, count in origins]),
         "## Steps",
-        _table(("step", "rows in", "rows out", "dropped"), [_step_line(account) for account in accounts]),
+        table(("step", "rows in", "rows out", "dropped"), [_step_line(account) for account in accounts]),
         *_notes(accounts),
         "## Identity",
         f"- identity (a hash over the files of all splits): `{identity}`\n"
@@ -76,7 +76,8 @@ def _format_value(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else _text(str(value))
 
 
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown. Text of rows opens no cell, tag, link or picture in it."""
     rows = [head, ["---"] * len(head), *lines]
     return "\n".join("| " + " | ".join(map(_text, row)) + " |" for row in rows)
 

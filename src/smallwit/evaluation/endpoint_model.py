@@ -5,7 +5,7 @@ import re
 from smallwit.evaluation.model_reference import ResolvedModel, Settings
 from smallwit.evaluation.protocol import GeneratorInfo
 from smallwit.inference.endpoint import endpoint_generator, parse_endpoint
-from smallwit.inference.generator import Generator, Overflow
+from smallwit.inference.generator import Overflow, StreamingGenerator
 
 
 def resolve_endpoint(reference: str, settings: Settings) -> ResolvedModel:
@@ -15,7 +15,7 @@ def resolve_endpoint(reference: str, settings: Settings) -> ResolvedModel:
     """
     model, options = parse_endpoint(reference).model, settings.chat_template_kwargs
 
-    def load(overflow: Overflow) -> Generator:
+    def load(overflow: Overflow) -> StreamingGenerator:
         # A score counts every answer: a model that calls a tool in place of answering has not answered.
         return endpoint_generator(reference, chat_template_kwargs=options, keep_withheld=True)
 

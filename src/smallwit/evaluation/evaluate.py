@@ -123,7 +123,7 @@ def evaluate_responses(path: Path, request: EvaluationRequest, console: Console 
     if len(request.suites) != 1:
         raise UserError(f"--responses {path}: holds answers to one suite; got --suite {','.join(request.suites)}")
     name, named = request.suites[0], named_protocol(request.protocol)
-    task = _checked_task(name, {}, request)
+    task = checked_task(name, {}, request.data_dir, request.choice.split)
     problems = problems_of(task, request.choice.split, None)
     stored = read_responses(path, problems)
     answered = [problem for problem in problems if problem.id in stored]
@@ -149,16 +149,16 @@ def _told(options: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in options.items())
 
 
-def _checked_task(name: str, options: Mapping[str, Any], request: EvaluationRequest) -> Task:
+def checked_task(name: str, options: Mapping[str, Any], data_dir: Path | None, split: str) -> Task:
     """Return a task, if this machine may run its programs. A task of the user is tried first.
 
     Raises `UserError` otherwise.
     """
-    task = load_task(name, options, request.data_dir)
+    task = load_task(name, options, data_dir)
     if refused := code.objection(f"task {task.name}", task.isolation):
         raise UserError(refused)
     if isinstance(task, UserTask):
-        try_out(Trial(name, dict(options), request.data_dir, None, request.choice.split))
+        try_out(Trial(name, dict(options), data_dir, None, split))
     return task
 
 
@@ -166,7 +166,7 @@ def _prepare(request: EvaluationRequest, model: ResolvedModel, tasks: Mapping[st
     """Return every suite, read and composed before anything is generated; `tasks` are options by name."""
     named, suites = named_protocol(request.protocol), []
     for name in request.suites:
-        task = _checked_task(name, tasks.get(name, {}), request)
+        task = checked_task(name, tasks.get(name, {}), request.data_dir, request.choice.split)
         problems = problems_of(task, request.choice.split, request.choice.limit, request.choice.order)
         own = task_bytes(name, tasks.get(name))
         suites.append(make_suite(task, problems, named, request.choice, model.generator, own=own, encode=model.encode))

@@ -1,4 +1,4 @@
-"""MODEL on a command line: a folder, a hub id, `runs/NAME:STAGE`, or `openai:URL#model`.
+"""MODEL on a command line: a folder, a GGUF file, a hub id, `runs/NAME:STAGE`, or `openai:URL#model`.
 
 Opening a model reads its tokenizer and configuration; its weights are loaded when the first reply is asked for.
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from smallwit.errors import UserError
 from smallwit.evaluation.protocol import GeneratorInfo, local_generator_info
-from smallwit.inference.generator import Generator, Overflow
+from smallwit.inference.generator import Overflow, StreamingGenerator
 from smallwit.storage.artifacts import BrokenArtifact, folder_hash, read_manifest
 from smallwit.storage.paths import path_of
 from smallwit.suggestions import hint
@@ -49,17 +49,18 @@ class ResolvedModel:
     `label` is a name for files, `identity` changes when the model does. `load(overflow)` makes the generator. Replies
     of a `batch_dependent` model depend on each other by rounding. `tasks` are the
     options of the tasks that its run knows by name, where it comes from a run. `encode` makes the token ids of prompts,
-    where that is not a server's affair.
+    where that is not a server's affair. `folder` has the weights, where they are on this machine.
     """
 
     reference: str
     label: str
     identity: str
     generator: GeneratorInfo
-    load: Callable[[Overflow], Generator]
+    load: Callable[[Overflow], StreamingGenerator]
     batch_dependent: bool
     tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     encode: Callable[[Sequence[Prompt]], list[list[int]]] | None = None
+    folder: Path | None = None
 
 
 def resolve_model(reference: str, settings: Settings) -> ResolvedModel:
@@ -71,9 +72,7 @@ def resolve_model(reference: str, settings: Settings) -> ResolvedModel:
         return found
     path = path_of(reference)
     if path.is_file():
-        from smallwit.models.folder import require_folder
-
-        require_folder(path)
+        return _of_file(reference, path, settings)
     if path.is_dir():
         return _local(reference, path.resolve(), path.resolve().name, folder_hash(path.resolve()), settings)
     run, _, stage = reference.rpartition(":")
@@ -81,10 +80,23 @@ def resolve_model(reference: str, settings: Settings) -> ResolvedModel:
         return _of_run(reference, Path(run), stage, settings)
     if reference.count("/") != 1 or reference.startswith((".", "/", "~")) or ":" in reference:
         raise UserError(
-            f"model {reference}: there is no such folder; name a model folder, a hub id as Qwen/Qwen2.5-0.5B-Instruct"
+            f"model {reference}: there is no such folder; name a model folder, a GGUF file, a hub id as "
+            "Qwen/Qwen2.5-0.5B-Instruct"
             + "".join([", a run's stage as runs/NAME:STAGE", *(f", or {prefix}:..." for prefix in OTHERS)])
         )
     return _of_hub(reference, settings)
+
+
+def _of_file(reference: str, path: Path, settings: Settings) -> ResolvedModel:
+    """Return the model of a GGUF file, which is imported into the user's cache, once."""
+    from smallwit.models.folder import is_gguf, require_folder
+
+    if not is_gguf(path):
+        require_folder(path)
+    from smallwit.models.gguf_import import imported_folder
+
+    folder = imported_folder(path)
+    return _local(reference, folder, path.stem, f"gguf:{folder.name}", settings)
 
 
 def _of_run(reference: str, run: Path, stage: str, settings: Settings) -> ResolvedModel:
@@ -100,7 +112,7 @@ def _of_run(reference: str, run: Path, stage: str, settings: Settings) -> Resolv
         raise UserError(f"model {reference}: {error}; run the recipe again, which mends it") from error
     resolved = run / "recipe.resolved.yaml"
     try:
-        recipe = _read_resolved(resolved)
+        recipe = read_resolved(resolved)
         first = _first_model(recipe, stage)
         options = dict(first.get("chat_template_kwargs") or {})
         tasks = {name: dict(given or {}) for name, given in (recipe.get("tasks") or {}).items()}
@@ -113,7 +125,8 @@ def _of_run(reference: str, run: Path, stage: str, settings: Settings) -> Resolv
     return replace(opened, tasks=tasks)
 
 
-def _read_resolved(path: Path) -> Mapping[str, Any]:
+def read_resolved(path: Path) -> Mapping[str, Any]:
+    """Return a run's recipe as it was written, by whatever version. Raises `ValueError` for what is no YAML."""
     # Imported here: pydantic is needed only for models of a run.
     from smallwit.recipe.file import read_text
     from smallwit.recipe.yaml import read_yaml
@@ -171,7 +184,7 @@ def _local(
     except UserError as error:
         raise UserError(f"model {reference}: {error}") from error
 
-    def load(overflow: Overflow) -> Generator:
+    def load(overflow: Overflow) -> StreamingGenerator:
         from smallwit.inference.local import LocalEngine
         from smallwit.inference.local_generator import LocalGenerator
         from smallwit.inference.stop_strings import StopStrings
@@ -187,5 +200,5 @@ def _local(
         return LocalGenerator(engine, chat, overflow=overflow)
 
     return ResolvedModel(
-        reference, label, identity, generator, load, batch_dependent=True, encode=partial(encode, chat)
+        reference, label, identity, generator, load, batch_dependent=True, encode=partial(encode, chat), folder=folder
     )

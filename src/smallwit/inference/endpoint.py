@@ -7,7 +7,7 @@ as they come. See `endpoint_client.py` for what is tried again, `endpoint_dialec
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import aclosing, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from smallwit.inference.background import in_background
 from smallwit.inference.endpoint_client import Client, Endpoint, EndpointError, RequestFailed
 from smallwit.inference.endpoint_dialect import MOST_SEEDS, Abilities, Answer, Dialect, cut
 from smallwit.inference.endpoint_pool import results
-from smallwit.inference.generator import Decoding, Reply
+from smallwit.inference.endpoint_stream import streamed
+from smallwit.inference.generator import Decoding, Replies, Reply
 from smallwit.storage.artifacts import content_key
 from smallwit.storage.journal import Journal
 from smallwit.tasks.prompt import Prompt
@@ -135,10 +136,7 @@ class EndpointGenerator:
             return asdict(self._reply(prompt, decoding, answer))
 
         async def prepare() -> None:
-            needs = _needs(prompts, decoding)
-            if self.dialect.chat_template_kwargs and "chat" in needs:
-                needs["chat_template_kwargs"] = f"the model has {', '.join(self.dialect.chat_template_kwargs)}"
-            await self.dialect.require(needs)
+            await self._require(prompts, decoding)
 
         first = {key: indices[0] for key, indices in places.items()}
         with closing(results(self.client, first, ask, self.journal, prepare)) as found:
@@ -152,6 +150,29 @@ class EndpointGenerator:
         if failures:
             raise RepliesMissing(failures, replies)
         return [reply for reply in replies if reply is not None]
+
+    def stream(self, prompt: Prompt, decoding: Decoding, seed: int) -> Replies:
+        """See `StreamingGenerator.stream`. The journal is not used, and a request that fails is not tried again.
+
+        Raises `UserError` and `EndpointError` as `reply` does.
+        """
+
+        async def work(hand: Callable[[Reply], None]) -> None:
+            async with self.client:
+                await self._require([prompt], decoding)
+                async with aclosing(streamed(self.dialect, prompt, decoding, seed)) as replies:
+                    async for reply in replies:
+                        hand(reply)
+
+        with closing(in_background(work)) as replies:
+            yield from replies
+
+    async def _require(self, prompts: Sequence[Prompt], decoding: Decoding) -> None:
+        """Try what these replies need. Raises `UserError` where the server cannot."""
+        needs = _needs(prompts, decoding)
+        if self.dialect.chat_template_kwargs and "chat" in needs:
+            needs["chat_template_kwargs"] = f"the model has {', '.join(self.dialect.chat_template_kwargs)}"
+        await self.dialect.require(needs)
 
     def abilities(self) -> Abilities:
         """What the server can do, tried with some twenty small requests. Raises as `reply` does."""

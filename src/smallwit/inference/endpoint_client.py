@@ -12,8 +12,8 @@ import logging
 import os
 import random
 import time
-import zlib
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
@@ -21,15 +21,13 @@ from typing import Any, TypeVar
 import httpx2
 
 from smallwit.errors import UserError
+from smallwit.inference.endpoint_body import Broken, Traffic, headers_size, read_body, read_events
 from smallwit.inference.endpoint_key import hidden, without_key
 from smallwit.network.offline import VARIABLE, is_local_host, is_this_machine
 
 T = TypeVar("T")
-MOST_BYTES = 64 << 20
-"""Of one reply: a server that never stops sending is cut off here."""
 _BREAKS_AFTER = 8
 _SHOWN, _READ_FOR_IT = 300, 4096
-_GZIP = 31  # zlib's name for it
 _log = logging.getLogger(__name__)
 
 
@@ -47,10 +45,6 @@ class Refused(RequestFailed):
 
 class NotThere(RequestFailed):
     """The server has no such path, or no such model (404, 405, 501)."""
-
-
-class Broken(Exception):
-    """A reply that makes no sense. Raised by those who read replies; the request is tried again."""
 
 
 class _Busy(Exception):
@@ -110,16 +104,6 @@ class Endpoint:
         if not (key.isascii() and key.isprintable()):
             raise UserError(f"{self.key_env}: holds characters that no key has; set it again")
         return key or None
-
-
-@dataclass
-class Traffic:
-    """What went to and came from one host: bytes of requests and of replies, headers included, TLS not."""
-
-    requests: int = 0
-    failed: int = 0
-    bytes_sent: int = 0
-    bytes_received: int = 0
 
 
 @dataclass
@@ -205,11 +189,29 @@ class Client:
         Raises `RequestFailed` (`Refused`, `NotThere`) for this request, `EndpointError` when no server works any
         more, and `UserError` for a key that is not accepted.
         """
+        return await self._persist("POST", path, _content(body), read)
+
+    async def stream(self, path: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        """Yield the JSON of each server-sent event, or of the whole reply where the server does not stream.
+
+        Tried once. Raises as `post` does.
+        """
+        server, content = await self._working(), _content(body)
         try:
-            content = json.dumps(body, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            raise Refused("the prompt holds half a character, which cannot be sent; mend its text") from error
-        return await self._persist("POST", path, content, read)
+            async with self._response(server, "POST", path, content, {"Accept-Encoding": "identity"}) as response:
+                traffic = self.traffic[server.host]
+                kind = response.headers.get("content-type", "")
+                if response.status_code != 200 or not kind.startswith("text/event-stream"):
+                    yield self._object(server, path, response, await read_body(response, traffic))
+                    return
+                async with aclosing(read_events(response, traffic)) as events:
+                    async for event in events:
+                        yield self._object(server, path, response, event)
+        except (Broken, _Busy, httpx2.TransportError, TimeoutError) as error:
+            self.traffic[server.host].failed += 1
+            raise RequestFailed(
+                f"{server.url}: {self._clean((str(error) or type(error).__name__).encode())}"
+            ) from error
 
     async def models(self) -> list[str]:
         """The names of the models that the servers offer. Raises as `post` does."""
@@ -278,22 +280,30 @@ class Client:
 
     async def _once(self, server: _Server, method: str, path: str, content: bytes) -> dict[str, Any]:
         """One attempt: the JSON object that came back."""
+        async with self._response(server, method, path, content) as response:
+            body = await read_body(response, self.traffic[server.host])
+        return self._object(server, path, response, body)
+
+    @asynccontextmanager
+    async def _response(
+        self, server: _Server, method: str, path: str, content: bytes, headers: dict[str, str] | None = None
+    ) -> AsyncGenerator[httpx2.Response, None]:
+        """Send a request, and close its response at the end. Raises `Broken` where it takes too long."""
         assert server.client is not None
         traffic = self.traffic.setdefault(server.host, Traffic())
-        headers = {"Content-Type": "application/json"} if content else {}
+        headers = (headers or {}) | ({"Content-Type": "application/json"} if content else {})
         request = server.client.build_request(method, server.url + path, content=content, headers=headers)
         traffic.requests += 1
-        traffic.bytes_sent += _size(request.headers) + len(str(request.url)) + len(content)
+        traffic.bytes_sent += headers_size(request.headers) + len(str(request.url)) + len(content)
         try:
             async with asyncio.timeout(self.endpoint.total):
                 response = await server.client.send(request, stream=True)
                 try:
-                    body = await _body(response, traffic)
+                    yield response
                 finally:
                     await response.aclose()
         except TimeoutError as error:
             raise Broken(f"no whole reply within {self.endpoint.total:g} s") from error
-        return self._object(server, path, response, body)
 
     def _object(self, server: _Server, path: str, response: httpx2.Response, body: bytes) -> dict[str, Any]:
         status = response.status_code
@@ -343,29 +353,11 @@ class Client:
         return " ".join(text[:_READ_FOR_IT].split())[:_SHOWN] or "nothing"
 
 
-async def _body(response: httpx2.Response, traffic: Traffic) -> bytes:
-    traffic.bytes_received += _size(response.headers)
-    coding = response.headers.get("content-encoding", "identity").strip().lower()
-    if coding not in ("identity", "gzip"):
-        raise Broken("a reply that is compressed in a way that was not asked for")
-    # Not by the client's own decoders: they make of a few bytes as many as these say.
-    inflater = zlib.decompressobj(_GZIP) if coding == "gzip" else None
-    body = bytearray()
-    async for piece in response.aiter_raw():
-        traffic.bytes_received += len(piece)
-        try:
-            body += piece if inflater is None else inflater.decompress(piece, MOST_BYTES + 1 - len(body))
-        except zlib.error as error:
-            raise Broken("a reply that is not compressed as it says") from error
-        if len(body) > MOST_BYTES:
-            raise Broken(f"a reply of more than {MOST_BYTES >> 20} MiB")
-    if inflater is not None and not inflater.eof:
-        raise Broken("a compressed reply without its end")
-    return bytes(body)
-
-
-def _size(headers: httpx2.Headers) -> int:
-    return sum(len(name) + len(value) + 4 for name, value in headers.raw)
+def _content(body: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise Refused("the prompt holds half a character, which cannot be sent; mend its text") from error
 
 
 def _retry_after(response: httpx2.Response) -> float | None:

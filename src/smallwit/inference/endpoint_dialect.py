@@ -49,7 +49,7 @@ class Answer:
     @property
     def written(self) -> str:
         """All that the model wrote, as far as the server tells it: its thought and its text."""
-        return f"{_thought(self.choice.get('message') or {}) or ''}{self.text}"
+        return f"{thought_in(self.choice.get('message') or {}) or ''}{self.text}"
 
 
 @dataclass(frozen=True)
@@ -94,21 +94,30 @@ def read_answer(reply: dict[str, Any], chat: bool, asked: int = 1) -> Answer:
         raise Broken(f"a reply without an answer ({type(error).__name__}: {error})") from error
     if len(choices) > asked or places != list(range(len(choices))):
         raise Broken(f"asked for {asked} answers, it gives {len(choices)}, numbered {places[:8]}")
-    if text is None and (reason in _ENDS or calls or _thought(said) or said.get("refusal")):
+    if text is None and (reason in _ENDS or calls or thought_in(said) or said.get("refusal")):
         text = said.get("refusal") or ""
     if not isinstance(text, str):
         raise Broken("a reply whose answer is no text")
-    # JSON can spell half a character, which no file can hold.
-    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    usage = reply.get("usage")
-    counts = [_count(usage, name) for name in ("prompt_tokens", "completion_tokens")]
-    thinking = chat and not text and bool(_thought(said))
+    counts = usage_of(reply)
+    thinking = chat and not text and bool(thought_in(said))
     withheld = reason if reason in _WITHHELD else calls
-    return Answer(text, reason == "length", counts[0], counts[1], choice, len(choices), thinking, withheld)
+    return Answer(whole(text), reason == "length", *counts, choice, len(choices), thinking, withheld)
 
 
-def _thought(message: dict[str, Any]) -> Any:
+def whole(text: str) -> str:
+    """Return a text without halves of characters: JSON can spell them, and no file can hold them."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def thought_in(message: dict[str, Any]) -> Any:
+    """Return the thought that a server has taken out of a message, if there is one."""
     return message.get("reasoning_content") or message.get("reasoning")
+
+
+def usage_of(reply: dict[str, Any]) -> tuple[int | None, int | None]:
+    """Return the tokens of the prompt and of the answer, `None` where the server does not say."""
+    usage = reply.get("usage")
+    return _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
 
 
 def _count(usage: Any, name: str) -> int | None:
@@ -151,11 +160,12 @@ class Dialect:
     async def ask(self, prompt: Prompt, decoding: Decoding, seed: int, **extra: Any) -> Answer:
         """Raises as `Client.post` does."""
         chat = prompt.text is None
-        body = self._body(prompt, decoding, seed) | extra
+        body = self.body(prompt, decoding, seed) | extra
         path, answers = CHAT if chat else COMPLETIONS, body.get("n", 1)
         return await self.client.post(path, body, lambda reply: read_answer(reply, chat, answers))
 
-    def _body(self, prompt: Prompt, decoding: Decoding, seed: int) -> dict[str, Any]:
+    def body(self, prompt: Prompt, decoding: Decoding, seed: int) -> dict[str, Any]:
+        """Return the request for an answer, in the words that this server has for it."""
         body: dict[str, Any] = {"model": self.model, "temperature": decoding.temperature}
         if prompt.text is None:
             messages = [_sent(message) for message in prompt.messages]

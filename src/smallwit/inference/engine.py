@@ -1,6 +1,6 @@
 """What a rollout engine is: requests in, completions with their log-probabilities out, as they end."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
@@ -141,6 +141,14 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Stop, and give back all memory. What is being written is cancelled."""
+        ...
+
+
+class StreamingEngine(Engine, Protocol):
+    """An engine that also gives the tokens of a completion as they are decoded."""
+
+    def stream(self, request: Request) -> Generator[int, None, None]:
+        """Yield the tokens of one completion, the stop token included. Closing the iterator cancels the rest."""
         ...
 
 

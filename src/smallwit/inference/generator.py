@@ -1,5 +1,6 @@
 """Generation of text: prompts, decoding parameters and replies, for local models and for models behind endpoints."""
 
+import collections.abc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
@@ -60,5 +61,20 @@ class Generator(Protocol):
         `on_reply(index, reply)` is called in this thread as soon as a reply is finished, in any order, so that a caller
         can save it before the others are finished. A model on this machine also calls `on_tokens(count)` after each
         decoded step, with the number of tokens that it wrote.
+        """
+        ...
+
+
+Replies = collections.abc.Generator[Reply, None, None]
+"""A reply as far as it is written, again and again, and at last the whole reply. Closing it cancels the rest."""
+
+
+class StreamingGenerator(Generator, Protocol):
+    """A generator that also gives a reply as it is written."""
+
+    def stream(self, prompt: Prompt, decoding: Decoding, seed: int) -> Replies:
+        """Yield the reply to one prompt as it is written. Each text begins with the one before.
+
+        The decoding has no stop strings.
         """
         ...

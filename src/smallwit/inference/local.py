@@ -7,6 +7,7 @@ on its neighbours, but for rounding.
 
 import copy
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from transformers import PreTrainedModel
 
 from smallwit.device import available_memory
 from smallwit.errors import UserError
-from smallwit.inference.continuous_batch import ContinuousBatch, Row, rows_of
+from smallwit.inference.continuous_batch import ContinuousBatch, Ended, Row, rows_of
 from smallwit.inference.decode import Decoder, EagerDecoder, GraphedDecoder, can_be_graphed, cuda_graph
 from smallwit.inference.engine import Completion, EngineBusy, Request, Timings, check_request
 from smallwit.inference.sampling import NextToken
@@ -31,6 +32,9 @@ MEMORY_SHARE = 0.5
 """The most of the free memory that cache and logits may take."""
 _CAPACITY_STEP = 256
 """The capacity of a cache that is kept is a multiple of it."""
+
+Steps = Generator[tuple[list[Ended], int], None, None]
+"""What each decoding step has ended, and how many tokens it wrote."""
 
 
 class LocalEngine:
@@ -59,7 +63,7 @@ class LocalEngine:
         self.timings, self.version = Timings(), 0
         self._copy: PreTrainedModel | None = None
         self._kept: tuple[SlotCache, GraphedDecoder] | None = None
-        self._running: Generator[tuple[int, Completion], None, None] | None = None
+        self._running: Steps | None = None
 
     # ---- the protocol
 
@@ -70,7 +74,15 @@ class LocalEngine:
         self._refuse_if_busy()
         for request in requests:
             check_request(request, self.context, stop_strings=self.stop_strings is not None)
-        return self._generate(rows_of(requests, self.context), on_tokens)
+        return self._completions(rows_of(requests, self.context), on_tokens)
+
+    def stream(self, request: Request) -> Generator[int, None, None]:
+        """See `StreamingEngine.stream`. Raises as `generate` does."""
+        check_request(request, self.context, stop_strings=self.stop_strings is not None)
+        (row,) = rows_of([request], self.context)
+        with closing(self._steps([row])) as steps:
+            for _ in steps:
+                yield row.tokens[-1]
 
     def update(self, version: int, named_tensors: Iterable[tuple[str, Tensor]] = ()) -> None:
         """See `Engine.update`. The weights are the training weights, or a copy that `generate` refreshes."""
@@ -98,15 +110,20 @@ class LocalEngine:
 
     # ---- generation
 
-    def _generate(self, rows: list[Row], on_tokens: Callable[[int], None]) -> Iterator[tuple[int, Completion]]:
+    def _completions(self, rows: list[Row], on_tokens: Callable[[int], None]) -> Iterator[tuple[int, Completion]]:
+        with closing(self._steps(rows)) as steps:
+            for ended, wrote in steps:
+                yield from ended
+                on_tokens(wrote)
+
+    def _steps(self, rows: list[Row]) -> Steps:
         if not rows:
             return
         self._refuse_if_busy()
-        running = self._batches(rows, on_tokens)
-        self._running = running
-        training = self.model.training
-        self.model.eval()
-        try:
+        running, training = self._decoding(rows), self.model.training
+        try:  # from here on: Ctrl-C may come at any line
+            self._running = running
+            self.model.eval()
             yield from running
         except Exception:
             self._kept = None  # whatever failed, the cache may hold what is not finite
@@ -115,18 +132,11 @@ class LocalEngine:
             self._running = None
             self.model.train(training)
 
-    def _batches(
-        self, rows: list[Row], on_tokens: Callable[[int], None]
-    ) -> Generator[tuple[int, Completion], None, None]:
-        model = self._weights()
-        batch = self._batch(model, rows)
+    def _decoding(self, rows: list[Row]) -> Steps:
+        batch = self._batch(self._weights(), rows)
         batch.begin()
-        while True:
-            ended, wrote = batch.step()
-            yield from ended
-            if not wrote:
-                return
-            on_tokens(wrote)
+        while (step := batch.step())[1]:
+            yield step
 
     def _batch(self, model: PreTrainedModel, rows: list[Row]) -> ContinuousBatch:
         device = model.device

@@ -1,13 +1,19 @@
 """Text in, text out, on an engine."""
 
+import string
 from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import replace
 
 from smallwit.errors import UserError
-from smallwit.inference.engine import Completion, Engine, Request, Sampling
-from smallwit.inference.generator import Decoding, Overflow, Reply
+from smallwit.inference.engine import Completion, FinishReason, Request, Sampling, StreamingEngine
+from smallwit.inference.generator import Decoding, Overflow, Replies, Reply
 from smallwit.inference.stop_strings import first_stop
 from smallwit.models.chat import ChatTokenizer
 from smallwit.tasks.prompt import Prompt
+
+_UNSETTLED = f"{string.whitespace}\N{REPLACEMENT CHARACTER}"
+"""Characters at the end of a text that the next token may still change."""
 
 
 def encode(chat: ChatTokenizer, prompts: Sequence[Prompt]) -> list[list[int]]:
@@ -37,7 +43,7 @@ class LocalGenerator:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: StreamingEngine,
         chat: ChatTokenizer,
         *,
         overflow: Overflow = "refuse",
@@ -58,6 +64,30 @@ class LocalGenerator:
         """See `Generator.reply`. Raises `UserError` for a prompt that the model cannot be given."""
         encoded = self.encode(prompts, decoding)
         ends, marks = self._stops(decoding.stop)
+        requests = self._requests(encoded, decoding, seeds)
+        replies: dict[int, Reply] = {}
+        for index, completion in self.engine.generate(requests, on_tokens):
+            replies[index] = self._reply(completion, ends, marks, encoded[index])
+            on_reply(index, replies[index])
+        return [replies[index] for index in range(len(prompts))]
+
+    def stream(self, prompt: Prompt, decoding: Decoding, seed: int) -> Replies:
+        """See `StreamingGenerator.stream`. Raises as `reply` does."""
+        (encoded,) = self.encode([prompt], decoding)
+        ends, marks = self._stops(decoding.stop)
+        (request,) = self._requests([encoded], decoding, [seed])
+        written: list[int] = []
+        with closing(self.engine.stream(request)) as tokens:
+            for token in tokens:
+                written.append(token)
+                reply = self._reply(Completion(written, [], "stop"), ends, marks, encoded)
+                # A character may take several tokens, and white space at the end may be the template's own.
+                yield replace(reply, text=reply.text.rstrip(_UNSETTLED))
+        reason: FinishReason = "stop" if written[-1] in ends else "length"
+        yield self._reply(Completion(written, [], reason), ends, marks, encoded)
+
+    def _requests(self, encoded: Sequence[list[int]], decoding: Decoding, seeds: Sequence[int]) -> list[Request]:
+        ends, marks = self._stops(decoding.stop)
         sampling = Sampling(
             decoding.temperature,
             decoding.max_new_tokens,
@@ -69,14 +99,7 @@ class LocalGenerator:
             log_probs=False,
         )
         drawn = decoding.temperature > 0
-        requests = [
-            Request(tokens, sampling, seed if drawn else None) for tokens, seed in zip(encoded, seeds, strict=True)
-        ]
-        replies: dict[int, Reply] = {}
-        for index, completion in self.engine.generate(requests, on_tokens):
-            replies[index] = self._reply(completion, ends, marks, encoded[index])
-            on_reply(index, replies[index])
-        return [replies[index] for index in range(len(prompts))]
+        return [Request(tokens, sampling, seed if drawn else None) for tokens, seed in zip(encoded, seeds, strict=True)]
 
     def encode(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[list[int]]:
         """Token ids of each prompt, as the model will see them. Raises `UserError` for one that it cannot be given."""

@@ -112,8 +112,8 @@ def imported_folder(path: Path) -> Path:
                 return folder
             except BrokenArtifact:
                 shutil.rmtree(folder)
-        say(f"{path}: is imported, once, into {folder}", sys.stderr)
         publish(folder, write, {"gguf": path.name})
+        say(f"{path}: is imported, once, into {folder}", sys.stderr)
     except OSError as error:
         raise UserError(f"{path}: cannot be imported into {cache} ({error.strerror or error}); {remedy}") from error
     return folder

@@ -33,6 +33,7 @@ NOT_COMPUTING = (
     "evaluation/statistics.py",
     "evaluation/stored.py",
     "network/hosts.py",
+    "network/upload.py",
     "pipeline/adoption.py",
     "pipeline/code_version.py",
     "pipeline/gc.py",
@@ -58,6 +59,7 @@ NOT_COMPUTING = (
     "storage/locks.py",
     "suggestions.py",
     "tasks/trial.py",
+    "use/",
 )
 _WORDS = frozenset(("description", "examples", "title"))
 """Arguments of pydantic's `Field` that only people read."""

@@ -1,0 +1,1 @@
+"""What is done with a finished model: it is talked to, served, and uploaded to the hub."""
