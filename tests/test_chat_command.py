@@ -306,7 +306,7 @@ def test_one_question_gives_one_answer_and_nothing_else(
 ) -> None:
     assert piped(b"What is 3 + 4?\n", "model", "--max-new-tokens", "8") == 0
     model = resolve_model("model", Settings("cpu", "float32")).load("refuse")
-    (reply,) = model.reply([chat("What is 3 + 4?\n")], Decoding(0.0, 8), [0])
+    (reply,) = model.reply([chat("What is 3 + 4?")], Decoding(0.0, 8), [0])
     printed = capsys.readouterr()
     assert printed.out == f"{reply.text}\n"
     assert printed.err == ("smallwit: the reply was cut after 8 tokens\n" if reply.truncated else "")

@@ -87,7 +87,7 @@ def answer_once(dialogue: Dialogue, question: str, console: Console, *, thoughts
         raise UserError("standard input holds no question; write one there, or run smallwit chat on a terminal")
     stream, shown, reply = ThoughtStream(), 0, None
     try:
-        with closing(dialogue.ask(question)) as replies:
+        with closing(dialogue.ask(question.rstrip("\n"))) as replies:
             for reply in replies:
                 new = reply.text[shown:] if thoughts else _answer(stream, reply)
                 shown = len(reply.text)
