@@ -14,6 +14,7 @@ from smallwit.models.attention import (
     AttentionPlan,
     DecodeLayout,
     RowLayout,
+    Segment,
     UnsupportedAttention,
     attention_forward,
     make_plan,
@@ -90,11 +91,11 @@ def test_queries_behind_a_prefix_see_it(window: int | None, queries: int) -> Non
 
 @pytest.mark.parametrize("window", [None, 4])
 def test_packed_sequences_do_not_see_each_other(window: int | None) -> None:
-    segments = ((0, 0, 9), (0, 9, 21), (1, 0, 14))
+    segments = (Segment(0, 0, 9), Segment(0, 9, 21), Segment(1, 0, 14))
     query, key, value = states(2, 24, 24)
     with row_layout(RowLayout(segments)):
         found, _ = attention_forward(MODULE, query, key, value, plan(window, 24, 24))
-    for row, start, stop in segments:
+    for row, start, stop, _ in segments:
         alone = [state[row : row + 1, :, start:stop] for state in (query, key, value)]
         expected = formula(*alone, causal(1, stop - start, stop - start, window))
         torch.testing.assert_close(found[row : row + 1, start:stop].double(), expected, atol=1e-5, rtol=1e-5)
@@ -116,14 +117,45 @@ def test_a_decoded_token_sees_its_own_sequence_within_its_window(
     torch.testing.assert_close(found.double(), formula(query, key, value, visible[:, None]), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("lengths", [(14, 20, 17), (19, 19, 19)])
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+@pytest.mark.parametrize(("window", "softcap"), [(None, None), (6, None), (None, 0.5)])
+def test_keys_that_all_rows_share_are_read_as_each_row_has_them(
+    lengths: tuple[int, ...], kv_heads: int, window: int | None, softcap: float | None
+) -> None:
+    positions, keys, shared = torch.tensor(lengths), max(lengths) + 1, 12
+    query, key, value = (each.detach() for each in states(3, 1, keys, kv_heads=kv_heads))
+    for state in (key, value):
+        state[:, :, :shared] = state[:1, :, :shared]
+    with row_layout(DecodeLayout(positions, min(lengths), max(lengths), shared)):
+        found, _ = attention_forward(MODULE, query, key, value, plan(window, 1, keys), softcap=softcap)
+    columns = torch.arange(keys).expand(3, -1)
+    visible = (columns <= positions[:, None]) & (columns > positions[:, None] - (window or 100))
+    expected = formula(query, key, value, visible[:, None], softcap)
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("window", [None, 4, 30])
 def test_packed_sequences_see_the_prefix_that_they_share(window: int | None) -> None:
-    segments, prefix = ((0, 0, 9), (0, 9, 10), (0, 10, 24)), 17
+    segments, prefix = (Segment(0, 0, 9), Segment(0, 9, 10), Segment(0, 10, 24)), 17
     query, key, value = states(1, 24, prefix + 24)
     with row_layout(RowLayout(segments)):
         found, _ = attention_forward(MODULE, query, key, value, plan(window, 24, prefix + 24))
-    for _, start, stop in segments:
+    for _, start, stop, _ in segments:
         seen = [*range(prefix), *range(prefix + start, prefix + stop)]
+        alone = query[:, :, start:stop], key[:, :, seen], value[:, :, seen]
+        expected = formula(*alone, causal(1, stop - start, len(seen), window))
+        torch.testing.assert_close(found[:, start:stop].double(), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("window", [None, 4, 30])
+def test_a_sequence_that_continues_another_sees_it_and_no_sibling(window: int | None) -> None:
+    segments = (Segment(0, 0, 9), Segment(0, 9, 14, (0, 9)), Segment(0, 14, 24, (0, 9)))
+    query, key, value = states(1, 24, 24)
+    with row_layout(RowLayout(segments)):
+        found, _ = attention_forward(MODULE, query, key, value, plan(window, 24, 24))
+    for _, start, stop, behind in segments:
+        seen = [*range(*(behind or (0, 0))), *range(start, stop)]
         alone = query[:, :, start:stop], key[:, :, seen], value[:, :, seen]
         expected = formula(*alone, causal(1, stop - start, len(seen), window))
         torch.testing.assert_close(found[:, start:stop].double(), expected, atol=1e-5, rtol=1e-5)
@@ -166,7 +198,7 @@ def test_no_tensor_grows_with_the_square_of_a_row(window: int | None) -> None:
     largest = []
     for width in (512, 1024):
         query, key, value = states(1, width, width, heads=2, kv_heads=1)
-        segments = ((0, 0, width // 4), (0, width // 4, width))
+        segments = (Segment(0, 0, width // 4), Segment(0, width // 4, width))
         with row_layout(RowLayout(segments)), Largest() as seen:
             attention_forward(MODULE, query, key, value, plan(window, width, width))[0].sum().backward()
         largest.append(seen.elements)
@@ -202,5 +234,5 @@ def test_under_autocast_queries_and_keys_are_in_its_number_format(monkeypatch: p
     monkeypatch.setattr(attention, "_by_segment", by_segment)
     query, key = torch.randn(1, 2, 6, 8), torch.randn(1, 2, 6, 8)
     with torch.autocast("cpu", torch.bfloat16):
-        attention_forward(MODULE, query, key, key.bfloat16(), AttentionPlan(((0, 0, 6),), None))
+        attention_forward(MODULE, query, key, key.bfloat16(), AttentionPlan((Segment(0, 0, 6),), None))
     assert seen == {torch.bfloat16}

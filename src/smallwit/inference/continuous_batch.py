@@ -15,7 +15,7 @@ from smallwit.inference.engine import Completion, FinishReason, Request, Samplin
 from smallwit.inference.sampling import Chosen, NextToken, tokens_seen
 from smallwit.inference.slot_cache import Piece, PrefillPass, SlotCache
 from smallwit.inference.stop_strings import StopStrings
-from smallwit.models.attention import RowLayout
+from smallwit.models.attention import RowLayout, Segment
 
 SHARED_AT_LEAST = 32
 """Tokens that all prompts must begin with to be worth a forward pass of their own."""
@@ -220,7 +220,7 @@ class ContinuousBatch:
             spans = [(0, end - size, end) for end, size in zip(ends, sizes, strict=True)]
             tokens = torch.tensor([[token for row in rows for token in row]], device=self.device)
             positions = torch.tensor([[behind + i for size in sizes for i in range(size)]], device=self.device)
-            layout = RowLayout(tuple(spans))
+            layout = RowLayout(tuple(Segment(*span) for span in spans))
         pieces = [Piece(*span, *place) for span, place in zip(spans, places, strict=True)] if places else []
         self.cache.begin(PrefillPass(tuple(pieces)))
         states = self.forward(tokens, positions, self.cache, layout)

@@ -46,7 +46,7 @@ class EagerDecoder:
         shortest, longest = min(positions), max(positions)
         cache.begin(DecodePass(torch.arange(len(tokens), device=self.device), both[1], longest + 1))
         # Rows of a model with a state are of one length, and some of its layers keep no more keys than their window.
-        layout = RowLayout() if self.stateful else DecodeLayout(both[1], shortest, longest)
+        layout = RowLayout() if self.stateful else DecodeLayout(both[1], shortest, longest, cache.shared)
         return self.forward(both[0][:, None], both[1][:, None], cache, layout)[:, -1]
 
 

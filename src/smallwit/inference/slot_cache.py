@@ -128,6 +128,12 @@ class SlotCache(Cache):
         for layer in self._slot_layers():
             layer.now = now
 
+    @property
+    def shared(self) -> int:
+        """The number of tokens that all slots begin with."""
+        kept = (layer.prefix[0].shape[2] for layer in self._slot_layers() if layer.prefix is not None)
+        return next(kept, 0)
+
     def drop_prefix(self) -> None:
         """Forget what all prompts began with."""
         for layer in self._slot_layers():

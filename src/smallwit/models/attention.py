@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from inspect import signature
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,16 +33,25 @@ class UnsupportedAttention(RuntimeError):
     """A model asks for attention that this function does not compute."""
 
 
+class Segment(NamedTuple):
+    """A sequence of a packed row, tokens `start` to `stop`; it continues the span `behind` of the row, if given."""
+
+    row: int
+    start: int
+    stop: int
+    behind: tuple[int, int] | None = None
+
+
 @dataclass(frozen=True)
 class RowLayout:
     """Where sequences lie in the rows of a forward pass.
 
     By default each row is one sequence, padded on the right: causal attention hides padding from every real token.
-    `segments` has `(row, start, stop)` of each sequence of packed rows. If there are more keys than queries, the first
-    keys are a prefix that every sequence sees.
+    `segments` has each sequence of packed rows. If there are more keys than queries, the first keys are a prefix that
+    every sequence sees.
     """
 
-    segments: tuple[tuple[int, int, int], ...] | None = None
+    segments: tuple[Segment, ...] | None = None
 
     def plan(self, window: int | None, queries: int, keys: int, dtype: torch.dtype) -> "AttentionPlan":
         """Return the plan of the layers with this window for a pass of `queries` tokens a row over `keys` keys."""
@@ -57,37 +66,42 @@ class DecodeLayout:
 
     `positions` `[B]` are those of the queries; keys behind them are of sequences that were there before. If the host
     knows the `shortest` and the `longest` position, layers with a window skip what none of the rows sees, and rows of
-    one length need no mask. A captured graph knows neither: all of it is computed on the device.
+    one length need no mask. A captured graph knows neither: all of it is computed on the device. All rows begin with
+    the same `shared` tokens, and each has more.
     """
 
     positions: Tensor
     shortest: int | None = None
     longest: int | None = None
+    shared: int = 0
 
     def plan(self, window: int | None, queries: int, keys: int, dtype: torch.dtype) -> "AttentionPlan":
         """Return the plan of `RowLayout.plan` for one query."""
         first = 0 if window is None or self.shortest is None else max(0, self.shortest + 1 - window)
+        shared = 0 if window is not None else self.shared
         if self.shortest is not None and self.shortest == self.longest:
-            return AttentionPlan(None, window, first)
+            return AttentionPlan(None, window, first, shared=shared)
         columns, positions = torch.arange(first, keys, device=self.positions.device), self.positions[:, None]
         hidden = columns > positions
         if window is not None:
             hidden |= columns <= positions - window
         bias = torch.zeros(hidden.shape, dtype=dtype, device=positions.device).masked_fill_(hidden, -torch.inf)
-        return AttentionPlan(None, window, first, bias[:, None, None])
+        return AttentionPlan(None, window, first, bias[:, None, None], shared)
 
 
 @dataclass(frozen=True)
 class AttentionPlan:
     """What a layer's queries may see: its `window`, and the rows' `segments` (see `RowLayout`).
 
-    Of a single query a row: the keys from `first_key` on, with `mask` `[B, 1, 1, S - first_key]` added to scores.
+    Of a single query a row: the keys from `first_key` on, with `mask` `[B, 1, 1, S - first_key]` added to scores; the
+    first `shared` keys are the same in all rows.
     """
 
-    segments: tuple[tuple[int, int, int], ...] | None
+    segments: tuple[Segment, ...] | None
     window: int | None
     first_key: int = 0
     mask: Tensor | None = None
+    shared: int = 0
 
 
 _ONE_A_ROW = RowLayout()
@@ -173,7 +187,10 @@ def attention_forward(
     scores = _Scores(scaling, dropout, softcap, s_aux)
     if query.shape[2] == 1 and key.shape[2] > 1:
         visible = slice(plan.first_key, None)
-        mixed = scores.attend(query, key[:, :, visible], value[:, :, visible], plan.mask).transpose(1, 2)
+        attend = scores.attend
+        if plan.shared and scores.plain and query.device.type == "cpu":
+            attend = partial(scores.attend_shared, plan.shared)
+        mixed = attend(query, key[:, :, visible], value[:, :, visible], plan.mask).transpose(1, 2)
     elif scores.plain and _wants_varlen(query, key, plan) and _has_varlen_kernel(query, value):
         mixed = _varlen(query, key, value, plan, scaling)
     elif plan.segments is None:
@@ -221,6 +238,25 @@ class _Scores:
             mixed = self._explicit(folded, key, value, mask, queries)
         return mixed.reshape(rows, heads, queries, -1)
 
+    def attend_shared(self, shared: int, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """Return what `attend` does for one query a row, without gradient; the first `shared` keys are read once.
+
+        Attention to them and to the others is put together by its normalisers ("Hydragen", arXiv 2402.05099, eq. 4).
+        """
+        rows, heads, _, _ = query.shape
+        kv_heads = key.shape[1]
+        folded = query.reshape(rows, kv_heads, heads // kv_heads, -1)
+        # torch tells the normalisers by this function alone.
+        fused = partial(torch.ops.aten._scaled_dot_product_flash_attention_for_cpu, scale=self.scaling)
+        together = folded.transpose(0, 1).reshape(1, kv_heads, -1, folded.shape[-1])
+        common, common_norm = fused(together, key[:1, :, :shared], value[:1, :, :shared])
+        common = common.reshape(kv_heads, rows, -1, value.shape[-1]).transpose(0, 1)
+        common_norm = common_norm.reshape(kv_heads, rows, -1).transpose(0, 1)
+        own_mask = None if mask is None else mask[..., shared:]
+        own, own_norm = fused(folded, key[:, :, shared:], value[:, :, shared:], attn_mask=own_mask)
+        mixed = torch.lerp(own, common, torch.sigmoid(common_norm - own_norm)[..., None])
+        return mixed.reshape(rows, heads, 1, -1)
+
     def _explicit(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, queries: int) -> Tensor:
         scores = (query @ key.transpose(2, 3)) * self.scaling
         if self.softcap is not None:
@@ -267,7 +303,7 @@ def _by_segment(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    segments: Sequence[tuple[int, int, int]],
+    segments: Sequence[Segment],
     window: int | None,
     scores: _Scores,
 ) -> Tensor:
@@ -275,11 +311,12 @@ def _by_segment(
     rows, heads, width, _ = query.shape
     prefix = key.shape[2] - width
     by_row: list[list[Tensor]] = [[] for _ in range(rows)]
-    for row, start, stop in segments:
+    for row, start, stop, behind in segments:
         q = query[row : row + 1, :, start:stop]
         k, v = (states[row : row + 1, :, prefix + start : prefix + stop] for states in (key, value))
-        if prefix:
-            k, v = (torch.cat([s[row : row + 1, :, :prefix], own], 2) for s, own in ((key, k), (value, v)))
+        before = slice(0, prefix) if behind is None else slice(*behind)
+        if behind is not None or prefix:
+            k, v = (torch.cat([s[row : row + 1, :, before], own], 2) for s, own in ((key, k), (value, v)))
         by_row[row].append(_causal(q, k, v, window, scores).transpose(1, 2))
     for parts in by_row:
         missing = width - sum(part.shape[1] for part in parts)
@@ -292,6 +329,8 @@ def _wants_varlen(query: Tensor, key: Tensor, plan: AttentionPlan) -> bool:
 
     The kernel has no prefix that sequences share.
     """
+    if plan.segments is not None and any(segment.behind for segment in plan.segments):
+        return False
     far = plan.window is not None and key.shape[2] > plan.window
     behind = query.shape[2] != key.shape[2]
     return not behind if plan.segments is not None else far or behind
@@ -329,7 +368,7 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, plan: AttentionPlan, scal
         query_ends, key_ends = [[size * row for row in range(rows + 1)] for size in (queries, keys)]
     else:
         edges = {size * queries for size in range(rows + 1)}
-        edges |= {row * queries + edge for row, start, stop in plan.segments for edge in (start, stop)}
+        edges |= {row * queries + edge for row, start, stop, _ in plan.segments for edge in (start, stop)}
         query_ends = key_ends = sorted(edges)
     cumulative = [_on_device(tuple(ends), query.device) for ends in (query_ends, key_ends)]
     longest = [max(b - a for a, b in pairwise(ends)) for ends in (query_ends, key_ends)]

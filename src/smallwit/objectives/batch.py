@@ -1,21 +1,25 @@
 """Examples, and the tensors of one forward and backward pass over them.
 
 A row holds one example, or several packed ones. Rows are padded on the right: under causal attention no real token sees
-the padding. The layout of packed rows keeps their examples apart.
+the padding. The layout of packed rows keeps their examples apart. A prompt that several examples of a row share stands
+there once, and the completions behind it ("Prefix Grouper", arXiv 2506.05433): the losses and gradients are the same.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 import torch
 from torch import Tensor
 
-from smallwit.models.attention import RowLayout
+from smallwit.models.attention import RowLayout, Segment
 from smallwit.models.conversation import Conversation
 
 PASS_TOKENS = 512
 """Padding tokens that cost as much as another pass through the model."""
+SHARED_AT_LEAST = 0.1
+"""The share of the tokens that shared prompts must save: attention is a call for each completion then."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,12 @@ class Example:
         """Number of trained tokens."""
         return sum(end - start for start, end in self.spans)
 
+    @property
+    def shareable_prompt(self) -> tuple[int, ...]:
+        """The tokens before the completion; none if the example has other spans, or nothing behind them."""
+        whole = self.trained is not None or self.prompt_length >= len(self.tokens)
+        return () if whole else tuple(self.tokens[: self.prompt_length])
+
 
 @dataclass(frozen=True)
 class TokenBatch:
@@ -92,42 +102,34 @@ class TokenBatch:
     layout: RowLayout = field(default_factory=RowLayout)
 
     @staticmethod
-    def of(examples: Sequence[Example], pad: int, device: torch.device, pack: int | None = None) -> "TokenBatch":
-        """Put the examples into rows, of `pack` tokens (see `packed_rows`) or one row each, on `device`."""
-        rows = packed_rows([len(e.tokens) for e in examples], pack) if pack else [[i] for i in range(len(examples))]
-        row_lengths = [sum(len(examples[i].tokens) for i in row) for row in rows]
-        width = max(row_lengths)
-        tokens = torch.full((len(rows), width), pad)
-        segments: list[tuple[int, int, int]] = []
-        position_ids = torch.zeros(len(rows), width, dtype=torch.long)
-        starts = [0] * len(examples)
-        for number, row in enumerate(rows):
-            place = 0
-            for i in row:
-                length = len(examples[i].tokens)
-                here = slice(place, place + length)
-                tokens[number, here] = torch.tensor(examples[i].tokens)
-                segments.append((number, place, place + length))
-                position_ids[number, here] = torch.arange(length)
-                starts[i] = number * width + place
-                place += length
-        positions = torch.cat(
-            [
-                torch.arange(start + first - 1, start + end - 1)
-                for start, example in zip(starts, examples, strict=True)
-                for first, end in example.spans
-            ]
+    def of(
+        examples: Sequence[Example],
+        pad: int,
+        device: torch.device,
+        pack: int | None = None,
+        share_prompts: bool = False,
+    ) -> "TokenBatch":
+        """Put the examples into rows on `device`: one row each, of `pack` tokens (see `packed_rows`), or all into one
+        row in which each prompt stands once (`share_prompts`)."""
+        rows = _rows(examples, pack, share_prompts)
+        width = max(len(row.tokens) for row in rows)
+        tokens = torch.tensor([row.tokens + [pad] * (width - len(row.tokens)) for row in rows])
+        position_ids = torch.tensor([row.position_ids + [0] * (width - len(row.tokens)) for row in rows])
+        segments = tuple(
+            Segment(number, *span, behind) for number, row in enumerate(rows) for span, behind in row.segments
         )
+        places = {i: number * width + place for number, row in enumerate(rows) for i, place in row.places.items()}
+        trained = [(i, first, end) for i, example in enumerate(examples) for first, end in example.spans]
         targets = torch.tensor([example.targets for example in examples])
         sampled = [value for example in examples if example.log_probs is not None for value in example.log_probs]
-        apart = len(rows) < len(examples)
+        apart = share_prompts or len(rows) < len(examples)
         return TokenBatch(
             examples=list(examples),
             tokens=tokens.to(device),
             lengths=[len(example.tokens) for example in examples],
-            row_lengths=row_lengths,
-            positions=positions.to(device),
-            labels=tokens.flatten()[positions + 1].to(device),
+            row_lengths=[len(row.tokens) for row in rows],
+            positions=torch.cat([places[i][first - 1 : end - 1] for i, first, end in trained]).to(device),
+            labels=tokens.flatten()[torch.cat([places[i][first:end] for i, first, end in trained])].to(device),
             sequence=torch.repeat_interleave(torch.arange(len(examples)), targets).to(device),
             sequence_targets=targets.to(device),
             log_probs=torch.tensor(sampled, device=device) if sampled else None,
@@ -137,7 +139,7 @@ class TokenBatch:
                 for name in examples[0].columns
             },
             position_ids=position_ids.to(device) if apart else None,
-            layout=RowLayout(segments=tuple(segments)) if apart else RowLayout(),
+            layout=RowLayout(segments=segments) if apart else RowLayout(),
         )
 
     def part(self, tokens: slice) -> "TokenBatch":
@@ -150,6 +152,52 @@ class TokenBatch:
             log_probs=None if self.log_probs is None else self.log_probs[tokens],
             columns={name: column[tokens] for name, column in self.columns.items()},
         )
+
+
+@dataclass
+class _Row:
+    """A row that is being filled. `places` has, for each token of an example, where it stands in the row."""
+
+    tokens: list[int] = field(default_factory=list)
+    position_ids: list[int] = field(default_factory=list)
+    segments: list[tuple[tuple[int, int], tuple[int, int] | None]] = field(default_factory=list)
+    places: dict[int, Tensor] = field(default_factory=dict)
+
+    def add(self, tokens: Sequence[int], behind: tuple[int, int] | None = None) -> tuple[int, int]:
+        """Append a sequence, or what follows the span `behind`; return its span `[start, stop)`."""
+        first = 0 if behind is None else behind[1] - behind[0]
+        span = len(self.tokens), len(self.tokens) + len(tokens)
+        self.tokens += tokens
+        self.position_ids += range(first, first + len(tokens))
+        self.segments.append((span, behind))
+        return span
+
+
+def _rows(examples: Sequence[Example], pack: int | None, share_prompts: bool) -> list[_Row]:
+    if share_prompts:
+        return [_row_of_shared_prompts(examples)]
+    packed = packed_rows([len(e.tokens) for e in examples], pack) if pack else [[i] for i in range(len(examples))]
+    rows = []
+    for numbers in packed:
+        rows.append(row := _Row())
+        row.places = {i: torch.arange(*row.add(examples[i].tokens)) for i in numbers}
+    return rows
+
+
+def _row_of_shared_prompts(examples: Sequence[Example]) -> _Row:
+    row = _Row()
+    spans: dict[tuple[int, ...], tuple[int, int]] = {}
+    wanted = Counter(example.shareable_prompt for example in examples)
+    for i, example in enumerate(examples):
+        prompt = example.shareable_prompt
+        if not prompt or wanted[prompt] == 1:
+            row.places[i] = torch.arange(*row.add(example.tokens))
+            continue
+        if prompt not in spans:
+            spans[prompt] = row.add(prompt)
+        own = row.add(example.tokens[len(prompt) :], behind=spans[prompt])
+        row.places[i] = torch.cat([torch.arange(*spans[prompt]), torch.arange(*own)])
+    return row
 
 
 def packed_rows(lengths: Sequence[int], width: int) -> list[list[int]]:
@@ -188,11 +236,28 @@ def rectangles(lengths: Sequence[int]) -> list[slice]:
     return rectangles(lengths[:cut]) + behind
 
 
-def micro_batches(examples: Sequence[Example], max_tokens: int, pack: int | None = None) -> list[list[Example]]:
+def prompts_worth_sharing(examples: Iterable[Example]) -> bool:
+    """Return whether examples have enough tokens in prompts that others have, too."""
+    whole = saved = 0
+    prompts: set[tuple[int, ...]] = set()
+    for example in examples:
+        prompt = example.shareable_prompt
+        saved += len(prompt) if prompt in prompts else 0
+        whole += len(example.tokens)
+        prompts.add(prompt)
+    return saved > SHARED_AT_LEAST * whole
+
+
+def micro_batches(
+    examples: Sequence[Example], max_tokens: int, pack: int | None = None, share_prompts: bool = False
+) -> list[list[Example]]:
     """Split examples into groups of at most `max_tokens` padded tokens (or a single row), of similar lengths.
 
-    With `pack`, a group is made of whole packed rows.
+    With `pack`, a group is made of whole packed rows. With `share_prompts`, examples of a prompt are in one group as
+    far as they fit, and the prompt counts once.
     """
+    if share_prompts:
+        return list(_by_prompt(examples, max_tokens))
     if pack:
         rows = packed_rows([len(example.tokens) for example in examples], pack)
         size = max(1, max_tokens // pack)
@@ -204,3 +269,22 @@ def micro_batches(examples: Sequence[Example], max_tokens: int, pack: int | None
         else:
             groups.append([example])
     return groups
+
+
+def _by_prompt(examples: Sequence[Example], max_tokens: int) -> Iterator[list[Example]]:
+    siblings: dict[tuple[int, ...], list[Example]] = {}
+    for example in examples:
+        siblings.setdefault(example.shareable_prompt, []).append(example)
+    group: list[Example] = []
+    room = max_tokens
+    for prompt, alike in siblings.items():
+        known = False
+        for example in alike:
+            size = len(example.tokens) - known * len(prompt)
+            if group and size > room:
+                yield group
+                group, room, size = [], max_tokens, len(example.tokens)
+            group.append(example)
+            room, known = room - size, True
+    if group:
+        yield group

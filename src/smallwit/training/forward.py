@@ -1,14 +1,41 @@
 """Forward pass of a model's body: from tokens to the hidden states that predict the trained tokens."""
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from smallwit.models.attention import require_attention, row_layout
-from smallwit.models.build import backbone
+from smallwit.models.build import backbone, is_stateful
 from smallwit.models.cpu_memory import embedding_inputs
 from smallwit.models.head import output_head
-from smallwit.objectives.batch import TokenBatch, rectangles
+from smallwit.objectives.batch import Example, TokenBatch, micro_batches, prompts_worth_sharing, rectangles
+
+SHARING_WIDTH = 64
+"""Prompts are shared in models at least so wide: in narrower ones attention, a call a completion, costs more."""
+
+
+def token_batches(
+    models: Sequence[PreTrainedModel],
+    examples: Sequence[Example],
+    *,
+    pad: int,
+    max_tokens: int,
+    pack: int | None = None,
+) -> Iterator[TokenBatch]:
+    """Yield the examples in batches of at most `max_tokens` padded tokens, which all `models` can read.
+
+    On a CPU prompts that several examples share are computed once. CUDA's kernel for packed rows has no shared prefix.
+    """
+    share = pack is None and all(map(_can_share_prompts, models)) and prompts_worth_sharing(examples)
+    for group in micro_batches(examples, max_tokens, pack, share):
+        yield TokenBatch.of(group, pad, models[0].device, pack, share)
+
+
+def _can_share_prompts(model: PreTrainedModel) -> bool:
+    width = model.config.get_text_config().hidden_size
+    return model.device.type == "cpu" and width >= SHARING_WIDTH and not is_stateful(model)
 
 
 def forward_hidden(model: PreTrainedModel, batch: TokenBatch) -> Tensor:

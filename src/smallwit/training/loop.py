@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from smallwit.models.cpu_memory import HeadMemory
 from smallwit.models.flops import Cost
 from smallwit.models.head import output_head
-from smallwit.objectives.batch import Example, TokenBatch, micro_batches
+from smallwit.objectives.batch import Example, TokenBatch
 from smallwit.objectives.head import chunked_loss, token_statistics
 from smallwit.objectives.loss import LossTerm
 from smallwit.objectives.teacher import TeacherDistribution, TeacherHead
@@ -23,7 +23,7 @@ from smallwit.training.average import WeightAverage
 from smallwit.training.checkpoint import Checkpoints
 from smallwit.training.checkpoint_writer import CheckpointWriter
 from smallwit.training.distributed import SINGLE_PROCESS, World
-from smallwit.training.forward import forward_hidden
+from smallwit.training.forward import forward_hidden, token_batches
 from smallwit.training.metrics import Tally, labels, merged_objectives, merged_sources
 from smallwit.training.optimizer import make_optimizers, rate_share
 from smallwit.training.progress import TrainerState, TrainingBudget, TrainingStopped
@@ -178,8 +178,8 @@ class Trainer:
             normalisers = [objective.normaliser(batch.examples) for objective in objectives]
             examples = [e for e in batch.examples if e.targets > 0 and any(o.wants(e) for o in objectives)]
             mine = self.world.share(examples, [len(example.tokens) for example in examples])
-            for group in micro_batches(mine, self.micro_tokens, self.pack):
-                tokens = TokenBatch.of(group, self.pad, self.model.device, self.pack)
+            models = [self.model, *(each.model for each in self.teachers.values() if isinstance(each, Teacher))]
+            for tokens in token_batches(models, mine, pad=self.pad, max_tokens=self.micro_tokens, pack=self.pack):
                 parts, numbers = self._micro_backward(tokens, objectives, normalisers, tally)
                 for place, part, number in zip(places, parts, numbers, strict=True):
                     tally.losses[place] += part

@@ -15,11 +15,11 @@ from transformers import PreTrainedModel
 from smallwit.models.cpu_memory import HeadMemory
 from smallwit.models.flops import Cost
 from smallwit.models.head import output_head
-from smallwit.objectives.batch import Example, TokenBatch, micro_batches
+from smallwit.objectives.batch import Example, TokenBatch
 from smallwit.objectives.head import LogProb, token_statistics
 from smallwit.objectives.loss import LossTerm
 from smallwit.training.distributed import SINGLE_PROCESS, World
-from smallwit.training.forward import forward_hidden
+from smallwit.training.forward import forward_hidden, token_batches
 from smallwit.training.step_batch import StepBatch
 
 
@@ -70,12 +70,11 @@ class ForwardPass:
         trained = [example for example in examples if example.targets > 0]
         found: dict[int, Tensor] = {}
         device_type = self.model.device.type
-        for group in micro_batches(trained, self.micro_tokens):
-            batch = TokenBatch.of(group, self.pad, self.model.device)
+        for batch in token_batches([self.model], trained, pad=self.pad, max_tokens=self.micro_tokens):
             with self.context(), torch.autocast(device_type, self.autocast, enabled=self.autocast is not None):
                 values = reduce(forward_hidden(self.model, batch), batch).cpu()
-            parts = values.split([example.targets for example in group])
-            found.update(zip(map(id, group), parts, strict=True))
+            parts = values.split([example.targets for example in batch.examples])
+            found.update(zip(map(id, batch.examples), parts, strict=True))
         return [found.get(id(example), torch.zeros(0)) for example in examples]
 
     def flops(self, examples: Sequence[Example], *, head: bool) -> float:

@@ -15,7 +15,7 @@ from smallwit.models.fit import vocabulary_of
 from smallwit.models.flops import Cost
 from smallwit.models.head import output_head
 from smallwit.network.hosts import REQUESTS_FILE, HostLog
-from smallwit.objectives.batch import Example, TokenBatch, micro_batches
+from smallwit.objectives.batch import Example, TokenBatch
 from smallwit.objectives.head import CHUNK_ELEMENTS
 from smallwit.objectives.teacher import TeacherHead, TopK
 from smallwit.stages.common.inputs import autocast_of, calls_file, chat_of, endpoint_of, model_of
@@ -23,7 +23,7 @@ from smallwit.stages.job import Job
 from smallwit.stages.teacher_logprobs import TeacherLogprobsStage
 from smallwit.storage.journal import Journal
 from smallwit.training.endpoint_teacher import EndpointTeacher
-from smallwit.training.forward import forward_hidden
+from smallwit.training.forward import forward_hidden, token_batches
 from smallwit.training.teacher_store import NoNumbers, pack
 
 Note = Callable[[int, int], None]
@@ -64,9 +64,8 @@ class LocalTeacherScorer:
     def read(self, examples: Sequence[Example], note: Note) -> tuple[list[Example], NDArray[np.void]]:
         order: list[Example] = []
         records: list[NDArray[np.void]] = []
-        for group in micro_batches(list(examples), self.stage.micro_tokens):
+        for batch in token_batches([self.model], examples, pad=self.chat.pad, max_tokens=self.stage.micro_tokens):
             note(len(order), sum(map(len, records)))
-            batch = TokenBatch.of(group, self.chat.pad, self.model.device)
             order += batch.examples
             try:
                 records.append(pack(self._top_k(batch)))

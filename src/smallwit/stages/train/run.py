@@ -26,7 +26,7 @@ from smallwit.storage.append_log import AppendLog
 from smallwit.storage.artifacts import METRICS, make_link, publish
 from smallwit.training.checkpoint import Checkpoints
 from smallwit.training.distributed import World
-from smallwit.training.loop import Trainer
+from smallwit.training.loop import Teacher, Trainer
 from smallwit.training.lora import ADAPTER, add_adapters, merge_adapters, save_adapter
 from smallwit.training.progress import TrainingBudget
 from smallwit.training.rollout_postprocessors import ForwardPass
@@ -51,16 +51,17 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
         model.gradient_checkpointing_enable()
     if any(isinstance(source, Rollouts) for source in stage.sources.values()):
         disable_dropout(model)
-    if stage.pack and is_stateful(model):
-        raise UserError(
-            f"stage {stage.name}: pack puts several examples in a row, and the recurrent layers of "
-            f"{model.config.model_type} would carry state from one example to the next; leave pack out"
-        )
     model.train()
     objectives = losses_of(stage, model.config.hidden_size, autocast_of(job))
     vocabulary = vocabulary_of(chat, model, stage.from_)
     student = ForwardPass(model, chat.pad, vocabulary, stage.micro_tokens, autocast_of(job), world=world)
     teachers = teachers_of(job, objectives, chat, reporter)
+    for reader in [model, *(each.model for each in teachers.values() if isinstance(each, Teacher))]:
+        if stage.pack and is_stateful(reader):
+            raise UserError(
+                f"stage {stage.name}: pack puts several examples in a row, and the recurrent layers of "
+                f"{reader.config.model_type} would carry state from one example to the next; leave pack out"
+            )
     # Under LoRA the base model without adapters is the model that the stage starts from.
     at_hand = {stage.from_: replace(student, context=adapted.disable_adapter)} if adapted is not None else {}
     references = references_of(job, objectives, at_hand, teachers, student, chat)
