@@ -12,7 +12,10 @@ from smallwit import __version__
 from smallwit.cli import main
 from smallwit.recipe.file import load_recipe
 
-ALL = "run, study, teacher-logprobs, compare, eval, grade, report, chat, export, push, serve, data, doctor, gc, model, schema"
+ALL = (
+    "run, study, teacher-logprobs, compare, eval, grade, report, chat, export, push, serve, data, doctor, gc, "
+    "model, schema"
+)
 RECIPE = """\
 name: tiny
 tasks: {own: {class: own.py:Own}}
