@@ -7,6 +7,7 @@ on its neighbours, but for rounding.
 
 import copy
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -173,8 +174,7 @@ class LocalEngine:
             self._kept = None
         if self.graphed:
             capacity = -(-capacity // _CAPACITY_STEP) * _CAPACITY_STEP
-        # Logits, their exponentials, and what truncation makes of them.
-        each = capacity * bytes_per_token(model.config, model.dtype.itemsize) + 4 * 4 * self.vocabulary
+        each = slot_bytes(model.config, model.dtype.itemsize, capacity, self.vocabulary)
         room = int(MEMORY_SHARE * available_memory(str(model.device)) / each)
         if room < 1:
             raise UserError(
@@ -199,6 +199,12 @@ class LocalEngine:
         for mine, trained in zip(self._copy.parameters(), self.model.parameters(), strict=True):
             mine.copy_(trained)
         return self._copy
+
+
+def slot_bytes(config: Any, item: int, capacity: int, vocabulary: int) -> int:
+    """Return the bytes that a completion needs: `capacity` keys and values, `item` bytes a number, and its logits."""
+    # Logits, their exponentials, and what truncation makes of them.
+    return capacity * bytes_per_token(config, item) + 4 * 4 * vocabulary
 
 
 def _prefill_tokens(model: PreTrainedModel) -> int:

@@ -120,6 +120,7 @@ class TokenBatch:
         )
         targets = torch.tensor([example.targets for example in examples])
         sampled = [value for example in examples if example.log_probs is not None for value in example.log_probs]
+        sequence = torch.repeat_interleave(torch.arange(len(examples)), targets, output_size=len(positions))
         apart = len(rows) < len(examples)
         return TokenBatch(
             examples=list(examples),
@@ -128,7 +129,7 @@ class TokenBatch:
             row_lengths=row_lengths,
             positions=positions.to(device),
             labels=tokens.flatten()[positions + 1].to(device),
-            sequence=torch.repeat_interleave(torch.arange(len(examples)), targets).to(device),
+            sequence=sequence.to(device),
             sequence_targets=targets.to(device),
             log_probs=torch.tensor(sampled, device=device) if sampled else None,
             advantages=torch.tensor([example.advantage for example in examples], device=device),

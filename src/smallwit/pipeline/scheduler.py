@@ -1,7 +1,7 @@
 """Schedule the nodes of a plan, in parallel where the machine allows it, and account for their cost."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,15 @@ from typing import Any
 from rich.console import Console
 
 from smallwit.console.numbers import human_seconds
-from smallwit.console.progress import RunProgress
-from smallwit.device import cores
+from smallwit.console.progress import RunProgress, TimeLeft
+from smallwit.device import available_memory
 from smallwit.errors import RunFailed, UserError
 from smallwit.network import hub
 from smallwit.pipeline.adoption import Adoption
+from smallwit.pipeline.forecast import Forecast, time_left, totals_of
+from smallwit.pipeline.forecast_text import totals_line
 from smallwit.pipeline.ledger import Entry, Ledger
-from smallwit.pipeline.plan import Node, Plan, remaining_flops
+from smallwit.pipeline.plan import Node, Plan, origin_of, remaining_flops
 from smallwit.pipeline.processes import (
     FORK_SERVER_LOST,
     MemoryWatch,
@@ -27,9 +29,10 @@ from smallwit.pipeline.processes import (
     stop,
     wait_for_news,
 )
+from smallwit.pipeline.rates import MeasuredRates
 from smallwit.pipeline.results import summarise
 from smallwit.pipeline.run_folder import RunFolder
-from smallwit.pipeline.threads import fits
+from smallwit.pipeline.threads import has_room
 from smallwit.stages.job import Job
 from smallwit.storage.artifacts import read_manifest, write_atomically
 from smallwit.storage.jsonl import finite
@@ -78,11 +81,13 @@ class Scheduler:
         self.folder.delete_stale_results()
         context = fork_server()
         running: list[Running] = []
-        with RunProgress(self.console) as progress:
+        self.ledger.spend({})
+        with RunProgress(self.console, self._forecast(waiting)) as progress:
             try:
                 while waiting or running:
                     for node in self._ready(waiting):
-                        if not self._has_room(node, running):
+                        taken = [self.plan.nodes[one.name].threads for one in running]
+                        if not has_room(self.plan.recipe, self.device, node.threads, taken):
                             continue
                         waiting.remove(node)
                         progress.start(node.name)
@@ -90,8 +95,11 @@ class Scheduler:
                         running.append(self._started(node, context))
                     wait_for_news(running, 0.25)
                     self.memory.sample()
+                    self.ledger.spend(
+                        {self.plan.nodes[one.name].key: self.plan.nodes[one.name].threads for one in running}
+                    )
                     running = [one for one in running if not self._listen(one, progress)]
-                    self.ledger.tick(self.memory.peak / 1e9, self._entries())
+                    self.ledger.tick(self.memory.peak / 1e9, self._entries(), self._costs())
                     progress.tick()
             except KeyboardInterrupt:
                 progress.say("stopping; running stages save first (Ctrl-C again stops at once)")
@@ -100,17 +108,33 @@ class Scheduler:
                 # No stage may run on after an error here.
                 stop(running)
 
+    def _forecast(self, waiting: Sequence[Node]) -> TimeLeft | None:
+        """Print the totals of what is to do, if it was planned. Return what tells the time left, if that is known."""
+        kept = MeasuredRates(self.device).forecasts
+        found = [Forecast(**kept[node.key]) for node in waiting if node.key in kept]
+        if not found:
+            self._say("time and memory are not known: `smallwit plan RECIPE` measures this machine and tells them")
+            return None
+        totals = totals_of(self.plan, found, self.device)
+        self._say(f"plan: {totals_line(totals, available_memory(self.device))}")
+        if totals.seconds is None:
+            return None
+
+        def left(shares: Mapping[str, float]) -> float:
+            seconds = {
+                name: seconds * (1 - shares.get(name, 0.0))
+                for name, seconds in totals.by_node.items()
+                if name not in self.manifests
+            }
+            return time_left(self.plan, seconds, self.device)
+
+        return left
+
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _ready(self, waiting: list[Node]) -> list[Node]:
         return [node for node in waiting if all(need in self.manifests for need in node.needs)]
-
-    def _has_room(self, node: Node, running: list[Running]) -> bool:
-        """Return whether a node may start while the others run."""
-        if self.plan.recipe.workers is not None or self.device != "cpu":
-            return len(running) < (self.plan.recipe.workers or 1)
-        return fits(node.threads, [self.plan.nodes[one.name].threads for one in running], cores())
 
     def _started(self, node: Node, context: BaseContext) -> Running:
         try:
@@ -148,18 +172,7 @@ class Scheduler:
         """Return the folder (or hub id) of a model, of a stage for this seed, or of the tokenizer."""
         if (made := self.plan.node(name, seed)) is not None:
             return str(self.folder.artifact(made))
-        spec = self.plan.recipe.models[name]
-        if spec.folder is not None:
-            return str((self.base / Path(spec.folder).expanduser()).resolve())
-        if spec.gguf is not None:
-            # Imported here: it takes seconds.
-            from smallwit.models.gguf_import import imported_folder
-
-            return str(imported_folder(self.base / Path(spec.gguf).expanduser()))
-        if spec.tokenizer is not None:  # the only local part of a model behind an endpoint
-            folder = self.base / Path(spec.tokenizer).expanduser()
-            return str(folder.resolve()) if folder.is_dir() else spec.tokenizer
-        return spec.hub or ""
+        return origin_of(self.plan.recipe.models[name], self.base)
 
     def _budget(self, node: Node) -> float | None:
         """Return the stage's budget in FLOPs, if it has one."""
@@ -203,7 +216,7 @@ class Scheduler:
         self.computed.add(node.name)
         self.folder.show(node, self.plan)
         self.ledger.note(self.memory.peak / 1e9)
-        self.ledger.write(self._entries())
+        self.ledger.write(self._entries(), self._costs())
         progress.end(node.name, f"done in {human_seconds(info['seconds'])}")
 
     def _entries(self) -> list[Entry]:
@@ -229,6 +242,16 @@ class Scheduler:
             )
         return entries
 
+    def _costs(self) -> dict[str, Any]:
+        """Return what all nodes have cost, evaluations and the tokenizer too."""
+        recipe = self.plan.recipe
+        tokens = {
+            name: int(manifest.get("teacher_tokens", 0))
+            for name, manifest in self.manifests.items()
+            if any(map(recipe.is_remote, self.plan.nodes[name].stage.asked_models()))
+        }
+        return self.ledger.costs({name: node.key for name, node in self.plan.nodes.items()}, recipe.prices, tokens)
+
     def finish(self) -> dict[str, Any]:
         """Write the ledger and `results.json`."""
         seconds, memory = self.ledger.totals({node.key for node in self.plan.nodes.values()})
@@ -247,7 +270,7 @@ class Scheduler:
             "peak_memory_gb": memory,
         }
         results = finite(results)
-        self.ledger.write(self._entries(), results)
+        self.ledger.write(self._entries(), self._costs(), results)
         write_atomically(self.folder.path / "results.json", json.dumps(results, indent=1, allow_nan=False))
         return results
 

@@ -51,12 +51,12 @@ class TeacherScorer(Protocol):
 
 
 class LocalTeacherScorer:
-    """A local model: forward passes of at most `micro_tokens` padded tokens."""
+    """A local model: forward passes of at most `micro_tokens` padded tokens. `model` is that of the stage if absent."""
 
-    def __init__(self, job: Job, stage: TeacherLogprobsStage) -> None:
+    def __init__(self, job: Job, stage: TeacherLogprobsStage, model: PreTrainedModel | None = None) -> None:
         self.stage, self.autocast = stage, autocast_of(job)
         self.chat = chat_of(job, stage.model)
-        self.model: PreTrainedModel = model_of(job, stage.model).eval()
+        self.model: PreTrainedModel = (model or model_of(job, stage.model)).eval()
         self.vocabulary = vocabulary_of(self.chat, self.model, stage.model)
         self.longest: int = self.model.config.max_position_embeddings
         self.cost = Cost.of(self.model)
@@ -66,10 +66,9 @@ class LocalTeacherScorer:
         records: list[NDArray[np.void]] = []
         for group in micro_batches(list(examples), self.stage.micro_tokens):
             note(len(order), sum(map(len, records)))
-            batch = TokenBatch.of(group, self.chat.pad, self.model.device)
-            order += batch.examples
+            order += group
             try:
-                records.append(pack(self._top_k(batch)))
+                records.append(pack(self.top_k(group)))
             except NoNumbers as error:
                 raise UserError(
                     f"stage {self.stage.name}: teacher {self.stage.model} gives {error}, so nothing of it is stored; "
@@ -78,7 +77,9 @@ class LocalTeacherScorer:
         return order, np.concatenate(records)
 
     @torch.no_grad()
-    def _top_k(self, batch: TokenBatch) -> TopK:
+    def top_k(self, examples: Sequence[Example]) -> TopK:
+        """Return the top k at each trained token, of one forward pass."""
+        batch = TokenBatch.of(examples, self.chat.pad, self.model.device)
         with torch.autocast(self.model.device.type, self.autocast, enabled=self.autocast is not None):
             hidden = forward_hidden(self.model, batch)
         # As with a live teacher, the head runs outside of autocast.
