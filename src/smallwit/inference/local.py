@@ -207,10 +207,19 @@ def slot_bytes(config: Any, item: int, capacity: int, vocabulary: int) -> int:
     return capacity * bytes_per_token(config, item) + 4 * 4 * vocabulary
 
 
+def prefill_bytes(model: PreTrainedModel, tokens: int) -> int:
+    """Return the bytes of a layer's activations in the passes over prompts of so many tokens in all, about."""
+    return min(tokens, _prefill_tokens(model)) * _prefill_width(model) * model.dtype.itemsize
+
+
 def _prefill_tokens(model: PreTrainedModel) -> int:
     """Return the tokens of prompts that one pass takes at most."""
+    size = PREFILL_BYTES.get(model.device.type, PREFILL_BYTES["cpu"])
+    return max(256, min(8192, size // (_prefill_width(model) * model.dtype.itemsize)))
+
+
+def _prefill_width(model: PreTrainedModel) -> int:
+    """Return the numbers of a token that a layer holds at a time, about."""
     config = model.config.get_text_config()
     wide = getattr(config, "intermediate_size", None)
-    width = 8 * config.hidden_size + 3 * (wide if isinstance(wide, int) else 4 * config.hidden_size)
-    size = PREFILL_BYTES.get(model.device.type, PREFILL_BYTES["cpu"])
-    return max(256, min(8192, size // (width * model.dtype.itemsize)))
+    return int(8 * config.hidden_size + 3 * (wide if isinstance(wide, int) else 4 * config.hidden_size))

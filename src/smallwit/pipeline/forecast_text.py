@@ -1,6 +1,6 @@
 """Show a forecast: a table of the stages, their memory by part, and whether it fits."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from rich.console import Console
 from rich.table import Table
@@ -19,7 +19,7 @@ def print_forecasts(
     found = planner.forecasts(rates)
     priced = planner.plan.recipe.prices is not None
     table = Table("stage", box=None, padding=(0, 2, 0, 0))
-    for heading in ("weights", "memory", "FLOPs", "time", *(["cost"] if priced else [])):
+    for heading in ("parameters", "memory", "FLOPs", "time", *(["cost"] if priced else [])):
         table.add_column(heading, justify="right")
     for each in found:
         cost = [_dollars(planner, each.seconds)] if priced else []
@@ -46,11 +46,8 @@ def totals_line(totals: Totals, available: float) -> str:
 
 
 def _memory_lines(planner: Planner, found: list[Forecast], available: float) -> Iterator[str]:
-    for each in found:
-        parts = sorted(each.memory.items(), key=lambda part: -part[1])
-        yield f"{each.name}: {', '.join(f'{name} {human_bytes(size)}' for name, size in parts)}"
-        if each.host:
-            yield f"  on the host: {', '.join(f'{name} {human_bytes(size)}' for name, size in each.host.items())}"
+    yield from _grouped((each.name, _parts(each.memory)) for each in found)
+    yield from _grouped((f"{each.name}, host", _parts(each.host)) for each in found if each.host)
     totals = totals_of(planner.plan, found, planner.device)
     yield f"in all: {totals_line(totals, available)}"
     short = max(found, key=lambda each: each.peak, default=None)
@@ -66,8 +63,7 @@ def _notes(planner: Planner, found: list[Forecast], pass_rate: float | None) -> 
     for name in planner.unknown:
         yield f"{name}: not estimated (a server, a dataset, or rows that are not there yet)"
     yield from _signal_lines(planner, pass_rate)
-    for each in found:
-        yield from (f"{each.name}: {note}" for note in each.notes)
+    yield from _grouped((each.name, note) for each in found for note in each.notes)
     if any(node.stage.makes == "scores" for node in planner.plan.nodes.values()):
         yield "the time of graders is not in it"
 
@@ -85,6 +81,20 @@ def _signal_lines(planner: Planner, given: float | None) -> Iterator[str]:
                 f"{node.name}, {name}: {share} % of groups of {group} give no signal if every problem is solved "
                 f"{percent(rate)} % of the time; more, as problems differ"
             )
+
+
+def _grouped(named: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Yield each text once, after the names that it is said of."""
+    names: dict[str, list[str]] = {}
+    for name, text in named:
+        names.setdefault(text, []).append(name)
+    yield from (f"{', '.join(those)}: {text}" for text, those in names.items())
+
+
+def _parts(memory: Mapping[str, float]) -> str:
+    """Return the parts of memory, the largest first, without those below a hundredth."""
+    shown = [part for part in sorted(memory.items(), key=lambda part: -part[1]) if part[1] > sum(memory.values()) / 100]
+    return " + ".join(f"{name} {human_bytes(size)}" for name, size in shown)
 
 
 def _time(seconds: float | None) -> str:

@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from smallwit.inference.engine import Request, Sampling, complete
-from smallwit.inference.local import PREFILL_BYTES, LocalEngine, slot_bytes
+from smallwit.inference.local import LocalEngine, prefill_bytes, slot_bytes
 from smallwit.models.attention import ATTENTION
 from smallwit.models.build import DTYPES, new_config
 from smallwit.models.chat import ChatTokenizer
@@ -100,8 +100,8 @@ def generation(
         cost, vocabulary = Cost.of(model), vocabulary_of(chat, model, name)
     item = (autocast or torch.float32).itemsize
     capacity = max(map(len, prompts)) + limit
-    prefill = PREFILL_BYTES.get(job.device, PREFILL_BYTES["cpu"])
-    memory = rows * slot_bytes(model.config, item, capacity, vocabulary) + prefill
+    memory = rows * slot_bytes(model.config, item, capacity, vocabulary)
+    memory += prefill_bytes(model, sum(map(len, prompts)))
     added = max(0, round(length) - 1)
     read = sum(cost.forward([len(prompt)], 1) for prompt in prompts)
     wrote = group * (sum(cost.forward([len(prompt) + added], 1 + added) for prompt in prompts) - read)

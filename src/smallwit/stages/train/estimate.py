@@ -44,6 +44,8 @@ from smallwit.training.progress import TrainingBudget
 from smallwit.training.settings import Demonstrations, Rollouts, Source
 from smallwit.training.sources import TokenSource
 
+KEPT_BY_ALLOCATOR = 0.45
+"""Bytes that the C library keeps of freed activations on a CPU, as a share of them: measured, `benchmarks/plan.py`."""
 DRY_PASSES = 2
 """Passes of a dry step: the largest of those sampled. The second begins with the gradients of the first."""
 FEW_TRAINED = 2
@@ -101,7 +103,7 @@ def estimate(stage: TrainStage, job: Job, known: Known) -> Estimate:
         flops * steps,
         tokens * steps,
         steps,
-        copies=memory["weights"] + memory["optimizer"],
+        copies=memory["gradients"] + memory["optimizer"],
         notes=tuple(each.note for each in found.values() if each.note),
     )
 
@@ -198,6 +200,8 @@ def _dry_step(stage: TrainStage, job: Job, chat: ChatTokenizer, found: Mapping[s
     memory["activations"] = max(0.0, peak - sum(memory.values()))
     # The head's: its states and their gradient, and chunks of logits; on a GPU each statistic has one of its own.
     memory["activations"] += 3 * 4 * rows * trainer.model.config.hidden_size
+    if job.device == "cpu":
+        memory["allocator"] = KEPT_BY_ALLOCATOR * memory["activations"]
     memory["logits"] = float(chunk * (1 + len(models) + (job.device != "cpu")))
     costs = {name: each.cost for name, each in models.items()}
     parameters = trainer.model.num_parameters()
