@@ -1,6 +1,7 @@
 """The energy that this machine uses, by counters of its own: RAPL of the CPU packages, NVML of NVIDIA GPUs."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 RAPL = Path("/sys/class/powercap")
@@ -47,8 +48,16 @@ def _rapl(folder: Path) -> dict[str, tuple[_Counter, int]]:
                 wraps_at = int((package / "max_energy_range_uj").read_text())
             except OSError:  # most systems let root alone read it
                 continue
-            found[package.name] = (lambda counter=counter: int(counter.read_text())), wraps_at
+            found[package.name] = partial(_microjoules, counter), wraps_at
     return found
+
+
+def _microjoules(counter: Path) -> int:
+    return int(counter.read_text())
+
+
+def _millijoules(read: _Counter) -> int:
+    return 1000 * read()
 
 
 def _nvml() -> dict[str, tuple[_Counter, int]]:
@@ -62,11 +71,9 @@ def _nvml() -> dict[str, tuple[_Counter, int]]:
         pynvml.nvmlInit()
         for number in range(pynvml.nvmlDeviceGetCount()):
             device = pynvml.nvmlDeviceGetHandleByIndex(number)
-            pynvml.nvmlDeviceGetTotalEnergyConsumption(device)
-            found[f"gpu {number}"] = (
-                lambda device=device: 1000 * pynvml.nvmlDeviceGetTotalEnergyConsumption(device),
-                1 << 64,
-            )
+            read = partial(pynvml.nvmlDeviceGetTotalEnergyConsumption, device)  # in millijoules
+            read()  # raises where the GPU has no counter
+            found[f"gpu {number}"] = partial(_millijoules, read), 1 << 64
     except pynvml.NVMLError:  # no driver, or a GPU without a counter
         return {}
     return found

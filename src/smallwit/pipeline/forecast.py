@@ -16,7 +16,7 @@ from smallwit.pipeline.processes import preloaded_modules
 from smallwit.pipeline.rates import Rates
 from smallwit.pipeline.run_folder import RunFolder
 from smallwit.pipeline.threads import has_room
-from smallwit.stages.estimate import Estimate, Known, Work
+from smallwit.stages.estimate import Known, StageEstimate, Work
 from smallwit.stages.job import Job, Reporter
 from smallwit.storage.artifacts import METRICS
 from smallwit.storage.jsonl import parse_json
@@ -83,7 +83,7 @@ class Planner:
         self.plan, self.folder, self.base, self.data_dir = plan, folder, base, data_dir
         self.device, self.dtype = device, dtype
         self.process = 0.0
-        self.estimates: dict[str, Estimate] = {}
+        self.estimates: dict[str, StageEstimate] = {}
         self.unknown: list[str] = []
         self._own = ""
 
@@ -111,7 +111,7 @@ class Planner:
         """Return what each estimated node needs, at these rates."""
         return [self._forecast(self.plan.nodes[name], found, rates) for name, found in self.estimates.items()]
 
-    def _forecast(self, node: Node, found: Estimate, rates: Rates) -> Forecast:
+    def _forecast(self, node: Node, found: StageEstimate, rates: Rates) -> Forecast:
         known = [(work.flops, rates.of(work)) for work in found.work]
         processes = node.stage.process_count
         seconds = None

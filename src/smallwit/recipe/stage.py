@@ -15,7 +15,7 @@ from smallwit.recipe.section import Section
 if TYPE_CHECKING:
     from smallwit.recipe.check import Check
     from smallwit.recipe.schema import Recipe
-    from smallwit.stages.estimate import Estimate, Known
+    from smallwit.stages.estimate import Known, StageEstimate
     from smallwit.stages.job import Info, Job, Reporter
     from smallwit.training.problem_stream import TaskProblems
 
@@ -164,7 +164,7 @@ class Stage(Section):
         """Yield lines on what the stage is going to read, before anything runs."""
         yield from ()
 
-    def estimate(self, job: "Job", known: "Known") -> "Estimate | None":
+    def estimate(self, job: "Job", known: "Known") -> "StageEstimate | None":
         """Return what the stage is going to need, `None` if that is not known; `known` was measured before."""
         return None
 

@@ -32,7 +32,7 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class StageEstimate:
     """An estimate of a stage.
 
     `memory` is in bytes by part, where the model is, and without what a process takes that has only imported its
@@ -49,7 +49,7 @@ class Estimate:
     copies: float = 0.0
     notes: tuple[str, ...] = ()
 
-    def at_most(self, flops: float | None) -> "Estimate":
+    def at_most(self, flops: float | None) -> "StageEstimate":
         """Return the estimate of the stage where it ends after so many FLOPs."""
         if flops is None or self.flops <= flops:
             return self

@@ -22,7 +22,7 @@ from smallwit.models.flops import Cost
 from smallwit.models.loading import load_config
 from smallwit.models.tokenizer import load_tokenizer
 from smallwit.stages.common.inputs import autocast_of, chat_of
-from smallwit.stages.estimate import Estimate, Known, Rate, Work
+from smallwit.stages.estimate import Known, Rate, StageEstimate, Work
 from smallwit.stages.job import Job
 from smallwit.tasks.base import Problem
 from smallwit.training.demonstrations import encode_problems
@@ -147,14 +147,14 @@ def answers(
 
 def answers_estimate(
     job: Job, name: str, problems: Sequence[Sequence[Problem]], *, limit: int, known: Known, rows: int
-) -> Estimate:
+) -> StageEstimate:
     """Return the estimate of a stage that lets a model answer problems, those of one task after the other."""
     chat = chat_of(job, name)
     found = [answers(job, name, chat, some, limit=limit, known=known, rows=rows) for some in problems if some]
     with dry_tensors():
         model = shaped_model(job, name, dtype=job.dtype)
     length = min(limit, known.length or limit)
-    return Estimate(
+    return StageEstimate(
         model.num_parameters(),
         {"weights": weight_bytes(model), "cache": max(each.memory for each in found)},
         tuple(work for each in found for work in each.work),

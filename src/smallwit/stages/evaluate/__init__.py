@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smallwit.recipe.stage import Stage, Unfinished
-from smallwit.stages.estimate import Estimate, Known
+from smallwit.stages.estimate import Known, StageEstimate
 from smallwit.stages.job import Info, Job, Reporter
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class EvaluateStage(Stage):
         (temporary / "protocol.json").write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
         temporary.rename(target)
 
-    def estimate(self, job: Job, known: Known) -> Estimate:
+    def estimate(self, job: Job, known: Known) -> StageEstimate:
         """Return what the responses need."""
         from smallwit.evaluation.suite import problems_of
         from smallwit.stages.common.inputs import tasks_of

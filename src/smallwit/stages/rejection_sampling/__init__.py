@@ -10,7 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from smallwit.recipe.section import PartOrder
 from smallwit.recipe.stage import SMOKE_PROBLEMS, SMOKE_TOKENS, Place, Stage, TaskNeed, Unfinished
-from smallwit.stages.estimate import Estimate, Known
+from smallwit.stages.estimate import Known, StageEstimate
 from smallwit.stages.job import Info, Job, Reporter
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class RejectionSamplingStage(Stage):
 
         yield from source_lines(f"model {self.model}", self.most_rows(job), "size", None, most=self.flops is not None)
 
-    def estimate(self, job: Job, known: Known) -> Estimate | None:
+    def estimate(self, job: Job, known: Known) -> StageEstimate | None:
         """Return what the answers need; of a model behind an endpoint nothing is known."""
         if job.recipe.is_remote(self.model):
             return None

@@ -10,7 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from smallwit.recipe.section import PartOrder
 from smallwit.recipe.stage import SMOKE_PROBLEMS, Place, Stage, TaskNeed, Unfinished
-from smallwit.stages.estimate import Estimate, Known
+from smallwit.stages.estimate import Known, StageEstimate
 from smallwit.stages.job import Info, Job, Reporter
 from smallwit.training.settings import WorkedSolutions
 
@@ -84,7 +84,7 @@ class TeacherLogprobsStage(Stage, WorkedSolutions):
         solved = worked_solutions(job, self, tasks_of(job, self.tasks))
         yield from source_lines(f"model {self.model}", solved, "size", None)
 
-    def estimate(self, job: Job, known: Known) -> Estimate | None:
+    def estimate(self, job: Job, known: Known) -> StageEstimate | None:
         """Return what scoring needs; of a model behind an endpoint nothing is known."""
         if job.recipe.is_remote(self.model):
             return None

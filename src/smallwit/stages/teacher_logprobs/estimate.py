@@ -5,7 +5,7 @@ from smallwit.objectives.batch import micro_batches
 from smallwit.stages.common.demonstrations import worked_solutions
 from smallwit.stages.common.inputs import chat_of, tasks_of
 from smallwit.stages.common.shapes import flops_measured, measured_rate, rounded, shape_of, shaped_model, weight_bytes
-from smallwit.stages.estimate import Estimate, Work
+from smallwit.stages.estimate import StageEstimate, Work
 from smallwit.stages.job import Job
 from smallwit.stages.teacher_logprobs import TeacherLogprobsStage
 from smallwit.stages.teacher_logprobs.scorers import LocalTeacherScorer
@@ -15,7 +15,7 @@ EXAMPLES = 2_048
 """Solutions whose lengths are looked at, about."""
 
 
-def estimate(stage: TeacherLogprobsStage, job: Job) -> Estimate | None:
+def estimate(stage: TeacherLogprobsStage, job: Job) -> StageEstimate | None:
     """Return the estimate of the stage, `None` where the rows that it reads are not there yet."""
     if stage.from_ is not None and stage.from_ not in job.inputs:
         return None
@@ -43,7 +43,7 @@ def estimate(stage: TeacherLogprobsStage, job: Job) -> Estimate | None:
         return measured_rate(job, step)
 
     shape = shape_of(job, stage.model) | {"k": stage.k, "tokens": rounded(sum(len(e.tokens) for e in groups[0]))}
-    return Estimate(
+    return StageEstimate(
         scorer.model.num_parameters(),
         {"weights": weights, "activations": live.peak - weights},
         (Work("forward", flops, shape, measure),),

@@ -13,7 +13,7 @@ from smallwit.objectives.distillation import Distillation
 from smallwit.objectives.settings import Objective, compares_groups
 from smallwit.recipe.section import ByKind
 from smallwit.recipe.stage import SMOKE_PROBLEMS, SMOKE_STEPS, Place, Stage, TaskNeed, Unfinished
-from smallwit.stages.estimate import Estimate, Known
+from smallwit.stages.estimate import Known, StageEstimate
 from smallwit.stages.job import Info, Job, Reporter
 from smallwit.stages.train.checks import check_engines, check_reward, check_sources, check_tasks, check_teacher
 from smallwit.storage.artifacts import METRICS
@@ -248,8 +248,8 @@ class TrainStage(Stage):
 
         yield from reading(self, job)
 
-    def estimate(self, job: Job, known: Known) -> Estimate:
-        """Return what training needs."""
+    def estimate(self, job: Job, known: Known) -> StageEstimate | None:
+        """Return what training needs, `None` where the number of its rows is not known yet."""
         from smallwit.stages.train.estimate import estimate
 
         return estimate(self, job, known)

@@ -30,7 +30,7 @@ from smallwit.stages.common.shapes import (
     shaped_model,
     weight_bytes,
 )
-from smallwit.stages.estimate import Estimate, Known, Work
+from smallwit.stages.estimate import Known, StageEstimate, Work
 from smallwit.stages.job import Job
 from smallwit.stages.teacher_logprobs import TeacherLogprobsStage
 from smallwit.stages.train import TrainStage
@@ -54,8 +54,11 @@ CPU_TOKENS, GPU_TOKENS = 256, 1 << 16
 """Tokens of the step that a calibration takes where a whole one takes too long."""
 
 
-def estimate(stage: TrainStage, job: Job, known: Known) -> Estimate:
-    """Return the estimate of the stage. Raises `UserError` where its data cannot be read."""
+def estimate(stage: TrainStage, job: Job, known: Known) -> StageEstimate | None:
+    """Return the estimate of the stage, `None` where the number of its rows is not known yet.
+
+    Raises `UserError` where its data cannot be read.
+    """
     chat = chat_of(job, stage.from_)
     with dry_tensors():
         context = int(shaped_model(job, stage.from_).config.max_position_embeddings)
@@ -65,7 +68,7 @@ def estimate(stage: TrainStage, job: Job, known: Known) -> Estimate:
         columns = columns_of([loss for loss in losses if loss.source == name])
         one = sampled(stage, job, name, chat, context, columns, known.length)
         if one is None:
-            return Estimate(notes=(f"{name}: its rows are not there yet, so the stage is not estimated",))
+            return None
         found[name] = one
     dry = _dry_step(stage, job, chat, found)
     written = {name: _written(stage.sources[name], job, stage.from_, chat, each, known) for name, each in found.items()}
@@ -96,7 +99,7 @@ def estimate(stage: TrainStage, job: Job, known: Known) -> Estimate:
         0.0, max((each.memory for each in rollouts), default=0.0) - (passing if job.device == "cpu" else 0.0)
     )
     tokens = sum(mean(sum(e.targets for e in step) for step in each.usual) for each in found.values())
-    return Estimate(
+    return StageEstimate(
         dry.parameters,
         memory,
         tuple(each for each in work if each.flops),
