@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 
+from smallwit.device import available_memory
 from smallwit.pipeline.plan import Node, Plan, origin_of, remaining_flops
 from smallwit.pipeline.processes import preloaded_modules
 from smallwit.pipeline.rates import Rates
@@ -117,9 +118,11 @@ class Planner:
         seconds = None
         if all(rate is not None for _, rate in known):
             seconds = sum(flops / rate for flops, rate in known if rate is not None) / processes
-        long = seconds is None or seconds > MIN_SECONDS
-        host = {"process": self.process * processes, "checkpoint": found.copies if long else 0.0}
         memory = {part: size * processes for part, size in found.memory.items()}
+        held = self.process + (sum(memory.values()) if self.device == "cpu" else 0.0)
+        # Of a short stage none is saved, and where there is no room for it training waits in place of a copy.
+        copied = (seconds is None or seconds > MIN_SECONDS) and available_memory() - held >= 2 * found.copies
+        host = {"process": self.process * processes, "checkpoint": found.copies if copied else 0.0}
         if self.device == "cpu":
             memory, host = host | memory, {}
         memory, host = ({part: size for part, size in parts.items() if size} for parts in (memory, host))

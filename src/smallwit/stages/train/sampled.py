@@ -63,7 +63,7 @@ def sampled(
         tasks = tasks_of(job, spec.tasks)
         documents = [document for task in tasks for document in islice(task.documents(), DOCUMENTS)]
         source = TextSource(documents, chat, spec.batch, spec.cut_length(context), seed)
-        return _first(source, spec.batch, len(documents))
+        return _first(source, spec.batch, len(documents), stage.steps)
     problems = source_problems(job, spec)
     if problems is None:
         return None
@@ -73,7 +73,7 @@ def sampled(
         if origin is None or is_made(job, origin.name):
             cut = spec.cut_length(context)
             source = DemonstrationSource(stream, chat, spec.batch, cut, spec.loss_on, spec.kept_length)
-            return _first(source, spec.batch, stream.size)
+            return _first(source, spec.batch, stream.size, stage.steps)
         limit = int(getattr(origin, "max_new_tokens", context))
         steps, _ = _completed(stream, chat, spec.batch, 1, limit, context, ())
         return Sampled(steps, stream.size, steps, [], f"{name}: rows of {origin.name} with {limit} tokens each")
@@ -102,8 +102,8 @@ def columns_of(losses: Sequence[LossTerm]) -> list[str]:
     return found
 
 
-def _first(source: TokenSource, batch: int, size: int) -> Sampled:
-    count = max(1, min(STEPS, EXAMPLES // batch, ceil(size / batch)))
+def _first(source: TokenSource, batch: int, size: int, most: int | None) -> Sampled:
+    count = max(1, min(most or STEPS, STEPS, EXAMPLES // batch, ceil(size / batch)))
     steps = [source.batch(step).examples for step in range(count)]
     return Sampled(steps, size, steps, [])
 
