@@ -101,11 +101,11 @@ class Ledger:
         self.attempt["seconds"] = time.monotonic() - self.started
         self.attempt["peak_memory_gb"] = max(self.attempt["peak_memory_gb"], peak_memory_gb)
 
-    def tick(self, peak_memory_gb: float, entries: list[Entry], costs: dict[str, Any]) -> None:
+    def tick(self, peak_memory_gb: float, entries: list[Entry], costs: Mapping[str, Any]) -> None:
         """Write the file if the last write is `WRITE_SECONDS` ago, so that a killed attempt is in it too."""
         if time.monotonic() - self.written >= WRITE_SECONDS:
             self.note(peak_memory_gb)
-            self.write(entries, costs)
+            self.write(entries, costs=costs)
 
     def totals(self, keys: set[str]) -> tuple[float, float]:
         """Return wall seconds and peak memory of the attempts that computed any of `keys`.
@@ -115,12 +115,14 @@ class Ledger:
         counted = [a for a in [*self.attempts, self.attempt] if keys & set(a["computed"])]
         return sum(a["seconds"] for a in counted), max((a["peak_memory_gb"] for a in counted), default=0.0)
 
-    def write(self, entries: list[Entry], costs: dict[str, Any], results: dict[str, Any] | None = None) -> None:
+    def write(
+        self, entries: list[Entry], results: dict[str, Any] | None = None, *, costs: Mapping[str, Any] | None = None
+    ) -> None:
         """Write the file in one step. With `results` it holds their hash, which shows later changes of results.json."""
         attempts = [*self.attempts, *([self.attempt] if self.attempt["computed"] else [])]
         stages = [{k: value for k, value in asdict(entry).items() if value is not None} for entry in entries]
         self.lookups.write()
         hosts = contacted(self.path.parent)
-        data = {"schema": 1, "stages": stages, "costs": costs, "hosts": hosts, "attempts": attempts}
+        data = {"schema": 1, "stages": stages, "costs": dict(costs or {}), "hosts": hosts, "attempts": attempts}
         write_sealed(self.path, data | ({"results": content_key(results)} if results is not None else {}))
         self.written = time.monotonic()

@@ -216,7 +216,7 @@ class Scheduler:
         self.computed.add(node.name)
         self.folder.show(node, self.plan)
         self.ledger.note(self.memory.peak / 1e9)
-        self.ledger.write(self._entries(), self._costs())
+        self.ledger.write(self._entries(), costs=self._costs())
         progress.end(node.name, f"done in {human_seconds(info['seconds'])}")
 
     def _entries(self) -> list[Entry]:
@@ -270,7 +270,7 @@ class Scheduler:
             "peak_memory_gb": memory,
         }
         results = finite(results)
-        self.ledger.write(self._entries(), self._costs(), results)
+        self.ledger.write(self._entries(), results, costs=self._costs())
         write_atomically(self.folder.path / "results.json", json.dumps(results, indent=1, allow_nan=False))
         return results
 
