@@ -18,9 +18,10 @@ def print_forecasts(
     """Print the forecasts of a planner that has estimated its nodes, for a device with so many bytes `available`."""
     found = planner.forecasts(rates)
     priced = planner.plan.recipe.prices is not None
-    table = Table("stage", box=None, padding=(0, 2, 0, 0))
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("stage", no_wrap=True)
     for heading in ("parameters", "memory", "FLOPs", "time", *(["cost"] if priced else [])):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for each in found:
         cost = [_dollars(planner, each.seconds)] if priced else []
         size = human_bytes(each.peak)
@@ -47,7 +48,7 @@ def totals_line(totals: Totals, available: float) -> str:
 
 def _memory_lines(planner: Planner, found: list[Forecast], available: float) -> Iterator[str]:
     yield from _grouped((each.name, _parts(each.memory)) for each in found)
-    yield from _grouped((f"{each.name}, host", _parts(each.host)) for each in found if each.host)
+    yield from _grouped((each.name, f"on the host {_parts(each.host)}") for each in found if each.host)
     totals = totals_of(planner.plan, found, planner.device)
     yield f"in all: {totals_line(totals, available)}"
     short = max(found, key=lambda each: each.peak, default=None)
