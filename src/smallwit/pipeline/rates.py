@@ -24,7 +24,8 @@ MOST_FORECASTS = 1_000
 class Rates(Protocol):
     """A source of FLOP/s. `about` says which."""
 
-    about: str
+    @property
+    def about(self) -> str: ...
 
     def of(self, work: Work) -> float | None:
         """Return the FLOP/s of this work, `None` where they are not known."""

@@ -185,7 +185,7 @@ def _dry_step(stage: TrainStage, job: Job, chat: ChatTokenizer, found: Mapping[s
         trainer, references = _trainer(stage, job, chat, given)
         trainer.optimizers[0].register_step_pre_hook(lambda *_: passes.append(live.peak))
         trainer.step()
-    models = {name: each for name, each in trainer.teachers.items() if hasattr(each, "model")}
+    models = {n: each for n, each in trainer.teachers.items() if isinstance(each, Teacher | CrossTokenizerTeacher)}
     frozen = [*references, *(each.model for each in models.values())]
     states: list[object] = [one.state_dict() for one in trainer.optimizers]
     optimizer = sum(each.nbytes for each in tree_leaves(states) if isinstance(each, Tensor))
