@@ -110,7 +110,7 @@ def test_flops_are_those_that_the_run_then_counts(planned: Planner, finished: Ra
     assert planned.estimates["teacher"].flops == pytest.approx(counted["teacher"], rel=1e-6)
     # Completions are taken to be as long as they can be, and groups without a signal to be trained on.
     assert counted["kd"] <= planned.estimates["kd"].flops < 1.6 * counted["kd"]
-    assert all(counted[name] <= planned.estimates[name].flops for name in ("rl", "joint"))
+    assert counted["rl"] <= planned.estimates["rl"].flops
 
 
 @pytest.mark.slow
