@@ -11,7 +11,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c c
 # Each test process has one thread to itself: more threads than cores only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help quickstart test test-fast lint docs bench-training bench-rl bench-rollout bench-grading bench-gold-changes bench-eval bench-data bench-device bench-gpu gpu-kit bench-curves bench-seeds check-families check-handover fuzz clean
+.PHONY: help quickstart test test-fast lint docs bench-training bench-rl bench-rollout bench-grading bench-gold-changes bench-eval bench-data bench-device bench-gpu gpu-kit bench-curves bench-seeds bench-plan check-families check-handover fuzz clean
 # Two installations into one .venv at the same time would break it.
 .NOTPARALLEL:
 
@@ -33,6 +33,7 @@ help:
 	@echo 'make gpu-kit          that benchmark for a machine with torch, transformers and no network, in the folder gpu-kit'
 	@echo 'make bench-curves     every objective alone, from a quickstart: table and figure'
 	@echo 'make bench-seeds      coverage of the intervals over seeds and problems, by simulation (8 minutes)'
+	@echo 'make bench-plan       smallwit plan against what eight recipes then take (20 minutes on 2 cores)'
 	@echo 'make check-families   every family of transformers against its own forward pass: docs/models.md (a minute)'
 	@echo 'make check-handover   published folders read by two major versions of transformers (about 2 minutes on 2 cores)'
 	@echo 'make fuzz             damaged data files for every reader: read, or refused in one line (ten minutes)'
@@ -88,6 +89,9 @@ gpu-kit: .venv/installed-test
 
 bench-curves: quickstart
 	$(BIN)/python benchmarks/learning_curves.py
+
+bench-plan: .venv/installed-test
+	$(BIN)/python benchmarks/plan.py
 
 bench-seeds: .venv/installed
 	$(BIN)/python benchmarks/seed_coverage.py

@@ -6,6 +6,7 @@ import typer
 
 from smallwit.cli.app import TRAIN, app
 from smallwit.cli.options import Adopt, AllowUnsafeCode, DataDir, Exact, Offline, Overrides, RecipeFile, RunDir
+from smallwit.cli.plan import show_plan
 from smallwit.cli.recipes import open_recipe
 
 
@@ -22,9 +23,7 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the recipe with every default filled in, and stop.")
     ] = False,
-    plan: Annotated[
-        bool, typer.Option("--plan", help="Read the data, print what each stage reads and how often, and stop.")
-    ] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Print what `smallwit plan` prints, and stop.")] = False,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Take two steps of every stage, to see that all fits.")
     ] = False,
@@ -63,11 +62,7 @@ def run(
         return
 
     if plan:
-        from smallwit.console.sanitize import say
-        from smallwit.pipeline.reading import plan_lines
-
-        for line in plan_lines(loaded.recipe, loaded.base, loaded.data_dir):
-            say(line)
+        show_plan(loaded)
         return
 
     from smallwit.pipeline import runs as pipeline

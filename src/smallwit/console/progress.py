@@ -1,7 +1,7 @@
 """Show the progress of a run: bars with the time left on a terminal, heartbeat lines elsewhere."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -21,6 +21,10 @@ from smallwit.console.numbers import human_seconds
 HEARTBEAT_SECONDS = 10.0
 LARGEST_SHARE = 0.99
 """What a node shows at most while it runs: its end is a line of its own."""
+
+
+TimeLeft = Callable[[Mapping[str, float]], float]
+"""Returns the seconds until a run ends, from the shares of its running nodes that are done."""
 
 
 @dataclass
@@ -59,11 +63,16 @@ class _Bars(Progress):
 class RunProgress:
     """The progress display of a run: a line for each running node. A context manager.
 
-    `above` returns what a terminal shows above these lines.
+    `left` tells the seconds of the whole run that are left; `above` returns what a terminal shows above these lines.
     """
 
-    def __init__(self, console: Console, above: Callable[[], RenderableType] | None = None) -> None:
-        self.console = console
+    def __init__(
+        self,
+        console: Console,
+        left: TimeLeft | None = None,
+        above: Callable[[], RenderableType] | None = None,
+    ) -> None:
+        self.console, self.left = console, left
         self.started = time.monotonic()
         self.beat = self.started
         self.running: dict[str, _Running] = {}
@@ -81,6 +90,7 @@ class RunProgress:
             disable=not console.is_terminal,
         )
         self.bars.above = above
+        self.whole = self.bars.add_task("", total=None, name="run", text="") if left is not None else None
 
     def __enter__(self) -> "RunProgress":
         self.bars.start()
@@ -114,12 +124,16 @@ class RunProgress:
     def tick(self) -> None:
         """Print a heartbeat line every `HEARTBEAT_SECONDS` if there is no terminal."""
         now = time.monotonic()
+        running = list(self.running.items())  # other threads may change the dictionary
+        left = self.left({name: state.share for name, state in running}) if self.left is not None else None
+        text = f"about {human_seconds(left)} left in all" if left is not None else ""
+        if self.whole is not None:
+            self.bars.update(self.whole, text=text)
         if self.console.is_terminal or now - self.beat < HEARTBEAT_SECONDS:
             return
         self.beat = now
-        running = list(self.running.items())  # other threads may change the dictionary
         if running:
-            self.say("; ".join(f"{name} {state}" for name, state in running))
+            self.say("; ".join([*(f"{name} {state}" for name, state in running), *filter(None, [text])]))
 
     def _elapsed(self) -> str:
         return human_seconds(time.monotonic() - self.started).rjust(7)

@@ -8,6 +8,7 @@ on its neighbours, but for rounding.
 import copy
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -183,8 +184,7 @@ class LocalEngine:
             self._kept = None
         if self.graphed:
             capacity = -(-capacity // _CAPACITY_STEP) * _CAPACITY_STEP
-        # Logits, their exponentials, and what truncation makes of them.
-        each = capacity * bytes_per_token(model.config, model.dtype.itemsize) + 4 * 4 * self.vocabulary
+        each = slot_bytes(model.config, model.dtype.itemsize, capacity, self.vocabulary)
         room = int(MEMORY_SHARE * available_memory(str(model.device)) / each)
         if room < 1:
             raise UserError(
@@ -211,10 +211,25 @@ class LocalEngine:
         return self._copy
 
 
+def slot_bytes(config: Any, item: int, capacity: int, vocabulary: int) -> int:
+    """Return the bytes that a completion needs: `capacity` keys and values, `item` bytes a number, and its logits."""
+    # Logits, their exponentials, and what truncation makes of them.
+    return capacity * bytes_per_token(config, item) + 4 * 4 * vocabulary
+
+
+def prefill_bytes(model: PreTrainedModel, tokens: int) -> int:
+    """Return the bytes of a layer's activations in the passes over prompts of so many tokens in all, about."""
+    return min(tokens, _prefill_tokens(model)) * _prefill_width(model) * model.dtype.itemsize
+
+
 def _prefill_tokens(model: PreTrainedModel) -> int:
     """Return the tokens of prompts that one pass takes at most."""
+    size = PREFILL_BYTES.get(model.device.type, PREFILL_BYTES["cpu"])
+    return max(256, min(8192, size // (_prefill_width(model) * model.dtype.itemsize)))
+
+
+def _prefill_width(model: PreTrainedModel) -> int:
+    """Return the numbers of a token that a layer holds at a time, about."""
     config = model.config.get_text_config()
     wide = getattr(config, "intermediate_size", None)
-    width = 8 * config.hidden_size + 3 * (wide if isinstance(wide, int) else 4 * config.hidden_size)
-    size = PREFILL_BYTES.get(model.device.type, PREFILL_BYTES["cpu"])
-    return max(256, min(8192, size // (width * model.dtype.itemsize)))
+    return int(8 * config.hidden_size + 3 * (wide if isinstance(wide, int) else 4 * config.hidden_size))

@@ -37,7 +37,17 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-def new_model(
+def new_model(*, seed: int, **shape: Any) -> PreTrainedModel:
+    """Return a model of `new_config` with random weights (a pure function of `seed`), in float32."""
+    config = new_config(**shape)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen2ForCausalLM(config)
+    recompute_swiglu(model)
+    return model
+
+
+def new_config(
     *,
     hidden: int,
     layers: int,
@@ -47,10 +57,9 @@ def new_model(
     max_length: int,
     vocabulary_rows: int,
     tokenizer: PreTrainedTokenizerBase,
-    seed: int,
     rope_theta: float = 10_000.0,
-) -> PreTrainedModel:
-    """Return a Qwen2 model with tied embeddings and random weights (a pure function of `seed`), in float32."""
+) -> Qwen2Config:
+    """Return the configuration of a Qwen2 model with tied embeddings."""
     config = Qwen2Config(
         vocab_size=vocabulary_rows,
         hidden_size=hidden,
@@ -67,11 +76,7 @@ def new_model(
         bos_token_id=None,
     )
     config._attn_implementation = ATTENTION
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = Qwen2ForCausalLM(config)
-    recompute_swiglu(model)
-    return model
+    return config
 
 
 def new_like(

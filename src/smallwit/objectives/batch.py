@@ -72,8 +72,9 @@ class Example:
 
     @property
     def shareable_prompt(self) -> tuple[int, ...]:
-        """The tokens before the completion; none if the example has other spans, or nothing behind them."""
-        whole = self.trained is not None or self.prompt_length >= len(self.tokens)
+        """The tokens of the prompt; none if some of them are trained, or nothing stands behind them."""
+        first = min((start for start, _ in self.spans), default=0)
+        whole = self.prompt_length > first or self.prompt_length >= len(self.tokens)
         return () if whole else tuple(self.tokens[: self.prompt_length])
 
 
@@ -120,7 +121,9 @@ class TokenBatch:
         )
         places = {i: number * width + place for number, row in enumerate(rows) for i, place in row.places.items()}
         trained = [(i, first, end) for i, example in enumerate(examples) for first, end in example.spans]
+        positions = torch.cat([places[i][first - 1 : end - 1] for i, first, end in trained])
         targets = torch.tensor([example.targets for example in examples])
+        sequence = torch.repeat_interleave(torch.arange(len(examples)), targets, output_size=len(positions))
         sampled = [value for example in examples if example.log_probs is not None for value in example.log_probs]
         apart = share_prompts or len(rows) < len(examples)
         return TokenBatch(
@@ -128,9 +131,9 @@ class TokenBatch:
             tokens=tokens.to(device),
             lengths=[len(example.tokens) for example in examples],
             row_lengths=[len(row.tokens) for row in rows],
-            positions=torch.cat([places[i][first - 1 : end - 1] for i, first, end in trained]).to(device),
+            positions=positions.to(device),
             labels=tokens.flatten()[torch.cat([places[i][first:end] for i, first, end in trained])].to(device),
-            sequence=torch.repeat_interleave(torch.arange(len(examples)), targets).to(device),
+            sequence=sequence.to(device),
             sequence_targets=targets.to(device),
             log_probs=torch.tensor(sampled, device=device) if sampled else None,
             advantages=torch.tensor([example.advantage for example in examples], device=device),

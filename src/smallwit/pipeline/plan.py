@@ -14,6 +14,7 @@ from smallwit.network import hub
 from smallwit.pipeline.code_version import code_version
 from smallwit.pipeline.key_records import KeyRecord, Parts, flattened
 from smallwit.pipeline.seeds import over_seeds, seeded_name
+from smallwit.pipeline.threads import threads_by_model
 from smallwit.recipe.model import ModelSpec
 from smallwit.recipe.schema import Recipe
 from smallwit.recipe.stage import Stage
@@ -128,6 +129,18 @@ def make_plan(
     return plan
 
 
+def plan_for(recipe: Recipe, base: Path, data_dir: Path | None, device: str, dtype: str) -> Plan:
+    """Return the plan of a recipe on this machine: `make_plan` with threads as the recipe and the cores allow.
+
+    With `workers` each has an equal share of the cores; on a CPU without it threads are by the models' sizes.
+    """
+    if recipe.workers is None and device == "cpu":
+        threads: int | dict[str, int] = threads_by_model(recipe, base, cores())
+    else:
+        threads = max(1, cores() // (recipe.workers or 1))
+    return make_plan(recipe, base=base, data_dir=data_dir, device=device, dtype=dtype, threads=threads)
+
+
 def planned_stages(recipe: Recipe) -> list[Stage]:
     """Return the stages of a plan in its order: the tokenizer, those of the recipe, one for each measured model."""
     tokenizer = [TokenizerStage()] if recipe.tokenizer is not None else []
@@ -146,6 +159,21 @@ def remaining_flops(stage: Stage, target: float, spent: float) -> float:
             f"(the start of this stage) costs {spent:.3g} already; start from an earlier model"
         )
     return target - spent
+
+
+def origin_of(spec: ModelSpec, base: Path) -> str:
+    """Return the folder (or hub id) of a model; of one behind an endpoint that of its tokenizer."""
+    if spec.folder is not None:
+        return str((base / Path(spec.folder).expanduser()).resolve())
+    if spec.gguf is not None:
+        # Imported here: it takes seconds.
+        from smallwit.models.gguf_import import imported_folder
+
+        return str(imported_folder(base / Path(spec.gguf).expanduser()))
+    if spec.tokenizer is not None:  # the only local part of a model behind an endpoint
+        folder = base / Path(spec.tokenizer).expanduser()
+        return str(folder.resolve()) if folder.is_dir() else spec.tokenizer
+    return spec.hub or ""
 
 
 class _Keys:

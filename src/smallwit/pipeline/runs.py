@@ -10,17 +10,16 @@ from rich.console import Console
 
 from smallwit.console.interrupts import terminable
 from smallwit.console.terminal import Terminal
-from smallwit.device import cores, resolve_device, resolve_dtype
+from smallwit.device import resolve_device, resolve_dtype
 from smallwit.errors import UserError
 from smallwit.evaluation.scores import scores
 from smallwit.evaluation.scores_table import print_scores
 from smallwit.evaluation.stored import read_evaluation
 from smallwit.network import hub
-from smallwit.pipeline.plan import Plan, make_plan
+from smallwit.pipeline.plan import Plan, plan_for
 from smallwit.pipeline.run_folder import RunFolder
 from smallwit.pipeline.scheduler import Live, Scheduler, StageFailed
 from smallwit.pipeline.smoke import smoke_recipe
-from smallwit.pipeline.threads import threads_by_model
 from smallwit.recipe.file import dump_recipe
 from smallwit.recipe.schema import Recipe
 from smallwit.report.html import write_report
@@ -226,8 +225,7 @@ def _occupied_scheduler(
             # Looking for a GPU needs torch, which is slow to import.
             device = resolve_device(recipe.device) if recipe.models else "cpu"
             dtype = resolve_dtype(device, recipe.dtype)
-            threads = _threads(recipe, base, device)
-            plan = make_plan(recipe, base=base, data_dir=data_dir, device=device, dtype=dtype, threads=threads)
+            plan = plan_for(recipe, base, data_dir, device, dtype)
             write_atomically(folder.path / "recipe.resolved.yaml", dump_recipe(recipe))
             folder.write_plan(plan)
             hub.save_pins(folder.path)
@@ -237,10 +235,3 @@ def _occupied_scheduler(
         if trouble is None:
             raise
         raise StageFailed(f"{folder.path}: {trouble}; free some space and run the same command again") from error
-
-
-def _threads(recipe: Recipe, base: Path, device: str) -> int | dict[str, int]:
-    """Return threads: an equal share of the cores for each worker, or by the models' sizes without `workers`."""
-    if recipe.workers is None and device == "cpu":
-        return threads_by_model(recipe, base, cores())
-    return max(1, cores() // (recipe.workers or 1))

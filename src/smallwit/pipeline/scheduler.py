@@ -10,13 +10,15 @@ from typing import Any
 from rich.console import Console, RenderableType
 
 from smallwit.console.numbers import human_seconds
-from smallwit.console.progress import RunProgress
-from smallwit.device import cores
+from smallwit.console.progress import RunProgress, TimeLeft
+from smallwit.device import available_memory
 from smallwit.errors import RunFailed, UserError
 from smallwit.network import hub
 from smallwit.pipeline.adoption import Adoption
+from smallwit.pipeline.forecast import Forecast, time_left, totals_of
+from smallwit.pipeline.forecast_text import totals_line
 from smallwit.pipeline.ledger import Entry, Ledger
-from smallwit.pipeline.plan import Node, Plan, remaining_flops
+from smallwit.pipeline.plan import Node, Plan, origin_of, remaining_flops
 from smallwit.pipeline.processes import (
     FORK_SERVER_LOST,
     MemoryWatch,
@@ -28,9 +30,10 @@ from smallwit.pipeline.processes import (
     stop,
     wait_for_news,
 )
+from smallwit.pipeline.rates import MeasuredRates
 from smallwit.pipeline.results import summarise
 from smallwit.pipeline.run_folder import RunFolder
-from smallwit.pipeline.threads import fits
+from smallwit.pipeline.threads import has_room
 from smallwit.stages.job import Job
 from smallwit.storage.artifacts import read_manifest, write_atomically
 from smallwit.storage.jsonl import finite
@@ -86,7 +89,9 @@ class Scheduler:
             return
         context = fork_server()
         running: list[Running] = []
-        with RunProgress(self.console, None if self.live is None else partial(self.live, self)) as progress:
+        self.ledger.spend({})
+        above = None if self.live is None else partial(self.live, self)
+        with RunProgress(self.console, self._forecast(waiting), above) as progress:
             try:
                 while waiting or running:
                     for node in self._ready(waiting):
@@ -95,7 +100,10 @@ class Scheduler:
                             self.manifests[node.name] = read_manifest(self.folder.artifact(node), check_content=False)
                             progress.say(f"{node.name}: done by another process")
                             continue
-                        if not self._has_room(node, running) or not self.folder.claim(node):
+                        taken = [self.plan.nodes[one.name].threads for one in running]
+                        if not has_room(self.plan.recipe, self.device, node.threads, taken):
+                            continue
+                        if not self.folder.claim(node):
                             continue
                         waiting.remove(node)
                         progress.start(node.name)
@@ -103,8 +111,12 @@ class Scheduler:
                         running.append(self._started(node, context))
                     wait_for_news(running, 0.25)
                     self.memory.sample()
+                    self.ledger.spend(
+                        {self.plan.nodes[one.name].key: self.plan.nodes[one.name].threads for one in running}
+                    )
                     running = [one for one in running if not self._listen(one, progress)]
-                    self.ledger.tick(self.memory.peak / 1e9, self._entries())
+                    if self.ledger.due:
+                        self._write_ledger()
                     progress.tick()
             except KeyboardInterrupt:
                 progress.say("stopping; running stages save first (Ctrl-C again stops at once)")
@@ -113,17 +125,33 @@ class Scheduler:
                 # No stage may run on after an error here.
                 stop(running)
 
+    def _forecast(self, waiting: Sequence[Node]) -> TimeLeft | None:
+        """Print the totals of what is to do, if it was planned. Return what tells the time left, if that is known."""
+        kept = MeasuredRates(self.device).forecasts
+        found = [Forecast(**kept[node.key]) for node in waiting if node.key in kept]
+        if not found:
+            self._say("time and memory are not known: `smallwit plan RECIPE` measures this machine and tells them")
+            return None
+        totals = totals_of(self.plan, found, self.device)
+        self._say(f"plan: {totals_line(totals, available_memory(self.device))}")
+        if totals.seconds is None:
+            return None
+
+        def left(shares: Mapping[str, float]) -> float:
+            seconds = {
+                name: seconds * (1 - shares.get(name, 0.0))
+                for name, seconds in totals.by_node.items()
+                if name not in self.manifests
+            }
+            return time_left(self.plan, seconds, self.device)
+
+        return left
+
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _ready(self, waiting: list[Node]) -> list[Node]:
         return [node for node in waiting if all(need in self.manifests for need in node.needs)]
-
-    def _has_room(self, node: Node, running: list[Running]) -> bool:
-        """Return whether a node may start while the others run."""
-        if self.plan.recipe.workers is not None or self.device != "cpu":
-            return len(running) < (self.plan.recipe.workers or 1)
-        return fits(node.threads, [self.plan.nodes[one.name].threads for one in running], cores())
 
     def _started(self, node: Node, context: BaseContext) -> Running:
         try:
@@ -161,18 +189,7 @@ class Scheduler:
         """Return the folder (or hub id) of a model, of a stage for this seed, or of the tokenizer."""
         if (made := self.plan.node(name, seed)) is not None:
             return str(self.folder.artifact(made))
-        spec = self.plan.recipe.models[name]
-        if spec.folder is not None:
-            return str((self.base / Path(spec.folder).expanduser()).resolve())
-        if spec.gguf is not None:
-            # Imported here: it takes seconds.
-            from smallwit.models.gguf_import import imported_folder
-
-            return str(imported_folder(self.base / Path(spec.gguf).expanduser()))
-        if spec.tokenizer is not None:  # the only local part of a model behind an endpoint
-            folder = self.base / Path(spec.tokenizer).expanduser()
-            return str(folder.resolve()) if folder.is_dir() else spec.tokenizer
-        return spec.hub or ""
+        return origin_of(self.plan.recipe.models[name], self.base)
 
     def _budget(self, node: Node) -> float | None:
         """Return the stage's budget in FLOPs, if it has one."""
@@ -216,9 +233,12 @@ class Scheduler:
         self.manifests[node.name] = read_manifest(self.folder.artifact(node), check_content=False)
         self.computed.add(node.name)
         self.folder.show(node, self.plan)
-        self.ledger.note(self.memory.peak / 1e9)
-        self.ledger.write(self._entries())
+        self._write_ledger()
         progress.end(node.name, f"done in {human_seconds(info['seconds'])}")
+
+    def _write_ledger(self) -> None:
+        self.ledger.note(self.memory.peak / 1e9)
+        self.ledger.write(self._entries(), costs=self._costs())
 
     def _entries(self) -> list[Entry]:
         entries = []
@@ -243,6 +263,16 @@ class Scheduler:
             )
         return entries
 
+    def _costs(self) -> dict[str, Any]:
+        """Return what all nodes have cost, evaluations and the tokenizer too."""
+        recipe = self.plan.recipe
+        tokens = {
+            name: int(manifest.get("teacher_tokens", 0))
+            for name, manifest in self.manifests.items()
+            if any(map(recipe.is_remote, self.plan.nodes[name].stage.asked_models()))
+        }
+        return self.ledger.costs({name: node.key for name, node in self.plan.nodes.items()}, recipe.prices, tokens)
+
     def finish(self) -> dict[str, Any]:
         """Write the ledger and `results.json`, when no other process is at work in the folder."""
         self.folder.take()
@@ -266,7 +296,7 @@ class Scheduler:
             "peak_memory_gb": memory,
         }
         results = finite(results)
-        self.ledger.write(self._entries(), results)
+        self.ledger.write(self._entries(), results, costs=self._costs())
         write_atomically(self.folder.path / "results.json", json.dumps(results, indent=1, allow_nan=False))
         return results
 

@@ -10,6 +10,7 @@ on the number of stages, so that adding or removing a stage keeps the artifacts 
 from collections.abc import Sequence
 from pathlib import Path
 
+from smallwit.device import cores
 from smallwit.recipe.model import ModelSpec
 from smallwit.recipe.schema import Recipe
 
@@ -20,6 +21,13 @@ _WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
 def threads_by_model(recipe: Recipe, base: Path, cores: int) -> dict[str, int]:
     """Return the threads of each model of the recipe: at least 1, at most `cores`."""
     return {name: _threads(_parameters(recipe, spec, base), cores) for name, spec in recipe.models.items()}
+
+
+def has_room(recipe: Recipe, device: str, threads: int, taken: Sequence[int]) -> bool:
+    """Return whether a node with `threads` threads may start beside those of `taken`. The first always may."""
+    if recipe.workers is not None or device != "cpu":
+        return len(taken) < (recipe.workers or 1)
+    return fits(threads, taken, cores())
 
 
 def fits(threads: int, taken: Sequence[int], cores: int) -> bool:

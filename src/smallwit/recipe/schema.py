@@ -44,6 +44,21 @@ class Comparison(Section):
     b: str = Field(description="the measured model or stage that it is compared with")
 
 
+class Prices(Section):
+    """What the user pays, in dollars: the ledger and `smallwit plan` tell costs by it."""
+
+    hour: float | None = Field(default=None, ge=0, description="dollars an hour of this machine")
+    kwh: float | None = Field(default=None, ge=0, description="dollars a kilowatt-hour, where energy is measured")
+    teacher_tokens: float | None = Field(
+        default=None, ge=0, description="dollars a million tokens that models behind endpoints read and write"
+    )
+
+    def dollars(self, seconds: float, kwh: float | None, teacher_tokens: float) -> float:
+        """Return the dollars of what has a price; energy that was not measured costs nothing here."""
+        energy = (kwh or 0.0) * (self.kwh or 0.0)
+        return seconds / 3600 * (self.hour or 0.0) + energy + teacher_tokens / 1e6 * (self.teacher_tokens or 0.0)
+
+
 class Recipe(Section):
     """The whole path. `tasks` maps a name to its options; `class: file.py:ClassName` names a task of the user's own."""
 
@@ -93,6 +108,7 @@ class Recipe(Section):
         description="measured model to compare with, for example only SFT at equal compute; tables list it apart",
     )
     comparisons: list[Comparison] = Field(default_factory=list, description="pairs of measured models to compare")
+    prices: Prices | None = Field(default=None, description="what this machine, its energy and remote teachers cost")
 
     def stage(self, name: str) -> Stage | None:
         """Return the stage of this name, if there is one."""

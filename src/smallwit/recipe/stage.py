@@ -15,6 +15,7 @@ from smallwit.recipe.section import Section
 if TYPE_CHECKING:
     from smallwit.recipe.check import Check
     from smallwit.recipe.schema import Recipe
+    from smallwit.stages.estimate import Known, StageEstimate
     from smallwit.stages.job import Info, Job, Reporter
     from smallwit.training.problem_stream import TaskProblems
 
@@ -140,6 +141,10 @@ class Stage(Section):
         """Return the names of the models and stages whose cost is added to that of this stage."""
         return []
 
+    def groups(self) -> dict[str, int]:
+        """Return the completions of each problem, by source, where rewards are compared within them."""
+        return {}
+
     @property
     def process_count(self) -> int:
         """Return the number of processes that run the stage together."""
@@ -158,6 +163,10 @@ class Stage(Section):
     def reading(self, job: "Job") -> Iterator[str]:
         """Yield lines on what the stage is going to read, before anything runs."""
         yield from ()
+
+    def estimate(self, job: "Job", known: "Known") -> "StageEstimate | None":
+        """Return what the stage is going to need, `None` if that is not known; `known` was measured before."""
+        return None
 
     def most_rows(self, job: "Job") -> "Sequence[TaskProblems] | None":
         """Return the problems of the rows that the stage makes, as many as there can be; `None` if that is unknown."""

@@ -28,12 +28,13 @@ def token_batches(
 
     On a CPU prompts that several examples share are computed once. CUDA's kernel for packed rows has no shared prefix.
     """
-    share = pack is None and all(map(_can_share_prompts, models)) and prompts_worth_sharing(examples)
+    share = pack is None and all(map(can_share_prompts, models)) and prompts_worth_sharing(examples)
     for group in micro_batches(examples, max_tokens, pack, share):
         yield TokenBatch.of(group, pad, models[0].device, pack, share)
 
 
-def _can_share_prompts(model: PreTrainedModel) -> bool:
+def can_share_prompts(model: PreTrainedModel) -> bool:
+    """Return whether a model reads rows of completions that stand behind one prompt, and is faster with them."""
     width = model.config.get_text_config().hidden_size
     return model.device.type == "cpu" and width >= SHARING_WIDTH and not is_stateful(model)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smallwit.recipe.stage import Stage, Unfinished
+from smallwit.stages.estimate import Known, StageEstimate
 from smallwit.stages.job import Info, Job, Reporter
 
 if TYPE_CHECKING:
@@ -61,6 +62,16 @@ class EvaluateStage(Stage):
         about["model"]["identity"] = new
         (temporary / "protocol.json").write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
         temporary.rename(target)
+
+    def estimate(self, job: Job, known: Known) -> StageEstimate:
+        """Return what the responses need."""
+        from smallwit.evaluation.suite import problems_of
+        from smallwit.stages.common.inputs import tasks_of
+        from smallwit.stages.common.shapes import answers_estimate
+
+        spec = job.recipe.evaluation
+        problems = [problems_of(task, spec.split, spec.problems, spec.order) for task in tasks_of(job, spec.tasks)]
+        return answers_estimate(job, self.name, problems, limit=spec.max_new_tokens, known=known, rows=spec.batch)
 
     def run(self, job: Job, reporter: Reporter) -> Info:
         """Publish one file of samples a task, and the protocols."""

@@ -10,6 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from smallwit.recipe.section import PartOrder
 from smallwit.recipe.stage import SMOKE_PROBLEMS, SMOKE_TOKENS, Place, Stage, TaskNeed, Unfinished
+from smallwit.stages.estimate import Known, StageEstimate
 from smallwit.stages.job import Info, Job, Reporter
 
 if TYPE_CHECKING:
@@ -99,6 +100,16 @@ class RejectionSamplingStage(Stage):
         from smallwit.stages.common.reads import source_lines
 
         yield from source_lines(f"model {self.model}", self.most_rows(job), "size", None, most=self.bounded)
+
+    def estimate(self, job: Job, known: Known) -> StageEstimate | None:
+        """Return what the answers need; of a model behind an endpoint nothing is known."""
+        if job.recipe.is_remote(self.model):
+            return None
+        from smallwit.stages.common.shapes import answers_estimate
+
+        asked = [[each[place] for place in range(each.size)] for each in self.most_rows(job)]
+        limit, rows = self.max_new_tokens, self.batch
+        return answers_estimate(job, self.model, asked, limit=limit, known=known, rows=rows).at_most(self.flops)
 
     def run(self, job: Job, reporter: Reporter) -> Info:
         """Publish the accepted answers as a dataset of one file."""

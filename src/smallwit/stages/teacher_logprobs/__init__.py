@@ -10,6 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from smallwit.recipe.section import PartOrder
 from smallwit.recipe.stage import SMOKE_PROBLEMS, Place, Stage, TaskNeed, Unfinished
+from smallwit.stages.estimate import Known, StageEstimate
 from smallwit.stages.job import Info, Job, Reporter
 from smallwit.training.settings import WorkedSolutions
 
@@ -82,6 +83,14 @@ class TeacherLogprobsStage(Stage, WorkedSolutions):
             return
         solved = worked_solutions(job, self, tasks_of(job, self.tasks))
         yield from source_lines(f"model {self.model}", solved, "size", None)
+
+    def estimate(self, job: Job, known: Known) -> StageEstimate | None:
+        """Return what scoring needs; of a model behind an endpoint nothing is known."""
+        if job.recipe.is_remote(self.model):
+            return None
+        from smallwit.stages.teacher_logprobs.estimate import estimate
+
+        return estimate(self, job)
 
     def run(self, job: Job, reporter: Reporter) -> Info:
         """Publish the store."""

@@ -1,6 +1,6 @@
 """Score examples with the teacher of a teacher_logprobs stage: a local model, or one behind an endpoint."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -51,12 +51,12 @@ class TeacherScorer(Protocol):
 
 
 class LocalTeacherScorer:
-    """A local model: forward passes of at most `micro_tokens` padded tokens."""
+    """A local model: forward passes of at most `micro_tokens` padded tokens. `model` is that of the stage if absent."""
 
-    def __init__(self, job: Job, stage: TeacherLogprobsStage) -> None:
+    def __init__(self, job: Job, stage: TeacherLogprobsStage, model: PreTrainedModel | None = None) -> None:
         self.stage, self.autocast = stage, autocast_of(job)
         self.chat = chat_of(job, stage.model)
-        self.model: PreTrainedModel = model_of(job, stage.model).eval()
+        self.model: PreTrainedModel = (model or model_of(job, stage.model)).eval()
         self.vocabulary = vocabulary_of(self.chat, self.model, stage.model)
         self.longest: int = self.model.config.max_position_embeddings
         self.cost = Cost.of(self.model)
@@ -64,11 +64,11 @@ class LocalTeacherScorer:
     def read(self, examples: Sequence[Example], note: Note) -> tuple[list[Example], NDArray[np.void]]:
         order: list[Example] = []
         records: list[NDArray[np.void]] = []
-        for batch in token_batches([self.model], examples, pad=self.chat.pad, max_tokens=self.stage.micro_tokens):
+        for batch in self.batches(examples):
             note(len(order), sum(map(len, records)))
             order += batch.examples
             try:
-                records.append(pack(self._top_k(batch)))
+                records.append(pack(self.top_k(batch)))
             except NoNumbers as error:
                 raise UserError(
                     f"stage {self.stage.name}: teacher {self.stage.model} gives {error}, so nothing of it is stored; "
@@ -76,8 +76,13 @@ class LocalTeacherScorer:
                 ) from error
         return order, np.concatenate(records)
 
+    def batches(self, examples: Sequence[Example]) -> Iterator[TokenBatch]:
+        """Yield the examples of each forward pass."""
+        return token_batches([self.model], examples, pad=self.chat.pad, max_tokens=self.stage.micro_tokens)
+
     @torch.no_grad()
-    def _top_k(self, batch: TokenBatch) -> TopK:
+    def top_k(self, batch: TokenBatch) -> TopK:
+        """Return the top k at each trained token, of one forward pass."""
         with torch.autocast(self.model.device.type, self.autocast, enabled=self.autocast is not None):
             hidden = forward_hidden(self.model, batch)
         # As with a live teacher, the head runs outside of autocast.

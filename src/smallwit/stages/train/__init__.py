@@ -10,15 +10,16 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from smallwit.device import devices_of, resolve_device
 from smallwit.objectives.distillation import Distillation
-from smallwit.objectives.settings import Objective
+from smallwit.objectives.settings import Objective, compares_groups
 from smallwit.recipe.section import ByKind
 from smallwit.recipe.stage import SMOKE_PROBLEMS, SMOKE_STEPS, Place, Stage, TaskNeed, Unfinished
+from smallwit.stages.estimate import Known, StageEstimate
 from smallwit.stages.job import Info, Job, Reporter
 from smallwit.stages.train.checks import check_engines, check_reward, check_sources, check_tasks, check_teacher
 from smallwit.storage.artifacts import METRICS
 from smallwit.tasks.reward_function import reward_bytes
 from smallwit.training import checkpoint_folder
-from smallwit.training.settings import Demonstrations, LoRA, Optimizer, Source, ValidationSettings
+from smallwit.training.settings import Demonstrations, LoRA, Optimizer, Rollouts, Source, ValidationSettings
 
 if TYPE_CHECKING:
     from smallwit.recipe.check import Check
@@ -180,6 +181,11 @@ class TrainStage(Stage):
         stores = [name for name, stage in teachers if stage is not None and stage.makes == "logprobs"]
         return [self.from_, *self.rows_from, *stores]
 
+    def groups(self) -> dict[str, int]:
+        """Return the group size of each source of rollouts whose completions are compared."""
+        own = {name: source.group for name, source in self.sources.items() if isinstance(source, Rollouts)}
+        return {name: group for name, group in own.items() if compares_groups(self.objectives, name)}
+
     @property
     def process_count(self) -> int:
         """Return the number of processes that train the model together."""
@@ -241,6 +247,12 @@ class TrainStage(Stage):
         from smallwit.stages.train.reading import reading
 
         yield from reading(self, job)
+
+    def estimate(self, job: Job, known: Known) -> StageEstimate | None:
+        """Return what training needs, `None` where the number of its rows is not known yet."""
+        from smallwit.stages.train.estimate import estimate
+
+        return estimate(self, job, known)
 
     def run(self, job: Job, reporter: Reporter) -> Info:
         """Train, and publish the model."""

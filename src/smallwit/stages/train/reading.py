@@ -1,6 +1,7 @@
 """What a train stage is going to read, without training: for `smallwit run --plan`."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from smallwit.stages.common.demonstrations import posed_problems, worked_solutions
 from smallwit.stages.common.inputs import tasks_of
@@ -18,12 +19,12 @@ def reading(stage: TrainStage, job: Job) -> Iterator[str]:
         if isinstance(spec, Text):
             yield f"source {name} reads documents of {', '.join(spec.tasks or job.recipe.tasks)}"
             continue
-        problems = _problems(job, spec)
+        problems = source_problems(job, spec)
         if problems is None:
             yield f"source {name} reads the rows of {spec.rows_from}; they are counted when the stage starts"
             continue
         items = None if stage.steps is None else source_items(spec, stage.steps)
-        most = spec.rows_from is not None
+        most = spec.rows_from is not None and not is_made(job, spec.rows_from)
         if stage.epochs is not None and isinstance(spec, Demonstrations):
             items = epoch_items(stage.epochs, sum(each.size for each in problems))
             yield f"{stage.epochs:g} epochs are {'at most ' if most else ''}{-(-items // spec.batch):,} steps"
@@ -38,10 +39,15 @@ def reading(stage: TrainStage, job: Job) -> Iterator[str]:
             yield from part_lines("validation", task.name, part, split_size(task, "validation"))
 
 
-def _problems(job: Job, spec: Demonstrations | Rollouts) -> Sequence[TaskProblems] | None:
+def is_made(job: Job, stage: str) -> bool:
+    """Return whether the rows of the stage are there."""
+    return stage in job.inputs and Path(job.inputs[stage]).is_dir()
+
+
+def source_problems(job: Job, spec: Demonstrations | Rollouts) -> Sequence[TaskProblems] | None:
     """Return the problems of a source; of rows that are not there yet as many as there can be, `None` if unknown."""
     tasks = tasks_of(job, spec.tasks)
-    if spec.rows_from is None:
+    if spec.rows_from is None or is_made(job, spec.rows_from):
         return (
             worked_solutions(job, spec, tasks) if isinstance(spec, Demonstrations) else posed_problems(job, spec, tasks)
         )

@@ -1,15 +1,18 @@
 """Run a train stage: sources, objectives, the loop, and an ordinary model folder at the end."""
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from smallwit.errors import UserError
 from smallwit.models.build import disable_dropout, is_stateful, save_model
+from smallwit.models.chat import ChatTokenizer
 from smallwit.models.cpu_memory import trim_between_layers
 from smallwit.models.fit import vocabulary_of
 from smallwit.objectives.loss import LossTerm
@@ -26,12 +29,12 @@ from smallwit.storage.append_log import AppendLog
 from smallwit.storage.artifacts import METRICS, make_link, publish
 from smallwit.training.checkpoint import Checkpoints
 from smallwit.training.distributed import World
-from smallwit.training.loop import Teacher, Trainer
+from smallwit.training.loop import PerExampleTeacher, Teacher, Trainer
 from smallwit.training.lora import ADAPTER, add_adapters, merge_adapters, save_adapter
 from smallwit.training.progress import TrainingBudget
 from smallwit.training.rollout_postprocessors import ForwardPass
 from smallwit.training.settings import LengthLimit, Rollouts
-from smallwit.training.sources import DemonstrationSource, RolloutSource, TextSource
+from smallwit.training.sources import DemonstrationSource, RolloutSource, TextSource, TokenSource
 from smallwit.training.tracking import Tracker, trackers_by_name
 from smallwit.training.usage import peak_memory
 
@@ -45,13 +48,7 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
     chat = chat_of(job, stage.from_)
     # Full fine-tuning keeps float32 weights under autocast; frozen weights may be half as wide.
     model = model_of(job, stage.from_, dtype=job.dtype if stage.lora else "float32")
-    trim_between_layers(model)
-    adapted = add_adapters(model, stage.lora, seed=job.recipe.seed) if stage.lora else None
-    if stage.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
-    if any(isinstance(source, Rollouts) for source in stage.sources.values()):
-        disable_dropout(model)
-    model.train()
+    adapted = ready_to_train(stage, model, job.recipe.seed)
     objectives = losses_of(stage, model.config.hidden_size, autocast_of(job))
     vocabulary = vocabulary_of(chat, model, stage.from_)
     student = ForwardPass(model, chat.pad, vocabulary, stage.micro_tokens, autocast_of(job), world=world)
@@ -83,21 +80,8 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
     steps = stage.steps if stage.epochs is None else epoch_steps(stage, made)
     for line in reading_lines(stage, made, steps):
         say(line)
-    trainer = Trainer(
-        model,
-        {name: read_by_teachers(name, source, objectives, teachers, world) for name, source in made.items()},
-        objectives,
-        teachers=teachers,
-        optimizer=stage.optimizer,
-        budget=TrainingBudget(steps=steps, flops=job.flops),
-        vocabulary=vocabulary,
-        pad=chat.pad,
-        micro_tokens=stage.micro_tokens,
-        pack=stage.pack,
-        seed=stable_seed(job.recipe.seed, stage.name),
-        autocast=autocast_of(job),
-        world=world,
-    )
+    budget = TrainingBudget(steps=steps, flops=job.flops)
+    trainer = trainer_of(stage, job, chat, model, made, objectives, teachers, budget, world)
     trainer.writer.say = say
     checkpoints = Checkpoints(job.work / "checkpoints", job.key)
     _resume(trainer, checkpoints, job)
@@ -144,6 +128,47 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
     publish(job.folder, write, job.manifest(info))
     checkpoints.clear()
     return info
+
+
+def ready_to_train(stage: TrainStage, model: PreTrainedModel, seed: int) -> Any:
+    """Put the model in the form that the stage trains. Return peft's wrapper under LoRA, else `None`."""
+    trim_between_layers(model)
+    adapted = add_adapters(model, stage.lora, seed=seed) if stage.lora else None
+    if stage.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    if any(isinstance(source, Rollouts) for source in stage.sources.values()):
+        disable_dropout(model)
+    model.train()
+    return adapted
+
+
+def trainer_of(
+    stage: TrainStage,
+    job: Job,
+    chat: ChatTokenizer,
+    model: PreTrainedModel,
+    sources: Mapping[str, TokenSource],
+    objectives: Sequence[LossTerm],
+    teachers: Mapping[str, Teacher | PerExampleTeacher],
+    budget: TrainingBudget,
+    world: World,
+) -> Trainer:
+    """Return the trainer of the stage, for a model that is `ready_to_train`."""
+    return Trainer(
+        model,
+        {name: read_by_teachers(name, source, objectives, teachers, world) for name, source in sources.items()},
+        objectives,
+        teachers=teachers,
+        optimizer=stage.optimizer,
+        budget=budget,
+        vocabulary=vocabulary_of(chat, model, stage.from_),
+        pad=chat.pad,
+        micro_tokens=stage.micro_tokens,
+        pack=stage.pack,
+        seed=stable_seed(job.recipe.seed, stage.name),
+        autocast=autocast_of(job),
+        world=world,
+    )
 
 
 def losses_of(stage: TrainStage, hidden_size: int, autocast: torch.dtype | None) -> list[LossTerm]:
