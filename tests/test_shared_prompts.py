@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from smallwit.models.head import output_head
-from smallwit.objectives.batch import Example, TokenBatch, micro_batches, prompts_worth_sharing
+from smallwit.objectives import batch
+from smallwit.objectives.batch import CALL_FLOPS, Example, TokenBatch, micro_batches, prompts_worth_sharing
 from smallwit.objectives.head import LogProb, token_statistics
 from smallwit.training import forward
 from smallwit.training.forward import forward_hidden, token_batches
@@ -34,8 +36,8 @@ def mixed() -> list[Example]:
 def losses_and_gradients(examples: list[Example], *, share_prompts: bool) -> tuple[Tensor, dict[str, Tensor]]:
     """-log p of every trained token, and the gradient of their weighted sum."""
     model = tiny_model(scale=4.0)
-    batch = TokenBatch.of(examples, 0, CPU, share_prompts=share_prompts)
-    values = -token_statistics(forward_hidden(model, batch), output_head(model).weight, [LogProb(batch.labels)])[0]
+    rows = TokenBatch.of(examples, 0, CPU, share_prompts=share_prompts)
+    values = -token_statistics(forward_hidden(model, rows), output_head(model).weight, [LogProb(rows.labels)])[0]
     (values * torch.linspace(-1, 1, len(values))).sum().backward()
     return values.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
@@ -48,14 +50,14 @@ def test_losses_and_gradients_are_those_of_whole_rows() -> None:
 
 
 def test_a_prompt_stands_once_in_the_row() -> None:
-    batch = TokenBatch.of(rollouts(5, 1, 9), 0, CPU, share_prompts=True)
-    assert batch.tokens.shape == (1, 12 + 5 + 1 + 9)
+    rows = TokenBatch.of(rollouts(5, 1, 9), 0, CPU, share_prompts=True)
+    assert rows.tokens.shape == (1, 12 + 5 + 1 + 9)
 
 
 def test_completions_begin_at_the_position_behind_their_prompt() -> None:
-    batch = TokenBatch.of(rollouts(2, 3), 0, CPU, share_prompts=True)
-    assert batch.position_ids is not None
-    assert batch.position_ids[0, 12:].tolist() == [12, 13, 12, 13, 14]
+    rows = TokenBatch.of(rollouts(2, 3), 0, CPU, share_prompts=True)
+    assert rows.position_ids is not None
+    assert rows.position_ids[0, 12:].tolist() == [12, 13, 12, 13, 14]
 
 
 @pytest.mark.parametrize("max_tokens", [1, 20, 30, ENOUGH])
@@ -72,24 +74,26 @@ def test_siblings_are_in_one_batch_where_they_fit() -> None:
     assert [example.shareable_prompt for example in groups[0]] == [mixed()[0].shareable_prompt] * 3
 
 
-@pytest.mark.parametrize(("prompt", "worth"), [(12, True), (1, False)])
-def test_short_prompts_are_not_worth_sharing(prompt: int, worth: bool) -> None:
-    assert prompts_worth_sharing(rollouts(20, 20, prompt=prompt)) is worth
+@pytest.mark.parametrize(
+    ("prompt", "gain", "worth"), [(12, CALL_FLOPS, True), (1, CALL_FLOPS, False), (12, CALL_FLOPS / 100, False)]
+)
+def test_prompts_are_shared_where_their_tokens_cost_more_than_the_calls(prompt: int, gain: float, worth: bool) -> None:
+    assert prompts_worth_sharing(rollouts(20, 20, prompt=prompt), gain) is worth
 
 
-def test_a_model_is_given_shared_prompts_if_it_is_wide_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    def rows(width: int) -> int:
-        monkeypatch.setattr(forward, "SHARING_WIDTH", width)
-        (batch,) = token_batches([tiny_model()], rollouts(3, 3), pad=0, max_tokens=ENOUGH)
-        return len(batch.tokens)
+def rows_given(models: list[PreTrainedModel]) -> int:
+    (rows,) = token_batches(models, rollouts(3, 3), pad=0, max_tokens=ENOUGH)
+    return len(rows.tokens)
 
-    width = tiny_model().config.hidden_size
-    assert [rows(width), rows(width + 1)] == [1, 2]
+
+def test_a_model_is_given_shared_prompts_if_that_saves_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert rows_given([tiny_model()]) == 2
+    monkeypatch.setattr(batch, "CALL_FLOPS", 1.0)
+    assert rows_given([tiny_model()]) == 1
 
 
 def test_a_teacher_with_a_state_is_given_whole_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forward, "SHARING_WIDTH", 1)
+    monkeypatch.setattr(batch, "CALL_FLOPS", 1.0)
     student, teacher = tiny_model(), tiny_model()
     monkeypatch.setattr(forward, "is_stateful", lambda model: model is teacher)
-    (batch,) = token_batches([student, teacher], rollouts(3, 3), pad=0, max_tokens=ENOUGH)
-    assert len(batch.tokens) == 2
+    assert rows_given([student, teacher]) == 2

@@ -64,7 +64,7 @@ def read_back(source: ExportedModel, path: Path, folder: Path) -> Imported:
     Raises `UserError` for a model that the file does not hold whole.
     """
     imported = import_gguf(path, folder)
-    was, found = source.config.to_dict(), AutoConfig.from_pretrained(folder).to_dict()
+    was, found = source.config.to_dict(), AutoConfig.from_pretrained(folder, trust_remote_code=False).to_dict()
     for key in type(source.config)().to_dict().keys() - _OF_NO_EFFECT:
         if was.get(key) != found.get(key):
             what = f"its configuration has {key} {was.get(key)!r}, and a GGUF file of it reads as {found.get(key)!r}"
@@ -109,7 +109,7 @@ def compare_tensors(source: ExportedModel, path: Path, kinds: Mapping[str, str])
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
     with told(f"{path}: transformers cannot read it"), torch.device("meta"):
-        empty: Any = AutoModelForCausalLM.from_config(source.config)
+        empty: Any = AutoModelForCausalLM.from_config(source.config, trust_remote_code=False)
     with told(f"{path}: transformers cannot read it"), contextlib.redirect_stderr(io.StringIO()):
         found = load_gguf_checkpoint(str(path), return_tensors=True, model_to_load=empty)["tensors"]
     import gguf

@@ -47,8 +47,8 @@ class RowLayout:
     """Where sequences lie in the rows of a forward pass.
 
     By default each row is one sequence, padded on the right: causal attention hides padding from every real token.
-    `segments` has each sequence of packed rows. If there are more keys than queries, the first keys are a prefix that
-    every sequence sees.
+    `segments` has each sequence of packed rows, in order, one right behind the other. If there are more keys than
+    queries, the first keys are a prefix that every sequence sees.
     """
 
     segments: tuple[Segment, ...] | None = None
@@ -308,20 +308,30 @@ def _by_segment(
     scores: _Scores,
 ) -> Tensor:
     """Return attention `[B, T, H, D]` of packed rows, one sequence after the other; zeros for padding."""
-    rows, heads, width, _ = query.shape
+    _, heads, width, _ = query.shape
     prefix = key.shape[2] - width
-    by_row: list[list[Tensor]] = [[] for _ in range(rows)]
-    for row, start, stop, behind in segments:
-        q = query[row : row + 1, :, start:stop]
-        k, v = (states[row : row + 1, :, prefix + start : prefix + stop] for states in (key, value))
-        before = slice(0, prefix) if behind is None else slice(*behind)
-        if behind is not None or prefix:
-            k, v = (torch.cat([s[row : row + 1, :, before], own], 2) for s, own in ((key, k), (value, v)))
-        by_row[row].append(_causal(q, k, v, window, scores).transpose(1, 2))
-    for parts in by_row:
-        missing = width - sum(part.shape[1] for part in parts)
+    mixed = []
+    # Split, and not sliced: the gradient of each slice would be as large as the whole.
+    for row, (q, k, v) in enumerate(zip(query.split(1), key.split(1), value.split(1), strict=True)):
+        own = [segment for segment in segments if segment.row == row]
+        sizes = [segment.stop - segment.start for segment in own]
+        missing = width - sum(sizes)
+        queries = q.split([*sizes, missing], 2)
+        (k_common, *keys), (v_common, *values) = (each.split([prefix, *sizes, missing], 2) for each in (k, v))
+        place = {(segment.start, segment.stop): i for i, segment in enumerate(own)}
+        parts = []
+        for i, segment in enumerate(own):
+            before = k_common, v_common
+            if segment.behind is not None:
+                before = keys[place[segment.behind]], values[place[segment.behind]]
+            k_seen, v_seen = (
+                torch.cat([first, each], 2) if first.shape[2] else each
+                for first, each in zip(before, (keys[i], values[i]), strict=True)
+            )
+            parts.append(_causal(queries[i], k_seen, v_seen, window, scores).transpose(1, 2))
         parts.append(query.new_zeros(1, missing, heads, value.shape[-1]))
-    return torch.cat([torch.cat(parts, 1) for parts in by_row])
+        mixed.append(torch.cat(parts, 1))
+    return torch.cat(mixed)
 
 
 def _wants_varlen(query: Tensor, key: Tensor, plan: AttentionPlan) -> bool:

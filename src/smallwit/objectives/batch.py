@@ -18,8 +18,9 @@ from smallwit.models.conversation import Conversation
 
 PASS_TOKENS = 512
 """Padding tokens that cost as much as another pass through the model."""
-SHARED_AT_LEAST = 0.1
-"""The share of the tokens that shared prompts must save: attention is a call for each completion then."""
+CALL_FLOPS = 1.5e7
+"""FLOPs that take as long as what a completion behind a shared prompt costs more: in each layer attention is a call for
+it, forward and backward."""
 
 
 @dataclass(frozen=True)
@@ -239,16 +240,13 @@ def rectangles(lengths: Sequence[int]) -> list[slice]:
     return rectangles(lengths[:cut]) + behind
 
 
-def prompts_worth_sharing(examples: Iterable[Example]) -> bool:
-    """Return whether examples have enough tokens in prompts that others have, too."""
-    whole = saved = 0
-    prompts: set[tuple[int, ...]] = set()
-    for example in examples:
-        prompt = example.shareable_prompt
-        saved += len(prompt) if prompt in prompts else 0
-        whole += len(example.tokens)
-        prompts.add(prompt)
-    return saved > SHARED_AT_LEAST * whole
+def prompts_worth_sharing(examples: Iterable[Example], gain: float) -> bool:
+    """Return whether sharing prompts saves time, if a token that is not computed saves `gain` FLOPs in each layer."""
+    saved = calls = 0
+    for prompt, count in Counter(example.shareable_prompt for example in examples).items():
+        saved += (count - 1) * len(prompt)
+        calls += count
+    return saved * gain > calls * CALL_FLOPS
 
 
 def micro_batches(

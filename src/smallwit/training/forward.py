@@ -1,6 +1,7 @@
 """Forward pass of a model's body: from tokens to the hidden states that predict the trained tokens."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,9 +12,6 @@ from smallwit.models.build import backbone, is_stateful
 from smallwit.models.cpu_memory import embedding_inputs
 from smallwit.models.head import output_head
 from smallwit.objectives.batch import Example, TokenBatch, micro_batches, prompts_worth_sharing, rectangles
-
-SHARING_WIDTH = 64
-"""Prompts are shared in models at least so wide: in narrower ones attention, a call a completion, costs more."""
 
 
 def token_batches(
@@ -26,17 +24,22 @@ def token_batches(
 ) -> Iterator[TokenBatch]:
     """Yield the examples in batches of at most `max_tokens` padded tokens, which all `models` can read.
 
-    On a CPU prompts that several examples share are computed once. CUDA's kernel for packed rows has no shared prefix.
+    Prompts that several examples share are computed once where that saves time.
     """
-    share = pack is None and all(map(can_share_prompts, models)) and prompts_worth_sharing(examples)
+    share = pack is None and prompts_worth_sharing(examples, min(map(sharing_gain, models)))
     for group in micro_batches(examples, max_tokens, pack, share):
         yield TokenBatch.of(group, pad, models[0].device, pack, share)
 
 
-def can_share_prompts(model: PreTrainedModel) -> bool:
-    """Return whether a model reads rows of completions that stand behind one prompt, and is faster with them."""
-    width = model.config.get_text_config().hidden_size
-    return model.device.type == "cpu" and width >= SHARING_WIDTH and not is_stateful(model)
+def sharing_gain(model: PreTrainedModel) -> float:
+    """Return the FLOPs that a token of a shared prompt saves in each layer, forward and backward; 0 if none can be.
+
+    On CUDA it is 0, as the kernel for packed rows has no prefix that sequences share.
+    """
+    if model.device.type != "cpu" or is_stateful(model):
+        return 0.0
+    layers: Any = backbone(model).layers
+    return 6 * sum(parameter.numel() for parameter in layers.parameters()) / len(layers)
 
 
 def forward_hidden(model: PreTrainedModel, batch: TokenBatch) -> Tensor:

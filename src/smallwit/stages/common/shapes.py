@@ -48,12 +48,14 @@ def shaped_model(job: Job, name: str, *, dtype: str = "float32", most: float | N
         config = copy.deepcopy(load_config(job.inputs[name], spec.revision))
     if most is not None:
         with torch.device("meta"):
-            layers: Any = AutoModelForCausalLM.from_config(config).get_decoder().layers
+            layers: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False).get_decoder().layers
         each = sum(parameter.numel() for parameter in layers.parameters()) / len(layers)
         config.num_hidden_layers = max(1, min(len(layers), int(most / each)))
         if getattr(config, "layer_types", None):
             config.layer_types = config.layer_types[: config.num_hidden_layers]
-    model: Any = AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION, dtype=DTYPES[dtype])
+    model: Any = AutoModelForCausalLM.from_config(
+        config, attn_implementation=ATTENTION, dtype=DTYPES[dtype], trust_remote_code=False
+    )
     if job.device == "cpu":
         recompute_swiglu(model)
     # Dry tensors have no device but the CPU's.

@@ -39,7 +39,7 @@ from smallwit.stages.train.sampled import Sampled, columns_of, sampled
 from smallwit.tasks.draw import part_of
 from smallwit.training.cross_tokenizer import CrossTokenizerTeacher
 from smallwit.training.distributed import SINGLE_PROCESS
-from smallwit.training.forward import can_share_prompts
+from smallwit.training.forward import sharing_gain
 from smallwit.training.loop import PerExampleTeacher, Teacher, Trainer
 from smallwit.training.progress import TrainingBudget
 from smallwit.training.settings import Demonstrations, Rollouts, Source
@@ -64,7 +64,7 @@ def estimate(stage: TrainStage, job: Job, known: Known) -> StageEstimate | None:
     with dry_tensors():
         shaped = shaped_model(job, stage.from_)
         context = int(shaped.config.max_position_embeddings)
-        sharing = stage.pack is None and job.device == "cpu" and can_share_prompts(shaped)
+        gain = sharing_gain(shaped) if stage.pack is None and job.device == "cpu" else 0.0
     losses = losses_of(stage, 1, autocast_of(job))
     found: dict[str, Sampled] = {}
     for name in stage.sources:
@@ -73,7 +73,7 @@ def estimate(stage: TrainStage, job: Job, known: Known) -> StageEstimate | None:
         if one is None:
             return None
         found[name] = one
-    dry = _dry_step(stage, job, chat, found, sharing)
+    dry = _dry_step(stage, job, chat, found, gain)
     written = {name: _written(stage.sources[name], job, stage.from_, chat, each, known) for name, each in found.items()}
     update, reading = _step_flops(stage, found, dry)
     shape = shape_of(job, stage.from_) | {
@@ -177,14 +177,14 @@ def _trainer(
     return trainer_of(stage, job, chat, model, sources, losses, teachers, budget, SINGLE_PROCESS), references
 
 
-def _dry_step(stage: TrainStage, job: Job, chat: ChatTokenizer, found: Mapping[str, Sampled], sharing: bool) -> _Dry:
+def _dry_step(stage: TrainStage, job: Job, chat: ChatTokenizer, found: Mapping[str, Sampled], gain: float) -> _Dry:
     """Take a step without storage. Later steps also have the optimizer's states, which it makes at its end.
 
-    `sharing` says whether the model shares prompts on the device of the job.
+    `gain` is the model's `sharing_gain` on the device of the job.
     """
-    largest = {name: _largest(stage, each.steps, sharing) for name, each in found.items()}
+    largest = {name: _largest(stage, each.steps, gain) for name, each in found.items()}
     aligned = any(loss.cross_tokenizer for loss in losses_of(stage, 1, autocast_of(job)))
-    hardly = partial(_hardly_trained, sharing=sharing)
+    hardly = partial(_hardly_trained, sharing=gain > 0)
     few = {name: each if aligned else list(map(hardly, each)) for name, each in largest.items()}
     passes: list[int] = []
     with dry_tensors() as live:
@@ -197,7 +197,7 @@ def _dry_step(stage: TrainStage, job: Job, chat: ChatTokenizer, found: Mapping[s
     states: list[object] = [one.state_dict() for one in trainer.optimizers]
     optimizer = sum(each.nbytes for each in tree_leaves(states) if isinstance(each, Tensor))
     average = sum(each.nbytes for each in trainer.average.tensors.values()) if trainer.average is not None else 0
-    rows = max(sum(e.targets for e in group) for each in largest.values() for group in _passes(stage, each, sharing))
+    rows = max(sum(e.targets for e in group) for each in largest.values() for group in _passes(stage, each, gain))
     elements = CPU_CHUNK_ELEMENTS if job.device == "cpu" else GPU_CHUNK_ELEMENTS
     chunk = min(rows, max(1, elements // trainer.vocabulary)) * trainer.vocabulary * 4
     peak = max(passes[0] + optimizer, live.peak)
@@ -231,21 +231,20 @@ def _hardly_trained(example: Example, sharing: bool) -> Example:
     return replace(example, prompt_length=prompt, trained=(last,), log_probs=sampled, columns=columns)
 
 
-def _passes(stage: TrainStage, examples: Sequence[Example], sharing: bool) -> list[list[Example]]:
-    share = sharing and prompts_worth_sharing(examples)
-    return micro_batches(examples, stage.micro_tokens, stage.pack, share)
+def _passes(stage: TrainStage, examples: Sequence[Example], gain: float) -> list[list[Example]]:
+    return micro_batches(examples, stage.micro_tokens, stage.pack, prompts_worth_sharing(examples, gain))
 
 
-def _largest(stage: TrainStage, steps: Sequence[Sequence[Example]], sharing: bool) -> list[Example]:
+def _largest(stage: TrainStage, steps: Sequence[Sequence[Example]], gain: float) -> list[Example]:
     """Return the examples of the largest passes of a step, of the step whose passes are largest."""
 
     def size(group: Sequence[Example]) -> int:
-        if not sharing:
+        if not prompts_worth_sharing(group, gain):
             return len(group) * max(len(example.tokens) for example in group)
         prompts = {example.shareable_prompt for example in group}
         return sum(map(len, prompts)) + sum(len(each.tokens) - len(each.shareable_prompt) for each in group)
 
-    largest = [sorted(_passes(stage, examples, sharing), key=size)[-DRY_PASSES:] for examples in steps if examples]
+    largest = [sorted(_passes(stage, examples, gain), key=size)[-DRY_PASSES:] for examples in steps if examples]
     return [example for group in max(largest, key=lambda groups: sum(map(size, groups))) for example in group]
 
 
