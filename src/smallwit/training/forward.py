@@ -38,8 +38,9 @@ def sharing_gain(model: PreTrainedModel) -> float:
     """
     if model.device.type != "cpu" or is_stateful(model):
         return 0.0
-    layers: Any = backbone(model).layers
-    return 6 * sum(parameter.numel() for parameter in layers.parameters()) / len(layers)
+    embeddings: Any = model.get_input_embeddings()
+    parameters = sum(parameter.numel() for parameter in backbone(model).parameters()) - embeddings.weight.numel()
+    return 6 * parameters / int(model.config.get_text_config().num_hidden_layers)
 
 
 def forward_hidden(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
