@@ -127,6 +127,14 @@ def stored_tensors(model: PreTrainedModel) -> dict[str, Tensor]:
     return dict(found.values())
 
 
+def layer_parameters(model: Any) -> float:
+    """Return the parameters of one layer on average: those of the body but for the table of embeddings."""
+    body = sum(parameter.numel() for parameter in backbone(model).parameters())
+    return float(body - model.get_input_embeddings().weight.numel()) / int(
+        model.config.get_text_config().num_hidden_layers
+    )
+
+
 def is_stateful(model: Any) -> bool:
     """Return whether some layers keep a state that takes in each token, as Mamba's and LFM2's do.
 

@@ -1,14 +1,13 @@
 """Forward pass of a model's body: from tokens to the hidden states that predict the trained tokens."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from smallwit.models.attention import require_attention, row_layout
-from smallwit.models.build import backbone, is_stateful
+from smallwit.models.build import backbone, is_stateful, layer_parameters
 from smallwit.models.cpu_memory import embedding_inputs
 from smallwit.models.head import output_head
 from smallwit.objectives.batch import Example, TokenBatch, micro_batches, prompts_worth_sharing, rectangles
@@ -38,9 +37,7 @@ def sharing_gain(model: PreTrainedModel) -> float:
     """
     if model.device.type != "cpu" or is_stateful(model):
         return 0.0
-    embeddings: Any = model.get_input_embeddings()
-    parameters = sum(parameter.numel() for parameter in backbone(model).parameters()) - embeddings.weight.numel()
-    return 6 * parameters / int(model.config.get_text_config().num_hidden_layers)
+    return 6 * layer_parameters(model)
 
 
 def forward_hidden(model: PreTrainedModel, batch: TokenBatch) -> Tensor:

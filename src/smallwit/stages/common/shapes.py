@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from smallwit.inference.engine import Request, Sampling, complete
 from smallwit.inference.local import LocalEngine, prefill_bytes, slot_bytes
 from smallwit.models.attention import ATTENTION
-from smallwit.models.build import DTYPES, new_config
+from smallwit.models.build import DTYPES, layer_parameters, new_config
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.cpu_memory import recompute_swiglu
 from smallwit.models.dry_tensors import dry_tensors
@@ -48,11 +48,11 @@ def shaped_model(job: Job, name: str, *, dtype: str = "float32", most: float | N
         config = copy.deepcopy(load_config(job.inputs[name], spec.revision))
     if most is not None:
         with torch.device("meta"):
-            layers: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False).get_decoder().layers
-        each = sum(parameter.numel() for parameter in layers.parameters()) / len(layers)
-        config.num_hidden_layers = max(1, min(len(layers), int(most / each)))
-        if getattr(config, "layer_types", None):
-            config.layer_types = config.layer_types[: config.num_hidden_layers]
+            each = layer_parameters(AutoModelForCausalLM.from_config(config, trust_remote_code=False))
+        text = config.get_text_config()
+        text.num_hidden_layers = max(1, min(text.num_hidden_layers, int(most / each)))
+        if getattr(text, "layer_types", None):
+            text.layer_types = text.layer_types[: text.num_hidden_layers]
     model: Any = AutoModelForCausalLM.from_config(
         config, attn_implementation=ATTENTION, dtype=DTYPES[dtype], trust_remote_code=False
     )
