@@ -19,6 +19,7 @@ from smallwit.pipeline.plan import Plan, plan_for
 from smallwit.pipeline.rates import MeasuredRates, TableRates
 from smallwit.pipeline.run_folder import RunFolder
 from smallwit.recipe.file import load_recipe
+from smallwit.recipe.schema import Recipe
 from smallwit.stages.estimate import Work, no_signal_share
 from smallwit.training.loop import Trainer
 from smallwit.training.progress import TrainingBudget
@@ -77,9 +78,7 @@ def test_bytes_that_are_dropped_are_not_counted_any_more() -> None:
 # ---- a recipe
 
 
-@pytest.fixture
-def planned(tmp_path: Path) -> Planner:
-    recipe = load_recipe(micro.write(tmp_path))
+def planner_of(recipe: Recipe, tmp_path: Path) -> Planner:
     planner = Planner(
         plan_for(recipe, tmp_path, None, "cpu", "float32"),
         RunFolder(tmp_path / "run"),
@@ -93,6 +92,11 @@ def planned(tmp_path: Path) -> Planner:
     return planner
 
 
+@pytest.fixture
+def planned(tmp_path: Path) -> Planner:
+    return planner_of(load_recipe(micro.write(tmp_path)), tmp_path)
+
+
 @pytest.mark.slow
 def test_every_stage_of_a_recipe_is_estimated(planned: Planner) -> None:
     assert planned.unknown == []
@@ -102,6 +106,23 @@ def test_every_stage_of_a_recipe_is_estimated(planned: Planner) -> None:
     joint = planned.estimates["joint"].memory
     assert all(joint[part] > 0 for part in ("weights", "gradients", "optimizer", "activations", "teacher"))
     assert {work.kind for work in planned.estimates["joint"].work} == {"update", "forward", "decode"}
+
+
+@pytest.mark.slow
+def test_a_stage_of_equal_compute_has_the_flops_of_the_path_also_where_that_comes_later(tmp_path: Path) -> None:
+    recipe = load_recipe(micro.write(tmp_path))
+    path = {stage.name for stage in recipe.charged_stages("rl")}
+    bound = [
+        stage.model_copy(update={"steps": None, "epochs": None, "flops": 1e8}) if stage.name in path else stage
+        for stage in recipe.stages
+        if stage.name in path | {"teacher", "sft-equal-compute"}
+    ]
+    stages = sorted(bound, key=lambda stage: stage.name not in ("teacher", "base", "sft-equal-compute"))
+    evaluation = recipe.evaluation.model_copy(update={"stages": []})
+    planner = planner_of(recipe.model_copy(update={"stages": stages, "evaluation": evaluation}), tmp_path)
+    flops = {name: found.flops for name, found in planner.estimates.items()}
+    assert flops["sft-equal-compute"] == pytest.approx(sum(flops[name] for name in path - {"base"}), rel=0.3)
+    assert list(planner.estimates) == [name for name in planner.plan.nodes if name in flops]
 
 
 @pytest.mark.slow

@@ -96,12 +96,15 @@ class Planner:
             import_module(module)
         self.process = float(psutil.Process().memory_info().rss)
         with tempfile.TemporaryDirectory() as self._own:
-            for name, node in self.plan.nodes.items():
+            # A budget that is equal to a path's is known when the path's stages are.
+            nodes = sorted(self.plan.nodes.values(), key=lambda node: node.stage.compute_target is not None)
+            for node in nodes:
                 found = node.stage.estimate(self._job(node), self.known(node))
                 if found is not None:
-                    self.estimates[name] = found
+                    self.estimates[node.name] = found
                 elif node.stage.makes != "tokenizer":
-                    self.unknown.append(name)
+                    self.unknown.append(node.name)
+            self.estimates = {name: self.estimates[name] for name in self.plan.nodes if name in self.estimates}
             yield
 
     def work(self) -> list[Work]:
