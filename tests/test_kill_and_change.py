@@ -10,7 +10,6 @@ import pipeline_recipes as micro
 from interruption import checkpoints, kill_children, last, meanwhile
 from pipeline_recipes import SHORT, Ran
 from smallwit.pipeline import plan as planning
-from smallwit.pipeline import runs
 from smallwit.pipeline.scheduler import StageFailed
 
 pytestmark = pytest.mark.slow
@@ -47,7 +46,7 @@ def goes_on(ran: Ran) -> bool:
 
 
 def test_on_a_machine_with_other_cores(run: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "cores", lambda: 4)
+    monkeypatch.setattr(planning, "cores", lambda: 4)
     ran = run()
     assert goes_on(ran)
     assert "threads 1 → 2" in ran.printed

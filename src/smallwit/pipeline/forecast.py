@@ -21,7 +21,6 @@ from smallwit.stages.estimate import Known, StageEstimate, Work
 from smallwit.stages.job import Job, Reporter
 from smallwit.storage.artifacts import METRICS
 from smallwit.storage.jsonl import parse_json
-from smallwit.training.checkpoint_writer import MIN_SECONDS
 
 ADVICE = {
     "activations": "micro_tokens (fewer), then gradient_checkpointing: true",
@@ -116,6 +115,9 @@ class Planner:
         return [self._forecast(self.plan.nodes[name], found, rates) for name, found in self.estimates.items()]
 
     def _forecast(self, node: Node, found: StageEstimate, rates: Rates) -> Forecast:
+        # Imported here: it imports torch, which a run whose work is all done does not need.
+        from smallwit.training.checkpoint_writer import MIN_SECONDS
+
         known = [(work.flops, rates.of(work)) for work in found.work]
         processes = node.stage.process_count
         seconds = None
