@@ -208,6 +208,15 @@ def test_rates_are_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(measured) == 2
 
 
+@pytest.mark.parametrize("damage", ["", "[]", '{"rates": {}', '{"rates": 3, "forecasts": {}}', "\x00"])
+def test_a_damaged_file_of_rates_counts_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    MeasuredRates("cpu").keep({})
+    (file,) = (tmp_path / "smallwit" / "calibration").iterdir()
+    file.write_text(damage)
+    assert (MeasuredRates("cpu").known, MeasuredRates("cpu").forecasts) == ({}, {})
+
+
 def test_an_unknown_device_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(UserError, match=r"--device H10: is not in the table; .*H100"):
         TableRates("H10")

@@ -3,6 +3,7 @@
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import date
 from importlib.metadata import version
 from importlib.resources import files
@@ -40,14 +41,22 @@ class MeasuredRates:
 
     def __init__(self, device: str) -> None:
         name = _cpu_name() if device == "cpu" else _gpu_name(device)
-        self.machine = {"device": name, "cores": cores(), "torch": version("torch"), "smallwit": __version__}
+        self.machine = {
+            "schema": 1,
+            "device": name,
+            "cores": cores(),
+            "torch": version("torch"),
+            "smallwit": __version__,
+        }
         folder = user_cache("calibration")
         self.path = folder / f"{content_key(self.machine)}.json" if folder is not None else None
         self.known: dict[str, Any] = {}
         self.forecasts: dict[str, Any] = {}
         if self.path is not None and self.path.is_file():
-            kept = json.loads(self.path.read_text(encoding="utf-8"))
-            self.known, self.forecasts = kept["rates"], kept["forecasts"]
+            # It can be made again, so what is damaged counts as not there; the next plan replaces it.
+            with suppress(ValueError, KeyError, TypeError):
+                kept = json.loads(self.path.read_text(encoding="utf-8"))
+                self.known, self.forecasts = dict(kept["rates"]), dict(kept["forecasts"])
 
     @property
     def about(self) -> str:
