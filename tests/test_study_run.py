@@ -222,13 +222,13 @@ def test_the_live_table_has_the_seeds_that_are_measured_and_their_mean_so_far(tm
 
 
 def test_the_plan_says_what_each_pipeline_spends(tmp_path: Path) -> None:
-    opened = open_study(write(tmp_path), (), None, None, read_data=False)
+    opened = open_study(write(tmp_path), (), None, None, dry=True)
     lines = list(plan_lines(opened))
     assert lines[2] == "sft-joint: sft-rl.sft 4.0 MFLOP, sft-joint.answers 2.0 MFLOP, sft-joint.joint 2.0 MFLOP"
     assert lines[3] == "2 stages once, 5 for 2 seeds"
 
 
 def test_a_smoke_run_has_two_seeds_and_a_folder_of_its_own(tmp_path: Path) -> None:
-    opened = open_study(write(tmp_path), ("seeds=5",), None, None, smoke=True, read_data=False)
+    opened = open_study(write(tmp_path), ("seeds=5",), None, None, smoke=True, dry=True)
     assert (opened.expanded.recipe.seeds, opened.expanded.study.seeds) == (2, 2)
     assert opened.run_dir == Path("runs/tiny-smoke")

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from smallwit.console.numbers import human_count
+from smallwit.console.numbers import human_count, human_seconds
 from smallwit.errors import UserError
 from smallwit.recipe.file import read_data, read_recipe, validated
 from smallwit.recipe.schema import Recipe
@@ -34,13 +34,25 @@ class Arm:
 
 @dataclass(frozen=True)
 class ExpandedStudy:
-    """A study as one recipe. `base` is the folder that the recipe's paths are relative to."""
+    """A study as one recipe. `base` is the folder that the recipe's paths are relative to.
+
+    With a budget of time the FLOPs of stages are nominal until `study.rates` has measured them: then `rates` has the
+    FLOP/s of each of these stages, by name.
+    """
 
     study: Study
     recipe: Recipe
     lines: Lines
     base: Path
     arms: list[Arm]
+    rates: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def timed(self) -> list[Stage]:
+        """Return the stages whose FLOPs follow from a budget of time."""
+        budget, stages = self.study.budget, self.recipe.stages
+        own = [stage for stage in stages if stage.name not in self.recipe.shared_stages]
+        return [stage for stage in own if stage.makes in budget.counted] if budget.timed else []
 
     def own_stages(self, arm: Arm) -> list[Stage]:
         """Return the stages whose cost counts for an arm behind the common start, in the order of the recipe."""
@@ -74,7 +86,8 @@ class _Expansion:
         if study.baseline not in study.pipelines:
             advice = hint(study.baseline, study.pipelines)
             raise self._refuse(f"baseline '{study.baseline}' is no pipeline; {advice}", "baseline")
-        kept, known = self._kept(given["stages"]), {stage["name"]: stage for stage in given["stages"]}
+        self._check_start()
+        kept, known = given["stages"], {stage["name"]: stage for stage in given["stages"]}
         amounts = study.budget.amounts
         arms = [self._arm(each, amount, len(amounts) > 1, known) for amount in amounts for each in study.pipelines]
         baseline = {arm.budget: arm.end for arm in arms if arm.pipeline == study.baseline}
@@ -105,17 +118,20 @@ class _Expansion:
                 raise self._refuse(f"pipelines '{ends[arm.end]}' and '{arm.pipeline}' are the same", *place)
             ends[arm.end] = arm.pipeline
             own, refuse = expanded.own_stages(arm), partial(self._refuse_at, place)
-            check_arm(recipe, own, study.budget, arm.budget, refuse)
+            check_arm(recipe, own, study.budget, self._bound(arm.budget), refuse)
         return expanded
 
-    def _kept(self, stages: list[Settings]) -> list[Settings]:
-        """Return the stages of the base recipe up to `after`; none if that is a model."""
+    def _check_start(self) -> None:
         after, known = self.study.after, [*self.given.models, *self.given.model_stages]
         if after not in known:
             what = f"after '{after}' is no model and no train stage of the base recipe"
             raise self._refuse(f"{what}; {hint(after, known)}", "after")
-        names = [stage["name"] for stage in stages]
-        return stages[: names.index(after) + 1] if after in names else []
+
+    def _bound(self, amount: float) -> float:
+        try:
+            return self.study.budget.bound(amount, self.given.prices)
+        except ValueError as error:
+            raise self._refuse(str(error), "budget", "dollars") from error
 
     def _arm(self, pipeline: str, amount: float, several: bool, known: Mapping[str, Settings]) -> Arm:
         """Return a pipeline at a budget, and add those of its stages that no other one has."""
@@ -123,13 +139,14 @@ class _Expansion:
         refuse = partial(self._refuse_at, place)
         if not re.match(NAME, pipeline):
             raise refuse(f"the name '{pipeline}' must be made of letters, digits, '.', '_' and '-', 40 at most")
-        name = f"{pipeline}-{human_count(amount)}" if several else pipeline
+        short = human_seconds(amount).replace(" ", "") if self.study.budget.seconds else human_count(amount)
+        name = f"{pipeline}-{short}" if several else pipeline
         entries = [
             self._settings(number, entry, known, refuse) for number, entry in enumerate(self.study.pipelines[pipeline])
         ]
         if not entries or not makes_model(entries[-1]):
             raise refuse("must end with a train stage: what it makes is measured")
-        share_out(entries, self.study.budget, amount, refuse)
+        share_out(entries, self.study.budget, self._bound(amount), refuse)
         own: dict[str, str] = {}
         start = self.study.after
         for number, given in enumerate(entries):
