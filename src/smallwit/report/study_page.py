@@ -51,10 +51,9 @@ def _tiles(results: Results) -> list[tuple[str, str]]:
     """Return the main numbers as (number, label): the best pipeline of the largest budget first."""
     best = results["advice"][-1]["best"]
     (last,) = (arm for arm in results["arms"] if arm["name"] == best)
-    level = [
-        arm["name"] for arm in results["arms"] if arm["budget"] == last["budget"] and arm["score"] == last["score"]
-    ]
-    whose = best if len(level) == 1 else f"{len(level)} pipelines"
+    rivals = [arm for arm in results["arms"] if arm["budget"] == last["budget"]]
+    level = sum(arm["score"]["mean"] == last["score"]["mean"] for arm in rivals)
+    whose = best if level == 1 else f"{level} pipelines"
     found = [(f"{numbers.percent(last['score']['mean'])} %", f"{whose}, the highest score")]
     found.append((f"{last['best']:.2f}", f"probability that {best} is the best"))
     if (gain := last["over_baseline"]) is not None:
