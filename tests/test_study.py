@@ -9,6 +9,7 @@ import pipeline_recipes as micro
 from recipe_samples import refusal
 from smallwit.pipeline.plan import make_plan
 from smallwit.pipeline.preflight import check_recipe
+from smallwit.recipe.file import load_recipe
 from smallwit.study.expand import ExpandedStudy, read_study
 from study_files import STUDY, read, write
 
@@ -111,20 +112,37 @@ class TestExpansion:
             ("sft-joint.joint", "sft.sft"),
         ]
 
+    def test_rows_of_the_base_recipe_that_are_free_are_made_once_under_the_keys_of_its_own_run(
+        self, tmp_path: Path
+    ) -> None:
+        text = STUDY.replace("8.0e6}", "8.0e6, answers: free}").replace("    - {stage: answers, share: 0.25}\n", "")
+        expanded = read(tmp_path, text, "seed=3")
+        assert expanded.recipe.shared_stages == ["teacher", "base", "answers"]
+        assert stage(expanded, "sft-joint.joint").sources["taught"].from_ == "answers"
+        plans = [
+            make_plan(recipe, base=tmp_path, data_dir=None, device="cpu", dtype="float32", threads=1)
+            for recipe in (expanded.recipe, load_recipe(tmp_path / "micro.yaml"))
+        ]
+        for name in ("tokenizer", "teacher", "base", "answers", "evaluate base"):
+            assert plans[0].nodes[name].key == plans[1].nodes[name].key
+
     def test_overrides_change_the_base_recipe_and_set_changes_the_study(self, tmp_path: Path) -> None:
         expanded = read(tmp_path, STUDY + "overrides: [evaluation.problems=3]\n", "seeds=4")
         assert (expanded.recipe.evaluation.problems, expanded.recipe.seeds) == (3, 4)
 
 
 REFUSED = {
-    "8.0e6}": ("8.0e6, dollars: 3}", "4: budget: dollars cannot be a budget: they are the seconds of a machine"),
-    "flops: 8.0e6": ("seconds: 60", "4: budget: seconds cannot be a budget: they depend on the machine"),
+    "8.0e6}": (
+        "8.0e6, dollars: 3}",
+        "4: budget: give exactly one of flops, seconds, dollars, teacher_tokens; got flops, d",
+    ),
+    "flops: 8.0e6": ("dollars: 3", "4: dollars need prices.hour above 0 in the base recipe"),
     "baseline: sft": ("baseline: stf", "6: baseline 'stf' is no pipeline; did you mean 'sft'?"),
     "after: base": ("after: bsae", "3: after 'bsae' is no model and no train stage of the base recipe; did you mean"),
     "share: 0.25": ("share: 25", "15: pipeline 'sft-joint': share must be a number above 0, at most 1; got 25"),
     "stage: rl, optimizer": ("stage: rl, flops: much, optimizer", "12: pipeline 'sft-rl': flops must be a number; got"),
     "answers, share: 0.25": ("answers", "16: pipeline 'sft-joint': has no share, as an entry before"),
-    "sft, share: 0.5": ("sft, share: 1.0", "pipeline 'sft-rl': its entries take 8e+06 flops, more than the budget"),
+    "sft, share: 0.5": ("sft, share: 1.0", "pipeline 'sft-rl': its entries take 100 % of the budget, too much; change"),
     "    - {stage: rl,": ("    - {stage: rls,", "12: pipeline 'sft-rl': stage 'rls' is none of the base recipe; did"),
     "lr: 1.0e-4": ("rate: 1.0e-4", "12: unknown key 'rate' in stages[4].optimizer"),
     "stage: rl, ": (
@@ -146,6 +164,13 @@ REFUSED = {
         "10: pipelines 'sft' and 'sft-rl' are the same",
     ),
 }
+
+
+def test_flops_of_an_entry_are_refused_where_the_budget_is_time(tmp_path: Path) -> None:
+    text = STUDY.replace("flops: 8.0e6", "seconds: 60").replace("sft, share: 0.5", "sft, flops: 1.0e6")
+    assert "pipeline 'sft-rl': the budget is in seconds; give share in place of flops" in refusal(
+        lambda: read(tmp_path, text)
+    )
 
 
 @pytest.mark.parametrize("given", REFUSED)

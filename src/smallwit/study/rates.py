@@ -40,7 +40,7 @@ def in_flops(expanded: ExpandedStudy, run_dir: Path, data_dir: Path | None, *, k
         known = _read(run_dir)
         missing = [stage for stage in stages if keys[stage.name] not in known]
         if missing:
-            measured = _measured(expanded, folder, data_dir, [stage.name for stage in missing])
+            measured = measured_rates(expanded, folder, data_dir, [stage.name for stage in missing])
             known |= {keys[name]: {"stage": name, "flops_per_second": rate} for name, rate in measured.items()}
             if keep:
                 write_sealed(run_dir / RATES, {"rates": known})
@@ -71,7 +71,7 @@ def _read(run_dir: Path) -> dict[str, Any]:
         raise UserError(f"{path}: cannot be read ({error}); remove it, and all is measured and made again") from error
 
 
-def _measured(
+def measured_rates(
     expanded: ExpandedStudy, folder: RunFolder, data_dir: Path | None, names: Sequence[str]
 ) -> dict[str, float]:
     """Return the FLOP/s of these stages on this machine, as `smallwit plan` measures them."""
