@@ -91,6 +91,20 @@ class TestExpansion:
         assert [arm.name for arm in expanded.arms[::3]] == ["sft-4.0M", "sft-8.0M"]
         assert [spent(expanded, place) for place in (0, 3)] == [4e6, 8e6]
 
+    def test_budgets_of_a_schedule_that_ends_in_a_decay_share_the_run_before_it(self, tmp_path: Path) -> None:
+        text = STUDY.replace("{stage: sft}", "{stage: sft, optimizer: {schedule: wsd, warmup: 0.1, decay: 0.25}}")
+        expanded = read(tmp_path, text.partition("  sft-joint")[0], "budget.flops=[4.0e6, 8.0e6]")
+        trunk, longer = stage(expanded, "sft-4.0M.sft-trunk"), stage(expanded, "sft-8.0M.sft-trunk")
+        decays = [stage(expanded, "sft-4.0M.sft"), stage(expanded, "sft-8.0M.sft")]
+        assert [each.flops for each in (trunk, longer, *decays)] == [3e6, 3e6, 1e6, 2e6]
+        assert [each.continues for each in (trunk, longer, *decays)] == [None, trunk.name, trunk.name, longer.name]
+        assert [each.optimizer.schedule for each in (trunk, longer, *decays)] == ["constant"] * 2 + ["wsd"] * 2
+        assert trunk.optimizer.warmup == pytest.approx(0.1 * 4e6 / 3e6)
+        assert [spent(expanded, place) for place in (0, 2)] == [4e6, 8e6]
+        # The others end with a decay to zero over the whole of their budget.
+        assert [each.continues for each in expanded.recipe.stages if each.name.endswith(".rl")] == [None, None]  # type: ignore[attr-defined]
+        check_recipe(expanded.recipe, tmp_path, None, lines=expanded.lines, read_data=False)
+
     def test_a_budget_of_teacher_tokens_bounds_the_answers_and_leaves_training_to_the_entries(
         self, tmp_path: Path
     ) -> None:

@@ -17,6 +17,7 @@ from smallwit.recipe.yaml import Lines, Place
 from smallwit.study.budget import BUDGET_KEYS, Settings, check_arm, makes_model, share_out
 from smallwit.study.schema import NAME, Study
 from smallwit.suggestions import hint
+from smallwit.training.settings import Optimizer
 
 _REFERENCES = ("from", "model", "teacher")
 """Keys of stages whose value may be the name of another entry of the pipeline."""
@@ -87,7 +88,7 @@ class _Expansion:
             advice = hint(study.baseline, study.pipelines)
             raise self._refuse(f"baseline '{study.baseline}' is no pipeline; {advice}", "baseline")
         self._check_start()
-        kept, known = given["stages"], {stage["name"]: stage for stage in given["stages"]}
+        known = {stage["name"]: stage for stage in given["stages"]}
         amounts = study.budget.amounts
         arms = [self._arm(each, amount, len(amounts) > 1, known) for amount in amounts for each in study.pipelines]
         baseline = {arm.budget: arm.end for arm in arms if arm.pipeline == study.baseline}
@@ -96,18 +97,20 @@ class _Expansion:
             "name": study.name,
             "seed": study.seed,
             "seeds": study.seeds,
-            "stages": [*kept, *self.stages],
             "evaluation": given["evaluation"] | {"stages": [study.after, *(arm.end for arm in arms)]},
             "teacher": None,
             "baseline": None,
             "comparisons": [{"a": arm.end, "b": baseline[arm.budget]} for arm in others],
         }
-        recipe = validated(Recipe, given | parts, self._lines(len(kept)))
+        self._validated(given | parts)
+        for pipeline in study.pipelines:
+            self._share_trunk([arm.end for arm in arms if arm.pipeline == pipeline])
+        recipe = self._validated(given | parts)
         needed = _needed(recipe, [study.after, *(arm.end for arm in arms)])
         for stage, place in zip(self.stages, self.origins, strict=True):
             if stage["name"] not in needed:
                 raise self._refuse(f"'{stage['name']}' is read by no entry after it; leave it out", *place)
-        shared = [stage["name"] for stage in kept if stage["name"] in needed]
+        shared = [name for name in known if name in needed]
         stages = [stage for stage in recipe.stages if stage.name in needed]
         recipe = recipe.model_copy(update={"stages": stages, "shared_stages": shared})
         expanded = ExpandedStudy(study, recipe, self._lines(len(shared)), base, arms)
@@ -120,6 +123,11 @@ class _Expansion:
             own, refuse = expanded.own_stages(arm), partial(self._refuse_at, place)
             check_arm(recipe, own, study.budget, self._bound(arm.budget), refuse)
         return expanded
+
+    def _validated(self, given: Settings) -> Recipe:
+        """Return the base recipe with the stages of the pipelines. Raises `UserError` for what is wrong in them."""
+        stages = given["stages"]
+        return validated(Recipe, given | {"stages": [*stages, *self.stages]}, self._lines(len(stages)))
 
     def _check_start(self) -> None:
         after, known = self.study.after, [*self.given.models, *self.given.model_stages]
@@ -164,6 +172,31 @@ class _Expansion:
             own[entry] = self.names[content]
             start = own[entry] if makes_model(stage) else start
         return Arm(name, pipeline, amount, start)
+
+    def _share_trunk(self, ends: Sequence[str]) -> None:
+        """Let stages of the schedule wsd that differ in their budgets alone decay from one run at the stable rate.
+
+        `ends` are in the order of their budgets; the warmup is that of the first. Hu et al. 2024 (arXiv 2404.06395);
+        Hägele et al. 2024 (arXiv 2405.18392).
+        """
+        stages = [next(stage for stage in self.stages if stage["name"] == end) for end in ends]
+        alike = {json.dumps(each | {"name": "", "flops": 0}, sort_keys=True) for each in stages}
+        own = stages[0].get("optimizer") or {}
+        optimizer = Optimizer.model_validate(own)
+        scheduled = any(isinstance(each.get("weight"), dict) for each in stages[0]["objectives"])
+        if len(stages) < 2 or len(alike) > 1 or optimizer.schedule != "wsd" or optimizer.decay == 1 or scheduled:
+            return
+        trunk, done, warmup = None, 0.0, optimizer.warmup * stages[0]["flops"]
+        for stage in stages:
+            # Whole numbers, whose sums are exact: the decay has the rates of a run of its own.
+            stable = float(round((1 - optimizer.decay) * stage["flops"]))
+            rate = {"schedule": "constant", "warmup": 0.0 if trunk else warmup / stable}
+            part = {"name": f"{stage['name']}-trunk", "flops": stable - done, "optimizer": own | rate}
+            place = self.stages.index(stage)
+            self.stages.insert(place, stage | part | ({"continues": trunk} if trunk else {}))
+            self.origins.insert(place, self.origins[place])
+            trunk, done = str(part["name"]), stable
+            stage |= {"flops": stage["flops"] - stable, "continues": trunk}
 
     def _settings(self, number: int, entry: Settings, known: Mapping[str, Settings], refuse: Any) -> Settings:
         """Return the settings of an entry: its own, or those of a stage of the base recipe with the differences."""
