@@ -49,7 +49,7 @@ def budget_line(results: Results) -> str:
     line = f"Budget of a pipeline after {results['after']['name']}: {amounts}{what}{answers}."
     took = [arm["time_over_budget"] for arm in results["arms"] if arm["time_over_budget"] is not None]
     if took:
-        line += " Measured rates made FLOPs of it; what it pays for then took "
+        line += " By measured rates it became FLOPs, and what it pays for took "
         line += f"{100 * min(took):.0f} to {100 * max(took):.0f} % of that time, beside what else ran."
     return line
 

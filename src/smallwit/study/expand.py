@@ -179,12 +179,14 @@ class _Expansion:
         `ends` are in the order of their budgets; the warmup is that of the first. Hu et al. 2024 (arXiv 2404.06395);
         Hägele et al. 2024 (arXiv 2405.18392).
         """
+        if len(ends) < 2:
+            return
         stages = [next(stage for stage in self.stages if stage["name"] == end) for end in ends]
         alike = {json.dumps(each | {"name": "", "flops": 0}, sort_keys=True) for each in stages}
         own = stages[0].get("optimizer") or {}
         optimizer = Optimizer.model_validate(own)
         scheduled = any(isinstance(each.get("weight"), dict) for each in stages[0]["objectives"])
-        if len(stages) < 2 or len(alike) > 1 or optimizer.schedule != "wsd" or optimizer.decay == 1 or scheduled:
+        if len(alike) > 1 or optimizer.schedule != "wsd" or optimizer.decay == 1 or scheduled:
             return
         trunk, done, warmup = None, 0.0, optimizer.warmup * stages[0]["flops"]
         for stage in stages:

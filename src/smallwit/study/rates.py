@@ -90,5 +90,5 @@ def measured_rates(
         work = [work for name in names for work in planner.estimates[name].work]
         rates.measure(work, again=False, say=lambda text: say(text, sys.stderr))
     rates.keep({})
-    forecasts = {each.name: each for each in planner.forecasts(rates)}
-    return {name: forecasts[name].flops / (forecasts[name].seconds or 0.0) for name in names}
+    found = [each for each in planner.forecasts(rates) if each.name in names]
+    return {each.name: each.flops / each.seconds for each in found if each.seconds}
