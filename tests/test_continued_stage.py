@@ -18,7 +18,7 @@ stages:
     objectives: [{kind: cross_entropy, source: demos}]
     flops: 8388608
     optimizer: {schedule: wsd, warmup: 0.25, decay: 0.5, ema: 0.9}
-    validation: {every: 2, problems: 3}
+    validation: {every: 2, problems: 3, keep: last}
 """
 TRUNK = WHOLE.replace("8388608", "4194304").replace("wsd, warmup: 0.25", "constant, warmup: 0.5")
 DECAY = WHOLE.replace("stages:\n", "").replace("name: sft", "name: decay\n    continues: sft")
@@ -29,8 +29,10 @@ PARTS = TRUNK + DECAY.replace("8388608", "4194304")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[micro.Ran, micro.Ran]:
     """A run of the whole stage, and one of its two parts."""
     folder = tmp_path_factory.mktemp("continued")
-    whole = micro.run(micro.write(folder / "whole", micro.HEAD + WHOLE), folder / "whole-run")
-    return whole, micro.run(micro.write(folder / "parts", micro.HEAD + PARTS), folder / "parts-run")
+    whole = micro.run(micro.write(folder / "whole", micro.HEAD + WHOLE), folder / "whole-run", "evaluation.stages=[]")
+    return whole, micro.run(
+        micro.write(folder / "parts", micro.HEAD + PARTS), folder / "parts-run", "evaluation.stages=[]"
+    )
 
 
 @pytest.mark.slow
@@ -60,8 +62,8 @@ def test_the_state_of_training_is_published_where_a_stage_goes_on_with_it(ran: t
 REFUSED = {
     "continues: sft": ("continues: stf", "continues 'stf' is no model and no earlier stage; did you mean 'sft'?"),
     "continues: sft\n": ("continues: small\n", "continues 'small' is no train stage; name one, or leave it out"),
-    "ema: 0.9}\n    validation: {every: 2, problems: 3}\n  - name: decay": (
-        "ema: 0.8}\n    validation: {every: 2, problems: 3}\n  - name: decay",
+    "ema: 0.9}\n    validation: {every: 2, problems: 3, keep: last}\n  - name: decay": (
+        "ema: 0.8}\n    validation: {every: 2, problems: 3, keep: last}\n  - name: decay",
         "continues 'sft', and its optimizer differs; only budget and schedule may",
     ),
     "flops: 4194304\n    optimizer: {schedule: wsd": (

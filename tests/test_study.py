@@ -158,7 +158,7 @@ REFUSED = {
     "answers, share: 0.25": ("answers", "16: pipeline 'sft-joint': has no share, as an entry before"),
     "sft, share: 0.5": ("sft, share: 1.0", "pipeline 'sft-rl': its entries take 100 % of the budget, too much; change"),
     "    - {stage: rl,": ("    - {stage: rls,", "12: pipeline 'sft-rl': stage 'rls' is none of the base recipe; did"),
-    "lr: 1.0e-4": ("rate: 1.0e-4", "12: unknown key 'rate' in stages[4].optimizer"),
+    "lr: 1.0e-4": ("rate: 1.0e-4", "12: unknown key 'rate' in stages[10].optimizer"),
     "stage: rl, ": (
         "stage: rl, steps: 4, ",
         "12: pipeline 'sft-rl': the budget is in flops; give share in place of steps",

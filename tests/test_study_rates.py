@@ -78,11 +78,11 @@ def test_dollars_are_the_seconds_that_they_pay_for(tmp_path: Path, asked: Asked)
 def test_the_page_says_how_far_the_time_was_off_and_what_was_paid(tmp_path: Path) -> None:
     expanded = read(tmp_path, TIMED.replace("seconds: 10", "dollars: 0.04") + "overrides: [prices.hour=3.6]\n")
     results = study_results(expanded, made_run(expanded, {"sft": 0.4, "sft-rl": 0.5, "sft-joint": 0.6}))
-    # Of 40 seconds: the third stage of the recipe took 20.5, the fourth and the fifth 30.5 and 40.5, the last two more.
-    assert [arm["time_over_budget"] for arm in results["arms"]] == pytest.approx([20.5 / 40, 71 / 40, 131 / 40])
+    # Of 40 seconds: the stages took 20.5; 30.5 and 40.5; 30.5, 50 and 60.5.
+    assert [arm["time_over_budget"] for arm in results["arms"]] == pytest.approx([20.5 / 40, 71 / 40, 141 / 40])
     assert results["arms"][1]["cost"]["dollars"] == pytest.approx(0.071)
     assert "$0.04 of this machine" in budget_line(results)
-    assert budget_line(results).endswith("took 51 to 328 % of that time, beside what else ran.")
+    assert budget_line(results).endswith("took 51 to 352 % of that time, beside what else ran.")
 
 
 @pytest.mark.slow
@@ -93,4 +93,4 @@ def test_a_machine_is_measured_with_every_kind_of_stage(tmp_path: Path, monkeypa
     assert found.rates.keys() == flops(found).keys() == RATES.keys()
     assert all(1e6 < rate < 1e13 for rate in found.rates.values())
     kept = json.loads((tmp_path / "run/rates.json").read_text())["rates"].values()
-    assert {each["stage"]: each["flops_per_second"] for each in kept} == found.rates
+    assert {each["flops_per_second"] for each in kept} == set(found.rates.values())
