@@ -1,12 +1,20 @@
 """A train stage that goes on with another one: the same weights as a single stage of both budgets."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import pipeline_recipes as micro
 from recipe_samples import refusal
-from smallwit.recipe.schema import Recipe
+from smallwit.pipeline.plan import make_plan
+from smallwit.recipe.file import load_recipe
+from smallwit.stages.job import Job, Reporter
+from smallwit.storage.artifacts import read_manifest
+
+REPORTER = Reporter(lambda share, text: None, lambda text: None, lambda: False)
 
 # Of powers of two, so that the rates of the two halves are those of the whole to the last bit.
 WHOLE = """\
@@ -25,38 +33,70 @@ DECAY = WHOLE.replace("stages:\n", "").replace("name: sft", "name: decay\n    co
 PARTS = TRUNK + DECAY.replace("8388608", "4194304")
 
 
+Made = dict[str, Path]
+
+
+def made(folder: Path, stages: str) -> Made:
+    """The artifacts of a recipe's stages, which run in this process one after the other."""
+    recipe = load_recipe(micro.write(folder, micro.HEAD + stages), ["evaluation.stages=[]"])
+    plan = make_plan(recipe, base=folder, data_dir=None, device="cpu", dtype="float32", threads=1)
+    places = {name: folder / "store" / name for name in plan.nodes}
+    for name, node in plan.nodes.items():
+        work = folder / "work" / name
+        job = Job(node.stage, node.key, recipe, folder, None, "cpu", "float32", 1, places[name], work)
+        inputs = {each: str(places.get(each, "")) for each in ("tokenizer", *node.inputs)}
+        node.stage.run(replace(job, inputs=inputs, flops=node.stage.declared_flops), REPORTER)
+    return places
+
+
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[micro.Ran, micro.Ran]:
-    """A run of the whole stage, and one of its two parts."""
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Made, Made]:
+    """The artifacts of the whole stage, and of its two parts."""
     folder = tmp_path_factory.mktemp("continued")
-    whole = micro.run(micro.write(folder / "whole", micro.HEAD + WHOLE), folder / "whole-run", "evaluation.stages=[]")
-    return whole, micro.run(
-        micro.write(folder / "parts", micro.HEAD + PARTS), folder / "parts-run", "evaluation.stages=[]"
+    return made(folder / "whole", WHOLE), made(folder / "parts", PARTS)
+
+
+def weights(artifact: Path) -> bytes:
+    return (artifact / "model.safetensors").read_bytes()
+
+
+def log(artifact: Path) -> list[dict[str, Any]]:
+    return micro.without_times([json.loads(line) for line in (artifact / "metrics.jsonl").read_text().splitlines()])
+
+
+def manifest(artifact: Path) -> dict[str, Any]:
+    return read_manifest(artifact, check_content=True)
+
+
+@pytest.mark.slow
+def test_a_stage_in_two_parts_makes_the_weights_and_the_log_of_the_whole(artifacts: tuple[Made, Made]) -> None:
+    whole, parts = artifacts
+    assert weights(whole["sft"]) == weights(parts["decay"]) != weights(parts["sft"])
+    assert log(whole["sft"]) == log(parts["decay"])
+
+
+@pytest.mark.slow
+def test_each_part_costs_its_own_steps(artifacts: tuple[Made, Made]) -> None:
+    whole, trunk, decay = (
+        manifest(each) for each in (artifacts[0]["sft"], *(artifacts[1][n] for n in ("sft", "decay")))
     )
-
-
-@pytest.mark.slow
-def test_a_stage_in_two_parts_makes_the_weights_and_the_log_of_the_whole(ran: tuple[micro.Ran, micro.Ran]) -> None:
-    whole, parts = ran
-    assert whole.weights("sft") == parts.weights("decay") != parts.weights("sft")
-    assert micro.without_times(whole.metrics("sft")) == micro.without_times(parts.metrics("decay"))
-    assert 0 < parts.manifest("sft")["steps"] < whole.manifest("sft")["steps"]
-
-
-@pytest.mark.slow
-def test_each_part_costs_its_own_steps_and_the_path_both(ran: tuple[micro.Ran, micro.Ran]) -> None:
-    whole, parts = ran
     for key in ("flops", "steps", "tokens"):
-        assert parts.manifest("sft")[key] + parts.manifest("decay")[key] == pytest.approx(whole.manifest("sft")[key])
-    (entry,) = (each for each in parts.ledger["stages"] if each["name"] == "decay")
-    assert entry["cumulative_flops"] == pytest.approx(whole.manifest("sft")["flops"])
+        assert trunk[key] > 0
+        assert decay[key] > 0
+        assert trunk[key] + decay[key] == pytest.approx(whole[key])
+
+
+def test_the_cost_of_a_path_has_what_a_stage_continues_once(tmp_path: Path) -> None:
+    recipe = load_recipe(micro.write(tmp_path, micro.HEAD + PARTS))
+    assert [stage.name for stage in recipe.charged_stages("decay")] == ["decay", "sft"]
+    assert recipe.declared_flops("decay") == 8388608
 
 
 @pytest.mark.slow
-def test_the_state_of_training_is_published_where_a_stage_goes_on_with_it(ran: tuple[micro.Ran, micro.Ran]) -> None:
-    whole, parts = ran
-    kept = [(run.run_dir, name) for run, name in ((whole, "sft"), (parts, "sft"), (parts, "decay"))]
-    assert [(micro.artifact(*each) / "training/tensors.pt").exists() for each in kept] == [False, True, False]
+def test_the_state_of_training_is_published_where_a_stage_goes_on_with_it(artifacts: tuple[Made, Made]) -> None:
+    whole, parts = artifacts
+    found = [(each / "training/tensors.pt").exists() for each in (whole["sft"], parts["sft"], parts["decay"])]
+    assert found == [False, True, False]
 
 
 REFUSED = {
@@ -79,10 +119,6 @@ def test_what_cannot_be_continued_is_refused_with_its_line(given: str, tmp_path:
     text = micro.HEAD + PARTS
     assert given in text
     path = micro.write(tmp_path, text.replace(given, spoiled))
-
-    def read() -> Recipe:
-        return micro.read(path)
-
-    said = refusal(read)
+    said = refusal(lambda: micro.read(path))
     assert message in said
     assert "micro.yaml:" in said
