@@ -9,6 +9,7 @@ import pipeline_recipes as micro
 from recipe_samples import refusal
 from smallwit.pipeline.plan import make_plan
 from smallwit.pipeline.preflight import check_recipe
+from smallwit.recipe.file import load_recipe
 from smallwit.study.expand import ExpandedStudy, read_study
 from study_files import STUDY, read, write
 
@@ -90,6 +91,20 @@ class TestExpansion:
         assert [arm.name for arm in expanded.arms[::3]] == ["sft-4.0M", "sft-8.0M"]
         assert [spent(expanded, place) for place in (0, 3)] == [4e6, 8e6]
 
+    def test_budgets_of_a_schedule_that_ends_in_a_decay_share_the_run_before_it(self, tmp_path: Path) -> None:
+        text = STUDY.replace("{stage: sft}", "{stage: sft, optimizer: {schedule: wsd, warmup: 0.1, decay: 0.25}}")
+        expanded = read(tmp_path, text.partition("  sft-joint")[0], "budget.flops=[4.0e6, 8.0e6]")
+        trunk, longer = stage(expanded, "sft-4.0M.sft-trunk"), stage(expanded, "sft-8.0M.sft-trunk")
+        decays = [stage(expanded, "sft-4.0M.sft"), stage(expanded, "sft-8.0M.sft")]
+        assert [each.flops for each in (trunk, longer, *decays)] == [3e6, 3e6, 1e6, 2e6]
+        assert [each.continues for each in (trunk, longer, *decays)] == [None, trunk.name, trunk.name, longer.name]
+        assert [each.optimizer.schedule for each in (trunk, longer, *decays)] == ["constant"] * 2 + ["wsd"] * 2
+        assert trunk.optimizer.warmup == pytest.approx(0.1 * 4e6 / 3e6)
+        assert [spent(expanded, place) for place in (0, 2)] == [4e6, 8e6]
+        # The others end with a decay to zero over the whole of their budget.
+        assert [each.continues for each in expanded.recipe.stages if each.name.endswith(".rl")] == [None, None]  # type: ignore[attr-defined]
+        check_recipe(expanded.recipe, tmp_path, None, lines=expanded.lines, read_data=False)
+
     def test_a_budget_of_teacher_tokens_bounds_the_answers_and_leaves_training_to_the_entries(
         self, tmp_path: Path
     ) -> None:
@@ -111,22 +126,39 @@ class TestExpansion:
             ("sft-joint.joint", "sft.sft"),
         ]
 
+    def test_rows_of_the_base_recipe_that_are_free_are_made_once_under_the_keys_of_its_own_run(
+        self, tmp_path: Path
+    ) -> None:
+        text = STUDY.replace("8.0e6}", "8.0e6, answers: free}").replace("    - {stage: answers, share: 0.25}\n", "")
+        expanded = read(tmp_path, text, "seed=3")
+        assert expanded.recipe.shared_stages == ["teacher", "base", "answers"]
+        assert stage(expanded, "sft-joint.joint").sources["taught"].from_ == "answers"
+        plans = [
+            make_plan(recipe, base=tmp_path, data_dir=None, device="cpu", dtype="float32", threads=1)
+            for recipe in (expanded.recipe, load_recipe(tmp_path / "micro.yaml"))
+        ]
+        for name in ("tokenizer", "teacher", "base", "answers", "evaluate base"):
+            assert plans[0].nodes[name].key == plans[1].nodes[name].key
+
     def test_overrides_change_the_base_recipe_and_set_changes_the_study(self, tmp_path: Path) -> None:
         expanded = read(tmp_path, STUDY + "overrides: [evaluation.problems=3]\n", "seeds=4")
         assert (expanded.recipe.evaluation.problems, expanded.recipe.seeds) == (3, 4)
 
 
 REFUSED = {
-    "8.0e6}": ("8.0e6, dollars: 3}", "4: budget: dollars cannot be a budget: they are the seconds of a machine"),
-    "flops: 8.0e6": ("seconds: 60", "4: budget: seconds cannot be a budget: they depend on the machine"),
+    "8.0e6}": (
+        "8.0e6, dollars: 3}",
+        "4: budget: give exactly one of flops, seconds, dollars, teacher_tokens; got flops, d",
+    ),
+    "flops: 8.0e6": ("dollars: 3", "4: dollars need prices.hour above 0 in the base recipe"),
     "baseline: sft": ("baseline: stf", "6: baseline 'stf' is no pipeline; did you mean 'sft'?"),
     "after: base": ("after: bsae", "3: after 'bsae' is no model and no train stage of the base recipe; did you mean"),
     "share: 0.25": ("share: 25", "15: pipeline 'sft-joint': share must be a number above 0, at most 1; got 25"),
     "stage: rl, optimizer": ("stage: rl, flops: much, optimizer", "12: pipeline 'sft-rl': flops must be a number; got"),
     "answers, share: 0.25": ("answers", "16: pipeline 'sft-joint': has no share, as an entry before"),
-    "sft, share: 0.5": ("sft, share: 1.0", "pipeline 'sft-rl': its entries take 8e+06 flops, more than the budget"),
+    "sft, share: 0.5": ("sft, share: 1.0", "pipeline 'sft-rl': its entries take 100 % of the budget, too much; change"),
     "    - {stage: rl,": ("    - {stage: rls,", "12: pipeline 'sft-rl': stage 'rls' is none of the base recipe; did"),
-    "lr: 1.0e-4": ("rate: 1.0e-4", "12: unknown key 'rate' in stages[4].optimizer"),
+    "lr: 1.0e-4": ("rate: 1.0e-4", "12: unknown key 'rate' in stages[10].optimizer"),
     "stage: rl, ": (
         "stage: rl, steps: 4, ",
         "12: pipeline 'sft-rl': the budget is in flops; give share in place of steps",
@@ -146,6 +178,13 @@ REFUSED = {
         "10: pipelines 'sft' and 'sft-rl' are the same",
     ),
 }
+
+
+def test_flops_of_an_entry_are_refused_where_the_budget_is_time(tmp_path: Path) -> None:
+    text = STUDY.replace("flops: 8.0e6", "seconds: 60").replace("sft, share: 0.5", "sft, flops: 1.0e6")
+    assert "pipeline 'sft-rl': the budget is in seconds; give share in place of flops" in refusal(
+        lambda: read(tmp_path, text)
+    )
 
 
 @pytest.mark.parametrize("given", REFUSED)

@@ -19,6 +19,7 @@ from smallwit.errors import UserError
 from smallwit.pipeline.plan import Plan, make_plan
 from smallwit.pipeline.run_folder import RunFolder
 from smallwit.report.study import held_out_lines, method_lines
+from smallwit.report.study_page import study_page
 from smallwit.report.study_table import print_study
 from smallwit.study.exports import study_tex, write_study
 from smallwit.study.live import LiveTable
@@ -83,6 +84,31 @@ class TestResults:
         (advice,) = study_results(expanded, made_run(expanded, MEANS))["advice"]
         assert advice["text"][1] == "It is the baseline: no pipeline was measured to be better."
         assert not advice["gain"]
+
+    @pytest.mark.parametrize(("mean", "take"), [(0.0, "easier problems, a stronger model"), (1.0, "harder problems")])
+    def test_scores_that_are_all_equal_give_one_sentence_and_nothing_to_check(
+        self, tmp_path: Path, mean: float, take: str
+    ) -> None:
+        expanded = read(tmp_path, STUDY, "seeds=3")
+        results = study_results(expanded, made_run(expanded, dict.fromkeys(MEANS, mean)))
+        (advice,) = results["advice"]
+        (line,) = advice["text"]
+        assert line.startswith(f"All pipelines score {percent(mean)} %, and nothing tells them apart: take {take}")
+        assert (advice["best"], advice["tied"]) == ("sft", ["sft-rl", "sft-joint"])
+        assert held_out_lines(results) == []
+        assert "3 pipelines, the highest score" in study_page(results)
+
+    def test_pipelines_that_share_the_highest_score_are_named_and_of_them_the_baseline_first(
+        self, tmp_path: Path
+    ) -> None:
+        expanded = read(tmp_path, STUDY, "baseline=sft-joint")
+        run = made_run(expanded, {"sft": 1.0, "sft-rl": 0.9, "sft-joint": 1.0})
+        (advice,) = study_results(expanded, run)["advice"]
+        assert advice["text"][0].startswith("sft-joint has the highest score, 100.0 %")
+        assert advice["text"][1:3] == [
+            "The same score: sft.",
+            "It is the baseline: no pipeline was measured to be better.",
+        ]
 
     def test_several_budgets_have_advice_and_a_baseline_each(self, tmp_path: Path) -> None:
         expanded = read(tmp_path, STUDY, "budget.flops=[4.0e6, 8.0e6]")
@@ -222,13 +248,13 @@ def test_the_live_table_has_the_seeds_that_are_measured_and_their_mean_so_far(tm
 
 
 def test_the_plan_says_what_each_pipeline_spends(tmp_path: Path) -> None:
-    opened = open_study(write(tmp_path), (), None, None, read_data=False)
+    opened = open_study(write(tmp_path), (), None, None, dry=True)
     lines = list(plan_lines(opened))
     assert lines[2] == "sft-joint: sft-rl.sft 4.0 MFLOP, sft-joint.answers 2.0 MFLOP, sft-joint.joint 2.0 MFLOP"
     assert lines[3] == "2 stages once, 5 for 2 seeds"
 
 
 def test_a_smoke_run_has_two_seeds_and_a_folder_of_its_own(tmp_path: Path) -> None:
-    opened = open_study(write(tmp_path), ("seeds=5",), None, None, smoke=True, read_data=False)
+    opened = open_study(write(tmp_path), ("seeds=5",), None, None, smoke=True, dry=True)
     assert (opened.expanded.recipe.seeds, opened.expanded.study.seeds) == (2, 2)
     assert opened.run_dir == Path("runs/tiny-smoke")

@@ -47,7 +47,7 @@ def study(
     from smallwit.study.run import open_study, plan_lines, run_study
 
     data_dir = data_dir_of(data_dir)
-    opened = open_study(study, overrides or (), run_dir, data_dir, smoke=smoke, read_data=not (dry_run or plan))
+    opened = open_study(study, overrides or (), run_dir, data_dir, smoke=smoke, dry=dry_run or plan)
     if dry_run:
         from smallwit.recipe.file import dump_recipe
 

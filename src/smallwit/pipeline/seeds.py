@@ -3,7 +3,7 @@
 The artifacts of the first seed bear the names of their stages; those of a further seed are called NAME@SEED.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from smallwit.recipe.schema import Recipe
 from smallwit.recipe.stage import Stage
@@ -16,13 +16,13 @@ def over_seeds(recipe: Recipe, stages: Sequence[Stage]) -> Iterator[tuple[Stage,
 
     `stages` are in the order of the plan: each comes after those that it reads.
     """
-    dependent = _dependent(recipe, stages)
+    repeated = _dependent(recipe, stages, recipe.shared_stages)
+    # As in a run without shared stages: then the artifacts have the same keys.
+    dependent = _dependent(recipe, stages, ())
     for seed in range(recipe.seed, recipe.seed + recipe.seeds):
-        for stage, depends in zip(stages, dependent, strict=True):
-            if depends:
-                yield stage, seed
-            elif seed == recipe.seed:
-                yield stage, seed if stage.name in recipe.shared_stages else None
+        for stage, again, depends in zip(stages, repeated, dependent, strict=True):
+            if again or seed == recipe.seed:
+                yield stage, seed if depends else None
 
 
 def seeded_name(name: str, seed: int | None, recipe: Recipe) -> str:
@@ -41,16 +41,16 @@ def seed_of(name: str, recipe: Recipe) -> int:
     return int(seed) if seed else recipe.seed
 
 
-def _dependent(recipe: Recipe, stages: Sequence[Stage]) -> list[bool]:
-    """Return for each stage whether it depends on the seed: by itself, or through a stage that it reads or matches."""
-    repeated: set[str] = set()
-    found = []
+def _dependent(recipe: Recipe, stages: Sequence[Stage], shared: Collection[str]) -> list[bool]:
+    """Return for each stage whether it depends on the seed: by itself, or through a stage that it reads or matches.
+
+    The `shared` stages do not.
+    """
+    found, seeded = [], set[str]()
     for stage in stages:
-        depends = stage.depends_on_seed(recipe) or not repeated.isdisjoint(
-            [*stage.inputs(recipe), stage.compute_target]
-        )
-        depends = depends and (stage.makes == "scores" or stage.name not in recipe.shared_stages)
+        depends = stage.depends_on_seed(recipe) or not seeded.isdisjoint([*stage.inputs(recipe), stage.compute_target])
+        depends = depends and (stage.makes == "scores" or stage.name not in shared)
         found.append(depends)
         if depends and stage.makes != "scores":
-            repeated.add(stage.name)
+            seeded.add(stage.name)
     return found

@@ -6,7 +6,8 @@ from typing import Any
 from smallwit.console.numbers import human_count, human_flops, human_seconds, p_value, percent, points
 
 Results = Mapping[str, Any]
-COSTS = {"flops": "compute", "teacher_tokens": "teacher tokens", "seconds": "time"}
+COSTS = {"flops": "compute", "teacher_tokens": "teacher tokens", "seconds": "time", "dollars": "cost"}
+_SHOW = {"flops": human_flops, "teacher_tokens": human_count, "seconds": human_seconds, "dollars": "${:.2f}".format}
 
 
 def ranked(results: Results) -> list[Mapping[str, Any]]:
@@ -16,8 +17,12 @@ def ranked(results: Results) -> list[Mapping[str, Any]]:
 
 def cost(arm: Mapping[str, Any], key: str) -> str:
     """Return a cost of an arm with its unit."""
-    show = {"flops": human_flops, "seconds": human_seconds, "teacher_tokens": human_count}[key]
-    return show(arm["cost"][key])
+    return _SHOW[key](arm["cost"][key])
+
+
+def costs(results: Results) -> dict[str, str]:
+    """Return the headings of the costs that the arms have, by key."""
+    return {key: head for key, head in COSTS.items() if key in results["arms"][0]["cost"]}
 
 
 def interval(figures: Mapping[str, float]) -> str:
@@ -35,13 +40,18 @@ def over_baseline(arm: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def budget_line(results: Results) -> str:
-    """Return what every pipeline could spend, and whether the teacher's answers count."""
+    """Return what every pipeline could spend, whether answers of a teacher count, and what a budget of time took."""
     budget = results["budget"]
-    show = human_flops if budget["unit"] == "flops" else human_count
-    unit = " of training" if budget["unit"] == "flops" else " teacher tokens"
-    amounts = ", ".join(show(amount) for amount in budget["amounts"])
-    answers = f"; making rows and stored log-probs is {budget['answers']}" if budget["unit"] == "flops" else ""
-    return f"Budget of a pipeline after {results['after']['name']}: {amounts}{unit}{answers}."
+    unit = budget["unit"]
+    what = {"flops": " of training", "teacher_tokens": " teacher tokens"}.get(unit, " of this machine")
+    amounts = ", ".join(_SHOW[unit](amount) for amount in budget["amounts"])
+    answers = "" if unit == "teacher_tokens" else f"; making rows and stored log-probs is {budget['answers']}"
+    line = f"Budget of a pipeline after {results['after']['name']}: {amounts}{what}{answers}."
+    took = [arm["time_over_budget"] for arm in results["arms"] if arm["time_over_budget"] is not None]
+    if took:
+        line += " By measured rates it became FLOPs, and what it pays for took "
+        line += f"{100 * min(took):.0f} to {100 * max(took):.0f} % of that time, beside what else ran."
+    return line
 
 
 def method_lines(results: Results) -> list[str]:
@@ -58,14 +68,15 @@ def method_lines(results: Results) -> list[str]:
 
 
 def held_out_lines(results: Results) -> list[str]:
-    """Return how advice from some of the seeds held on the others; none for two seeds."""
+    """Return how advice from some of the seeds held on the others; none for two seeds, and for equal scores."""
     held = results["held_out"]
     if held is None:
         return []
     rest, splits = len(results["seeds"]) - held["chosen_by"], held["splits"]
+    same = f"{held['same_sign']} of {held['shown']} differences that they showed had the same sign there"
     return [
         f"Advice of {held['chosen_by']} seeds checked on the other {rest}, in all {splits} splits: their best pipeline "
         f"was the best there in {held['held']}, that one or one not told apart from it in {held['named']}, and lost "
         f"{percent(held['lost'])} points to the best there on average; "
-        f"{held['same_sign']} of {held['shown']} differences that they showed had the same sign there."
+        f"{same if held['shown'] else 'they showed no difference'}."
     ]

@@ -7,7 +7,7 @@ from smallwit.console.sanitize import escape_control
 from smallwit.report.charts import Chart, draw_chart, score_chart
 from smallwit.report.format import forest
 from smallwit.report.pages import environment, style
-from smallwit.report.study import COSTS, Results, budget_line, cost, held_out_lines, method_lines, ranked
+from smallwit.report.study import Results, budget_line, cost, costs, held_out_lines, method_lines, ranked
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,6 +16,7 @@ _AXES = {
     "flops": (1e12, "TFLOP of training"),
     "seconds": (60.0, "minutes of a seed"),
     "teacher_tokens": (1e3, "k tokens"),
+    "dollars": (1.0, "dollars"),
 }
 
 
@@ -30,8 +31,8 @@ def study_page(results: Results) -> str:
         results=results,
         arms=arms,
         tasks=tasks,
-        costs=[(arm, [cost(arm, key) for key in COSTS]) for arm in arms],
-        heads=[*COSTS.values()],
+        costs=[(arm, [cost(arm, key) for key in costs(results)]) for arm in arms],
+        heads=[*costs(results).values()],
         tiles=_tiles(results),
         budget=budget_line(results),
         method=method_lines(results)[:2],
@@ -48,10 +49,13 @@ def study_page(results: Results) -> str:
 
 def _tiles(results: Results) -> list[tuple[str, str]]:
     """Return the main numbers as (number, label): the best pipeline of the largest budget first."""
-    largest = results["budget"]["amounts"][-1]
-    last = next(arm for arm in ranked(results) if arm["budget"] == largest)
-    found = [(f"{numbers.percent(last['score']['mean'])} %", f"{last['name']}, the highest score")]
-    found.append((f"{last['best']:.2f}", f"probability that {last['name']} is the best"))
+    best = results["advice"][-1]["best"]
+    (last,) = (arm for arm in results["arms"] if arm["name"] == best)
+    rivals = [arm for arm in results["arms"] if arm["budget"] == last["budget"]]
+    level = sum(arm["score"]["mean"] == last["score"]["mean"] for arm in rivals)
+    whose = best if level == 1 else f"{level} pipelines"
+    found = [(f"{numbers.percent(last['score']['mean'])} %", f"{whose}, the highest score")]
+    found.append((f"{last['best']:.2f}", f"probability that {best} is the best"))
     if (gain := last["over_baseline"]) is not None:
         what = f"points over {results['baseline']}, {numbers.p_value(gain['p_holm'])}".replace("e-", "e−")
         found.append((numbers.points(gain["difference"]).replace("-", "−"), what))

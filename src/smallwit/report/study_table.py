@@ -9,7 +9,7 @@ from rich.text import Text
 
 from smallwit.console.symbols import encodable
 from smallwit.console.tables import print_whole
-from smallwit.report.study import COSTS, Results, budget_line, cost, interval, method_lines, over_baseline, ranked
+from smallwit.report.study import Results, budget_line, cost, costs, interval, method_lines, over_baseline, ranked
 
 
 def study_table(results: Results) -> Table:
@@ -21,11 +21,11 @@ def study_table(results: Results) -> Table:
             interval(arm["score"]),
             *over_baseline(arm),
             f"{arm['best']:.2f}",
-            *(cost(arm, key) for key in COSTS),
+            *(cost(arm, key) for key in costs(results)),
         ]
         for arm in arms
     ]
-    heads = ["pipeline", "score, %", f"over {results['baseline']}", "p", "P(best)", *COSTS.values()]
+    heads = ["pipeline", "score, %", f"over {results['baseline']}", "p", "P(best)", *costs(results).values()]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for place, head in enumerate(heads):
         # rich takes the longest word of a column as its minimum width, but cells have several words.

@@ -26,31 +26,31 @@ def makes_model(stage: Mapping[str, Any]) -> bool:
     return kind is not None and kind.makes == "model"
 
 
-def share_out(entries: Sequence[Settings], budget: StudyBudget, amount: float, refuse: Refuse) -> None:
-    """Replace `share` by the part of `amount` that an entry may spend; one entry without gets the rest.
+def share_out(entries: Sequence[Settings], budget: StudyBudget, bound: float, refuse: Refuse) -> None:
+    """Replace `share` by the part of `bound` that an entry may spend; one entry without gets the rest.
 
-    `refuse` makes the error for a message, the number of an entry and a key of it.
+    `bound` is in FLOPs or tokens. `refuse` makes the error for a message, the number of an entry and a key of it.
     """
-    key, counted = _unit(budget)
+    key = _key(budget)
     spent, rest = 0.0, None
     for number, stage in enumerate(entries):
         share = stage.pop("share", None)
         if share is not None and not (_is_number(share) and 0 < share <= 1):
             raise refuse(f"share must be a number above 0, at most 1; got {share}", number, "share")
         kind = kind_of(stage)
-        if kind is None or kind.makes not in counted:
+        if kind is None or kind.makes not in budget.counted:
             if share is not None:
-                what = f"share is a part of the budget in {key}, and this stage is not counted"
+                what = f"share is a part of the budget in {budget.unit}, and this stage is not counted"
                 raise refuse(f"{what}; give it a budget of its own", number, "share")
             continue
         if key not in kind.model_fields:
             what = f"what a stage of kind {stage['kind']} spends counts, and has no bound in {key}"
             raise refuse(f"{what}; give budget.answers: free", number)
-        unbound = next((name for name in BUDGET_KEYS if name != key and stage.get(name) is not None), None)
+        unbound = next((k for k in BUDGET_KEYS if (k != key or budget.timed) and stage.get(k) is not None), None)
         if unbound is not None:
-            raise refuse(f"the budget is in {key}; give share in place of {unbound}", number, unbound)
+            raise refuse(f"the budget is in {budget.unit}; give share in place of {unbound}", number, unbound)
         if share is not None:
-            stage[key] = share * amount
+            stage[key] = share * bound
         given = stage.get(key)
         if given is not None:
             if not _is_number(given):
@@ -60,24 +60,23 @@ def share_out(entries: Sequence[Settings], budget: StudyBudget, amount: float, r
             raise refuse("has no share, as an entry before; only one may get the rest", number)
         else:
             rest = stage
-    left = amount - spent
+    left = bound - spent
     if rest is not None:
         rest[key] = left
-    if left < -1e-9 * amount or (rest is None and left > 1e-9 * amount and spent) or (rest is not None and left <= 0):
-        more = "more" if left <= 0 else "less"
-        raise refuse(f"its entries take {spent:.4g} {key}, {more} than the budget of {amount:.4g}; change their shares")
+    if left < -1e-9 * bound or (rest is None and left > 1e-9 * bound and spent) or (rest is not None and left <= 0):
+        much = "too much" if left <= 0 else "too little"
+        raise refuse(f"its entries take {100 * spent / bound:.4g} % of the budget, {much}; change their shares")
     if key == "tokens":
         for stage in entries:
             if stage.get(key) is not None:
                 stage[key] = int(stage[key])
 
 
-def check_arm(recipe: Recipe, own: Sequence[Stage], budget: StudyBudget, amount: float, refuse: Refuse) -> None:
+def check_arm(recipe: Recipe, own: Sequence[Stage], budget: StudyBudget, bound: float, refuse: Refuse) -> None:
     """Check that the stages of an arm spend its budget, and no teacher's tokens beside it. `refuse` makes the error."""
-    _, counted = _unit(budget)
-    if budget.flops is not None:
-        spending = [stage for stage in own if stage.makes in counted]
-        if abs(sum(stage.declared_flops or 0.0 for stage in spending) - amount) > 1e-6 * amount:
+    if _key(budget) == "flops":
+        spending = [stage for stage in own if stage.makes in budget.counted]
+        if abs(sum(stage.declared_flops or 0.0 for stage in spending) - bound) > 1e-6 * bound:
             what = f"counts {', '.join(stage.name for stage in spending)}, which do not spend the budget"
             raise refuse(f"{what}; make what it reads of the base recipe an entry, or give budget.answers: free")
         return
@@ -88,11 +87,9 @@ def check_arm(recipe: Recipe, own: Sequence[Stage], budget: StudyBudget, amount:
             raise refuse(f"{what}; give a budget in flops")
 
 
-def _unit(budget: StudyBudget) -> tuple[str, set[str]]:
-    """Return the key of stages that the budget bounds, and the artifacts that count."""
-    if budget.flops is None:
-        return "tokens", {"rows"}
-    return "flops", {"model", "rows", "logprobs"} if budget.answers == "counted" else {"model"}
+def _key(budget: StudyBudget) -> str:
+    """Return the key of stages that the budget bounds."""
+    return "tokens" if budget.unit == "teacher_tokens" else "flops"
 
 
 def _is_number(value: object) -> bool:

@@ -33,7 +33,8 @@ def study_csv(results: Results) -> str:
     file = io.StringIO()
     tasks, seeds = results["tasks"], results["seeds"]
     head = ["pipeline", "budget", "mean", "low", "high", "difference", "difference_low", "difference_high", "p_holm"]
-    head += ["best", "front", "flops", "seconds", "teacher_tokens", *tasks, *(f"seed_{seed}" for seed in seeds)]
+    costs = list(results["arms"][0]["cost"])
+    head += ["best", "front", *costs, *tasks, *(f"seed_{seed}" for seed in seeds)]
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(head)
     for arm in ranked(results):
@@ -41,7 +42,7 @@ def study_csv(results: Results) -> str:
         cells = [arm["pipeline"], arm["budget"], *(arm["score"][key] for key in ("mean", "low", "high"))]
         cells += [found.get(key, "") for key in ("difference", "low", "high", "p_holm")]
         cells += [arm["best"], arm["front"]["probability"]]
-        cells += [arm["cost"][key] for key in ("flops", "seconds", "teacher_tokens")]
+        cells += [arm["cost"][key] for key in costs]
         writer.writerow([*cells, *(arm["tasks"][task]["mean"] for task in tasks), *arm["seeds"]])
     return file.getvalue()
 

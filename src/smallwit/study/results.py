@@ -9,6 +9,7 @@ import numpy as np
 from smallwit.evaluation.scores import problem_means
 from smallwit.evaluation.seed_table import SampleRows
 from smallwit.pipeline.seeds import seeded_name
+from smallwit.recipe.stage import Stage
 from smallwit.report.load import Run
 from smallwit.study.advice import RULES, advise, against
 from smallwit.study.expand import Arm, ExpandedStudy
@@ -22,8 +23,8 @@ def study_results(expanded: ExpandedStudy, run: Run) -> dict[str, Any]:
     """
     study, arms = expanded.study, expanded.arms
     scores = _aligned([run.seeds[arm.end] for arm in arms])
-    costs = [_cost(expanded, arm, run.ledger) for arm in arms]
-    unit = "flops" if study.budget.flops is not None else "teacher_tokens"
+    costs = [_cost(expanded, expanded.own_stages(arm), run.ledger) for arm in arms]
+    unit = study.budget.unit
     # What all spend alike orders nothing; the time that they took may.
     axis = unit if len(study.budget.amounts) > 1 else "seconds"
     number = {arm.name: place for place, arm in enumerate(arms)}
@@ -64,6 +65,7 @@ def study_results(expanded: ExpandedStudy, run: Run) -> dict[str, Any]:
                 "tasks": _by_task(run.results, arm.end),
                 "seeds": [float(mean) for mean in scores.scores[place].mean(1)],
                 "cost": costs[place],
+                "time_over_budget": _time_over_budget(expanded, arm, run.ledger),
                 "best": best[place],
                 "front": {"on": on_front[place], "probability": front[place]},
                 "over_baseline": _pair(over_baseline[place], arms) if place in over_baseline else None,
@@ -97,12 +99,12 @@ def _aligned(models: Sequence[Sequence[SampleRows]]) -> ArmScores:
     return ArmScores(scores, [task for task, _ in common])
 
 
-def _cost(expanded: ExpandedStudy, arm: Arm, ledger: Mapping[str, Any]) -> dict[str, float]:
-    """Return what an arm cost behind the common start, the mean of its seeds: FLOPs, seconds, teacher tokens."""
+def _cost(expanded: ExpandedStudy, stages: Sequence[Stage], ledger: Mapping[str, Any]) -> dict[str, float]:
+    """Return what stages cost, the mean of the seeds: FLOPs, seconds, teacher tokens and, with a price, dollars."""
     entries, recipe = {entry["name"]: entry for entry in ledger["stages"]}, expanded.recipe
     cost = {"flops": 0.0, "seconds": 0.0, "teacher_tokens": 0.0}
-    stages = expanded.own_stages(arm)
     trained = {stage.name for stage in stages if stage.makes == "model"}
+    paid = 0.0
     for stage in stages:
         taught = stage.makes == "rows" and trained.isdisjoint(stage.asked_models())
         names = [seeded_name(stage.name, recipe.seed + number, recipe) for number in range(recipe.seeds)]
@@ -112,7 +114,20 @@ def _cost(expanded: ExpandedStudy, arm: Arm, ledger: Mapping[str, Any]) -> dict[
         if taught:
             # The ledger has the tokens that a model of this machine wrote as those of the stage.
             cost["teacher_tokens"] += sum(entry["tokens"] for entry in made if not entry["teacher_tokens"]) / len(made)
-    return cost
+        if any(map(recipe.is_remote, stage.asked_models())):
+            paid += sum(entry["teacher_tokens"] for entry in made) / len(made)
+    prices = recipe.prices
+    return cost if prices is None else cost | {"dollars": prices.dollars(cost["seconds"], None, paid)}
+
+
+def _time_over_budget(expanded: ExpandedStudy, arm: Arm, ledger: Mapping[str, Any]) -> float | None:
+    """Return the seconds that stages took over those of their budget; `None` where the budget is no time."""
+    budget = expanded.study.budget
+    if not budget.timed:
+        return None
+    counted = [stage for stage in expanded.own_stages(arm) if stage.makes in budget.counted]
+    took = _cost(expanded, counted, ledger)["seconds"]
+    return took / budget.seconds_of(arm.budget, expanded.recipe.prices)
 
 
 def _by_task(results: Mapping[str, Any], name: str) -> dict[str, dict[str, float]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from smallwit.console.numbers import human_flops
+from smallwit.console.numbers import human_flops, human_seconds
 from smallwit.console.terminal import Terminal
 from smallwit.errors import UserError
 from smallwit.network import hub
@@ -14,11 +14,13 @@ from smallwit.pipeline import reading
 from smallwit.pipeline.preflight import check_recipe
 from smallwit.pipeline.runs import shared_run
 from smallwit.pipeline.smoke import smoke_recipe
+from smallwit.recipe.stage import Stage
 from smallwit.report.load import load_run
 from smallwit.report.study_table import print_study
 from smallwit.study.expand import ExpandedStudy, read_study
 from smallwit.study.exports import write_study
 from smallwit.study.live import LiveTable
+from smallwit.study.rates import in_flops
 from smallwit.study.results import study_results
 
 
@@ -38,33 +40,45 @@ def open_study(
     data_dir: Path | None,
     *,
     smoke: bool = False,
-    read_data: bool = True,
+    dry: bool = False,
 ) -> OpenedStudy:
     """Read and check a study. Its folder is `runs/NAME`, of a smoke run `runs/NAME-smoke`, unless given.
+
+    A budget of time becomes FLOPs, for which this machine is measured. With `dry` no data is read to check it, and
+    nothing is written into the folder.
 
     Raises `UserError` for what is wrong in the study, the base recipe, or on this machine.
     """
     expanded = read_study(path, overrides)
     run_dir = run_dir or Path("runs") / f"{expanded.study.name}{'-smoke' if smoke else ''}"
     hub.load_pins(run_dir, only=True)
-    check_recipe(expanded.recipe, expanded.base, data_dir, lines=expanded.lines, read_data=read_data)
+    check_recipe(expanded.recipe, expanded.base, data_dir, lines=expanded.lines, read_data=not dry)
     if smoke:
         recipe = smoke_recipe(expanded.recipe)
         study = expanded.study.model_copy(update={"name": recipe.name, "seeds": recipe.seeds})
         expanded = replace(expanded, study=study, recipe=recipe)
+    else:
+        expanded = in_flops(expanded, run_dir, data_dir, keep=not dry)
     return OpenedStudy(expanded, run_dir, data_dir)
 
 
 def plan_lines(opened: OpenedStudy) -> Iterator[str]:
     """Yield the stages and the cost of each pipeline, then what the stages read. Trains and downloads no model."""
-    study, recipe = opened.expanded.study, opened.expanded.recipe
+    study, recipe, rates = opened.expanded.study, opened.expanded.recipe, opened.expanded.rates
     for arm in opened.expanded.arms:
-        stages = [(stage.name, stage.declared_flops) for stage in opened.expanded.own_stages(arm)]
-        spent = (name if flops is None else f"{name} {human_flops(flops)}" for name, flops in stages)
-        yield f"{arm.name}: {', '.join(spent)}"
+        stages = opened.expanded.own_stages(arm)
+        yield f"{arm.name}: {', '.join(_spending(stage, rates.get(stage.name)) for stage in stages)}"
     once = len(recipe.shared_stages)
     yield f"{once} stages once, {len(recipe.stages) - once} for {study.seeds} seeds"
     yield from reading.plan_lines(recipe, opened.expanded.base, opened.data_dir)
+
+
+def _spending(stage: Stage, rate: float | None) -> str:
+    """Return a stage with its FLOPs and, at a known rate, the time that they take."""
+    flops = stage.declared_flops
+    if flops is None:
+        return stage.name
+    return f"{stage.name} {human_flops(flops)}" + (f" in {human_seconds(flops / rate)}" if rate else "")
 
 
 def run_study(

@@ -1,23 +1,30 @@
 """The file of a study: a base recipe, pipelines that differ after one of its models, seeds, and a budget."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from smallwit.recipe.schema import Prices
 from smallwit.recipe.section import Section
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,39}$"
-_NOT_EXACT = {
-    "seconds": "they depend on the machine and on what else it does",
-    "dollars": "they are the seconds of a machine, or the tokens of a teacher, times a price",
-}
+Unit = Literal["flops", "seconds", "dollars", "teacher_tokens"]
+NOMINAL_RATE = 1e12
+"""FLOP/s by which a budget of time is shared out, before the rate of each stage is known."""
 
 
 class StudyBudget(Section):
-    """What each pipeline may spend after the common start: training FLOPs, or tokens of its teacher."""
+    """What each pipeline may spend after the common start, in one unit. Of several numbers each is a budget of its own.
 
-    flops: PositiveFloat | list[PositiveFloat] | None = Field(
-        default=None, description="training FLOPs of a pipeline; of several numbers each is a budget of its own"
+    Seconds and dollars become FLOPs of each stage, by the rates that were measured before the first of them ran.
+    """
+
+    flops: PositiveFloat | list[PositiveFloat] | None = Field(default=None, description="training FLOPs of a pipeline")
+    seconds: PositiveFloat | list[PositiveFloat] | None = Field(
+        default=None, description="seconds that the stages of a pipeline take on this machine, one after the other"
+    )
+    dollars: PositiveFloat | list[PositiveFloat] | None = Field(
+        default=None, description="dollars of that time, by `prices.hour` of the base recipe"
     )
     teacher_tokens: PositiveInt | None = Field(
         default=None, description="tokens of prompts and answers that a pipeline's rejection_sampling stages may take"
@@ -27,25 +34,47 @@ class StudyBudget(Section):
         description="whether FLOPs of making rows and stored log-probs, as a teacher's answers, count",
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _exact(cls, given: Any) -> Any:
-        for name, why in _NOT_EXACT.items():
-            if isinstance(given, dict) and name in given:
-                raise ValueError(f"{name} cannot be a budget: {why}; give flops, the table has the {name}")
-        return given
-
     @model_validator(mode="after")
     def _one(self) -> "StudyBudget":
-        if (self.flops is None) == (self.teacher_tokens is None):
-            raise ValueError("give exactly one of flops, teacher_tokens")
+        given = [unit for unit in get_args(Unit) if getattr(self, unit) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of {', '.join(get_args(Unit))}; got {', '.join(given) or 'none'}")
         return self
+
+    @property
+    def unit(self) -> Unit:
+        """Return the unit that is given."""
+        return next(unit for unit in get_args(Unit) if getattr(self, unit) is not None)
 
     @property
     def amounts(self) -> list[float]:
         """Return the budgets, ascending."""
-        given = self.teacher_tokens if self.flops is None else self.flops
-        return sorted(set(given)) if isinstance(given, list) else [float(given or 0)]
+        given = getattr(self, self.unit)
+        return sorted(set(given)) if isinstance(given, list) else [float(given)]
+
+    @property
+    def counted(self) -> set[str]:
+        """Return the artifacts whose making counts."""
+        if self.unit == "teacher_tokens":
+            return {"rows"}
+        return {"model", "rows", "logprobs"} if self.answers == "counted" else {"model"}
+
+    @property
+    def timed(self) -> bool:
+        """Return whether the budget is time, whose FLOPs are known when the machine was measured."""
+        return self.unit in ("seconds", "dollars")
+
+    def seconds_of(self, amount: float, prices: Prices | None) -> float:
+        """Return the seconds of a budget of time. Raises `ValueError` for dollars without a price of time."""
+        if self.unit == "seconds":
+            return amount
+        if prices is None or not prices.hour:
+            raise ValueError("dollars need prices.hour above 0 in the base recipe, as overrides: [prices.hour=2.0]")
+        return amount / prices.hour * 3600
+
+    def bound(self, amount: float, prices: Prices | None) -> float:
+        """Return the FLOPs or tokens of a budget; of time nominal FLOPs. Raises `ValueError` as `seconds_of` does."""
+        return self.seconds_of(amount, prices) * NOMINAL_RATE if self.timed else amount
 
 
 class Study(Section):

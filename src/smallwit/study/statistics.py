@@ -158,9 +158,12 @@ class ArmScores:
         ]
 
     def held_out(self) -> HeldOut | None:
-        """Return how advice from three fifths of the seeds held on the others; `None` for fewer than three seeds."""
+        """Return how advice from three fifths of the seeds held on the others.
+
+        `None` for fewer than three seeds, and for arms that all score the same, of which nothing is advised.
+        """
         seeds, arms = len(self.scores[0]), range(len(self.scores))
-        if seeds < 3:
+        if seeds < 3 or np.ptp(self.means) == 0:
             return None
         count = max(2, round(0.6 * seeds))
         splits, held, named, shown, same, lost = 0, 0, 0, 0, 0, 0.0

@@ -7,7 +7,14 @@ from typing import Any
 
 import torch
 
-from smallwit.storage.artifacts import BrokenArtifact, publish, read_manifest, remove, remove_leftovers
+from smallwit.storage.artifacts import (
+    BrokenArtifact,
+    link_files,
+    publish,
+    read_manifest,
+    remove,
+    remove_leftovers,
+)
 from smallwit.training.checkpoint_folder import clear, newest_first, set_aside
 
 KEPT = 2
@@ -73,6 +80,11 @@ class Checkpoints:
             self.logged = log.read_bytes() if log.is_file() else None
             return tensors, json.loads((folder / "state.json").read_text()), self.complaints
         return None
+
+    def begin(self, training: Path, step: int) -> None:
+        """Publish `step_N` with the files of another stage's checkpoint, which are shared."""
+        about = {"key": self.key, "step": step}
+        publish(self.folder / f"step_{step:08d}", lambda folder: link_files(training, folder), about)
 
     def clear(self) -> None:
         """Delete the checkpoints of this key: the stage has published its artifact."""

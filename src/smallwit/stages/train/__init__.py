@@ -15,7 +15,14 @@ from smallwit.recipe.section import ByKind
 from smallwit.recipe.stage import SMOKE_PROBLEMS, SMOKE_STEPS, Place, Stage, TaskNeed, Unfinished
 from smallwit.stages.estimate import Known, StageEstimate
 from smallwit.stages.job import Info, Job, Reporter
-from smallwit.stages.train.checks import check_engines, check_reward, check_sources, check_tasks, check_teacher
+from smallwit.stages.train.checks import (
+    check_continued,
+    check_engines,
+    check_reward,
+    check_sources,
+    check_tasks,
+    check_teacher,
+)
 from smallwit.storage.artifacts import METRICS
 from smallwit.tasks.reward_function import reward_bytes
 from smallwit.training import checkpoint_folder
@@ -35,6 +42,10 @@ class TrainStage(Stage):
 
     kind: Literal["train"]
     from_: str = Field(alias="from", description="a model of the recipe, or an earlier stage that makes one")
+    continues: str | None = Field(
+        default=None,
+        description="earlier train stage, equal but for budget and schedule: go on from its optimizer, data and steps",
+    )
     sources: dict[str, Source] = Field(description="where tokens come from, by name")
     objectives: list[Annotated[Objective, ByKind()]] = Field(
         min_length=1, description="losses on the sources' tokens; their sum is minimised"
@@ -109,7 +120,27 @@ class TrainStage(Stage):
 
     def inputs(self, recipe: "Recipe") -> list[str]:
         references = [name for objective in self.objectives for name in objective.references]
-        return list(dict.fromkeys([self.from_, *self.teachers, *references, *self.rows_from]))
+        continued = [self.continues] if self.continues is not None else []
+        return list(dict.fromkeys([self.from_, *continued, *self.teachers, *references, *self.rows_from]))
+
+    def continued(self, recipe: "Recipe") -> "list[TrainStage]":
+        """Return the stages that this one goes on with, the last of them first."""
+        found: list[TrainStage] = []
+        name = self.continues
+        while name is not None:
+            stage = recipe.stage(name)
+            assert isinstance(stage, TrainStage)
+            found.append(stage)
+            name = stage.continues
+        return found
+
+    def first_name(self, recipe: "Recipe") -> str:
+        """Return the name that seeds follow from: the stage's, or that of the first one that it goes on with."""
+        return [self, *self.continued(recipe)][-1].name
+
+    def is_continued(self, recipe: "Recipe") -> bool:
+        """Return whether another stage goes on with this one, so that the artifact holds the state of training."""
+        return any(isinstance(other, TrainStage) and other.continues == self.name for other in recipe.stages)
 
     def depends_on_seed(self, recipe: "Recipe") -> bool:
         """Return true: the order of the data depends on the seed."""
@@ -127,7 +158,7 @@ class TrainStage(Stage):
         content: dict[str, Any] = {"rewards": [hashlib.sha256(reward_bytes(file, base)).hexdigest() for file in files]}
         if self.validation is not None:
             content["evaluation"] = recipe.evaluation.model_dump(include={"max_new_tokens", "batch"})
-        return content
+        return content | ({"continued": True} if self.is_continued(recipe) else {})
 
     def validated_tasks(self, recipe: "Recipe") -> list[str]:
         """Return the names of the tasks that the stage is validated on."""
@@ -176,10 +207,10 @@ class TrainStage(Stage):
         return self.equal_compute
 
     def charged(self, recipe: "Recipe") -> list[str]:
-        """Return the start of the stage, the stages whose rows it reads, and the stores among its teachers."""
+        """Return the start of the stage, what it continues, the stages of its rows, its stores of teachers."""
         teachers = [(name, recipe.stage(name)) for name in self.teachers]
         stores = [name for name, stage in teachers if stage is not None and stage.makes == "logprobs"]
-        return [self.from_, *self.rows_from, *stores]
+        return [self.from_, *([self.continues] if self.continues is not None else []), *self.rows_from, *stores]
 
     def groups(self) -> dict[str, int]:
         """Return the group size of each source of rollouts whose completions are compared."""
@@ -195,6 +226,8 @@ class TrainStage(Stage):
 
     def check(self, check: "Check", place: Place) -> None:
         check.model_before("from", self.from_, *place, "from")
+        if self.continues is not None:
+            check_continued(check, self, self.continues, *place, "continues")
         for name, source in self.sources.items():
             where = (*place, "sources", name)
             check_tasks(check, source, *where)

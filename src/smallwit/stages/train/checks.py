@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from smallwit.recipe.schema import Recipe
     from smallwit.stages.train import TrainStage
 
+_SCHEDULE = {"schedule", "warmup", "decay", "final"}
+_FREE = ("name", "continues", "steps", "flops", "threads", "checkpoint_seconds")
+"""Settings in which a stage may differ from the one that it continues."""
+
 
 def check_sources(sources: Mapping[str, Source], objectives: Sequence[Objective]) -> None:
     """Check that each objective fits its source, and each source has an objective. Raises `ValueError`."""
@@ -50,6 +54,24 @@ def check_tasks(check: "Check", source: SourceSettings, *place: str | int) -> No
     missing = [name for name in read if name not in source.weights]
     if missing:
         raise check.refuse(f"weights has no number for task '{missing[0]}'; add one", *place, "weights")
+
+
+def check_continued(check: "Check", stage: "TrainStage", name: str, *place: str | int) -> None:
+    """Check that a stage goes on with an earlier one of its kind, settings and unit of budget. Raises `UserError`."""
+    check.model_before("continues", name, *place)
+    other = check.stages.get(name)
+    if other is None or other.kind != stage.kind:
+        raise check.refuse(f"continues '{name}' is no train stage; name one, or leave it out", *place)
+    own, others = (
+        each.model_dump(mode="json", by_alias=True, exclude={"optimizer": _SCHEDULE} | dict.fromkeys(_FREE, True))
+        for each in (stage, other)
+    )
+    differs = [key for key in own if own[key] != others[key]]
+    if differs:
+        what = f"continues '{name}', and its {differs[0]} differs; only budget and schedule may"
+        raise check.refuse(what, *place)
+    if not any(getattr(stage, unit) and getattr(other, unit) for unit in ("steps", "flops")):
+        raise check.refuse(f"continues '{name}': both need a budget in steps, or both in flops", *place)
 
 
 def check_engines(check: "Check", sources: Mapping[str, Source], *place: str | int) -> None:

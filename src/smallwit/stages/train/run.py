@@ -1,5 +1,6 @@
 """Run a train stage: sources, objectives, the loop, and an ordinary model folder at the end."""
 
+import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -26,17 +27,21 @@ from smallwit.stages.train.sources import SourceMaker, epoch_steps, reading_line
 from smallwit.stages.train.teachers import read_by_teachers, references_of, teachers_of
 from smallwit.stages.train.validation import validator
 from smallwit.storage.append_log import AppendLog
-from smallwit.storage.artifacts import METRICS, make_link, publish
+from smallwit.storage.artifacts import METRICS, link_files, make_link, publish
 from smallwit.training.checkpoint import Checkpoints
+from smallwit.training.checkpoint_folder import newest_first
 from smallwit.training.distributed import World
 from smallwit.training.loop import PerExampleTeacher, Teacher, Trainer
 from smallwit.training.lora import ADAPTER, add_adapters, merge_adapters, save_adapter
-from smallwit.training.progress import TrainingBudget
+from smallwit.training.progress import TrainerState, TrainingBudget
 from smallwit.training.rollout_postprocessors import ForwardPass
 from smallwit.training.settings import LengthLimit, Rollouts
 from smallwit.training.sources import DemonstrationSource, RolloutSource, TextSource, TokenSource
 from smallwit.training.tracking import Tracker, trackers_by_name
 from smallwit.training.usage import peak_memory
+
+TRAINING = "training"
+"""The folder in the artifact of a continued stage with its last checkpoint."""
 
 
 def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
@@ -72,25 +77,29 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
     def sampling(share: float, text: str) -> None:
         tell(f"step {trainer.progress.step + 1}, {text}")
 
-    maker = SourceMaker(job, chat, student, references, say, sampling)
+    maker = SourceMaker(job, stage.first_name(job.recipe), chat, student, references, say, sampling)
     made = {
         name: maker.make(name, spec, [each for each in objectives if each.source == name])
         for name, spec in stage.sources.items()
     }
     steps = stage.steps if stage.epochs is None else epoch_steps(stage, made)
+    before = stage.continued(job.recipe)
+    steps = steps and steps + sum(each.steps or 0 for each in before)
+    flops = job.flops and job.flops + sum(each.flops or 0.0 for each in before)
     for line in reading_lines(stage, made, steps):
         say(line)
-    budget = TrainingBudget(steps=steps, flops=job.flops)
+    budget = TrainingBudget(steps=steps, flops=flops)
     trainer = trainer_of(stage, job, chat, model, made, objectives, teachers, budget, world)
     trainer.writer.say = say
     checkpoints = Checkpoints(job.work / "checkpoints", job.key)
     _resume(trainer, checkpoints, job)
+    begun = _continue(stage, trainer, checkpoints, job)
     for complaint in checkpoints.complaints:
         reporter.say(f"a checkpoint is damaged and left out: {complaint}")
     validate = validator(job, stage, model, chat, world, tell) if stage.validation else None
     if not world.first:
         _train(stage, trainer, checkpoints, lambda metrics: None, validate)
-        return _info(trainer, 0)
+        return _info(trainer, begun, 0)
     limit = f"the model's {model.config.max_position_embeddings:,} tokens"
     if any(isinstance(source, LengthLimit) and source.max_length for source in stage.sources.values()):
         limit = f"max_length or {limit}"
@@ -101,7 +110,7 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
         make_link(job.work / METRICS, checkpoints.log)
         _train(stage, trainer, checkpoints, _step_hook(log, trainer, checkpoints, limit), validate)
         counts = {name: log.total(name) for name in ("cut", "left_out")}
-    info = _info(trainer, counts["left_out"]) | counts
+    info = _info(trainer, begun, counts["left_out"]) | counts
     rows = sum(source.rows_left_out for source in made.values() if isinstance(source, DemonstrationSource | TextSource))
     info |= {"rows_left_out": rows} if rows else {}
     if steps is None:
@@ -115,6 +124,9 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
     for source in made.values():
         if isinstance(source, RolloutSource):
             source.engine.close()
+    continued = stage.is_continued(job.recipe)
+    if continued:
+        trainer.save(checkpoints)
     trainer.finish(keep_best=stage.validation is not None and stage.validation.keep == "best")
 
     def write(folder: Path) -> None:
@@ -124,6 +136,8 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
         for note in save_model(whole, chat, folder, dtype=stage.save_dtype or job.dtype):
             reporter.say(note)
         shutil.copyfile(checkpoints.log, folder / METRICS)
+        if continued:
+            link_files(newest_first(checkpoints.folder)[0], folder / TRAINING)
 
     publish(job.folder, write, job.manifest(info))
     checkpoints.clear()
@@ -165,7 +179,7 @@ def trainer_of(
         pad=chat.pad,
         micro_tokens=stage.micro_tokens,
         pack=stage.pack,
-        seed=stable_seed(job.recipe.seed, stage.name),
+        seed=stable_seed(job.recipe.seed, stage.first_name(job.recipe)),
         autocast=autocast_of(job),
         world=world,
     )
@@ -193,6 +207,24 @@ def _resume(trainer: Trainer, checkpoints: Checkpoints, job: Job) -> None:
         checkpoints.clear()
         what = f"{adopted['what']} of the key {adopted['from']} does not fit the recipe"
         raise UserError(f"{what} ({str(error)[:200]}); it stays where it is: run again without --adopt") from error
+
+
+def _continue(stage: TrainStage, trainer: Trainer, checkpoints: Checkpoints, job: Job) -> TrainerState:
+    """Begin where the stage ended that this one continues, unless it has begun. Return the state before its own steps.
+
+    Raises `UserError` if that stage was adopted from a recipe in which nothing continued it.
+    """
+    if stage.continues is None:
+        return TrainerState()
+    training = Path(job.inputs[stage.continues]) / TRAINING
+    if not training.is_dir():
+        what = f"'{stage.continues}' was made where nothing continued it, and its optimizer was not kept"
+        raise UserError(f"stage {stage.name}: {what}; make it again, without --adopt")
+    begun = TrainerState(**json.loads((training / "state.json").read_text()))
+    if trainer.progress.step == 0:
+        trainer.world.main_process_first(lambda: checkpoints.begin(training, begun.step))
+        trainer.resume(checkpoints)
+    return begun
 
 
 def _trackers(job: Job) -> list[Tracker]:
@@ -254,10 +286,10 @@ def sampler_gap_line(metrics: Mapping[str, float]) -> str | None:
     )
 
 
-def _info(trainer: Trainer, left_out: int) -> Info:
-    """Return what the stage cost. Raises `UserError` if it trained on no token."""
+def _info(trainer: Trainer, begun: TrainerState, left_out: int) -> Info:
+    """Return what the stage cost since it has begun. Raises `UserError` if it trained on no token."""
     progress = trainer.progress
-    if progress.step == 0 or progress.tokens == 0:
+    if progress.step == begun.step or progress.tokens == begun.tokens:
         why = "its sources are empty, or no rollout ever earned a reward"
         if left_out:
             why = f"{left_out:,} examples were left out, as their prompts alone fill the model's context"
@@ -266,13 +298,13 @@ def _info(trainer: Trainer, left_out: int) -> Info:
     on_gpu = trainer.model.device.type == "cuda"
     gpu = {"peak_gpu_memory_gb": torch.cuda.max_memory_allocated() / 1e9} if on_gpu else {}
     return gpu | {
-        "flops": progress.flops,
-        "seconds": progress.seconds,
-        "steps": progress.step,
-        "tokens": progress.tokens,
-        "teacher_tokens": progress.teacher_tokens,
-        "skipped_steps": progress.skipped,
-        "no_signal_steps": progress.no_signal_steps,
+        "flops": progress.flops - begun.flops,
+        "seconds": progress.seconds - begun.seconds,
+        "steps": progress.step - begun.step,
+        "tokens": progress.tokens - begun.tokens,
+        "teacher_tokens": progress.teacher_tokens - begun.teacher_tokens,
+        "skipped_steps": progress.skipped - begun.skipped,
+        "no_signal_steps": progress.no_signal_steps - begun.no_signal_steps,
         "best_step": progress.best_step,
         "parameters": trainer.model.num_parameters(),
         "peak_memory_gb": sum(peaks) / 1e9,

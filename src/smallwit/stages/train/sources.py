@@ -31,10 +31,12 @@ DOCUMENTS = 50_000
 class SourceMaker:
     """Makes the sources of a stage. `say` gets lines on their problems, `report` the progress of rollouts.
 
+    `first` is the name of the stage, or of the first of those that it continues: seeds follow from it.
     `student` is the model in training, `references` has the frozen models of objectives by name.
     """
 
     job: Job
+    first: str
     chat: ChatTokenizer
     student: ForwardPass
     references: Mapping[str, ForwardPass]
@@ -46,7 +48,7 @@ class SourceMaker:
 
         Problems of its rows are reported.
         """
-        seed = stable_seed(self.job.recipe.seed, self.job.name, name)
+        seed = stable_seed(self.job.recipe.seed, self.first, name)
         if isinstance(spec, Text):
             return self._text(name, spec, seed)
         if isinstance(spec, Demonstrations):
