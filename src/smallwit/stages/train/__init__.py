@@ -59,8 +59,8 @@ class TrainStage(Stage):
     lora: LoRA | None = Field(default=None, description="train low-rank adapters in place of all weights")
     qat: Literal["q8_0", "q5_0", "q4_0"] | None = Field(
         default=None,
-        description="quantisation-aware training: gradients (straight-through) and validations are those of the weights "
-        "as an export in this number format rounds them; what is published is not rounded",
+        description="quantisation-aware training: gradients (straight-through) and validations are those of the "
+        "weights as an export in this number format rounds them; what is published is not rounded",
     )
     gradient_checkpointing: bool = Field(
         default=False,
