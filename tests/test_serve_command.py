@@ -86,7 +86,7 @@ def test_xllamacpp_is_started_as_an_export_starts_it(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(llama_cpp, "installed", lambda: True)
     monkeypatch.setattr(server_engines.shutil, "which", lambda name: None)
     command = ENGINES["llama.cpp"].command(ServedFiles(Path("m.gguf"), "m", "127.0.0.1", 1, "cpu", "float32", {}))
-    assert command == [*llama_cpp.SERVER, *"--model m.gguf --alias m --host 127.0.0.1 --port 1".split()]
+    assert command == [*llama_cpp.SERVER, *["--model", "m.gguf", "--alias", "m", "--host", "127.0.0.1", "--port", "1"]]
 
 
 @pytest.mark.parametrize(
