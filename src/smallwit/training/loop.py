@@ -134,9 +134,9 @@ class Trainer:
             with (
                 self.clock.part("validate"),
                 self.average.in_place() if self.average is not None else nullcontext(),
-                self._quantized(),
             ):
-                metrics |= validate()
+                with self._quantized():
+                    metrics |= validate()
                 self._keep_best(metrics["validation"])
         seconds = time.monotonic() - started
         self.progress.seconds += seconds
