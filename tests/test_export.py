@@ -320,7 +320,7 @@ def test_llama_cpp_writes_what_the_model_writes_but_for_rounding(exported: Calla
 def test_llama_cpp_asks_for_a_key_and_ends_with_its_standard_input(
     exported: Callable[..., Exported], tmp_path: Path
 ) -> None:
-    exported(family("llama", num_attention_heads=8, head_dim=8))
+    exported(family("llama", num_attention_heads=8, head_dim=8, max_position_embeddings=512))
     command = [*SERVER, "--model", str(tmp_path / "out/model-f32.gguf")]
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
     with subprocess.Popen(command, **pipes, env=os.environ | {"LLAMA_API_KEY": "the-key"}) as process:
