@@ -372,4 +372,4 @@ def test_a_stage_exports_a_model_and_what_it_reads_back_as_is_measured(tmp_path:
 def test_a_model_that_is_not_here_is_no_model_to_export(refused_recipe: Callable[..., str]) -> None:
     stage = "stages:\n  - {name: early, kind: export, from: small}\n"
     said = refused_recipe("stages:\n", stage)
-    assert "from 'small' is a model without files here; name a stage, or a model with folder or gguf" in said
+    assert "from 'small' is a model without files; name a stage, or a model with folder, gguf or hub" in said
