@@ -11,7 +11,7 @@ BLOCK = 32
 _BLOCKS = 1 << 13
 """Blocks that are rounded at a time: a megabyte, which the caches hold."""
 _ZERO = {"Q4_0": 8, "Q5_0": 16}
-"""The stored whole number, of twice as many, that stands for 0."""
+"""What is stored for 0: the middle of the whole numbers from 0 to 15, and to 31."""
 
 
 def weight_formats(model: Any, quant: str) -> dict[str, str]:
@@ -57,5 +57,5 @@ def _rounded(blocks: Tensor, name: str) -> Tensor:
 
 
 def _inverse(scale: Tensor) -> Tensor:
-    """Return 1 / scale, and 0 for a block so small that its scale is stored as 0."""
+    """Return 1 / scale; 0 where that is not finite, which is in blocks that are stored as 0."""
     return torch.where(scale.abs() < torch.finfo(scale.dtype).tiny, 0.0, 1 / scale)
