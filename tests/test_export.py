@@ -1,13 +1,16 @@
 """Models are exported as GGUF files that independent readers read as they were, or refused in one line."""
 
 import json
+import os
 import re
 import resource
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -28,7 +31,7 @@ from tiny import tokenizer
 gguf = pytest.importorskip("gguf", reason="needs pip install 'smallwit[gguf]'")
 from smallwit.export.export import Exported, export_folder  # noqa: E402
 from smallwit.export.gguf import open_model, write_gguf  # noqa: E402
-from smallwit.export.llama_cpp import LlamaCppEngine, installed  # noqa: E402
+from smallwit.export.llama_cpp import SERVER, LlamaCppEngine, installed  # noqa: E402
 from smallwit.export.modelfile import SYSTEM, USER, modelfile, turn_texts  # noqa: E402
 from smallwit.export.readers import STEPS, compare_tensors, within  # noqa: E402
 from smallwit.inference.engine import Request, Sampling  # noqa: E402
@@ -313,6 +316,25 @@ def test_llama_cpp_writes_what_the_model_writes_but_for_rounding(exported: Calla
     assert found.parity.same >= 40  # of 50: llama.cpp keeps keys and values in F16
 
 
+@pytest.mark.skipif(not installed(), reason="needs pip install 'smallwit[device]'")
+def test_llama_cpp_asks_for_a_key_and_ends_with_its_standard_input(
+    exported: Callable[..., Exported], tmp_path: Path
+) -> None:
+    exported(family("llama", num_attention_heads=8, head_dim=8, max_position_embeddings=512))
+    command = [*SERVER, "--model", str(tmp_path / "out/model-f32.gguf")]
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    with subprocess.Popen(command, **pipes, env=os.environ | {"LLAMA_API_KEY": "the-key"}) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        asked = [
+            httpx2.post(f"{address}/completion", json={"prompt": [1], "n_predict": 1}, headers=headers, trust_env=False)
+            for headers in ({}, {"Authorization": "Bearer the-key"})
+        ]
+        assert [reply.status_code for reply in asked] == [401, 200]
+        assert int(process.communicate(timeout=10)[0]) > 0
+        assert process.returncode == 0
+
+
 def test_a_file_that_llama_cpp_cannot_load_is_told_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
     engine = LlamaCppEngine(tmp_path / "m.gguf", context=64, batch=2, threads=1)
@@ -350,4 +372,4 @@ def test_a_stage_exports_a_model_and_what_it_reads_back_as_is_measured(tmp_path:
 def test_a_model_that_is_not_here_is_no_model_to_export(refused_recipe: Callable[..., str]) -> None:
     stage = "stages:\n  - {name: early, kind: export, from: small}\n"
     said = refused_recipe("stages:\n", stage)
-    assert "from 'small' is a model without files here; name a stage, or a model with folder or gguf" in said
+    assert "from 'small' is a model without files; name a stage, or a model with folder, gguf or hub" in said

@@ -38,7 +38,7 @@ class Rows:
         return StepBatch([Example(list(range(1, 9)), 3), Example(list(range(1, 6)), 2)])
 
 
-def step_bytes(live: LiveBytes) -> int:
+def step_bytes(live: LiveBytes, qat: str | None) -> int:
     """The most bytes of two training steps, which are counted by `live`."""
     loss = CrossEntropy.make(source="rows").build(Rows(), 32)  # type: ignore[arg-type]
     trainer = Trainer(
@@ -51,6 +51,7 @@ def step_bytes(live: LiveBytes) -> int:
         vocabulary=64,
         pad=0,
         micro_tokens=64,
+        qat=qat,
         seed=0,
     )
     trainer.step()
@@ -58,11 +59,12 @@ def step_bytes(live: LiveBytes) -> int:
     return live.peak
 
 
-def test_a_step_without_storage_counts_the_bytes_of_a_real_one() -> None:
+@pytest.mark.parametrize("qat", [None, "q4_0"])
+def test_a_step_without_storage_counts_the_bytes_of_a_real_one(qat: str | None) -> None:
     with LiveBytes() as real:
-        held = step_bytes(real)
+        held = step_bytes(real, qat)
     with dry_tensors() as dry:
-        assert step_bytes(dry) == pytest.approx(held, rel=0.02)
+        assert step_bytes(dry, qat) == pytest.approx(held, rel=0.02)
 
 
 def test_bytes_that_are_dropped_are_not_counted_any_more() -> None:
@@ -106,6 +108,13 @@ def test_every_stage_of_a_recipe_is_estimated(planned: Planner) -> None:
     joint = planned.estimates["joint"].memory
     assert all(joint[part] > 0 for part in ("weights", "gradients", "optimizer", "activations", "teacher"))
     assert {work.kind for work in planned.estimates["joint"].work} == {"update", "forward", "decode"}
+
+
+def test_weights_that_qat_keeps_aside_are_planned(tmp_path: Path) -> None:
+    path = micro.write(tmp_path, micro.SHORT)
+    planners = [planner_of(load_recipe(path, [f"stages.sft.qat={qat}"]), tmp_path) for qat in ("null", "q4_0")]
+    plain, doubled = (planner.estimates["sft"].memory["weights"] for planner in planners)
+    assert 1.9 * plain < doubled < 2 * plain
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from recipe_samples import refusal
 from smallwit.cli import main
 from smallwit.errors import RunFailed
 from smallwit.evaluation.model_reference import Settings
+from smallwit.export import llama_cpp
 from smallwit.use import serve as serving
 from smallwit.use import server_engines, server_guard
 from smallwit.use.serve import KEY_VARIABLE, Address, read_key, serve
@@ -79,6 +80,13 @@ def test_no_command_holds_the_key(name: str, monkeypatch: pytest.MonkeyPatch) ->
     command = ENGINES[name].command(files)
     assert not any("the-key" in word for word in command)
     assert command[command.index("--port") + 1] == "1"
+
+
+def test_xllamacpp_is_started_as_an_export_starts_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llama_cpp, "installed", lambda: True)
+    monkeypatch.setattr(server_engines.shutil, "which", lambda name: None)
+    command = ENGINES["llama.cpp"].command(ServedFiles(Path("m.gguf"), "m", "127.0.0.1", 1, "cpu", "float32", {}))
+    assert command == [*llama_cpp.SERVER, *["--model", "m.gguf", "--alias", "m", "--host", "127.0.0.1", "--port", "1"]]
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from smallwit.models.chat import ChatTokenizer
 from smallwit.models.fit import fitting
 from smallwit.models.gguf_file import gguf_package
 from smallwit.models.gguf_import import FAMILIES
-from smallwit.models.gguf_layout import HEAD, ROPE, TABLE, as_stored, llama3_divisors, tensor_names
+from smallwit.models.gguf_layout import ROPE, as_stored, llama3_divisors, tensor_names
 from smallwit.models.loading import load_config, load_model
+from smallwit.models.number_formats import weight_formats
 
 _QUESTION = ({"role": "user", "content": "?"},)
 
@@ -46,7 +47,7 @@ class WrittenFile:
 
 def open_model(folder: Path) -> ExportedModel:
     """Load the model of a folder. Raises `UserError` for one that no GGUF file is written of."""
-    architecture = architecture_of(load_config(folder), folder)
+    architecture = architecture_of(load_config(folder), str(folder), "use llama.cpp's own converter")
     chat = ChatTokenizer.load(folder)
     if chat.template and chat.render(_QUESTION, add_generation_prompt=True) == chat.render(_QUESTION):
         what = "its chat template begins no assistant's turn (add_generation_prompt writes nothing)"
@@ -54,22 +55,17 @@ def open_model(folder: Path) -> ExportedModel:
     return ExportedModel(folder, architecture, chat, load_model(folder, dtype="float32", device="cpu"))
 
 
-def architecture_of(config: PreTrainedConfig, folder: Path) -> str:
+def architecture_of(config: PreTrainedConfig, model: str, remedy: str) -> str:
     """Return llama.cpp's name of a model's family. Raises `UserError` for a family that is not written."""
     names = {model_type: name for name, (model_type, _) in FAMILIES.items()}
     if config.model_type not in names:
         what = f"is of the family {config.model_type!r}, and written as GGUF are {', '.join(names)}"
-        raise UserError(f"{folder}: {what}; use llama.cpp's own converter")
+        raise UserError(f"{model}: {what}; {remedy}")
     return names[config.model_type]
 
 
 def write_gguf(source: ExportedModel, path: Path, quant: Quant) -> WrittenFile:
-    """Write a model as a GGUF file.
-
-    Vectors stay in F32. So that a tied table does not lose more than it must, the table of the head is in Q8_0 where
-    the others have fewer bits. Rows that are no whole number of blocks stay in F16. Raises `OSError` where the disk
-    refuses.
-    """
+    """Write a model as a GGUF file, its tensors in their `weight_formats`. Raises `OSError` where the disk refuses."""
     gguf = gguf_package(path)
     config, tensors = source.config, _stored_names(source, gguf)
     rows = source.model.get_input_embeddings().weight.shape[0]
@@ -77,9 +73,8 @@ def write_gguf(source: ExportedModel, path: Path, quant: Quant) -> WrittenFile:
     writer = gguf.GGUFWriter(str(path), source.architecture)
     _add_header(writer, source, quant, gguf)
     tokenizer, notes = add_tokenizer(writer, source.chat, rows, gguf)
-    head = HEAD if HEAD in tensors else TABLE
-    parameters = dict(source.model.named_parameters())
-    kinds = {name: _kind(gguf, quant, parameters[own].shape, name == head) for name, own in tensors.items()}
+    parameters, formats = dict(source.model.named_parameters()), weight_formats(source.model, quant)
+    kinds = {name: gguf.GGMLQuantizationType[formats[own]] for name, own in tensors.items()}
     whole = [name for name, kind in kinds.items() if kind.name == "F16" and quant.startswith("q")]
     if whole:
         others = f" and {len(whole) - 1} others" if len(whole) > 1 else ""
@@ -116,14 +111,6 @@ def _stored_names(source: ExportedModel, gguf: Any) -> dict[str, str]:
     own = [name for name, _ in source.model.named_parameters()]
     names = tensor_names(gguf, source.architecture, source.config.num_hidden_layers, own)
     return {stored: name for name, stored in names.items()}
-
-
-def _kind(gguf: Any, quant: Quant, shape: Any, is_head: bool) -> Any:
-    types = gguf.GGMLQuantizationType
-    if len(shape) == 1:
-        return types.F32
-    kind = types.Q8_0 if is_head and quant in ("q5_0", "q4_0") else types[quant.upper()]
-    return types.F16 if shape[-1] % gguf.GGML_QUANT_SIZES[kind][0] else kind
 
 
 def _add_header(writer: Any, source: ExportedModel, quant: Quant, gguf: Any) -> None:

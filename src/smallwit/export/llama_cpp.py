@@ -1,21 +1,27 @@
 """Completions of a GGUF file by llama.cpp, from token ids to token ids. Needs the package `xllamacpp`."""
 
-import json
 import os
+import secrets
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
+import httpx2
+
 from smallwit.errors import RunFailed
-from smallwit.export import llama_cpp_process
+from smallwit.export import llama_cpp_server
 from smallwit.inference.engine import Completion, Request, check_request
 
+SERVER = (sys.executable, "-m", llama_cpp_server.__name__)
+"""The command that takes some options of `llama-server`."""
+Body = dict[str, Any]
 _STEP = 256
 """The context of a slot is a multiple of it."""
 
@@ -64,59 +70,59 @@ class LlamaCppEngine:
         longest = max(len(each.prompt) + each.sampling.max_new_tokens for each in requests)
         context = -(-longest // _STEP) * _STEP
         context = context if self.context is None else min(self.context, context)
-        with self._process(min(self.batch, len(requests)), context) as (ask, hear):
-            for index, request in enumerate(requests):
-                ask.write(json.dumps({"index": index, "body": _body(request, context)}) + "\n")
-            ask.flush()
-            for _ in requests:
-                told = hear()
-                if "error" in told["result"]:
-                    raise RunFailed(f"{self.file}: llama.cpp refuses a prompt ({str(told['result']['error'])[:200]})")
-                completion = _completion(requests[told["index"]], told["result"])
-                self._account(told)
+        slots = min(self.batch, len(requests))
+        # Left from the last to the first: the server ends, requests under way fail, their threads end.
+        with (
+            httpx2.Client(timeout=None, trust_env=False) as client,
+            ThreadPoolExecutor(slots) as pool,
+            self._server(client, slots, context) as ask,
+        ):
+            asked = {pool.submit(ask, _body(request, context)): index for index, request in enumerate(requests)}
+            for reply in as_completed(asked):
+                result, index = reply.result(), asked[reply]
+                if "error" in result:
+                    raise RunFailed(f"{self.file}: llama.cpp refuses a prompt ({str(result['error'])[:200]})")
+                completion = _completion(requests[index], result)
+                self._account(result["timings"])
                 on_tokens(len(completion.tokens))
-                yield told["index"], completion
+                yield index, completion
 
     @contextmanager
-    def _process(self, slots: int, context: int) -> Iterator[tuple[IO[str], Callable[[], dict[str, Any]]]]:
-        sizes = [str(size) for size in (slots, context, self.threads)]
-        command = [sys.executable, "-m", llama_cpp_process.__name__, str(self.file), *sizes]
+    def _server(self, client: httpx2.Client, slots: int, context: int) -> Iterator[Callable[[Body], Body]]:
+        """Start a server and give the function that asks it; end it."""
+        # Anyone on this machine could ask at its own address.
+        key = secrets.token_hex(16)
         # Threads that spin while they wait take a hundred times as long where the machine has other work.
-        environment = os.environ | {"OMP_WAIT_POLICY": "passive"}
+        environment = os.environ | {"OMP_WAIT_POLICY": "passive", "LLAMA_API_KEY": key}
+        sizes = ["--parallel", str(slots), "--ctx-size", str(slots * context), "--threads", str(self.threads)]
         with tempfile.TemporaryFile("w+", errors="replace") as said:
-            pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": said}
-            process = subprocess.Popen(command, **pipes, text=True, env=environment)
-            assert process.stdin is not None
-            assert process.stdout is not None
-            lines = process.stdout
+            pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": said, "text": True}
+            with subprocess.Popen([*SERVER, "--model", str(self.file), *sizes], **pipes, env=environment) as process:
+                assert process.stdout is not None
+                try:
+                    if not (address := process.stdout.readline().strip()):
+                        raise self._ended(said)
+                    url, headers = f"{address}/completion", {"Authorization": f"Bearer {key}"}
+                    yield lambda body: dict(client.post(url, json=body, headers=headers).json())
+                    peak = int(process.communicate()[0] or 0)  # its standard input closes
+                    self.spent.peak_memory_gb = max(self.spent.peak_memory_gb, peak / 1e9)
+                except httpx2.HTTPError as error:
+                    raise self._ended(said) from error
+                finally:
+                    process.kill()
 
-            def hear() -> dict[str, Any]:
-                line = lines.readline()
-                if not line:
-                    said.seek(0)
-                    last = next(reversed([text.strip() for text in said if text.strip()]), "it said nothing")
-                    raise RunFailed(f"{self.file}: llama.cpp has ended ({last[:200]})")
-                told: dict[str, Any] = json.loads(line)
-                return told
+    def _ended(self, said: IO[str]) -> RunFailed:
+        said.seek(0)
+        last = next(reversed([text.strip() for text in said if text.strip()]), "it said nothing")
+        return RunFailed(f"{self.file}: llama.cpp has ended ({last[:200]})")
 
-            try:
-                hear()
-                yield process.stdin, hear
-            finally:
-                process.kill()
-                process.wait()
-                lines.close()
-                process.stdin.close()
-
-    def _account(self, told: Mapping[str, Any]) -> None:
-        timings = told["result"]["timings"]
+    def _account(self, timings: Mapping[str, float]) -> None:
         self.spent.prompt_seconds += timings["prompt_ms"] / 1e3
         self.spent.seconds += timings["predicted_ms"] / 1e3
-        self.spent.tokens += timings["predicted_n"]
-        self.spent.peak_memory_gb = max(self.spent.peak_memory_gb, told["peak_bytes"] / 1e9)
+        self.spent.tokens += int(timings["predicted_n"])
 
 
-def _body(request: Request, context: int) -> dict[str, Any]:
+def _body(request: Request, context: int) -> Body:
     sampling = request.sampling
     return {
         "prompt": list(request.prompt),

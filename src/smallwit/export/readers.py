@@ -24,10 +24,10 @@ from smallwit.models.gguf_import import Imported, import_gguf
 from smallwit.models.gguf_layout import tensor_names
 from smallwit.models.handover import PROBES
 from smallwit.models.loading import load_model, told
+from smallwit.models.number_formats import BLOCK
 from smallwit.storage.paths import read_json_object
 from smallwit.tasks.wordmath import WordMath
 
-BLOCK = 32
 STEPS = {"F32": 0.0, "F16": 2**-11, "BF16": 2**-8, "Q8_0": 0.5 / 127, "Q5_0": 1 / 16, "Q4_0": 1 / 8}
 """The most that rounding moves a number, as a share of the largest one of its block. Q5_0 and Q4_0 cut off the largest
 number where its sign is not that of the block's scale, by a whole step."""

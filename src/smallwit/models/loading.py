@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 def load_config(origin: str | Path, revision: str | None = None) -> PreTrainedConfig:
     """Load the configuration of a folder or a hub repository. Raises `UserError` if there is none that can be used."""
-    folder = _folder(origin, revision, ("*.json",))
+    folder = model_folder(origin, revision, ("*.json",))
     with _named(origin):
         written = read_config(folder)
         code, family = own_code(written), str(written["model_type"])
@@ -49,7 +49,7 @@ def load_model(origin: str | Path, *, dtype: str, device: str, revision: str | N
     Raises `UserError` if there is none, or if its weights are not all those, and only those, of its configuration.
     """
     config = load_config(origin, revision)
-    folder = _folder(origin, revision, MODEL_FILES)
+    folder = model_folder(origin, revision)
     with _named(origin):
         require_weights(folder, config)
         with _quiet(), told(f"{folder}: cannot be loaded"):
@@ -102,7 +102,8 @@ def _require_all(folder: Path, model: Any, report: dict[str, Any]) -> None:
             raise UserError(f"{folder}: {name} holds numbers that are not finite; download or copy the weights again")
 
 
-def _folder(origin: str | Path, revision: str | None, patterns: tuple[str, ...]) -> Path:
+def model_folder(origin: str | Path, revision: str | None, patterns: tuple[str, ...] = MODEL_FILES) -> Path:
+    """Return a model's folder; files of a hub repository that match `patterns` are downloaded."""
     path = path_of(origin)
     if path.is_absolute() or path.exists():
         return path

@@ -33,7 +33,7 @@ NOT_COMPUTING = (
     "evaluation/statistics.py",
     "evaluation/stored.py",
     "export/llama_cpp.py",
-    "export/llama_cpp_process.py",
+    "export/llama_cpp_server.py",
     "export/verify.py",
     "network/hosts.py",
     "network/upload.py",

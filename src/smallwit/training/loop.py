@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
 from typing import Any, Protocol
@@ -27,6 +27,7 @@ from smallwit.training.forward import forward_hidden, token_batches
 from smallwit.training.metrics import Tally, labels, merged_objectives, merged_sources
 from smallwit.training.optimizer import make_optimizers, rate_share
 from smallwit.training.progress import TrainerState, TrainingBudget, TrainingStopped
+from smallwit.training.quantization import QuantizedWeights
 from smallwit.training.settings import Optimizer
 from smallwit.training.sources import Stateful, StepBatch, TokenSource
 from smallwit.training.usage import Stopwatch, memory_metrics
@@ -56,7 +57,8 @@ class Trainer:
     """Trains `model` in place on a mixture of sources and losses.
 
     `vocabulary` is the tokenizer's number of real tokens. The head projects only those, so that models with different
-    padding of their tables agree. `autocast` is a dtype for mixed precision, or `None`. `world` has the processes that
+    padding of their tables agree. `qat` is the number format of an export: gradients and validations are those of the
+    weights that it rounds to. `autocast` is a dtype for mixed precision, or `None`. `world` has the processes that
     train the model together: each has a trainer with the same arguments, and the main process' weights.
     """
 
@@ -73,6 +75,7 @@ class Trainer:
         pad: int,
         micro_tokens: int,
         pack: int | None = None,
+        qat: str | None = None,
         seed: int,
         autocast: torch.dtype | None = None,
         world: World = SINGLE_PROCESS,
@@ -93,6 +96,7 @@ class Trainer:
         self.writer, self.clock = CheckpointWriter(), Stopwatch()
         self.best: dict[str, Tensor] | None = None
         self.average = WeightAverage(self.trained_tensors(), optimizer.ema) if optimizer.ema is not None else None
+        self.quantized = QuantizedWeights(model, qat) if qat is not None else None
 
     def run(
         self,
@@ -131,7 +135,8 @@ class Trainer:
                 self.clock.part("validate"),
                 self.average.in_place() if self.average is not None else nullcontext(),
             ):
-                metrics |= validate()
+                with self._quantized():
+                    metrics |= validate()
                 self._keep_best(metrics["validation"])
         seconds = time.monotonic() - started
         self.progress.seconds += seconds
@@ -152,7 +157,9 @@ class Trainer:
             self.clock.split("data", batch.seconds)
         self._check_verified(batches)
         with self.clock.part("update"):
-            tally = self._backward(batches).of_all(self.world)
+            with self._quantized():
+                tally = self._backward(batches)
+            tally = tally.of_all(self.world)
             self.world.sum_gradients(self.parameters)
             metrics = merged_sources(batches) | self._losses(tally)
             norm = self._update(rate, metrics["loss"])
@@ -162,6 +169,9 @@ class Trainer:
         metrics |= {"lr": rate * self.spec.lr, "grad_norm": norm}
         progress.step += 1
         return metrics | {"step": progress.step, "tokens": progress.tokens, "flops": progress.flops}
+
+    def _quantized(self) -> AbstractContextManager[None]:
+        return self.quantized.in_place() if self.quantized is not None else nullcontext()
 
     def _check_verified(self, batches: Mapping[str, StepBatch]) -> None:
         for batch in batches.values():

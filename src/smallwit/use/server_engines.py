@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from smallwit.errors import UserError
+from smallwit.export import llama_cpp
 from smallwit.suggestions import hint
-from smallwit.use import xllamacpp_server
 
 
 @dataclass(frozen=True)
@@ -99,17 +99,15 @@ class LlamaCppServer(ServerEngine):
 
     def installed(self) -> bool:
         """Return whether one of the three is here."""
-        return shutil.which("llama-server") is not None or _there("xllamacpp") or _there("llama_cpp")
+        return shutil.which("llama-server") is not None or llama_cpp.installed() or _there("llama_cpp")
 
     def command(self, files: ServedFiles) -> list[str]:
         """Return the command. The context is as long as the model's own."""
-        binary, model = shutil.which("llama-server"), str(files.model)
-        if binary is not None:
-            return [binary, "--model", model, "--alias", files.name, *files.address]
-        if _there("xllamacpp"):
-            return [sys.executable, xllamacpp_server.__file__, model, files.name, files.host, str(files.port)]
-        start = [sys.executable, "-m", "llama_cpp.server", "--model", model, "--model_alias", files.name]
-        return [*start, *files.address, "--n_ctx", "0"]
+        binary, model = shutil.which("llama-server"), ["--model", str(files.model)]
+        if binary is None and not llama_cpp.installed():
+            start = [sys.executable, "-m", "llama_cpp.server", *model, "--model_alias", files.name]
+            return [*start, *files.address, "--n_ctx", "0"]
+        return [*([binary] if binary else llama_cpp.SERVER), *model, "--alias", files.name, *files.address]
 
 
 def _there(module: str) -> bool:

@@ -27,7 +27,7 @@ def end_with_standard_input() -> None:
 def main() -> None:
     """Run the command. Whatever it leaves behind is killed with this process at its end."""
     signal.signal(signal.SIGTERM, lambda number, frame: None)  # its own SIGTERM is for the others
-    server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
+    server = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE)  # nothing is written; it closes with this process
     threading.Thread(target=end_with_standard_input, daemon=True).start()
     server.wait()
     os.killpg(0, signal.SIGKILL)

@@ -21,7 +21,7 @@ class ExportStage(Stage):
     preload = ("smallwit.stages.export.run",)
 
     kind: Literal["export"]
-    from_: str = Field(alias="from", description="a model of the recipe whose files are here, or an earlier stage")
+    from_: str = Field(alias="from", description="a model of the recipe that has files, or an earlier stage")
     format: FileFormat = Field(default="gguf", description="format of the file")
     quant: Quant = Field(default="q8_0", description="number format of the matrices; vectors stay in f32")
 
@@ -44,9 +44,9 @@ class ExportStage(Stage):
     def check(self, check: "Check", place: Place) -> None:
         check.model_before("from", self.from_, *place, "from")
         model = check.recipe.models.get(self.from_)
-        if model is not None and model.folder is None and model.gguf is None:
-            what = f"from '{self.from_}' is a model without files here"
-            raise check.refuse(f"{what}; name a stage, or a model with folder or gguf", *place, "from")
+        if model is not None and (model.new is not None or model.endpoint is not None):
+            what = f"from '{self.from_}' is a model without files"
+            raise check.refuse(f"{what}; name a stage, or a model with folder, gguf or hub", *place, "from")
 
     def check_machine(self, check: "Check", place: Place, ask_hub: bool) -> None:
         if find_spec("gguf") is None:

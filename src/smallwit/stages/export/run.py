@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from smallwit.export.export import export_folder
+from smallwit.models.loading import model_folder
 from smallwit.stages.export import ExportStage
 from smallwit.stages.job import Info, Job, Reporter
 from smallwit.storage.artifacts import publish
@@ -13,8 +14,9 @@ def run(stage: ExportStage, job: Job, reporter: Reporter) -> Info:
     about = job.manifest({"flops": 0.0, "tokens": 0})
 
     def write(folder: Path) -> None:
-        copy = folder / "copy"
-        exported = export_folder(Path(job.inputs[stage.from_]), folder, stage.quant, copy)
+        copy, model = folder / "copy", job.recipe.models.get(stage.from_)
+        source = model_folder(job.inputs[stage.from_], model.revision if model is not None else None)
+        exported = export_folder(source, folder, stage.quant, copy)
         for path in copy.iterdir():
             path.rename(folder / path.name)
         copy.rmdir()

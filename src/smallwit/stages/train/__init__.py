@@ -18,6 +18,7 @@ from smallwit.stages.job import Info, Job, Reporter
 from smallwit.stages.train.checks import (
     check_continued,
     check_engines,
+    check_qat,
     check_reward,
     check_sources,
     check_tasks,
@@ -61,6 +62,11 @@ class TrainStage(Stage):
     equal_compute: str | None = Field(default=None, description="train until the path costs what that stage's costs")
     optimizer: Optimizer = Field(default=Optimizer(), description="optimizer and learning rate")
     lora: LoRA | None = Field(default=None, description="train low-rank adapters in place of all weights")
+    qat: Literal["q8_0", "q5_0", "q4_0"] | None = Field(
+        default=None,
+        description="quantisation-aware training: gradients (straight-through) and validations are those of the "
+        "weights as an export in this number format rounds them; what is published is not rounded",
+    )
     gradient_checkpointing: bool = Field(
         default=False,
         description="compute activations again in the backward pass: less memory, about a third more time",
@@ -94,6 +100,8 @@ class TrainStage(Stage):
             what = "epochs are passes over one source of demonstrations"
             raise ValueError(f"{what}, and the stage has {', '.join(passed) or 'none'}; give steps")
         check_sources(self.sources, self.objectives)
+        if self.qat is not None:
+            check_qat(self)
         most = max((source.examples for source in self.sources.values()), default=0)
         if self.processes > most:
             raise ValueError(f"processes is {self.processes}, and no source has more than {most} examples a step")
@@ -324,5 +332,5 @@ class TrainStage(Stage):
 
     @property
     def published_dtype(self) -> str | None:
-        """Return the number format of the published weights, if the stage chooses it."""
-        return self.save_dtype
+        """Return the number format of the published weights, if the stage chooses it: float32 with `qat`."""
+        return "float32" if self.qat is not None else self.save_dtype

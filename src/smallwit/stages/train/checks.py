@@ -36,6 +36,18 @@ def check_sources(sources: Mapping[str, Source], objectives: Sequence[Objective]
         raise ValueError(f"no objective reads source {', '.join(sorted(unread))}")
 
 
+def check_qat(stage: "TrainStage") -> None:
+    """Check that a stage can train the weights of an export. Raises `ValueError`."""
+    if stage.lora is not None:
+        raise ValueError("qat rounds the weights that are trained, and lora trains others; leave one of them out")
+    if stage.save_dtype == "bfloat16":
+        raise ValueError("qat publishes float32, as bfloat16 would round weights once more; leave save_dtype out")
+    rewarded = [objective.kind for objective in stage.objectives if objective.estimator is not None]
+    if rewarded:
+        what = f"{rewarded[0]} compares the probabilities of rounded weights with those of the weights that sampled"
+        raise ValueError(f"qat: {what}; distil from the float model (forward_kl) after it")
+
+
 def check_tasks(check: "Check", source: SourceSettings, *place: str | int) -> None:
     """Check the tasks of a source, and that each has a weight where weights are numbers. Raises `UserError`."""
     if not isinstance(source, Demonstrations | Rollouts):

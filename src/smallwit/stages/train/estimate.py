@@ -78,7 +78,9 @@ def estimate(stage: TrainStage, job: Job, known: Known) -> StageEstimate | None:
     update, reading = _step_flops(stage, found, dry)
     shape = shape_of(job, stage.from_) | {
         "tokens": rounded(mean(sum(len(e.tokens) for e in step) for each in found.values() for step in each.usual)),
-        "settings": stage.model_dump(mode="json", include={"lora", "gradient_checkpointing", "pack", "micro_tokens"}),
+        "settings": stage.model_dump(
+            mode="json", include={"lora", "gradient_checkpointing", "pack", "micro_tokens", "qat"}
+        ),
         "optimizer": stage.optimizer.kind,
         "objectives": sorted(each.kind for each in stage.objectives),
         "teachers": [shape_of(job, name) for name in sorted(dry.teachers)],
@@ -201,8 +203,9 @@ def _dry_step(stage: TrainStage, job: Job, chat: ChatTokenizer, found: Mapping[s
     elements = CPU_CHUNK_ELEMENTS if job.device == "cpu" else GPU_CHUNK_ELEMENTS
     chunk = min(rows, max(1, elements // trainer.vocabulary)) * trainer.vocabulary * 4
     peak = max(passes[0] + optimizer, live.peak)
+    unrounded = trainer.quantized.weights if trainer.quantized is not None else []
     memory = {
-        "weights": float(weight_bytes(trainer.model)),
+        "weights": float(weight_bytes(trainer.model) + sum(weight.nbytes for weight, _ in unrounded)),
         "gradients": float(sum(parameter.nbytes for parameter in trainer.parameters)),
         "optimizer": float(optimizer + average),
         "teacher": float(sum(map(weight_bytes, frozen))),

@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from smallwit.errors import UserError
+from smallwit.export.gguf import architecture_of
 from smallwit.models.build import disable_dropout, is_stateful, save_model
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.cpu_memory import trim_between_layers
@@ -53,6 +54,8 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
     chat = chat_of(job, stage.from_)
     # Full fine-tuning keeps float32 weights under autocast; frozen weights may be half as wide.
     model = model_of(job, stage.from_, dtype=job.dtype if stage.lora else "float32")
+    if stage.qat is not None:
+        architecture_of(model.config, f"stage {stage.name}: {stage.from_}", "leave qat out")
     adapted = ready_to_train(stage, model, job.recipe.seed)
     objectives = losses_of(stage, model.config.hidden_size, autocast_of(job))
     vocabulary = vocabulary_of(chat, model, stage.from_)
@@ -133,7 +136,7 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
         if adapted is not None:
             save_adapter(adapted, folder / ADAPTER)
         whole = merge_adapters(adapted) if adapted is not None else model
-        for note in save_model(whole, chat, folder, dtype=stage.save_dtype or job.dtype):
+        for note in save_model(whole, chat, folder, dtype=stage.published_dtype or job.dtype):
             reporter.say(note)
         shutil.copyfile(checkpoints.log, folder / METRICS)
         if continued:
@@ -179,6 +182,7 @@ def trainer_of(
         pad=chat.pad,
         micro_tokens=stage.micro_tokens,
         pack=stage.pack,
+        qat=stage.qat,
         seed=stable_seed(job.recipe.seed, stage.first_name(job.recipe)),
         autocast=autocast_of(job),
         world=world,
