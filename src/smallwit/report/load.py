@@ -56,7 +56,7 @@ def load_run(path: Path) -> Run:
         run.metrics.append(_stage_metrics(name, folders.get(name), cached.get(name, False), run))
     samples: dict[str, dict[str, list[Row]]] = {}
     for file in sorted(path.glob("evaluation/*/*.jsonl")):
-        samples.setdefault(file.parent.name, {})[file.stem] = _read_jsonl(file, run, ("id", "score"))
+        samples.setdefault(file.parent.name, {})[file.stem] = _read_jsonl(file, run, ("id", "score", "strict"))
     run.samples = {name: rows for name, rows in samples.items() if "@" not in name}
     further = results.get("seeds", [])[1:]
     run.seeds = {

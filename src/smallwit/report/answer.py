@@ -1,0 +1,91 @@
+"""The answer of a run in sentences that follow from its scores and paired comparisons by fixed rules."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from smallwit.console.numbers import human_flops, percent
+from smallwit.evaluation.seed_table import SeedTable
+from smallwit.evaluation.statistics import holm
+from smallwit.report.format import (
+    Model,
+    Results,
+    difference,
+    overall_score,
+    share_of_teacher,
+    students,
+    teacher_of,
+)
+
+_SIGNIFICANT = 0.05
+RULES = (
+    "The model with the highest score over all problems is named first. The teacher, exported models, and models that "
+    "were not measured on all tasks are left out.",
+    "A model is told apart from it if their paired difference over all problems has p < 0.05 after Holm's correction for "
+    "all models compared with it. All others count as equally good: of them take the one with the least training compute.",
+    "A gain over the model that it began from, and a distance to the teacher, is claimed if p < 0.05.",
+)
+
+
+def answer_lines(results: Results, table: SeedTable) -> list[str]:
+    """Return the sentences: the best model, its gain, its distance to the teacher, what is as good, what exports lose.
+
+    `table` has the samples of the run's models. There are no sentences without a model to name.
+    """
+    own = [model for model in students(results) if model["name"] in table.models]
+    if not own:
+        return []
+    best = max(own, key=overall_score)
+    problems = sum(score["n"] for score in best["scores"].values())
+    lines = [f"{best['name']} has the highest score, {percent(overall_score(best))} % of {problems:,} problems."]
+    start = _start(best, results)
+    if gain := _overall(table, best["name"], start):
+        sure = "" if gain["p"] < _SIGNIFICANT else ", no gain that this run shows"
+        lines.append(f"That is {difference(gain)} over {start}, which it began from{sure}.")
+    teacher = teacher_of(results)
+    if teacher is not None and (gap := _overall(table, best["name"], teacher["name"])):
+        share = share_of_teacher(best, teacher)
+        reached = "" if share is None else f"It reaches {share:.1f} % of the teacher’s score: "
+        sure = "" if gap["p"] < _SIGNIFICANT else ", not told apart from it"
+        lines.append(f"{reached}{difference(gap)} to {teacher['name']}{sure}.")
+    return [*lines, *_equals(best, own, table), *_exports(results)]
+
+
+def _equals(best: Model, own: Sequence[Model], table: SeedTable) -> list[str]:
+    """Return a sentence about the models that are as good as the best one, and which of them to take."""
+    compared = [(other, found) for other in own if other is not best and (found := _overall(table, other["name"], best["name"]))]
+    if not compared:
+        return []
+    adjusted = holm([found["p"] for _, found in compared])
+    near = [pair for pair, p in zip(compared, adjusted, strict=True) if p >= _SIGNIFICANT]
+    if not near:
+        return [f"Every other model scores lower: take {best['name']}."]
+    listed = "; ".join(f"{other['name']} ({difference(found)})" for other, found in near)
+    cheapest = min([best, *(other for other, _ in near)], key=lambda model: model["training_flops"])
+    spent = human_flops(cheapest["training_flops"])
+    return [f"Not told apart from it: {listed}. Take {cheapest['name']}, which took the least compute, {spent}."]
+
+
+def _exports(results: Results) -> list[str]:
+    """Return a sentence for each exported model, by the last of its comparisons, which is over all tasks."""
+    exported = [model["name"] for model in results["models"] if "number_format" in model]
+    last = {entry["a"]: entry for entry in results["comparisons"] if entry["a"] in exported}
+    return [
+        f"{name} {'differs from' if found['p'] < _SIGNIFICANT else 'is not told apart from'} {found['b']}: "
+        f"{difference(found)}."
+        for name, found in last.items()
+    ]
+
+
+def _start(model: Model, results: Results) -> str:
+    """Return the first measured model of the path of `model`, which may be itself."""
+    origins = {each["name"]: each["from"] for each in results["models"] if "from" in each}
+    name: str = model["name"]
+    while name in origins:
+        name = origins[name]
+    return name
+
+
+def _overall(table: SeedTable, a: str, b: str) -> Mapping[str, Any] | None:
+    """Return the comparison over all tasks as in results.json; `None` for a model with itself, or without samples."""
+    found = table.compare(a, b) if a != b and {a, b} <= table.models.keys() else []
+    return found[-1][0] if found else None
