@@ -6,30 +6,23 @@ from typing import Any
 from smallwit.console.numbers import human_flops, percent
 from smallwit.evaluation.seed_table import SeedTable
 from smallwit.evaluation.statistics import holm
-from smallwit.report.format import (
-    Model,
-    Results,
-    difference,
-    overall_score,
-    share_of_teacher,
-    students,
-    teacher_of,
-)
+from smallwit.report.format import Model, Results, difference, overall_score, share_of_teacher, students, teacher_of
 
 _SIGNIFICANT = 0.05
 RULES = (
     "The model with the highest score over all problems is named first. The teacher, exported models, and models that "
     "were not measured on all tasks are left out.",
-    "A model is told apart from it if their paired difference over all problems has p < 0.05 after Holm's correction for "
-    "all models compared with it. All others count as equally good: of them take the one with the least training compute.",
+    "A model is told apart from it if their paired difference over all problems has p < 0.05 after Holm's correction "
+    "for all models compared with it. All others count as equally good: take the one with the least training compute.",
     "A gain over the model that it began from, and a distance to the teacher, is claimed if p < 0.05.",
 )
 
 
-def answer_lines(results: Results, table: SeedTable) -> list[str]:
+def answer_lines(results: Results, table: SeedTable, origins: Mapping[str, str]) -> list[str]:
     """Return the sentences: the best model, its gain, its distance to the teacher, what is as good, what exports lose.
 
-    `table` has the samples of the run's models. There are no sentences without a model to name.
+    `table` has the samples of the run's models, `origins` what each stage began from. There are no sentences without a
+    model to name.
     """
     own = [model for model in students(results) if model["name"] in table.models]
     if not own:
@@ -37,7 +30,7 @@ def answer_lines(results: Results, table: SeedTable) -> list[str]:
     best = max(own, key=overall_score)
     problems = sum(score["n"] for score in best["scores"].values())
     lines = [f"{best['name']} has the highest score, {percent(overall_score(best))} % of {problems:,} problems."]
-    start = _start(best, results)
+    start = _start(best["name"], table, origins)
     if gain := _overall(table, best["name"], start):
         sure = "" if gain["p"] < _SIGNIFICANT else ", no gain that this run shows"
         lines.append(f"That is {difference(gain)} over {start}, which it began from{sure}.")
@@ -52,7 +45,8 @@ def answer_lines(results: Results, table: SeedTable) -> list[str]:
 
 def _equals(best: Model, own: Sequence[Model], table: SeedTable) -> list[str]:
     """Return a sentence about the models that are as good as the best one, and which of them to take."""
-    compared = [(other, found) for other in own if other is not best and (found := _overall(table, other["name"], best["name"]))]
+    pairs = [(other, _overall(table, other["name"], best["name"])) for other in own]
+    compared = [(other, found) for other, found in pairs if found is not None]
     if not compared:
         return []
     adjusted = holm([found["p"] for _, found in compared])
@@ -76,13 +70,13 @@ def _exports(results: Results) -> list[str]:
     ]
 
 
-def _start(model: Model, results: Results) -> str:
-    """Return the first measured model of the path of `model`, which may be itself."""
-    origins = {each["name"]: each["from"] for each in results["models"] if "from" in each}
-    name: str = model["name"]
-    while name in origins:
-        name = origins[name]
-    return name
+def _start(name: str, table: SeedTable, origins: Mapping[str, str]) -> str:
+    """Return the first measured model of the path of a model, which may be itself."""
+    start, ahead = name, dict(origins)
+    while name in ahead:
+        name = ahead.pop(name)
+        start = name if name in table.models else start
+    return start
 
 
 def _overall(table: SeedTable, a: str, b: str) -> Mapping[str, Any] | None:

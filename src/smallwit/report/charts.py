@@ -84,8 +84,8 @@ class Spot:
 
     name: str
     cost: float
-    score: float
     on_front: bool
+    mean: float
     low: float | None = None
     high: float | None = None
 
@@ -96,10 +96,10 @@ def cost_chart(spots: Sequence[Spot], title: str, label: str, unit: float) -> Ch
     def draw(axes: "Axes") -> None:
         from matplotlib import rcParams
 
-        front = [(spot.cost / unit, 100 * spot.score) for spot in spots if spot.on_front]
+        front = [(spot.cost / unit, 100 * spot.mean) for spot in spots if spot.on_front]
         axes.step(*zip(*sorted(front), strict=True), where="post", color="C1", linewidth=1)
         for spot in spots:
-            x, y, color = spot.cost / unit, 100 * spot.score, "C1" if spot.on_front else "C0"
+            x, y, color = spot.cost / unit, 100 * spot.mean, "C1" if spot.on_front else "C0"
             if spot.low is not None and spot.high is not None:
                 axes.plot([x, x], [100 * spot.low, 100 * spot.high], color=color, linewidth=1.2, alpha=0.6)
             axes.plot([x], [y], "o", color=color, markersize=5)

@@ -47,7 +47,7 @@ def render(run: Run, version: str = "") -> str:
         run=run,
         results=results,
         ledger=run.ledger,
-        answer=answer_lines(results, SeedTable(run.seeds, results["seed"])),
+        answer=answer_lines(results, SeedTable(run.seeds, results["seed"]), run.origins),
         rules=RULES,
         models=models,
         apart=fmt.set_apart(results),
@@ -64,7 +64,8 @@ def render(run: Run, version: str = "") -> str:
         seed_words=fmt.seed_words(results),
         ratios=_ratios(run, [model["name"] for model in models]),
         forest=fmt.forest(results["comparisons"]),
-        score_charts=[score_chart(results, task) for task in tasks] + _cost_charts(results),
+        score_charts=[score_chart(results, task) for task in tasks],
+        cost_charts=_cost_charts(results),
         stages=_stages(run),
         absent=[stage.absent for stage in run.metrics if stage.absent],
         spent=spent_by_stage(run),
@@ -152,13 +153,13 @@ def _cost_charts(results: fmt.Results) -> list[Chart]:
         return []
     scores = {model["name"]: fmt.overall_score(model) for model in models}
     spots = [
-        Spot(name, cost, scores[name], not any(costs[o] <= cost and scores[o] > scores[name] for o in costs))
+        Spot(name, cost, not any(costs[o] <= cost and scores[o] > scores[name] for o in costs), scores[name])
         for name, cost in costs.items()
     ]
     unit = 1000.0 ** int(math.log(max(costs.values()), 1000))
     named = numbers.human_flops(unit).partition(" ")[2]
     label = f"score over all problems in per cent, and training compute in {named}: " + ", ".join(
-        f"{spot.name} {100 * spot.score:.1f}, {spot.cost / unit:.3g}" for spot in spots
+        f"{spot.name} {100 * spot.mean:.1f}, {spot.cost / unit:.3g}" for spot in spots
     )
     return [cost_chart(spots, f"Score in per cent against training compute, {named}", label, unit)]
 

@@ -40,12 +40,12 @@ def render_page(template: str, *, scripts: Sequence[str] = (), live: bool = Fals
     return page.encode("utf-8", errors="replace").decode("utf-8")
 
 
-def _policy(scripts: Sequence[str], live: bool) -> str:
+def _policy(scripts: Sequence[str], live: bool) -> Markup:
     digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     allowed = [" ".join(["script-src", *(f"'sha256-{digest}'" for digest in digests)])] if scripts else []
     own = ["connect-src 'self'"] if live else []
     fixed = ["img-src data:", "base-uri 'none'", "form-action 'none'"]
-    return "; ".join(["default-src 'none'", "style-src 'unsafe-inline'", *allowed, *own, *fixed])
+    return Markup("; ".join(["default-src 'none'", "style-src 'unsafe-inline'", *allowed, *own, *fixed]))
 
 
 def _style() -> Markup:
@@ -55,5 +55,5 @@ def _style() -> Markup:
 
 
 def _shown(value: Any) -> Any:
-    # Markup (a subclass of str) is from this package: style, script and charts.
+    # Markup (a subclass of str) is from this package: style, script, policy and charts.
     return escape_control(value) if type(value) is str else value

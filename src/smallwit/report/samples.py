@@ -55,7 +55,8 @@ def browser(samples: Samples, results: Results) -> Browser:
     """
     measured = [model["name"] for model in display_order(results)]
     names = [name for name in dict.fromkeys([*measured, *samples]) if samples.get(name)]
-    tasks = list(dict.fromkeys([*task_names(results), *sorted({task for name in names for task in samples[name]})]))
+    found = {task for name in names for task, rows in samples[name].items() if rows}
+    tasks = [*(task for task in task_names(results) if task in found), *sorted(found.difference(task_names(results)))]
     kinds = _kinds([row for name in names for rows in samples[name].values() for row in rows])
     problems, cells, outcomes = {}, [], []
     for task in tasks:

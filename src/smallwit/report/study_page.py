@@ -64,17 +64,8 @@ def _front(results: Results) -> Chart:
     """Draw the score of each arm against its cost, with its interval."""
     axis = results["front_axis"]
     unit, name = _AXES[axis]
-    spots = [
-        Spot(
-            arm["name"],
-            arm["cost"][axis],
-            arm["score"]["mean"],
-            arm["front"]["on"],
-            arm["score"]["low"],
-            arm["score"]["high"],
-        )
-        for arm in results["arms"]
-    ]
-    on = ", ".join(f"{arm['name']} ({arm['front']['probability']:.2f})" for arm in results["arms"] if arm["front"]["on"])
+    arms = results["arms"]
+    spots = [Spot(arm["name"], arm["cost"][axis], arm["front"]["on"], **arm["score"]) for arm in arms]
+    on = ", ".join(f"{arm['name']} ({arm['front']['probability']:.2f})" for arm in arms if arm["front"]["on"])
     label = f"score in per cent against {name}; on the front, with probability: {on}"
     return cost_chart(spots, f"Score against {name}", label, unit)
