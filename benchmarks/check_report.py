@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from smallwit.report import watch
 from smallwit.report.html import write_report
-from smallwit.report.watch import make_server
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 MOST_BYTES = 3_000_000
@@ -221,10 +221,11 @@ def drive(browser: Browser, check: Check, page: Path, results: dict[str, Any], o
 
 def follow(browser: Browser, check: Check, run_dir: Path) -> None:
     """Watch a copy of the run whose files change."""
+    watch.REST = 0  # the page is made anew at once
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(shutil.copytree(run_dir, Path(scratch) / "run", symlinks=True))
         (copy / "results.json").unlink()
-        with make_server(copy, 0) as server:
+        with watch.make_server(copy, 0) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
             browser.open(f"http://127.0.0.1:{server.server_port}/", DESKTOP)
             check.that("so far" in browser.run("document.body.textContent"), "watch: a run that goes on is told")

@@ -1,6 +1,7 @@
 """What a report says first, by its rules, and the verdicts that it has of every problem."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from smallwit.evaluation.comparison import compare_tasks
 from smallwit.evaluation.seed_table import SeedTable
 from smallwit.report import samples
 from smallwit.report.answer import RULES, answer_lines
-from smallwit.report.format import difference
+from smallwit.report.format import gap
 from smallwit.report.html import write_report
 from smallwit.report.load import load_run
 from smallwit.report.samples import browser
@@ -34,22 +35,22 @@ def answer(right: dict[str, int], **origins: str) -> list[str]:
 def test_the_answer_names_the_best_model_its_gain_and_its_distance_to_the_teacher() -> None:
     lines = answer({"base": 10, "sft": 40, "rl": 80, "teacher": 95}, rl="kd", kd="sft", sft="base", base="new")
     assert lines[0] == "rl has the highest score, 80.0 % of 100 problems."
-    assert lines[1].startswith("That is +70.0 points [")
-    assert lines[1].endswith(" over base, which it began from.")
-    assert lines[2].startswith("It reaches 84.2 % of the teacher’s score: -15.0 points [")
-    assert lines[3] == "Every other model scores lower: take rl."
+    assert lines[1] == "Every other model scores lower: take rl."
+    assert lines[2].startswith("rl has +70.0 points [")
+    assert lines[2].endswith(" over base, which it began from.")
+    assert lines[3].startswith("rl reaches 84.2 % of the teacher’s score: −15.0 points [")
 
 
 def test_of_models_that_are_not_told_apart_the_one_with_the_least_compute_is_to_be_taken() -> None:
     lines = answer({"sft": 40, "kd": 79, "rl": 80})
-    assert lines[1].startswith("Not told apart from it: kd (-1.0 points [")
+    assert lines[1].startswith("Not told apart from it: kd (−1.0 points [")
     assert lines[1].endswith("Take kd, which took the least compute, 1.0 GFLOP.")
 
 
 def test_the_answer_claims_no_gain_and_no_distance_that_chance_explains() -> None:
     lines = answer({"base": 79, "rl": 80, "teacher": 81}, rl="base")
-    assert lines[1].endswith("over base, which it began from, no gain that this run shows.")
-    assert lines[2].endswith("to teacher, not told apart from it.")
+    assert lines[2].endswith("over base, which it began from, no gain that this run shows.")
+    assert lines[3].endswith("to teacher, not told apart from it.")
 
 
 def test_an_exported_model_is_never_the_best_one_and_has_its_own_sentence() -> None:
@@ -64,7 +65,7 @@ def test_an_exported_model_is_never_the_best_one_and_has_its_own_sentence() -> N
     lines = answer_lines({"models": models, "comparisons": [fallen]}, table, {})
     assert lines == [
         "rl has the highest score, 90.0 % of 100 problems.",
-        "rl-q4 differs from rl: -10.0 points [-20.0, -5.0], p = 0.001.",
+        "rl-q4 differs from rl: −10.0 points [−20.0, −5.0].",
     ]
 
 
@@ -77,8 +78,7 @@ def test_the_answer_stands_before_the_table_with_its_rules_and_the_figures_of_th
     assert all(rule in page.text for rule in RULES)
     _, pooled = compare_tasks(loaded.samples["rl"], loaded.samples["sft"])
     assert pooled is not None
-    figures = {"difference": pooled.paired.difference, "low": pooled.paired.low} | {"high": pooled.paired.high}
-    assert f"That is {difference(figures | {'p': pooled.paired.p})} over sft" in page.text
+    assert f"rl has {gap(asdict(pooled.paired))} over sft" in page.text
     assert "Made with smallwit 0.1.0, threads 2." in page.text
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from smallwit.console.numbers import human_flops, percent
 from smallwit.evaluation.seed_table import SeedTable
 from smallwit.evaluation.statistics import holm
-from smallwit.report.format import Model, Results, difference, overall_score, share_of_teacher, students, teacher_of
+from smallwit.report.format import Model, Results, gap, overall_score, share_of_teacher, students, teacher_of
 
 _SIGNIFICANT = 0.05
 RULES = (
@@ -19,7 +19,7 @@ RULES = (
 
 
 def answer_lines(results: Results, table: SeedTable, origins: Mapping[str, str]) -> list[str]:
-    """Return the sentences: the best model, its gain, its distance to the teacher, what is as good, what exports lose.
+    """Return the sentences: the best model, which to take, its gain, its distance to the teacher, what exports lose.
 
     `table` has the samples of the run's models, `origins` what each stage began from. There are no sentences without a
     model to name.
@@ -30,17 +30,18 @@ def answer_lines(results: Results, table: SeedTable, origins: Mapping[str, str])
     best = max(own, key=overall_score)
     problems = sum(score["n"] for score in best["scores"].values())
     lines = [f"{best['name']} has the highest score, {percent(overall_score(best))} % of {problems:,} problems."]
+    lines += _equals(best, own, table)
     start = _start(best["name"], table, origins)
-    if gain := _overall(table, best["name"], start):
-        sure = "" if gain["p"] < _SIGNIFICANT else ", no gain that this run shows"
-        lines.append(f"That is {difference(gain)} over {start}, which it began from{sure}.")
+    if found := _overall(table, best["name"], start):
+        sure = "" if found["p"] < _SIGNIFICANT else ", no gain that this run shows"
+        lines.append(f"{best['name']} has {gap(found)} over {start}, which it began from{sure}.")
     teacher = teacher_of(results)
-    if teacher is not None and (gap := _overall(table, best["name"], teacher["name"])):
+    if teacher is not None and (found := _overall(table, best["name"], teacher["name"])):
         share = share_of_teacher(best, teacher)
-        reached = "" if share is None else f"It reaches {share:.1f} % of the teacher’s score: "
-        sure = "" if gap["p"] < _SIGNIFICANT else ", not told apart from it"
-        lines.append(f"{reached}{difference(gap)} to {teacher['name']}{sure}.")
-    return [*lines, *_equals(best, own, table), *_exports(results)]
+        reached = "" if share is None else f"{best['name']} reaches {share:.1f} % of the teacher’s score: "
+        sure = "" if found["p"] < _SIGNIFICANT else ", not told apart from it"
+        lines.append(f"{reached}{gap(found)} to {teacher['name']}{sure}.")
+    return [line.replace(" -", " −").replace("[-", "[−").replace("(-", "(−") for line in [*lines, *_exports(results)]]
 
 
 def _equals(best: Model, own: Sequence[Model], table: SeedTable) -> list[str]:
@@ -53,7 +54,7 @@ def _equals(best: Model, own: Sequence[Model], table: SeedTable) -> list[str]:
     near = [pair for pair, p in zip(compared, adjusted, strict=True) if p >= _SIGNIFICANT]
     if not near:
         return [f"Every other model scores lower: take {best['name']}."]
-    listed = "; ".join(f"{other['name']} ({difference(found)})" for other, found in near)
+    listed = "; ".join(f"{other['name']} ({gap(found)})" for other, found in near)
     cheapest = min([best, *(other for other, _ in near)], key=lambda model: model["training_flops"])
     spent = human_flops(cheapest["training_flops"])
     return [f"Not told apart from it: {listed}. Take {cheapest['name']}, which took the least compute, {spent}."]
@@ -65,7 +66,7 @@ def _exports(results: Results) -> list[str]:
     last = {entry["a"]: entry for entry in results["comparisons"] if entry["a"] in exported}
     return [
         f"{name} {'differs from' if found['p'] < _SIGNIFICANT else 'is not told apart from'} {found['b']}: "
-        f"{difference(found)}."
+        f"{gap(found)}."
         for name, found in last.items()
     ]
 

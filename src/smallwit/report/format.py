@@ -167,8 +167,13 @@ def comparison_line(comparison: Mapping[str, Any]) -> str:
 
 def difference(comparison: Mapping[str, Any]) -> str:
     """Return the figures of a comparison: "+12.3 points [9.8, 14.9], p = 1e-12"."""
+    return f"{gap(comparison)}, {p_value(comparison['p'])}"
+
+
+def gap(comparison: Mapping[str, Any]) -> str:
+    """Return the difference of a comparison with its interval: "+12.3 points [9.8, 14.9]"."""
     low, high = (points(comparison[end]).lstrip("+") for end in ("low", "high"))
-    return f"{points(comparison['difference'])} points [{low}, {high}], {p_value(comparison['p'])}"
+    return f"{points(comparison['difference'])} points [{low}, {high}]"
 
 
 def forest(comparisons: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -94,10 +94,13 @@
       node.append(answers, element("p", "caption", "Its texts are not in this page but in " + files.join(", ") + "."));
       return node;
     }
-    const problem = element("div", "columns");
+    // One answer stands beside its problem, several below it.
+    const single = entry.answers.length === 1, problem = element("div", single ? "problem" : "columns");
     problem.append(block("Prompt", entry.prompt), block("Gold", entry.gold));
-    answers.append(...entry.answers.map((answer) => block(facts(answer), answer.response)));
-    node.append(problem, answers);
+    const blocks = entry.answers.map((answer) => block(facts(answer), answer.response));
+    if (single) answers.className = "columns";
+    answers.append(...(single ? [problem] : []), ...blocks);
+    node.append(...(single ? [] : [problem]), answers);
     return node;
   }
 
@@ -182,5 +185,5 @@
   form.hidden = false;
   update();
   // A page that is loaded again keeps its place by itself.
-  if (linked && performance.getEntriesByType("navigation")[0].type !== "reload") document.getElementById("problems").scrollIntoView();
+  if (linked && performance.getEntriesByType("navigation")[0].type !== "reload") document.getElementById("problems").scrollIntoView({ behavior: "instant" });
 })();

@@ -23,7 +23,7 @@ _FILES = (
     "stages/*/checkpoints/*.jsonl",
     "evaluation/*/*.jsonl",
 )
-_REST = 20  # times what making the page took until it is made again: a run is to keep the machine to itself
+REST = 20  # times what making the page took until it is made again: a run is to keep the machine to itself
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "frame-ancestors 'none'",
@@ -53,7 +53,7 @@ class LiveReport:
                 return
             self.page = render(load_run(self.run_dir, unfinished=True), version)
             self.version = version
-            self._due = time.monotonic() + _REST * (time.monotonic() - begun)
+            self._due = time.monotonic() + REST * (time.monotonic() - begun)
 
 
 class _Handler(BaseHTTPRequestHandler):
