@@ -80,14 +80,19 @@ def load_run(path: Path, *, unfinished: bool = False) -> Run:
 
 def _read_manifests(run: Run) -> None:
     """Add what the manifests of the artifacts say: origins and versions."""
-    files = sorted([*run.path.glob("stages/*/artifact/manifest.json"), *run.path.glob("evaluation/*/manifest.json")])
     versions: dict[str, None] = {}
-    for manifest in (json.loads(file.read_text(encoding="utf-8")) for file in files):
-        name = manifest.get("name")
-        origin = manifest.get("parts", {}).get(f"stages.{name}.from_")
-        if isinstance(origin, str):
+    for file in sorted(
+        [*run.path.glob("stages/*/artifact/manifest.json"), *run.path.glob("evaluation/*/manifest.json")]
+    ):
+        try:
+            manifest = parse_json(file.read_bytes())
+            name, parts, made_with = manifest["name"], manifest.get("parts", {}), manifest.get("made_with", [])
+        except (ValueError, KeyError, TypeError):
+            run.notes.append(f"{file.relative_to(run.path)}: unreadable, and left out")
+            continue
+        if (origin := parts.get(f"stages.{name}.from_")) is not None:
             run.origins[name] = origin
-        for made in manifest.get("made_with", []):
+        for made in made_with:
             versions[", ".join(f"{what} {value}" for what, value in made.items())] = None
     run.versions = list(versions)
 

@@ -4,7 +4,6 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 from statistics import mean
 from typing import Any
 
@@ -19,12 +18,14 @@ PER_TASK = 100
 """Problems of a task whose texts are in the page, at most."""
 _BUDGET = 1_200_000  # bytes of all texts together
 _TEXT_LIMIT = 6_000  # characters of one text; longer ones lose their middle
-_LISTED = 20_000  # problems of all tasks together whose verdicts are in the page
+_LISTED = 10_000  # problems of all tasks together whose verdicts are in the page
 _KINDS = 20  # kinds of verdicts that are told apart: a task of the user's may have any number of reasons
 _UNGRADED, _OTHER = "not graded", "other"
 
 Samples = Mapping[str, Mapping[str, Sequence[Row]]]
 """The rows of evaluation/MODEL/TASK.jsonl, by model and task."""
+_Key = tuple[str, int]
+"""The id of a problem and the number of a sample, from 0."""
 
 
 @dataclass(frozen=True)
@@ -63,17 +64,13 @@ def browser(samples: Samples, results: Results) -> Browser:
         rows_of = {name: _by_sample(samples[name][task]) for name in names if samples[name].get(task)}
         keys = list(dict.fromkeys(key for rows in rows_of.values() for key in rows))
         verdicts = [{name: _kind(rows[key], kinds) for name, rows in rows_of.items() if key in rows} for key in keys]
-        chosen = choose(verdicts, _limit(list(rows_of.values()), _BUDGET / len(tasks)))
-        rest = sorted(set(range(len(keys))).difference(chosen))[: _LISTED // len(tasks)]
-        with_text, listed = [keys[place] for place in chosen], [keys[place] for place in (*chosen, *rest)]
-        asked = {key: row for rows in reversed(rows_of.values()) for key, row in rows.items()}
-        texts = [[_clip(asked[key].get(part)) for part in ("prompt", "gold")] for key in with_text]
-        problems[task] = [[_label(key), *text] for key, text in zip(with_text, texts, strict=True)]
-        problems[task] += [[_label(key)] for key in listed[len(chosen) :]]
+        texts = _texts(rows_of, keys, verdicts, _BUDGET / len(tasks))
+        rest = [key for key in keys if key not in texts.problems][: _LISTED // len(tasks)]
+        problems[task] = [*texts.problems.values(), *([_label(key)] for key in rest)]
         for name, rows in rows_of.items():
-            letters = "".join(_letter(rows[key], kinds) if key in rows else "-" for key in listed)
-            packed = [_pack(rows[key]) if key in rows else None for key in with_text]
-            cells.append({"model": name, "task": task, "total": len(rows), "verdicts": letters, "rows": packed})
+            letters = "".join(_letter(rows[key], kinds) if key in rows else "-" for key in (*texts.problems, *rest))
+            answers = texts.answers[name]
+            cells.append({"model": name, "task": task, "total": len(rows), "verdicts": letters, "rows": answers})
             outcomes.append(_outcomes(name, task, list(rows.values()), kinds))
     last = final_student(results)
     first = last["name"] if last is not None and last["name"] in names else next(iter(names), None)
@@ -95,15 +92,13 @@ def choose(verdicts: Sequence[Mapping[str, str]], limit: int) -> list[int]:
     chosen = {place * len(verdicts) // half for place in range(half)}
     shown = [_shown_by(each) for each in verdicts]
     examples = Counter(what for place in chosen for what in shown[place])
-    for wanted in count(1):
+    wanted = 0
+    while len(chosen) < limit:
+        wanted += 1
         for place, what in enumerate(shown):
-            if len(chosen) == limit:
-                break
-            if place not in chosen and any(examples[each] < wanted for each in what):
+            if len(chosen) < limit and place not in chosen and any(examples[each] < wanted for each in what):
                 chosen.add(place)
                 examples.update(what)
-        if len(chosen) == limit:
-            break
     return sorted(chosen)
 
 
@@ -122,11 +117,40 @@ def _shown_by(verdicts: Mapping[str, str]) -> set[tuple[str, str]]:
     return {*verdicts.items(), *((a, b) for a in right for b in verdicts if b not in right)}
 
 
-def _by_sample(rows: Sequence[Row]) -> dict[tuple[str, int], Row]:
+@dataclass(frozen=True)
+class _Texts:
+    """Packed problems by sample, and for each model its packed answers to them, `None` where it has none."""
+
+    problems: dict[_Key, list[Any]]
+    answers: dict[str, list[Any]]
+
+
+def _texts(
+    rows_of: Mapping[str, Mapping[_Key, Row]],
+    keys: Sequence[_Key],
+    verdicts: Sequence[Mapping[str, str]],
+    budget: float,
+) -> _Texts:
+    """Return as many problems of a task with their texts as fit the budget (bytes), at least one."""
+    asked = {key: row for rows in reversed(rows_of.values()) for key, row in rows.items()}
+    limit = PER_TASK
+    while True:
+        chosen = [keys[place] for place in choose(verdicts, limit)]
+        problems = {key: [_label(key), *(_clip(asked[key].get(part)) for part in ("prompt", "gold"))] for key in chosen}
+        answers = {
+            name: [_pack(rows[key]) if key in rows else None for key in chosen] for name, rows in rows_of.items()
+        }
+        size = len(json.dumps([[*problems.values()], answers]))
+        if size <= budget or limit == 1:
+            return _Texts(problems, answers)
+        limit = max(1, min(limit - 1, int(limit * budget / size)))
+
+
+def _by_sample(rows: Sequence[Row]) -> dict[_Key, Row]:
     return {(str(row["id"]), row.get("sample") or 0): row for row in rows}
 
 
-def _label(key: tuple[str, int]) -> str:
+def _label(key: _Key) -> str:
     id, number = key
     return f"{id}, sample {number + 1}" if number else id
 
@@ -147,14 +171,6 @@ def _letter(row: Row, kinds: Sequence[str]) -> str:
     """Return a verdict as a letter, `a` for the first kind; a capital one if a limit cut the response."""
     letter = chr(ord("a") + kinds.index(_kind(row, kinds)))
     return letter.upper() if row.get("truncated") else letter
-
-
-def _limit(models: Sequence[Mapping[Any, Row]], budget: float) -> int:
-    """Return how many problems of a task may have their texts in the page so that they fit the budget (bytes)."""
-    responses = sum(mean(len(json.dumps(_clip(row.get("response")))) + 100 for row in rows.values()) for rows in models)
-    first = models[0].values()
-    prompts = mean(len(json.dumps([_clip(row.get("prompt")), _clip(row.get("gold"))])) for row in first)
-    return max(1, min(PER_TASK, int(budget / (responses + prompts))))
 
 
 def _pack(row: Row) -> list[Any]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from smallwit.errors import UserError
 from smallwit.evaluation.seed_table import SeedTable
 from smallwit.recipe.yaml import read_yaml
 
@@ -52,8 +53,11 @@ def results_so_far(path: Path, recipe: str, ledger: Mapping[str, Any], samples: 
 
 
 def _read(file: Path) -> Mapping[str, Any]:
-    """Return a JSON file of the run, nothing where there is none yet."""
+    """Return a JSON file of the run, nothing where there is none yet. Raises `UserError` for a damaged one."""
     if not file.is_file():
         return {}
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file}: not JSON as it was written ({error}); run the recipe again") from error
     return found
