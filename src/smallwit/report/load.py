@@ -86,13 +86,13 @@ def _read_manifests(run: Run) -> None:
     ):
         try:
             manifest = parse_json(file.read_bytes())
-            name, parts, made_with = manifest["name"], manifest.get("parts", {}), manifest.get("made_with", [])
-        except (ValueError, KeyError, TypeError):
+            name, parts, made_with = (manifest.get(key) for key in ("name", "parts", "made_with"))
+        except (ValueError, AttributeError):
             run.notes.append(f"{file.relative_to(run.path)}: unreadable, and left out")
             continue
-        if (origin := parts.get(f"stages.{name}.from_")) is not None:
+        if (origin := (parts or {}).get(f"stages.{name}.from_")) is not None:
             run.origins[name] = origin
-        for made in made_with:
+        for made in made_with or []:
             versions[", ".join(f"{what} {value}" for what, value in made.items())] = None
     run.versions = list(versions)
 

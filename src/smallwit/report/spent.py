@@ -15,7 +15,7 @@ _MEASURED = {
 
 
 @dataclass(frozen=True)
-class Spent:
+class StageTime:
     """The seconds of a stage by part, and its peak memory in 1e9 bytes: of its processes, and of tensors on a GPU."""
 
     name: str
@@ -29,7 +29,7 @@ class Spent:
         return sum(self.parts.values())
 
 
-def spent_by_stage(run: Run) -> list[Spent]:
+def spent_by_stage(run: Run) -> list[StageTime]:
     """Return what the stages and the evaluations of the first seed took, in the order of the ledger.
 
     Parts are from the steps' own times; what a stage took beyond them is other work (loading, making batches, writing).
@@ -48,7 +48,7 @@ def spent_by_stage(run: Run) -> list[Spent]:
         parts["evaluation"] = nodes.get(f"evaluate {name}", {}).get("seconds", 0.0)
         gpu = max(_numbers(steps, "peak_gpu_memory_gb"), default=0.0)
         taken = {part: seconds for part, seconds in parts.items() if seconds > 0}
-        found.append(Spent(name, taken, stage.get("peak_memory_gb", 0.0), gpu))
+        found.append(StageTime(name, taken, stage.get("peak_memory_gb", 0.0), gpu))
     return found
 
 
