@@ -11,7 +11,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c c
 # Each test process has one thread to itself: more threads than cores only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help quickstart test test-fast lint docs bench-training bench-rl bench-rollout bench-grading bench-gold-changes bench-eval bench-data bench-device bench-gpu gpu-kit bench-curves bench-seeds bench-plan check-families check-handover fuzz clean
+.PHONY: help quickstart test test-fast lint docs bench-training bench-rl bench-rollout bench-grading bench-gold-changes bench-eval bench-data bench-device bench-gpu gpu-kit bench-curves bench-seeds bench-plan check-families check-handover check-report fuzz clean
 # Two installations into one .venv at the same time would break it.
 .NOTPARALLEL:
 
@@ -36,6 +36,7 @@ help:
 	@echo 'make bench-plan       smallwit plan against what eight recipes then take (20 minutes on 2 cores)'
 	@echo 'make check-families   every family of transformers against its own forward pass: docs/models.md (a minute)'
 	@echo 'make check-handover   published folders read by two major versions of transformers (about 2 minutes on 2 cores)'
+	@echo 'make check-report     the report in headless Chromium: screens, filters, keyboard, print (a minute)'
 	@echo 'make fuzz             damaged data files for every reader: read, or refused in one line (ten minutes)'
 	@echo 'make clean        remove .venv and caches; runs/ stays'
 
@@ -101,6 +102,9 @@ check-families: .venv/installed
 
 check-handover: .venv/installed .venv-handover/installed
 	$(BIN)/python benchmarks/handover.py --old .venv-handover/bin/python
+
+check-report: quickstart
+	$(BIN)/python benchmarks/check_report.py
 
 fuzz: .venv/installed
 	$(BIN)/python benchmarks/fuzz_readers.py

@@ -1,21 +1,23 @@
-"""Draw the report's charts with matplotlib, each once in the light and once in the dark theme.
+"""Draw the report's charts with matplotlib, as SVG in the colours of the page's theme.
 
 matplotlib is imported where it is used: that takes longer than the rest of the report.
 """
 
+import hashlib
 import io
 import math
-from base64 import b64encode
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from smallwit.console.sanitize import escape_control
 from smallwit.report.format import display_order
-from smallwit.report.themes import DARK, LIGHT
+from smallwit.report.themes import LIGHT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,15 +40,14 @@ Floats = NDArray[np.float64]
 
 @dataclass
 class Chart:
-    """A chart as two SVG images, `light` and `dark`, in data URIs.
+    """A chart as an SVG element.
 
     `label` is the text for screen readers; `legend` has the name and the number of the colour of each series.
     """
 
     title: str
     label: str
-    light: str
-    dark: str
+    svg: Markup
     legend: list[tuple[str, int]] = field(default_factory=list)
 
 
@@ -74,7 +75,46 @@ def score_chart(results: Mapping[str, Any], task: str) -> Chart:
 
     means = ", ".join(f"{model['name']} {100 * model['scores'][task]['mean']:.1f}" for model in models)
     label = f"{task}, score in per cent: {means}"
-    return Chart(task, label, *draw_chart(draw, height=0.62 + 0.3 * len(models), left=0.3, right=0.87))
+    return Chart(task, label, draw_chart(draw, label, height=0.62 + 0.3 * len(models), left=0.3, right=0.87))
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A point of a chart of score against cost; scores are fractions of 1, `low` and `high` the interval, if any."""
+
+    name: str
+    cost: float
+    on_front: bool
+    mean: float
+    low: float | None = None
+    high: float | None = None
+
+
+def cost_chart(spots: Sequence[Spot], title: str, label: str, unit: float) -> Chart:
+    """Draw scores in per cent against costs in units of `unit`; spots on the front are joined, their names in ink."""
+
+    def draw(axes: "Axes") -> None:
+        from matplotlib import rcParams
+
+        front = [(spot.cost / unit, 100 * spot.mean) for spot in spots if spot.on_front]
+        axes.step(*zip(*sorted(front), strict=True), where="post", color="C1", linewidth=1)
+        ends = [spot.cost / unit for spot in spots]
+        for number, spot in enumerate(sorted(spots, key=lambda spot: spot.cost)):
+            x, y, color = spot.cost / unit, 100 * spot.mean, "C1" if spot.on_front else "C0"
+            # Names stay inside, and those of neighbours are not on one line.
+            side = "left" if 2 * x < min(ends) + max(ends) else "right"
+            place = (5 if side == "left" else -5, 4 if number % 2 == 0 else -9)
+            if spot.low is not None and spot.high is not None:
+                axes.plot([x, x], [100 * spot.low, 100 * spot.high], color=color, linewidth=1.2, alpha=0.6)
+            axes.plot([x], [y], "o", color=color, markersize=5)
+            ink = rcParams["text.color"] if spot.on_front else rcParams["xtick.color"]
+            text = escape_control(spot.name)
+            axes.annotate(text, (x, y), place, textcoords="offset points", ha=side, fontsize=8.5, color=ink)
+        axes.margins(0.1)
+        axes.grid(axis="y")
+        axes.locator_params(nbins=5)
+
+    return Chart(title, label, draw_chart(draw, label, height=2.6, left=0.09, right=0.985))
 
 
 def metric_charts(stage: str, rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
@@ -123,13 +163,15 @@ def _metric_chart(
         axes.grid(axis="y")
         axes.locator_params(axis="y", nbins=5)
         axes.locator_params(axis="x", nbins=6, integer=True)
+        if max(map(abs, axes.get_ylim())) < 1e-3:  # a common factor would stand outside of the drawing
+            axes.yaxis.set_major_formatter("{x:.1g}")
 
     label = f"{stage}: {title}"
     legend = [(name, number % len(LIGHT.series)) for number, name in enumerate(parts, start=1)]
     if len(values):
         label += f", {len(values):,} points, first {values[0]:.3g}, last {smooth[-1]:.3g}"
         legend = [("all", 0), *legend] if legend else []
-    return Chart(title, label, *draw_chart(draw, height=2.3, left=0.125, right=0.975), legend)
+    return Chart(title, label, draw_chart(draw, label, height=2.3, left=0.125, right=0.975), legend)
 
 
 def _limits(axes: "Axes", lines: Sequence[Floats]) -> None:
@@ -168,24 +210,33 @@ def histogram(values: Sequence[float], title: str) -> Chart:
         axes.locator_params(axis="y", nbins=4, integer=True)
 
     label = f"{title}: median {np.median(values):,.0f}, 99th percentile {edges[-1]:,.0f}"
-    return Chart(title, label, *draw_chart(draw, height=1.9, left=0.1, right=0.98))
+    return Chart(title, label, draw_chart(draw, label, height=1.9, left=0.1, right=0.98))
 
 
-def draw_chart(draw: "Callable[[Axes], None]", height: float, left: float, right: float) -> tuple[str, str]:
-    """Return the light and the dark image of a chart as data URIs; `draw` fills its axes.
+def draw_chart(draw: "Callable[[Axes], None]", label: str, height: float, left: float, right: float) -> Markup:
+    """Return a chart as an SVG element whose colours are the page's CSS variables; `draw` fills its axes.
 
-    `height` is in inches, the margins are fixed.
+    `label` is another one for each chart of a page. `height` is in inches, the margins are fixed.
     """
     from matplotlib import style
     from matplotlib.figure import Figure
 
-    images = []
-    for theme in (LIGHT, DARK):
-        buffer = io.BytesIO()
-        # The default style comes first, so that a matplotlibrc of the user's changes nothing.
-        with style.context(["default", theme.rc()]):
-            figure = Figure(figsize=(_WIDTH, height))
-            draw(figure.add_axes((left, 0.27 / height, right - left, 1 - 0.36 / height)))
-            figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-        images.append(f"data:image/svg+xml;base64,{b64encode(buffer.getvalue()).decode()}")
-    return images[0], images[1]
+    buffer = io.BytesIO()
+    # The default style comes first, so that a matplotlibrc of the user's changes nothing.
+    with style.context(["default", LIGHT.rc()]):
+        figure = Figure(figsize=(_WIDTH, height))
+        draw(figure.add_axes((left, 0.27 / height, right - left, 1 - 0.36 / height)))
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    return Markup(_inline(buffer.getvalue().decode(), label))
+
+
+def _inline(image: str, label: str) -> str:
+    """Return the element of an SVG file for a page with many: its ids are its own, its colours the page's."""
+    svg = image[image.index("<svg") :]
+    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)  # page.css has it
+    svg = re.sub(r"\s*\n\s*", " ", re.sub(r'<g id="[^"]*"', "<g", svg))
+    digest = hashlib.sha256(label.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    svg = re.sub(r'((?: id|href)="#?|url\(#)(?=[mp][0-9a-f]{10}[")])', rf"\g<1>c{digest}-", svg)
+    for name, color in LIGHT.colors().items():
+        svg = svg.replace(color, f"var(--{name})")
+    return svg.strip()

@@ -40,6 +40,19 @@ def final_student(results: Results) -> Model | None:
     return next((model for model in own if model["name"] == chosen), own[-1] if own else None)
 
 
+def students(results: Results) -> list[Model]:
+    """Return the models that were measured on all tasks, without the teacher and exported models."""
+    tasks = set(task_names(results))
+    every = [model for model in results["models"] if model["name"] != results.get("teacher")]
+    return [model for model in every if "number_format" not in model and model["scores"].keys() == tasks]
+
+
+def overall_score(model: Model) -> float:
+    """Return the mean score of a model over all problems of its tasks."""
+    scores = model["scores"].values()
+    return float(sum(score["mean"] * score["n"] for score in scores) / sum(score["n"] for score in scores))
+
+
 def lowered_lines(results: Results) -> list[str]:
     """Return a line for each stage that lowered the score: "rl: -6.3 points [-9.1, -3.4] to kd, p = 0.004"."""
     several = len(task_names(results)) > 1
@@ -149,9 +162,18 @@ def sample_counts(results: Results, task: str) -> str:
 
 def comparison_line(comparison: Mapping[str, Any]) -> str:
     """Return a comparison as a line: "rl - sft, pooled: +12.3 points [9.8, 14.9], p = 1e-12"."""
+    return f"{comparison['a']} - {comparison['b']}, {comparison['task']}: {difference(comparison)}"
+
+
+def difference(comparison: Mapping[str, Any]) -> str:
+    """Return the figures of a comparison: "+12.3 points [9.8, 14.9], p = 1e-12"."""
+    return f"{gap(comparison)}, {p_value(comparison['p'])}"
+
+
+def gap(comparison: Mapping[str, Any]) -> str:
+    """Return the difference of a comparison with its interval: "+12.3 points [9.8, 14.9]"."""
     low, high = (points(comparison[end]).lstrip("+") for end in ("low", "high"))
-    pair = f"{comparison['a']} - {comparison['b']}, {comparison['task']}"
-    return f"{pair}: {points(comparison['difference'])} points [{low}, {high}], {p_value(comparison['p'])}"
+    return f"{points(comparison['difference'])} points [{low}, {high}]"
 
 
 def forest(comparisons: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

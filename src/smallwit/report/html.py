@@ -1,23 +1,23 @@
 """Write the report of a run: one HTML file that opens offline, with a light and a dark theme."""
 
-import base64
-import hashlib
+import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-
-from markupsafe import Markup
 
 from smallwit.console import numbers
 from smallwit.evaluation.seed_table import SeedTable
 from smallwit.evaluation.statistics import Interval, ratio_interval
 from smallwit.report import format as fmt
-from smallwit.report.charts import Chart, metric_charts, score_chart
+from smallwit.report.answer import RULES, answer_lines
+from smallwit.report.charts import Chart, Spot, cost_chart, metric_charts, score_chart
 from smallwit.report.load import Row, Run, load_run
-from smallwit.report.pages import environment, style
-from smallwit.report.samples import browser
+from smallwit.report.pages import render_page
+from smallwit.report.samples import Browser, browser
+from smallwit.report.spent import PARTS, spent_by_stage
 from smallwit.storage.artifacts import write_atomically
 
-_HERE = Path(__file__).parent
+_CURVES = 900_000  # bytes of the curves of all stages together
 
 
 def write_report(run_dir: Path) -> Path:
@@ -27,32 +27,34 @@ def write_report(run_dir: Path) -> Path:
     folder gives the same bytes. Raises `UserError` if the folder lacks results.json, ledger.json or
     recipe.resolved.yaml.
     """
-    page = render(load_run(run_dir))
-    # A lone surrogate in a name or a recipe cannot be encoded; the report must be written all the same.
-    write_atomically(run_dir / "report.html", page.encode("utf-8", errors="replace").decode("utf-8"))
+    write_atomically(run_dir / "report.html", render(load_run(run_dir)))
     return run_dir / "report.html"
 
 
-def render(run: Run) -> str:
-    """Return the HTML of the report."""
-    templates = environment()
-    for name in ("human_count", "human_flops", "human_seconds", "human_bytes", "percent", "points", "p_value"):
-        templates.filters[name] = getattr(numbers, name)
-    script = (_HERE / "page.js").read_text(encoding="utf-8")
+def render(run: Run, version: str = "") -> str:
+    """Return the HTML of the report. With a `version` the page asks its server for the present one, and loads it."""
     results = run.results
-    models = fmt.display_order(results)
-    names = dict.fromkeys([*(model["name"] for model in models), *run.samples])
-    apart = fmt.set_apart(results)
-    return templates.get_template("page.html").render(
+    models, tasks, teacher = fmt.display_order(results), fmt.task_names(results), fmt.teacher_of(results)
+    found = browser(run.samples, results)
+    return render_page(
+        "page.html",
+        scripts=["page.js", *(["live.js"] if version else [])],
+        live=bool(version),
+        version=version,
+        about="report",
+        title=results["run"],
+        skip="answer",
         run=run,
         results=results,
         ledger=run.ledger,
+        answer=answer_lines(results, SeedTable(run.seeds, results["seed"]), run.origins),
+        rules=RULES,
         models=models,
-        apart=apart,
-        tasks=fmt.task_names(results),
-        counts={task: fmt.sample_counts(results, task) for task in fmt.task_names(results)},
-        teacher=fmt.teacher_of(results),
-        shares={model["name"]: fmt.share_of_teacher(model, fmt.teacher_of(results)) for model in models},
+        apart=fmt.set_apart(results),
+        tasks=tasks,
+        counts={task: fmt.sample_counts(results, task) for task in tasks},
+        teacher=teacher,
+        shares={model["name"]: fmt.share_of_teacher(model, teacher) for model in models},
         tiles=_tiles(results),
         signatures=fmt.signature_lines(results),
         strict=fmt.strict_lines(results),
@@ -62,13 +64,14 @@ def render(run: Run) -> str:
         seed_words=fmt.seed_words(results),
         ratios=_ratios(run, [model["name"] for model in models]),
         forest=fmt.forest(results["comparisons"]),
-        score_charts=[score_chart(results, task) for task in fmt.task_names(results)],
+        score_charts=[score_chart(results, task) for task in tasks],
+        cost_charts=_cost_charts(results),
         stages=_stages(run),
         absent=[stage.absent for stage in run.metrics if stage.absent],
-        browser=browser(run.samples, list(names), apart, fmt.task_names(results)),
-        style=style(),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        spent=spent_by_stage(run),
+        parts=PARTS,
+        browser=found,
+        endings=_endings(found),
     )
 
 
@@ -128,5 +131,42 @@ def _paired(rows: Sequence[Row], others: Sequence[Row]) -> list[tuple[float, flo
 
 
 def _stages(run: Run) -> list[tuple[str, int, list[Chart]]]:
-    """Return the name, the number of logged steps and the charts of every stage with logged steps."""
-    return [(stage.name, len(stage.rows), metric_charts(stage.name, stage.rows)) for stage in run.metrics if stage.rows]
+    """Return the name, the number of logged steps and the charts of every stage with logged steps.
+
+    The page stays small: stages after the first `_CURVES` bytes have no charts.
+    """
+    found: list[tuple[str, int, list[Chart]]] = []
+    size = 0
+    for stage in run.metrics:
+        if stage.rows:
+            charts = metric_charts(stage.name, stage.rows) if size < _CURVES else []
+            size += sum(len(chart.svg) for chart in charts)
+            found.append((stage.name, len(stage.rows), charts))
+    return found
+
+
+def _cost_charts(results: fmt.Results) -> list[Chart]:
+    """Return the chart of score against training compute, if there are two models that differ in it."""
+    models = fmt.students(results)
+    costs = {model["name"]: model["training_flops"] for model in models}
+    if len(set(costs.values())) < 2:
+        return []
+    scores = {model["name"]: fmt.overall_score(model) for model in models}
+    spots = [
+        Spot(name, cost, not any(costs[o] <= cost and scores[o] > scores[name] for o in costs), scores[name])
+        for name, cost in costs.items()
+    ]
+    unit = 1000.0 ** int(math.log(max(costs.values()), 1000))
+    named = numbers.human_flops(unit).partition(" ")[2]
+    label = f"score over all problems in per cent, and training compute in {named}: " + ", ".join(
+        f"{spot.name} {100 * spot.mean:.1f}, {spot.cost / unit:.3g}" for spot in spots
+    )
+    return [cost_chart(spots, f"Score in per cent against training compute, {named}", label, unit)]
+
+
+def _endings(found: Browser) -> list[tuple[str, int, Counter[str]]]:
+    """Return the number of samples of each model, and how many of them have each kind of verdict."""
+    kinds: dict[str, Counter[str]] = {}
+    for one in found.outcomes:
+        kinds.setdefault(one.model, Counter()).update(one.kinds)
+    return [(name, counts.total(), counts) for name, counts in kinds.items()]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from smallwit.errors import UserError
+from smallwit.report.unfinished import results_so_far
 from smallwit.storage.artifacts import content_key, read_sealed
 from smallwit.storage.jsonl import parse_json
 
@@ -27,6 +28,8 @@ class Run:
     """The content of a run folder. `samples[model][task]` has the rows of evaluation/MODEL/TASK.jsonl in order.
 
     They and `metrics` are of the first seed. `seeds[model]` has the samples of each seed, if the run has several.
+    `origins` has what each stage began from, `versions` a line for each set of libraries and threads that artifacts
+    were made with.
     """
 
     path: Path
@@ -37,37 +40,68 @@ class Run:
     samples: dict[str, dict[str, list[Row]]] = field(default_factory=dict)
     seeds: dict[str, list[dict[str, list[Row]]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    origins: dict[str, str] = field(default_factory=dict)
+    versions: list[str] = field(default_factory=list)
+    unfinished: bool = False
 
 
-def load_run(path: Path) -> Run:
-    """Read the run folder at `path`.
+def load_run(path: Path, *, unfinished: bool = False) -> Run:
+    """Read the run folder at `path`. With `unfinished` the run may go on: then the results are those so far.
 
     Raises `UserError` if results.json, ledger.json or recipe.resolved.yaml is missing, cannot be read or was changed.
     A stage without metrics (cached, or only evaluated) and lines that are not JSON are no errors; the result notes
     them.
     """
-    results, ledger = _read_json(path / "results.json"), _read_json(path / "ledger.json", sealed=True)
-    if ledger.get("results", content_key(results)) != content_key(results):
+    going_on = unfinished and not (path / "results.json").exists()
+    results = {} if going_on else _read_json(path / "results.json")
+    begun = going_on and not (path / "ledger.json").exists()
+    ledger = {"stages": []} if begun else _read_json(path / "ledger.json", sealed=True)
+    if not going_on and ledger.get("results", content_key(results)) != content_key(results):
         raise UserError(f"{path / 'results.json'}: was changed since it was written; run the recipe again")
-    run = Run(path, results, ledger, _read_recipe(path))
+    run = Run(path, results, ledger, _read_recipe(path), unfinished=going_on)
     folders = {folder.name.partition("-")[2] or folder.name: folder for folder in sorted(path.glob("stages/*"))}
     cached = {stage["name"]: stage["cached"] for stage in run.ledger["stages"]}
     for name in [name for name in dict.fromkeys([*cached, *folders]) if "@" not in name]:
         run.metrics.append(_stage_metrics(name, folders.get(name), cached.get(name, False), run))
     samples: dict[str, dict[str, list[Row]]] = {}
     for file in sorted(path.glob("evaluation/*/*.jsonl")):
-        samples.setdefault(file.parent.name, {})[file.stem] = _read_jsonl(file, run, ("id", "score"))
+        samples.setdefault(file.parent.name, {})[file.stem] = _read_jsonl(file, run, ("id", "score", "strict"))
     run.samples = {name: rows for name, rows in samples.items() if "@" not in name}
-    further = results.get("seeds", [])[1:]
+    if going_on:
+        run.results = results_so_far(path, run.recipe, ledger, run.samples)
+    further = run.results.get("seeds", [])[1:]
     run.seeds = {
         name: [rows, *(samples[label] for seed in further if (label := f"{name}@{seed}") in samples)]
         for name, rows in run.samples.items()
     }
+    _read_manifests(run)
     return run
+
+
+def _read_manifests(run: Run) -> None:
+    """Add what the manifests of the artifacts say: origins and versions."""
+    versions: dict[str, None] = {}
+    for file in sorted(
+        [*run.path.glob("stages/*/artifact/manifest.json"), *run.path.glob("evaluation/*/manifest.json")]
+    ):
+        try:
+            manifest = parse_json(file.read_bytes())
+            name, parts, made_with = (manifest.get(key) for key in ("name", "parts", "made_with"))
+        except (ValueError, AttributeError):
+            run.notes.append(f"{file.relative_to(run.path)}: unreadable, and left out")
+            continue
+        if (origin := (parts or {}).get(f"stages.{name}.from_")) is not None:
+            run.origins[name] = origin
+        for made in made_with or []:
+            versions[", ".join(f"{what} {value}" for what, value in made.items())] = None
+    run.versions = list(versions)
 
 
 def _stage_metrics(name: str, folder: Path | None, cached: bool, run: Run) -> StageMetrics:
     file = folder / "metrics.jsonl" if folder is not None else None
+    if run.unfinished and folder is not None and file is not None and not file.exists():
+        logs = sorted(folder.glob("checkpoints/*.jsonl"), key=lambda log: log.stat().st_mtime)
+        file = logs[-1] if logs else file
     if file is None or not file.exists():
         reason = "taken from the cache, trained in an earlier run" if cached else "nothing was trained in it"
         return StageMetrics(name, [], f"{name}: no metrics ({reason})")
@@ -113,7 +147,7 @@ def _read_jsonl(file: Path, run: Run, needed: tuple[str, ...]) -> list[Row]:
                 row = None
             if isinstance(row, dict) and all(key in row for key in needed):
                 rows.append(row)
-            else:
+            elif line.endswith("\n") or not run.unfinished:  # the last line may be being written
                 broken.append(number)
     if broken:
         what = f"{len(broken)} unreadable line{'s' if len(broken) > 1 else ''} left out, the first is line {broken[0]}"

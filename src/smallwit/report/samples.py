@@ -10,89 +10,96 @@ from typing import Any
 from markupsafe import Markup
 
 from smallwit.console.sanitize import escape_control_data
+from smallwit.evaluation.reasons import OTHER_FORM, RIGHT, reason_of
+from smallwit.report.format import Results, difference, display_order, final_student, task_names
 from smallwit.report.load import Row
 
-PER_CELL = 60  # samples of one model on one task
-_BUDGET = 1_200_000  # bytes of all samples together, so that the page stays under 2 MB with its drawings
+PER_TASK = 100
+"""Problems of a task whose texts are in the page, at most."""
+_BUDGET = 1_200_000  # bytes of all texts together
 _TEXT_LIMIT = 6_000  # characters of one text; longer ones lose their middle
+_LISTED = 10_000  # problems of all tasks together whose verdicts are in the page
+_KINDS = 20  # kinds of verdicts that are told apart: a task of the user's may have any number of reasons
+_UNGRADED, _OTHER = "not graded", "other"
+
+Samples = Mapping[str, Mapping[str, Sequence[Row]]]
+"""The rows of evaluation/MODEL/TASK.jsonl, by model and task."""
+_Key = tuple[str, int]
+"""The id of a problem and the number of a sample, from 0."""
 
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Counts of outcomes of a model's responses to a task, over all samples and not only the embedded ones."""
+    """What became of a model's responses to a task: counts of all samples, and not only of the embedded ones."""
 
     model: str
     task: str
     total: int
-    right: int
-    ungraded: int
-    no_answer: int
-    over_limit: int
+    kinds: Mapping[str, int]
     truncated: int
     tokens: float
-    embedded: int
 
 
 @dataclass(frozen=True)
 class Browser:
-    """The samples as JSON for the page's script tag, and counts of all samples."""
+    """The samples as JSON for the page's script tag, the kinds of verdicts, and counts of all samples."""
 
     data: Markup
+    kinds: list[str]
     outcomes: list[Outcomes]
 
 
-def browser(
-    samples: Mapping[str, Mapping[str, list[Row]]],
-    names: Sequence[str],
-    apart: Sequence[str],
-    task_order: Sequence[str],
-) -> Browser:
-    """Pack the samples `samples[model][task]` (rows of evaluation/MODEL/TASK.jsonl).
+def browser(samples: Samples, results: Results) -> Browser:
+    """Pack the samples of a run: the verdict on every problem, and the texts of some of them.
 
-    Models come in the order of `names`, tasks in `task_order` and then any others that have samples. The page begins
-    with the last model that is not set `apart`.
+    A problem with several samples is listed once for each. The page begins with the model of the headline.
     """
-    found = {task for by_task in samples.values() for task in by_task}
-    tasks = [*(task for task in task_order if task in found), *sorted(found.difference(task_order))]
-    problems: dict[str, list[list[Any]]] = {task: [] for task in tasks}
-    cells, outcomes = [], []
+    measured = [model["name"] for model in display_order(results)]
+    names = [name for name in dict.fromkeys([*measured, *samples]) if samples.get(name)]
+    found = {task for name in names for task, rows in samples[name].items() if rows}
+    tasks = [*(task for task in task_names(results) if task in found), *sorted(found.difference(task_names(results)))]
+    kinds = _kinds([row for name in names for rows in samples[name].values() for row in rows])
+    problems, cells, outcomes = {}, [], []
     for task in tasks:
-        rows_of = {model: samples[model][task] for model in names if samples.get(model, {}).get(task)}
-        if not rows_of:
-            continue
-        limit = _limit(list(rows_of.values()), _BUDGET / len(tasks))
-        places: dict[tuple[str, str], int] = {}
-        for model, rows in rows_of.items():
-            chosen = choose(rows, limit)
-            packed = [_pack(row, places, problems[task]) for row in chosen]
-            outcomes.append(_outcomes(model, task, rows, len(packed)))
-            right = outcomes[-1].right
-            cells.append({"model": model, "task": task, "total": len(rows), "right": right, "rows": packed})
-    models = [name for name in names if any(cell["model"] == name for cell in cells)]
-    first = next((name for name in reversed(models) if name not in apart), models[-1] if models else None)
-    data = {"models": models, "first": first, "tasks": tasks, "problems": problems, "cells": cells}
-    return Browser(script_json(data), outcomes)
+        rows_of = {name: _by_sample(samples[name][task]) for name in names if samples[name].get(task)}
+        keys = list(dict.fromkeys(key for rows in rows_of.values() for key in rows))
+        verdicts = [{name: _kind(rows[key], kinds) for name, rows in rows_of.items() if key in rows} for key in keys]
+        texts = _texts(rows_of, keys, verdicts, _BUDGET / len(tasks))
+        rest = [key for key in keys if key not in texts.problems][: _LISTED // len(tasks)]
+        problems[task] = [*texts.problems.values(), *([_label(key)] for key in rest)]
+        for name, rows in rows_of.items():
+            letters = "".join(_letter(rows[key], kinds) if key in rows else "-" for key in (*texts.problems, *rest))
+            answers = texts.answers[name]
+            cells.append({"model": name, "task": task, "total": len(rows), "verdicts": letters, "rows": answers})
+            outcomes.append(_outcomes(name, task, list(rows.values()), kinds))
+    last = final_student(results)
+    first = last["name"] if last is not None and last["name"] in names else next(iter(names), None)
+    pairs = [[each["a"], each["b"], each["task"], difference(each)] for each in results["comparisons"]]
+    about = {"models": names, "first": first, "tasks": tasks, "kinds": kinds, "right": [RIGHT, OTHER_FORM]}
+    data = about | {"problems": problems, "cells": cells, "comparisons": pairs}
+    return Browser(script_json(data), kinds, outcomes)
 
 
-def choose(rows: Sequence[Row], limit: int) -> list[Row]:
-    """Return at most `limit` of `rows`, in their order.
+def choose(verdicts: Sequence[Mapping[str, str]], limit: int) -> list[int]:
+    """Return the places of at most `limit` problems, in order; `verdicts` has the kinds of verdicts by model.
 
-    Two thirds are evenly spaced, so that models measured on the same problems show the same ones. The rest have the
-    rarer verdict, so that there are examples of both.
+    Half are evenly spaced. The others bring what is rare among the chosen ones: a kind of verdict of a model, or a
+    problem that one model solved and another did not.
     """
-    if len(rows) <= limit:
-        return list(rows)
-    chosen = set(_spaced(range(len(rows)), limit * 2 // 3))
-    right = [i for i, row in enumerate(rows) if is_right(row)]
-    wrong = [i for i, row in enumerate(rows) if not is_right(row)]
-    for group in sorted((right, wrong), key=len):
-        chosen.update(_spaced([i for i in group if i not in chosen], limit - len(chosen)))
-    return [rows[i] for i in sorted(chosen)]
-
-
-def is_right(row: Row) -> bool:
-    """Return whether a sample counts as right in the report: its lenient score is 1."""
-    return row["score"] == 1
+    if len(verdicts) <= limit:
+        return list(range(len(verdicts)))
+    half = (limit + 1) // 2
+    chosen = {place * len(verdicts) // half for place in range(half)}
+    shown = [_shown_by(each) for each in verdicts]
+    examples = Counter(what for place in chosen for what in shown[place])
+    wanted = 0
+    while len(chosen) < limit:
+        wanted += 1
+        for place, what in enumerate(shown):
+            if len(chosen) < limit and place not in chosen and any(examples[each] < wanted for each in what):
+                chosen.add(place)
+                examples.update(what)
+    return sorted(chosen)
 
 
 def script_json(data: Any) -> Markup:
@@ -104,22 +111,71 @@ def script_json(data: Any) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
-def _limit(cells: Sequence[Sequence[Row]], budget: float) -> int:
-    """Return how many samples each model of a task may show so that all of them fit the budget (bytes)."""
-    responses = sum(mean(len(json.dumps(_clip(row.get("response")))) + 100 for row in rows) for rows in cells)
-    prompts = mean(len(json.dumps([_clip(row.get("prompt")), _clip(row.get("gold"))])) for row in cells[0])
-    # Twice the prompts: the samples that are added for their verdict have other problems.
-    return max(1, min(PER_CELL, int(budget / (responses + 2 * prompts))))
+def _shown_by(verdicts: Mapping[str, str]) -> set[tuple[str, str]]:
+    """Return what a problem is an example of: (model, kind), and (model that solved it, model that did not)."""
+    right = [name for name, kind in verdicts.items() if kind in (RIGHT, OTHER_FORM)]
+    return {*verdicts.items(), *((a, b) for a in right for b in verdicts if b not in right)}
 
 
-def _pack(row: Row, places: dict[tuple[str, str], int], problems: list[list[Any]]) -> list[Any]:
-    """Return a sample as a list. `problems` keeps its prompt and gold once for all models."""
-    key = (str(row["id"]), str(row.get("prompt")))
-    if key not in places:
-        places[key] = len(problems)
-        problems.append([str(row["id"]), _clip(row.get("prompt")), _clip(row.get("gold"))])
-    verdict = [row.get("score"), row.get("strict"), _clip(row.get("answer")), row.get("reason")]
-    return [places[key], *verdict, _clip(row.get("response")), row.get("tokens"), bool(row.get("truncated"))]
+@dataclass(frozen=True)
+class _Texts:
+    """Packed problems by sample, and for each model its packed answers to them, `None` where it has none."""
+
+    problems: dict[_Key, list[Any]]
+    answers: dict[str, list[Any]]
+
+
+def _texts(
+    rows_of: Mapping[str, Mapping[_Key, Row]],
+    keys: Sequence[_Key],
+    verdicts: Sequence[Mapping[str, str]],
+    budget: float,
+) -> _Texts:
+    """Return as many problems of a task with their texts as fit the budget (bytes), at least one."""
+    asked = {key: row for rows in reversed(rows_of.values()) for key, row in rows.items()}
+    limit = PER_TASK
+    while True:
+        chosen = [keys[place] for place in choose(verdicts, limit)]
+        problems = {key: [_label(key), *(_clip(asked[key].get(part)) for part in ("prompt", "gold"))] for key in chosen}
+        answers = {
+            name: [_pack(rows[key]) if key in rows else None for key in chosen] for name, rows in rows_of.items()
+        }
+        size = len(json.dumps([[*problems.values()], answers]))
+        if size <= budget or limit == 1:
+            return _Texts(problems, answers)
+        limit = max(1, min(limit - 1, int(limit * budget / size)))
+
+
+def _by_sample(rows: Sequence[Row]) -> dict[_Key, Row]:
+    return {(str(row["id"]), row.get("sample") or 0): row for row in rows}
+
+
+def _label(key: _Key) -> str:
+    id, number = key
+    return f"{id}, sample {number + 1}" if number else id
+
+
+def _kinds(rows: Sequence[Row]) -> list[str]:
+    """Return the kinds of verdicts: what is right, then the others, the most frequent first."""
+    found = [kind for kind, _ in Counter(reason_of(row) or _UNGRADED for row in rows).most_common()]
+    ordered = sorted(found, key=lambda kind: (kind != RIGHT, kind != OTHER_FORM))
+    return ordered if len(ordered) <= _KINDS else [*ordered[: _KINDS - 1], _OTHER]
+
+
+def _kind(row: Row, kinds: Sequence[str]) -> str:
+    kind = reason_of(row) or _UNGRADED
+    return kind if kind in kinds else _OTHER
+
+
+def _letter(row: Row, kinds: Sequence[str]) -> str:
+    """Return a verdict as a letter, `a` for the first kind; a capital one if a limit cut the response."""
+    letter = chr(ord("a") + kinds.index(_kind(row, kinds)))
+    return letter.upper() if row.get("truncated") else letter
+
+
+def _pack(row: Row) -> list[Any]:
+    verdict = [row["score"], row["strict"], _clip(row.get("answer")), row.get("reason")]
+    return [*verdict, _clip(row.get("response")), row.get("tokens")]
 
 
 def _clip(value: Any) -> str | None:
@@ -133,24 +189,12 @@ def _clip(value: Any) -> str | None:
     return f"{text[:half]}\n[… {len(text) - 2 * half:,} characters left out …]\n{text[-half:]}"
 
 
-def _spaced(items: Sequence[int], count: int) -> list[int]:
-    """Return `count` of `items`, evenly spaced (all of them if there are fewer)."""
-    if count >= len(items):
-        return list(items)
-    return [items[i * len(items) // count] for i in range(count)]
-
-
-def _outcomes(model: str, task: str, rows: Sequence[Row], embedded: int) -> Outcomes:
-    reasons = Counter(row.get("reason") for row in rows)
+def _outcomes(model: str, task: str, rows: Sequence[Row], kinds: Sequence[str]) -> Outcomes:
     return Outcomes(
         model=model,
         task=task,
         total=len(rows),
-        right=sum(is_right(row) for row in rows),
-        ungraded=sum(row["score"] is None for row in rows),
-        no_answer=reasons["no-answer"],
-        over_limit=reasons["limit"],
+        kinds=Counter(_kind(row, kinds) for row in rows),
         truncated=sum(bool(row.get("truncated")) for row in rows),
         tokens=mean(row.get("tokens") or 0 for row in rows),
-        embedded=embedded,
     )

@@ -1,16 +1,10 @@
 """Render the page of a study: one HTML file that opens offline."""
 
-from typing import TYPE_CHECKING
-
 from smallwit.console import numbers
-from smallwit.console.sanitize import escape_control
-from smallwit.report.charts import Chart, draw_chart, score_chart
+from smallwit.report.charts import Chart, Spot, cost_chart, score_chart
 from smallwit.report.format import forest
-from smallwit.report.pages import environment, style
+from smallwit.report.pages import render_page
 from smallwit.report.study import Results, budget_line, cost, costs, held_out_lines, method_lines, ranked
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 _AXES = {
     "flops": (1e12, "TFLOP of training"),
@@ -24,10 +18,11 @@ def study_page(results: Results) -> str:
     """Return the HTML of a study; the same results give the same text."""
     arms = ranked(results)
     tasks = results["tasks"] if len(results["tasks"]) > 1 else []
-    templates = environment()
-    for name in ("percent", "points", "p_value"):
-        templates.filters[name] = getattr(numbers, name)
-    page = templates.get_template("study.html").render(
+    return render_page(
+        "study.html",
+        about="study",
+        title=results["study"],
+        skip="advice",
         results=results,
         arms=arms,
         tasks=tasks,
@@ -41,10 +36,7 @@ def study_page(results: Results) -> str:
         against=forest(
             [arm["over_baseline"] | {"p": arm["over_baseline"]["p_holm"]} for arm in arms if arm["over_baseline"]]
         ),
-        style=style(),
     )
-    # A lone surrogate in a name cannot be encoded; the page must be written all the same.
-    return page.encode("utf-8", errors="replace").decode("utf-8")
 
 
 def _tiles(results: Results) -> list[tuple[str, str]]:
@@ -73,29 +65,11 @@ def _scores(results: Results) -> Chart:
 
 
 def _front(results: Results) -> Chart:
-    """Draw the score of each arm against its cost, with its interval; arms on the front have names in ink."""
+    """Draw the score of each arm against its cost, with its interval."""
     axis = results["front_axis"]
     unit, name = _AXES[axis]
-    arms = sorted(results["arms"], key=lambda arm: arm["cost"][axis])
-
-    def draw(axes: "Axes") -> None:
-        from matplotlib import rcParams
-
-        front = [arm for arm in arms if arm["front"]["on"]]
-        spots = [(arm["cost"][axis] / unit, 100 * arm["score"]["mean"]) for arm in front]
-        axes.step(*zip(*spots, strict=True), where="post", color="C1", linewidth=1)
-        for arm in arms:
-            x, score = arm["cost"][axis] / unit, arm["score"]
-            color = "C1" if arm["front"]["on"] else "C0"
-            axes.plot([x, x], [100 * score["low"], 100 * score["high"]], color=color, linewidth=1.2, alpha=0.6)
-            axes.plot([x], [100 * score["mean"]], "o", color=color, markersize=5)
-            ink = rcParams["text.color"] if arm["front"]["on"] else rcParams["xtick.color"]
-            text = escape_control(arm["name"])
-            axes.annotate(text, (x, 100 * score["mean"]), (5, 3), textcoords="offset points", fontsize=7.5, color=ink)
-        axes.margins(x=0.22)
-        axes.grid(axis="y")
-        axes.locator_params(nbins=5)
-
+    arms = results["arms"]
+    spots = [Spot(arm["name"], arm["cost"][axis], arm["front"]["on"], **arm["score"]) for arm in arms]
     on = ", ".join(f"{arm['name']} ({arm['front']['probability']:.2f})" for arm in arms if arm["front"]["on"])
     label = f"score in per cent against {name}; on the front, with probability: {on}"
-    return Chart(f"Score against {name}", label, *draw_chart(draw, height=2.6, left=0.09, right=0.985))
+    return cost_chart(spots, f"Score against {name}", label, unit)
