@@ -13,11 +13,15 @@ class Theme:
     line: str
     series: tuple[str, ...]
 
+    @property
+    def colors(self) -> dict[str, str]:
+        """Return the colours by name: ink, muted, line, series-0 and so on."""
+        named = {"ink": self.ink, "muted": self.muted, "line": self.line}
+        return named | {f"series-{number}": color for number, color in enumerate(self.series)}
+
     def css(self) -> str:
-        """Return the colours as CSS variables: --ink, --muted, --line, --series-0 and so on."""
-        colors = {"ink": self.ink, "muted": self.muted, "line": self.line}
-        colors |= {f"series-{number}": color for number, color in enumerate(self.series)}
-        return " ".join(f"--{name}: {color};" for name, color in colors.items())
+        """Return the colours as CSS variables, --ink and so on."""
+        return " ".join(f"--{name}: {color};" for name, color in self.colors.items())
 
     def rc(self) -> dict[str, Any]:
         """Return the settings of matplotlib for a chart in this theme."""
