@@ -54,9 +54,8 @@ def refused_recipe(write_recipe: Callable[[str], Path]) -> Callable[..., str]:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    """The micro recipe, run once. Its folder is only looked at."""
-    folder = tmp_path_factory.mktemp("finished")
-    return micro.run(micro.write(folder), folder / "run")
+    """The micro recipe, run once."""
+    return micro.once(tmp_path_factory, "finished", lambda folder: micro.run(micro.write(folder), folder / "run"))
 
 
 @pytest.fixture
@@ -75,8 +74,9 @@ def again(finished: Ran, tmp_path: Path) -> Callable[..., Ran]:
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """The run that nobody interrupts."""
-    folder = tmp_path_factory.mktemp("whole")
-    return micro.run(micro.write(folder, interruption.RECIPE), folder / "run")
+    return micro.once(
+        tmp_path_factory, "whole", lambda folder: micro.run(micro.write(folder, interruption.RECIPE), folder / "run")
+    )
 
 
 @pytest.fixture

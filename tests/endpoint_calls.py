@@ -1,5 +1,6 @@
 """Short words for tests that ask an endpoint."""
 
+import socket
 from dataclasses import replace
 
 from endpoint_server import (
@@ -13,6 +14,11 @@ from smallwit.inference.generator import Decoding, Reply
 from smallwit.tasks.prompt import Prompt
 
 GREEDY = Decoding(temperature=0.0, max_new_tokens=16)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 def chat(content: str) -> Prompt:

@@ -18,7 +18,7 @@ import psutil
 import pipeline_recipes as micro
 from pipeline_recipes import HEAD, Ran
 
-STEPS = 30
+STEPS = 20
 STAGE = """\
   - name: {name}
     kind: train
@@ -97,7 +97,7 @@ def wait_until(condition: Callable[[], object], seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.0005)
+        time.sleep(0.002)
 
 
 def nothing_is_left() -> None:

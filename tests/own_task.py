@@ -3,7 +3,10 @@
 The task has nine problems; an answer of odd length is right.
 """
 
+import shutil
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from smallwit.models.build import save_model
 from smallwit.models.chat import ChatTokenizer
@@ -29,9 +32,14 @@ class Length:
 
 def save_models(folder: Path) -> None:
     """`model` and `other`, of one shape and different weights."""
+    shutil.copytree(saved_models().name, folder, dirs_exist_ok=True)
+
+
+@cache
+def saved_models() -> "TemporaryDirectory[str]":
+    """A folder with both, made once a process."""
+    folder = TemporaryDirectory()
     for seed, name in enumerate(("model", "other")):
-        save_model(
-            tiny_model(rows=len(tokenizer()), scale=6.0, seed=seed),
-            ChatTokenizer(tokenizer()),
-            folder / name,
-        )
+        model = tiny_model(rows=len(tokenizer()), scale=6.0, seed=seed)
+        save_model(model, ChatTokenizer(tokenizer()), Path(folder.name) / name)
+    return folder

@@ -1,7 +1,7 @@
-"""Steps of every kind that several processes may take together, and one of them as a script for torchrun."""
+"""Steps of every kind that several processes may take together, and one of them as a script under torchrun."""
 
-import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -61,13 +61,11 @@ class WatchedTrainer(Trainer):
         return super()._update(rate, loss)
 
 
-def make_trainer(
-    world: World, case: str, *, steps: int = 3, micro_tokens: int = 300, dtype: torch.dtype = torch.float32
-) -> WatchedTrainer:
+def make_trainer(world: World, case: str, *, steps: int = 3) -> WatchedTrainer:
     """A fresh trainer of the case; its model and teacher are random, and differ."""
     words = tokenizer()
     chat = ChatTokenizer(words)
-    model, teacher = (tiny_model(rows=len(words), seed=seed, scale=3.0).to(dtype) for seed in (3, 4))
+    model, teacher = (tiny_model(rows=len(words), seed=seed, scale=3.0) for seed in (3, 4))
     specs, entries = CASES[case]
     sources = {name: TypeAdapter(Source).validate_python(spec) for name, spec in specs.items()}
     bound = [parse_objective(entry) for entry in entries]
@@ -75,9 +73,9 @@ def make_trainer(
     teachers: dict[str, Any] = {"teacher": Teacher(teacher, Cost.of(teacher))}
     if case.startswith("uld"):
         other = train_tokenizer((problem.prompt for problem in WordMath(train=50).problems("train")), vocabulary=280)
-        reader = tiny_model(rows=len(other)).to(dtype)
+        reader = tiny_model(rows=len(other))
         teachers["teacher"] = CrossTokenizerTeacher("teacher", reader, ChatTokenizer(other), chat)
-    student = ForwardPass(model, 0, len(words), micro_tokens, world=world)
+    student = ForwardPass(model, 0, len(words), micro_tokens=300, world=world)
     stream = ProblemStream([TaskProblems.of(WordMath(train=50), "train")], 0, "problems")
 
     def source(name: str, spec: Source) -> DemonstrationSource | RolloutSource:
@@ -108,7 +106,7 @@ def make_trainer(
         budget=TrainingBudget(steps=steps),
         vocabulary=len(words),
         pad=0,
-        micro_tokens=micro_tokens,
+        micro_tokens=300,
         pack=256 if "packed" in case else None,
         seed=0,
         world=world,
@@ -117,19 +115,19 @@ def make_trainer(
     return trainer
 
 
-def take_steps(world: World, case: str, steps: int = 1, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
+def take_steps(world: World, case: str, steps: int = 1) -> dict[str, Any]:
     """The metrics and gradients of some steps, and the weights after them."""
-    trainer = make_trainer(world, case, steps=steps, dtype=dtype)
+    trainer = make_trainer(world, case, steps=steps)
     metrics = [trainer.step() for _ in range(steps)]
     weights = {name: tensor.detach().clone() for name, tensor in trainer.trained_tensors().items()}
     return {"metrics": metrics, "gradients": trainer.gradients, "weights": weights}
 
 
-if __name__ == "__main__":
-    # torchrun parallel_cases.py CASE FILE
+def script(case: str, file: Path) -> None:
+    """A step as a script under torchrun takes it, into a file."""
     torch.distributed.init_process_group("gloo")
     world = World.current()
-    result = take_steps(world, sys.argv[1])
+    result = take_steps(world, case)
     if world.first:
-        torch.save(result, sys.argv[2])
+        torch.save(result, file)
     torch.distributed.destroy_process_group()

@@ -3,16 +3,19 @@
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from smallwit.pipeline import runs as pipeline
 from smallwit.pipeline.preflight import check_recipe
 from smallwit.recipe.file import read_recipe
 from smallwit.recipe.schema import Recipe
+from smallwit.storage.locks import occupied
 from tiny import without_measurements
 
 # Sums of two digits. An untrained model earns a part of the reward for each digit that it writes, so that its groups
@@ -186,6 +189,18 @@ def run(
         recipe, base=path.parent, run_dir=run_dir, data_dir=None, smoke=smoke, console=console, **options
     )
     return Ran(run_dir, results, console.file.getvalue() if isinstance(console.file, io.StringIO) else "")
+
+
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Ran]) -> Ran:
+    """The run that `make` makes in a folder, by the first test process that needs it. It is only looked at."""
+    own = factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / name
+    made = folder / "ran.json"
+    with occupied(folder, name, shared=True):
+        if not made.exists():
+            ran = make(folder)
+            made.write_text(json.dumps([ran.results, ran.printed]))
+    return Ran(folder / "run", *json.loads(made.read_text()))
 
 
 def stage_folder(run_dir: Path, stage: str) -> Path:

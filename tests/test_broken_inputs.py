@@ -5,8 +5,7 @@ and status 2; a traceback would be our own fault.
 """
 
 import json
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,6 @@ from smallwit.tasks.reward_function import reward_function
 from smallwit.verify import Verdict
 
 pytestmark = pytest.mark.slow
-Forms = Iterator[tuple[str, bytes]]
 
 RECIPE = """\
 name: tiny
@@ -62,19 +60,12 @@ def short(problem, response, verdict):
 """
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder as it should be."""
-    folder = tmp_path_factory.mktemp("whole")
-    save_models(folder)
-    return folder / "model"
-
-
 @pytest.fixture
-def model(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it in the current folder."""
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model folder as it should be, in the current folder."""
     monkeypatch.chdir(tmp_path)
-    return Path(shutil.copytree(whole, "model"))
+    save_models(Path())
+    return Path("model")
 
 
 def asked(content: bytes, file: Path) -> None:

@@ -1,6 +1,5 @@
 """The command line: what each verb prints, and the exit status that scripts rely on."""
 
-import json
 import os
 import subprocess
 import sys
@@ -188,20 +187,6 @@ class TestRun:
         monkeypatch.setattr("smallwit.pipeline.preflight.check_recipe", fault)
         with pytest.raises(ZeroDivisionError):
             main(["run", str(recipe)])
-
-    @pytest.mark.slow
-    def test_a_recipe_runs_without_a_terminal_or_a_home_and_its_report_can_be_made_again(
-        self, recipe: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        done = smallwit("run", str(recipe), "--offline", "--run-dir", "here", HOME="/dev/null")
-        assert done.returncode == 0, done.stderr
-        results = json.loads(Path("here/results.json").read_text())
-        assert [model["name"] for model in results["models"]] == ["sft"]
-        report = Path("here/report.html")
-        report.unlink()
-        assert main(["report", "here"]) == 0
-        assert report.is_file()
-        assert "here/report.html" in capsys.readouterr().out
 
 
 class TestSchema:

@@ -1,19 +1,16 @@
 """Data made in a pipeline, by a small model that was trained for it, for the stage that learns from it."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
 import pipeline_recipes as micro
 from endpoint_server import FaultServer, serving
+from interruption import kill_children, meanwhile, wait_until
 from pipeline_recipes import Ran
+from smallwit.cli import main
 
 RECIPE = (
     micro.HEAD.replace("max_new_tokens: 8", "max_new_tokens: 16, stages: [student]")
@@ -53,8 +50,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    folder = tmp_path_factory.mktemp("constructed")
-    return micro.run(micro.write(folder, RECIPE), folder / "run")
+    return micro.once(
+        tmp_path_factory, "constructed", lambda folder: micro.run(micro.write(folder, RECIPE), folder / "run")
+    )
 
 
 def test_every_row_is_a_right_answer_of_the_teacher(ran: Ran) -> None:
@@ -107,19 +105,12 @@ def test_a_build_with_a_server_that_is_killed_half_way_loses_and_repeats_nothing
 ) -> None:
     with serving(FaultServer(delay=0.02)) as server:
         path = micro.write(tmp_path, FAR.replace("URL", server.url))
-        build = [sys.executable, "-m", "smallwit", "data", "build", str(path), "--run-dir", str(tmp_path / "run")]
-        killed = subprocess.Popen(build, start_new_session=True, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 60
-        while len(server.asked) < 70 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        os.killpg(killed.pid, signal.SIGKILL)
-        killed.wait()
-        # The stage's process dies by itself when its parent is gone.
-        while server.running:
-            time.sleep(0.05)
-        time.sleep(1.0)
+        build = ["data", "build", str(path), "--run-dir", str(tmp_path / "run")]
+        with meanwhile(kill_children, lambda: len(server.asked) >= 70):
+            assert main(build) == 1
+        wait_until(lambda: not server.running)
         before = len(server.asked)
-        subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
+        assert main(build) == 0
     rows = [json.loads(line) for line in (micro.artifact(tmp_path / "run", "data") / ROWS).read_text().splitlines()]
     assert 70 <= before < 140
     assert len(server.asked) <= 140 + 4

@@ -3,13 +3,20 @@
 import json
 import re
 import runpy
-import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from smallwit.data.step import DataStep
+from smallwit.objectives.settings import Objective
+from smallwit.recipe.section import kinds_of
 from smallwit.study.schema import Study
+from smallwit.training.distributed import World
+from together import together
 
 ROOT = Path(__file__).parents[1]
 GENERATE = runpy.run_path(str(ROOT / "docs/generate.py"))
@@ -52,23 +59,22 @@ def test_every_key_of_a_recipe_and_of_a_study_is_described() -> None:
 
 @pytest.mark.slow
 def test_the_divergence_and_the_data_step_of_contributing_are_kinds_that_recipes_can_name(tmp_path: Path) -> None:
-    """In a process of its own: a class that is defined is a kind from then on."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL)
     (tmp_path / "hellinger.py").write_text(blocks[0])
     (tmp_path / "head.py").write_text(blocks[1])
-    code = (
-        "import head, hellinger, torch\n"
-        "from types import SimpleNamespace\n"
-        "from smallwit.data.step import DataStep\n"
-        "from smallwit.objectives.settings import Objective\n"
-        "from smallwit.recipe.section import kinds_of\n"
-        "assert head.Head in kinds_of(DataStep) and hellinger.Hellinger in kinds_of(Objective)\n"
-        "half = torch.full((1, 2), 0.5)\n"
-        "pair = SimpleNamespace(log_p=half.log(), log_q=torch.tensor([[0.9, 0.1]]).log())\n"
-        "value, slopes = hellinger.Hellinger.make().evaluate(pair, half)\n"
-        "assert abs(value.item() - (1 - 0.45**0.5 - 0.05**0.5)) < 1e-6, value\n"
-        "assert list(head.Head(kind='head', count=1).rows(iter('ab'), SimpleNamespace(drop=print))) == ['a']\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "b later comes after the first 1 rows\n"
+    (found,) = together(of_contributing, tmp_path, size=1)
+    assert found == (pytest.approx(1 - 0.45**0.5 - 0.05**0.5, abs=1e-6), ["a"], ["comes after the first 1 rows"])
+
+
+def of_contributing(world: World, folder: Path) -> tuple[float, list[str], list[str]]:
+    """What both kinds do. In a process of its own: a class that is defined is a kind from then on."""
+    sys.path.insert(0, str(folder))
+    head, hellinger = map(import_module, ("head", "hellinger"))
+    assert head.Head in kinds_of(DataStep)
+    assert hellinger.Hellinger in kinds_of(Objective)
+    half = torch.full((1, 2), 0.5)
+    pair = SimpleNamespace(log_p=half.log(), log_q=torch.tensor([[0.9, 0.1]]).log())
+    value, _ = hellinger.Hellinger.make().evaluate(pair, half)
+    dropped: list[str] = []
+    context = SimpleNamespace(drop=lambda row, reason, text: dropped.append(text))
+    return value.item(), list(head.Head(kind="head", count=1).rows(iter("ab"), context)), dropped

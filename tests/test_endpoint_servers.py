@@ -3,7 +3,6 @@ so and are skipped."""
 
 import importlib.util
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 import tiny
+from endpoint_calls import free_port
 from recipe_samples import refusal
 from smallwit.errors import UserError
 from smallwit.inference.endpoint import EndpointGenerator
@@ -67,11 +67,6 @@ def answers(url: str) -> bool:
         return True
     except OSError:
         return False
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 @pytest.fixture(scope="module")

@@ -329,13 +329,13 @@ def test_a_recipe_gives_a_model_its_tasks_and_what_it_measures_on(place: Path) -
 
 @pytest.mark.slow
 def test_an_evaluation_that_is_killed_goes_on_where_it_was(place: Path) -> None:
-    choice = Choice(samples=15, temperature=1.0, max_new_tokens=40)
+    choice = Choice(samples=7, temperature=1.0, max_new_tokens=40)
 
     def evaluated(out: str) -> None:
         evaluate("model", EvaluationRequest(["own.py:Length"], choice=choice, out=Path(out)), SMALL, console=quiet())
 
     path = place / "killed" / "length.jsonl"
-    for least in (10, 60):
+    for least in (6, 30):
         process = get_context("fork").Process(target=evaluated, args=("killed",))
         process.start()
         while process.is_alive() and (not path.is_file() or path.read_bytes().count(b"\n") < least):

@@ -42,10 +42,13 @@ class TestSignals:
     def test_the_first_fork_server_of_a_process_is_deaf_to_ctrl_c(self) -> None:
         """While it imports the heavy libraries it would end with a traceback."""
         script = (
+            "import os\n"
             "from multiprocessing import forkserver\n"
             "from smallwit.pipeline.processes import fork_server\n"
             "fork_server()\n"
-            "print(open(f'/proc/{forkserver._forkserver._forkserver_pid}/status').read())"
+            "pid = forkserver._forkserver._forkserver_pid\n"
+            "print(open(f'/proc/{pid}/status').read())\n"
+            "os.kill(pid, 9)  # before it has imported them"
         )
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
         (blocked,) = re.findall(r"^SigBlk:\s*(\w+)$", done.stdout, re.MULTILINE)
@@ -88,18 +91,19 @@ class TestSignals:
     def test_a_second_ctrl_c_stops_at_once(self, tmp_path: Path) -> None:
         """The evaluation is in a verifier that never comes back, so it cannot notice the first."""
         recipe = micro.write(tmp_path, micro.SHORT)
-        stuck = micro.TASK.replace("score =", "right or __import__('time').sleep(1000)\n        score =")
+        stuck = micro.TASK.replace(
+            "score =", "right or (open(__file__ + '.stuck', 'w'), __import__('time').sleep(1000))\n        score ="
+        )
         (tmp_path / "sums.py").write_text(stuck)
 
         def twice() -> None:
-            time.sleep(1.0)
             interrupt()
-            time.sleep(1.0)
+            time.sleep(0.5)
             assert children(), "the first one waits for the stage"
             interrupt()
 
         started = time.monotonic()
-        with meanwhile(twice, lambda: list(tmp_path.glob("run/stages/*-sft/artifact")) and children()):
+        with meanwhile(twice, (tmp_path / "sums.py.stuck").exists):
             assert main(["run", str(recipe), "--run-dir", str(tmp_path / "run")]) == 130
         assert time.monotonic() - started < 25
         nothing_is_left()

@@ -18,8 +18,7 @@ from smallwit.models.loading import load_model
 from smallwit.models.tiny_config import tiny_config
 from smallwit.models.tokenizer import load_tokenizer
 from smallwit.models.tokenizer_training import train_tokenizer
-from smallwit.tasks.wordmath import WordMath
-from tiny import same_bits, tiny_model, tokenizer, weights
+from tiny import problem_texts, same_bits, tiny_model, tokenizer, weights
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
@@ -29,10 +28,6 @@ CHATML = (
 
 def decoded(words: PreTrainedTokenizerBase, rows: list[list[int]]) -> list[str]:
     return ChatTokenizer(words).decode_replies([()] * len(rows), rows)
-
-
-def problem_texts() -> list[str]:
-    return [f"{problem.prompt}\n{problem.solution}" for problem in WordMath().problems("train")[:400]]
 
 
 def test_a_saved_tokenizer_is_loaded_with_its_template_and_its_marks(tmp_path: Path) -> None:

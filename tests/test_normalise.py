@@ -1,8 +1,11 @@
 """What of a text counts when texts are compared: letters, numbers and signs of arithmetic."""
 
+import sys
+import unicodedata
+
 import pytest
 
-from smallwit.data.normalise import numbers_in, squeezed_formula
+from smallwit.data.normalise import _signs, numbers_in, squeezed_formula
 
 
 @pytest.mark.parametrize(
@@ -47,6 +50,11 @@ def test_texts_that_ask_something_else_stay_apart(one: str, other: str) -> None:
 )
 def test_texts_that_differ_in_case_spacing_and_marks_are_one(one: str, other: str) -> None:
     assert squeezed_formula(one) == squeezed_formula(other)
+
+
+def test_every_sign_of_mathematics_is_kept() -> None:
+    signs = {sign for sign in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(sign) == "Sm"}
+    assert signs - {"|", "~"} < _signs()
 
 
 def test_a_comma_between_numbers_is_no_part_of_one() -> None:

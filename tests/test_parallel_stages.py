@@ -35,8 +35,9 @@ SINGLE_PROCESS = RECIPE.replace("    processes: 2\n", "")
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """The run that nobody interrupts."""
-    folder = tmp_path_factory.mktemp("whole")
-    return micro.run(micro.write(folder, RECIPE), folder / "run")
+    return micro.once(
+        tmp_path_factory, "parallel", lambda folder: micro.run(micro.write(folder, RECIPE), folder / "run")
+    )
 
 
 @pytest.fixture

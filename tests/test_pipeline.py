@@ -39,6 +39,15 @@ class TestFirstRun:
         assert main(["compare", f"{finished.run_dir}:rl", f"{finished.run_dir}:sft"]) == 0
         assert "points" in capsys.readouterr().out
 
+    def test_its_report_can_be_made_again(
+        self, finished: Ran, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        run_dir = shutil.copytree(finished.run_dir, tmp_path / "run", symlinks=True)
+        (run_dir / "report.html").unlink()
+        assert main(["report", str(run_dir)]) == 0
+        assert (run_dir / "report.html").read_bytes() == (finished.run_dir / "report.html").read_bytes()
+        assert str(run_dir / "report.html") in capsys.readouterr().out
+
     def test_the_folder_holds_what_the_design_promises(self, finished: Ran) -> None:
         names = {path.name for path in finished.run_dir.iterdir() if not path.name.startswith(".")}
         assert names == {

@@ -94,9 +94,10 @@ def planner_of(recipe: Recipe, tmp_path: Path) -> Planner:
     return planner
 
 
-@pytest.fixture
-def planned(tmp_path: Path) -> Planner:
-    return planner_of(load_recipe(micro.write(tmp_path)), tmp_path)
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory: pytest.TempPathFactory) -> Planner:
+    folder = tmp_path_factory.mktemp("planned")
+    return planner_of(load_recipe(micro.write(folder)), folder)
 
 
 @pytest.mark.slow

@@ -55,18 +55,11 @@ def test_a_package_of_tasks(refused: Callable[..., str], monkeypatch: pytest.Mon
 MODEL = ("  big: {new", "  strange: {folder: model}\n  big: {new")
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder as it should be."""
-    folder = tmp_path_factory.mktemp("whole")
-    save_models(folder)
-    return folder / "model"
-
-
 @pytest.fixture
-def model(whole: Path, write_recipe: Callable[[str], Path]) -> Path:
-    """A copy of it beside the recipe."""
-    return Path(shutil.copytree(whole, "model"))
+def model(write_recipe: Callable[[str], Path]) -> Path:
+    """A model folder as it should be, beside the recipe."""
+    save_models(Path())
+    return Path("model")
 
 
 def test_a_model_folder_as_it_should_be_passes(

@@ -60,8 +60,7 @@ def write(folder: Path, recipe: str = RECIPE) -> Path:
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    folder = tmp_path_factory.mktemp("reinforcement")
-    return micro.run(write(folder), folder / "run")
+    return micro.once(tmp_path_factory, "reinforcement", lambda folder: micro.run(write(folder), folder / "run"))
 
 
 @pytest.mark.slow

@@ -1,8 +1,8 @@
 """A run that is killed anywhere, or whose checkpoints are damaged, goes on to the same weights."""
 
 import random
+import shutil
 from collections.abc import Callable
-from itertools import cycle
 from pathlib import Path
 
 import psutil
@@ -26,7 +26,6 @@ from interruption import (
     last,
     meanwhile,
     tree,
-    wait_until,
 )
 from pipeline_recipes import Ran
 from smallwit.pipeline.scheduler import StageFailed
@@ -73,7 +72,7 @@ class TestKill:
         run_dir = unmake("rl")
         reached, orphans = [], []
         kills: list[Callable[[], object]] = [kill_children, lambda: orphans.extend(kill_fork_server()), kill_children]
-        for step, kill, why in zip((5, 12, 20), kills, ("killed", "lost: its fork server", "killed"), strict=True):
+        for step, kill, why in zip((3, 8, 13), kills, ("killed", "lost: its fork server", "killed"), strict=True):
 
             def reached_it(step: int = step) -> bool:
                 return int(last(checkpoints(run_dir, "rl"))) >= step
@@ -87,20 +86,24 @@ class TestKill:
         micro.run(recipe, run_dir)
         assert_same(run_dir, whole, ["rl"])
 
-    def test_the_whole_tree_killed_again_and_again(self, recipe: Path, whole: Ran) -> None:
-        """Every stage, one in mid-step and the next in mid-save, from nothing to the end of the recipe."""
+    def test_the_whole_tree_and_then_the_parent_alone_may_be_killed(self, recipe: Path, whole: Ran) -> None:
+        """In `sft` in mid-step, in `kd` in mid-save, from nothing to the end of the recipe.
+
+        The last time only the parent is killed, by a signal that it cannot notice: no stage outlives it.
+        """
         run_dir = recipe.parent / "run"
-        chance = random.Random(0)
-        for stage, moment in zip(STAGES, cycle(("step", "save")), strict=False):
+        for stage, whom in zip(STAGES, ("all", "all", "parent"), strict=True):
             with command(recipe, run_dir) as process:
-                if moment == "save":
+                if stage == "kd":
                     in_mid_save(run_dir, stage, lambda process=process: tree(process))
                 else:
-                    in_mid_step(run_dir, stage, chance)
+                    in_mid_step(run_dir, stage, random.Random(stage))
                 doomed = tree(process)
-                for one in doomed:
+                for one in doomed if whom == "all" else doomed[:1]:
                     one.kill()
-                psutil.wait_procs(doomed, timeout=30)
+                gone, alive = psutil.wait_procs(doomed, timeout=30)
+            assert len(gone) == len(doomed) > 1
+            assert alive == []
             assert checkpoints(run_dir, stage)
         done = micro.run(recipe, run_dir)
         assert done.computed[0] == "rl"
@@ -108,32 +111,29 @@ class TestKill:
         assert [m["scores"] for m in done.results["models"]] == [m["scores"] for m in whole.results["models"]]
         assert done.results["seconds"] > sum(stage["seconds"] for stage in done.ledger["stages"])
 
-    def test_no_stage_outlives_its_parent(self, recipe: Path, unmake: Callable[[str], Path]) -> None:
-        """Only the parent is killed, by a signal that it cannot notice."""
-        run_dir = unmake("rl")
-        with command(recipe, run_dir) as process:
-            wait_until(lambda: checkpoints(run_dir, "rl"))
-            others = tree(process)[1:]
-            process.kill()
-            gone, alive = psutil.wait_procs(others, timeout=30)
-        assert gone
-        assert alive == []
-
 
 class TestDamage:
     """Checkpoints that a disk, or a hand, has damaged."""
 
-    @pytest.fixture
-    def stopped(self, recipe: Path, unmake: Callable[[str], Path]) -> Path:
+    @pytest.fixture(scope="class")
+    def killed(self, whole: Ran, tmp_path_factory: pytest.TempPathFactory) -> Path:
         """A run that was killed in `kd` with two checkpoints."""
-        run_dir = unmake("kd")
+        folder = tmp_path_factory.mktemp("killed")
+        run_dir = folder / "run"
+        shutil.copytree(whole.run_dir, run_dir, symlinks=True)
+        shutil.rmtree(micro.artifact(run_dir, "kd"))
         with (
-            meanwhile(kill_children, lambda: int(last(checkpoints(run_dir, "kd"))) >= 10),
+            meanwhile(kill_children, lambda: int(last(checkpoints(run_dir, "kd"))) >= 5),
             pytest.raises(StageFailed),
         ):
-            micro.run(recipe, run_dir)
+            micro.run(micro.write(folder, RECIPE), run_dir)
         assert len(checkpoints(run_dir, "kd")) >= 2
         return run_dir
+
+    @pytest.fixture
+    def stopped(self, killed: Path, recipe: Path) -> Path:
+        """A copy of it, beside the recipe."""
+        return shutil.copytree(killed, recipe.parent / "run", symlinks=True)
 
     @pytest.mark.parametrize("damage", ["truncated", "flipped", "deleted", "no manifest"])
     def test_the_one_before_is_taken_and_the_damage_named(
@@ -165,8 +165,10 @@ class TestDamage:
         assert ran.printed.count("a checkpoint is damaged and left out") == len(all_of_them)
         assert_same(stopped, whole, ["kd"])
 
-    def test_checkpoints_of_another_setting_are_not_gone_on_from(self, stopped: Path, recipe: Path) -> None:
-        ran = micro.run(recipe, stopped, "stages.kd.optimizer.lr=0.002")
-        assert [row["step"] for row in ran.metrics("kd")] == list(range(1, STEPS + 1))
-        fresh = micro.run(recipe, recipe.parent / "fresh", "stages.kd.optimizer.lr=0.002")
-        assert ran.weights("kd") == fresh.weights("kd")
+    def test_checkpoints_of_another_setting_are_not_gone_on_from(self, stopped: Path, recipe: Path, whole: Ran) -> None:
+        fresh = shutil.copytree(whole.run_dir, recipe.parent / "fresh", symlinks=True)
+        ours, theirs = (
+            micro.run(recipe, run_dir, "stages.kd.optimizer.lr=0.002", only=["kd"]) for run_dir in (stopped, fresh)
+        )
+        assert [row["step"] for row in ours.metrics("kd")] == list(range(1, STEPS + 1))
+        assert ours.weights("kd") == theirs.weights("kd") != whole.weights("kd")

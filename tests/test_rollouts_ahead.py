@@ -273,18 +273,16 @@ def test_an_engine_cannot_sleep_while_it_samples_ahead() -> None:
 @pytest.mark.slow
 def test_an_engine_in_another_process_samples_ahead_what_the_copy_does_and_resumes() -> None:
     spec = Rollouts.model_validate(ROLLOUTS | {"ahead": 1, "engine": {"kind": "process"}})
-    copied, whole, killed, resumed = (trainer(spec) for _ in range(4))
-    engines = [ProcessEngine(made.model, vocabulary=len(WORDS)) for made in (whole, killed, resumed)]
-    for made, engine in zip((whole, killed, resumed), engines, strict=True):
+    copied, killed, resumed = (trainer(spec) for _ in range(3))
+    engines = [ProcessEngine(made.model, vocabulary=len(WORDS)) for made in (killed, resumed)]
+    for made, engine in zip((killed, resumed), engines, strict=True):
         source_of(made).engine = engine
     log = [copied.step() for _ in range(STEPS)]
-    assert [whole.step() for _ in range(STEPS)] == log
-    killed.step()
-    checkpoint = InMemory()
+    first, checkpoint = killed.step(), InMemory()
     killed.save(checkpoint)
+    assert [first, killed.step()] == log[:2]
     resumed.resume(checkpoint)
     assert [resumed.step() for _ in range(STEPS - 1)] == log[1:]
-    assert same_bits(weights(resumed.model), weights(whole.model))
-    assert same_bits(weights(whole.model), weights(copied.model))
+    assert same_bits(weights(resumed.model), weights(copied.model))
     for engine in engines:
         engine.close()

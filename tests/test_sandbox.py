@@ -23,7 +23,7 @@ from smallwit.verify.verdict import Verdict
 HONEST = "def f(a, b):\n    return a + b\n"
 CASES = [((1, 2), 3), ((2, 5), 7)]
 TESTS = ["assert f(1, 2) == 3", "assert f(2, 5) == 7"]
-LIMIT = 1.0  # CPU seconds
+LIMIT = 0.5  # CPU seconds
 PROGRAMS = HOSTILE | CUNNING
 UNHURRIED = {*SLOW, *SLOW_CUNNING}
 

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
+from endpoint_calls import free_port
 from own_task import save_models
 from recipe_samples import refusal
 from smallwit.cli import main
@@ -28,11 +29,6 @@ from smallwit.use.serve import KEY_VARIABLE, Address, read_key, serve
 from smallwit.use.server_engines import ENGINES, ServedFiles, ServerEngine, choose_engine
 
 SETTINGS = Settings("cpu", "float32")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 @pytest.fixture(autouse=True)
@@ -277,5 +273,5 @@ class TestTransformersServer:
         assert f"port {port} of 127.0.0.1 cannot be used" in capsys.readouterr().err
         children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
         assert all(gone(child.pid) for child in children)

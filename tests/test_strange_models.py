@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,18 +27,11 @@ WEIGHTS = "model.safetensors"
 TABLE = "model.embed_tokens.weight"
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder as it should be."""
-    folder = tmp_path_factory.mktemp("whole")
-    save_models(folder)
-    return folder / "model"
-
-
 @pytest.fixture
-def folder(whole: Path, tmp_path: Path) -> Path:
-    """A copy of it, to be spoiled."""
-    return Path(shutil.copytree(whole, tmp_path / "m"))
+def folder(tmp_path: Path) -> Path:
+    """A model folder as it should be, to be spoiled."""
+    save_models(tmp_path)
+    return (tmp_path / "model").rename(tmp_path / "m")
 
 
 def asked(folder: Path) -> int:

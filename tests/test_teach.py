@@ -53,13 +53,12 @@ stages:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    folder = tmp_path_factory.mktemp("stored")
-    return micro.run(micro.write(folder, STORED), folder / "run")
+    return micro.once(tmp_path_factory, "stored", lambda folder: micro.run(micro.write(folder, STORED), folder / "run"))
 
 
 @pytest.mark.slow
 class TestCommand:
-    def test_it_makes_the_store_and_what_that_needs_and_says_where_it_is(
+    def test_it_makes_the_store_and_what_that_needs_and_says_where_it_is_and_a_run_goes_on_from_it(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         path, run_dir = micro.write(tmp_path, STORED), tmp_path / "run"
@@ -72,13 +71,10 @@ class TestCommand:
         made = [line.partition("] ")[2] for line in said.splitlines() if ": done in" in line]
         assert [line.partition(":")[0] for line in made] == ["tokenizer", "answers", "taught"]
 
-    def test_a_run_goes_on_from_it(self, tmp_path: Path) -> None:
-        path, run_dir = micro.write(tmp_path, STORED), tmp_path / "run"
-        assert main(["teacher-logprobs", str(path), "--run-dir", str(run_dir)]) == 0
         work = micro.stage_folder(run_dir, "taught")
         left = work / "shards" / f"{(work / 'artifact').resolve().name}-00000"  # of a process killed after publishing
         left.mkdir(parents=True)
-        assert micro.run(path, run_dir).computed[0] == "kd"
+        assert micro.run(path, run_dir, only=["kd"]).computed == ["kd", "evaluate kd"]
         assert not left.parent.exists()
 
     def test_a_recipe_that_stores_nothing_is_refused(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,8 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from smallwit.errors import UserError
 from smallwit.models.tokenizer_training import SPECIAL, TURN_END, qwen2_rules, train_tokenizer
 from smallwit.recipe.schema import TokenizerSpec
-from smallwit.tasks.wordmath import WordMath
-from tiny import tokenizer
+from tiny import problem_texts, tokenizer
 
 FEWEST = 256 + len(SPECIAL)
 UNSEEN = [
@@ -24,10 +23,6 @@ UNSEEN = [
     "naïve 東京 🙂\t\r\n",
     "\x00",
 ]
-
-
-def problem_texts() -> list[str]:
-    return [f"{problem.prompt}\n{problem.solution}" for problem in WordMath().problems("train")[:400]]
 
 
 def pieces(words: PreTrainedTokenizerBase, text: str) -> list[str]:

@@ -20,9 +20,9 @@ PAIRS = [(r"2\sqrt{3}", r"\boxed{\sqrt{12}}"), ("x^2-1", r"\boxed{(x-1)(x+1)}"),
 SCORES = [1.0, 1.0, 0.0]
 
 
-def scores() -> list[float | None]:
+def scores(cpu_seconds: float = math_pool.CPU_SECONDS) -> list[float | None]:
     math._outcomes.clear()
-    return [verdict.score for verdict in grade_math_batch(PAIRS)]
+    return [verdict.score for verdict in grade_math_batch(PAIRS, cpu_seconds=cpu_seconds)]
 
 
 @pytest.fixture
@@ -134,8 +134,8 @@ def test_a_stuck_worker_is_given_up(fresh_pool: None, monkeypatch: pytest.Monkey
     assert scores() == SCORES
     for worker in workers():
         os.kill(worker.process.pid, signal.SIGSTOP)
-    monkeypatch.setattr(math_pool, "WALL_SECONDS", 5.0)
-    assert scores() == SCORES
+    monkeypatch.setattr(math_pool, "WALL_SECONDS", 3.0)
+    assert scores(cpu_seconds=0.5) == SCORES
 
 
 def test_failure_of_our_own_is_no_verdict(

@@ -23,8 +23,12 @@ from smallwit.tasks.wordmath import WordMath
 @cache
 def tokenizer() -> PreTrainedTokenizerFast:
     """A tokenizer of word problems; its words are whole."""
-    problems = WordMath(train=400).problems("train")
-    return train_tokenizer((f"{problem.prompt}\n{problem.solution}" for problem in problems), vocabulary=300)
+    return train_tokenizer(problem_texts(), vocabulary=300)
+
+
+@cache
+def problem_texts() -> list[str]:
+    return [f"{problem.prompt}\n{problem.solution}" for problem in WordMath(train=400).problems("train")]
 
 
 def without(words: PreTrainedTokenizerFast, dropped: Callable[[str], bool]) -> PreTrainedTokenizerFast:

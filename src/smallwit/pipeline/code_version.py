@@ -53,6 +53,7 @@ NOT_COMPUTING = (
     "pipeline/seeds.py",
     "pipeline/smoke.py",
     "pipeline/threads.py",
+    "pipeline/warm_up.py",
     "recipe/check.py",
     "recipe/file.py",
     "recipe/section.py",

@@ -205,7 +205,8 @@ def _drain(pipe: Connection) -> None:
 def preloaded_modules() -> list[str]:
     """Return the modules that the fork server imports once for the processes of all stages."""
     kinds_of(Stage)  # imports the kinds
-    return list(dict.fromkeys(module for stage in subclasses_of(Stage) for module in stage.preload))
+    modules = [module for stage in subclasses_of(Stage) for module in stage.preload]
+    return list(dict.fromkeys([*modules, "smallwit.pipeline.warm_up"]))
 
 
 def fork_server() -> BaseContext:
