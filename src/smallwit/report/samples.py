@@ -132,7 +132,7 @@ def _texts(
     budget: float,
 ) -> _Texts:
     """Return as many problems of a task with their texts as fit the budget (bytes), at least one."""
-    asked = {key: row for rows in reversed(rows_of.values()) for key, row in rows.items()}
+    asked = {key: row for rows in reversed([*rows_of.values()]) for key, row in rows.items()}
     limit = PER_TASK
     while True:
         chosen = [keys[place] for place in choose(verdicts, limit)]
