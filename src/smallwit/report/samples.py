@@ -126,7 +126,7 @@ class _Texts:
 
 
 def _texts(
-    rows_of: Mapping[str, Mapping[_Key, Row]],
+    rows_of: dict[str, dict[_Key, Row]],
     keys: Sequence[_Key],
     verdicts: Sequence[Mapping[str, str]],
     budget: float,
