@@ -12,7 +12,7 @@ from smallwit.cli import main
 from smallwit.recipe.file import load_recipe
 
 ALL = (
-    "plan, run, study, teacher-logprobs, compare, eval, grade, report, chat, export, push, serve, data, doctor, gc, "
+    "plan, run, study, teacher-logprobs, compare, eval, grade, report, watch, chat, export, push, serve, data, doctor, gc, "
     "model, schema"
 )
 RECIPE = """\
