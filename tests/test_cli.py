@@ -12,8 +12,8 @@ from smallwit.cli import main
 from smallwit.recipe.file import load_recipe
 
 ALL = (
-    "plan, run, study, teacher-logprobs, compare, eval, grade, report, watch, chat, export, push, serve, data, doctor, gc, "
-    "model, schema"
+    "plan, run, study, teacher-logprobs, compare, eval, grade, report, watch, chat, export, push, serve, data, doctor, "
+    "gc, model, schema"
 )
 RECIPE = """\
 name: tiny
