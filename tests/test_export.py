@@ -29,7 +29,8 @@ from smallwit.report.format import export_lines, final_student, signature_lines
 from tiny import tokenizer
 
 gguf = pytest.importorskip("gguf", reason="needs pip install 'smallwit[gguf]'")
-from smallwit.export.export import Exported, export_folder  # noqa: E402
+from smallwit.export.export import export_folder  # noqa: E402
+from smallwit.export.exported import ExportedGguf  # noqa: E402
 from smallwit.export.gguf import open_model, write_gguf  # noqa: E402
 from smallwit.export.llama_cpp import SERVER, LlamaCppEngine, installed  # noqa: E402
 from smallwit.export.modelfile import SYSTEM, USER, modelfile, turn_texts  # noqa: E402
@@ -53,10 +54,12 @@ def saved(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def exported(saved: Callable[..., Path], tmp_path: Path) -> Callable[..., Exported]:
+def exported(saved: Callable[..., Path], tmp_path: Path) -> Callable[..., ExportedGguf]:
     """Export a model into the folder `out`; what is read back is in `copy`."""
 
-    def exported(model: PreTrainedModel, quant: Any = "f32", words: PreTrainedTokenizerFast | None = None) -> Exported:
+    def exported(
+        model: PreTrainedModel, quant: Any = "f32", words: PreTrainedTokenizerFast | None = None
+    ) -> ExportedGguf:
         (tmp_path / "out").mkdir()
         return export_folder(saved(model, words), tmp_path / "out", quant, tmp_path / "copy")
 
@@ -67,7 +70,9 @@ def exported(saved: Callable[..., Path], tmp_path: Path) -> Callable[..., Export
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_file_in_f32_reads_back_as_the_model(name: str, exported: Callable[..., Exported], tmp_path: Path) -> None:
+def test_a_file_in_f32_reads_back_as_the_model(
+    name: str, exported: Callable[..., ExportedGguf], tmp_path: Path
+) -> None:
     model = FAMILIES[name]()
     exported(model)
     read = AutoModelForCausalLM.from_pretrained(tmp_path / "copy")
@@ -104,14 +109,14 @@ def test_blocks_are_rounded_by_their_own_largest_number() -> None:
     assert not within("Q8_0", was, was + torch.tensor([0.003] * 32 + [0.3] * 32))
 
 
-def test_the_mix_of_formats_is_told_and_a_tied_table_keeps_eight_bits(exported: Callable[..., Exported]) -> None:
+def test_the_mix_of_formats_is_told_and_a_tied_table_keeps_eight_bits(exported: Callable[..., ExportedGguf]) -> None:
     found = exported(family("qwen2"), "q4_0")
     numbers = 64 * len(tokenizer())
     assert {each.name: each.tensors for each in found.formats} == {"Q4_0": 14, "Q8_0": 1, "F32": 11}
     assert next(each for each in found.formats if each.name == "Q8_0").numbers == numbers
 
 
-def test_rows_that_are_no_whole_blocks_stay_in_f16_and_are_named(exported: Callable[..., Exported]) -> None:
+def test_rows_that_are_no_whole_blocks_stay_in_f16_and_are_named(exported: Callable[..., ExportedGguf]) -> None:
     found = exported(family("qwen2", intermediate_size=72), "q8_0")
     assert {each.name: each.tensors for each in found.formats}["F16"] == 2
     assert "blk.0.ffn_down.weight and 1 others: rows that are no multiple of 32 numbers stay in F16" in found.notes
@@ -125,7 +130,7 @@ def test_rows_of_queries_and_keys_change_places_in_llama_alone(saved: Callable[.
         assert torch.equal(stored, source.model.model.layers[1].self_attn.k_proj.weight) is same
 
 
-def test_scaled_positions_of_llama_3_are_kept(exported: Callable[..., Exported]) -> None:
+def test_scaled_positions_of_llama_3_are_kept(exported: Callable[..., ExportedGguf]) -> None:
     scaling = {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     scaling |= {"original_max_position_embeddings": 8192, "rope_theta": 500_000.0}
     exported(family("llama", head_dim=64, num_attention_heads=1, num_key_value_heads=1, rope_parameters=scaling))
@@ -138,7 +143,7 @@ def test_scaled_positions_of_llama_3_are_kept(exported: Callable[..., Exported])
     ("words", "kind"), [(tokenizer, "gpt2"), (sentencepiece, "llama"), (lambda: whole_words(), "none")]
 )
 def test_the_tokenizer_reads_back_the_same(
-    words: Callable[[], PreTrainedTokenizerFast], kind: str, exported: Callable[..., Exported], tmp_path: Path
+    words: Callable[[], PreTrainedTokenizerFast], kind: str, exported: Callable[..., ExportedGguf], tmp_path: Path
 ) -> None:
     was = words()
     found = exported(family("llama", vocab_size=len(was) + 5), words=was)
@@ -216,7 +221,7 @@ def test_another_family_is_refused_by_name(saved: Callable[..., Path], tmp_path:
     )
 
 
-def test_a_setting_that_a_file_cannot_hold_is_refused_by_name(exported: Callable[..., Exported]) -> None:
+def test_a_setting_that_a_file_cannot_hold_is_refused_by_name(exported: Callable[..., ExportedGguf]) -> None:
     said = refusal(lambda: exported(family("gemma3_text", head_dim=32, query_pre_attn_scalar=7, sliding_window=16)))
     assert "its configuration has query_pre_attn_scalar 7, and a GGUF file of it reads as 32" in said
 
@@ -310,7 +315,7 @@ def test_verify_measures_the_file_by_the_model_s_protocol_in_another_number_form
 
 
 @pytest.mark.skipif(not installed(), reason="needs pip install 'smallwit[device]'")
-def test_llama_cpp_writes_what_the_model_writes_but_for_rounding(exported: Callable[..., Exported]) -> None:
+def test_llama_cpp_writes_what_the_model_writes_but_for_rounding(exported: Callable[..., ExportedGguf]) -> None:
     found = exported(family("llama", num_attention_heads=8, head_dim=8, max_position_embeddings=512))
     assert found.parity is not None
     assert found.parity.same >= 40  # of 50: llama.cpp keeps keys and values in F16
@@ -318,7 +323,7 @@ def test_llama_cpp_writes_what_the_model_writes_but_for_rounding(exported: Calla
 
 @pytest.mark.skipif(not installed(), reason="needs pip install 'smallwit[device]'")
 def test_llama_cpp_asks_for_a_key_and_ends_with_its_standard_input(
-    exported: Callable[..., Exported], tmp_path: Path
+    exported: Callable[..., ExportedGguf], tmp_path: Path
 ) -> None:
     exported(family("llama", num_attention_heads=8, head_dim=8, max_position_embeddings=512))
     command = [*SERVER, "--model", str(tmp_path / "out/model-f32.gguf")]

@@ -1,4 +1,4 @@
-"""`smallwit export`: a model as a GGUF file, read back and measured."""
+"""`smallwit export`: a model as a GGUF file or an ONNX folder, read back and measured."""
 
 import os
 import tempfile
@@ -12,7 +12,7 @@ from smallwit.cli.options import AllowUnsafeCode, DataDir, Offline, apply_safety
 from smallwit.console.interrupts import terminable
 from smallwit.console.sanitize import say
 from smallwit.errors import RunFailed, UserError
-from smallwit.export import FileFormat, Quant
+from smallwit.export import AnyQuant, FileFormat
 from smallwit.storage.artifacts import disk_trouble
 from smallwit.storage.paths import path_of
 
@@ -23,7 +23,10 @@ def export(
     out: Annotated[Path, typer.Argument(metavar="OUT", parser=path_of, help="The new folder.")],
     *,
     format: Annotated[FileFormat, typer.Option("--format", help="Format of the file.")] = "gguf",
-    quant: Annotated[Quant, typer.Option("--quant", help="Number format of the matrices.")] = "q8_0",
+    quant: Annotated[
+        AnyQuant | None,
+        typer.Option("--quant", help="Number format of the matrices. By default q8_0; of onnx, f32 (or int4)."),
+    ] = None,
     verify: Annotated[
         str | None,
         typer.Option("--verify", metavar="A,B", help="Suites on which MODEL and the exported file are measured."),
@@ -40,10 +43,10 @@ def export(
     offline: Offline = False,
     allow_unsafe_code: AllowUnsafeCode = False,
 ) -> None:
-    """Export a model as a GGUF file for llama.cpp and Ollama.
+    """Export a model as a GGUF file for llama.cpp and Ollama, or as an ONNX folder for onnxruntime-genai.
 
-    The file is opened again by smallwit, by transformers and, if installed, by llama.cpp before OUT appears. --verify
-    measures it beside MODEL by the same protocol on the same problems.
+    A GGUF file is opened again by smallwit, by transformers and, if installed, by llama.cpp before OUT appears, an ONNX
+    folder by onnxruntime-genai. --verify measures a GGUF file beside MODEL by the same protocol on the same problems.
     """
     apply_safety(offline, allow_unsafe_code)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the graders' processes are forked
@@ -53,11 +56,14 @@ def export(
     from smallwit.evaluation.evaluate import EvaluationRequest
     from smallwit.evaluation.model_reference import Settings, resolve_model
     from smallwit.evaluation.suite import Choice
-    from smallwit.export.export import publish_export
+    from smallwit.export.export import EXPORTERS, publish_export, quant_of
     from smallwit.export.verify import verify as measure
 
     logging.disable_progress_bar()
     suites = [name.strip() for name in (verify or "").split(",") if name.strip()]
+    quant = quant_of(format, quant)
+    if suites and not EXPORTERS[format].measured:
+        raise UserError(f"--verify {verify}: does not measure --format {format}; leave it out, or take another format")
     settings = Settings(device="cpu", dtype="float32", batch=batch)
     resolved = resolve_model(model, settings)
     if resolved.folder is None:
@@ -66,7 +72,7 @@ def export(
         out.parent.mkdir(parents=True, exist_ok=True)
         with terminable(), tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.", suffix=".tmp") as aside:
             copy = Path(aside) / "copy"
-            file = publish_export(resolved.folder, resolved.identity, out, quant, copy, say)
+            file = publish_export(resolved.folder, resolved.identity, out, format, quant, copy, say)
             if suites:
                 choice = Choice(limit=limit, max_new_tokens=max_new_tokens)
                 request = EvaluationRequest(suites, choice=choice, data_dir=data_dir_of(data_dir))

@@ -1,56 +1,36 @@
 """Export of a model folder: written, opened again by independent readers, and only then published."""
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from smallwit.errors import UserError
-from smallwit.export import Quant, llama_cpp
+from smallwit.export import AnyQuant, FileFormat, OnnxQuant, Quant, llama_cpp, onnx
+from smallwit.export.exported import Exported, ExportedGguf
 from smallwit.export.gguf import open_model, write_gguf
 from smallwit.export.modelfile import modelfile
-from smallwit.export.readers import Parity, compare_tensors, compare_texts, read_back
-from smallwit.models.gguf_import import Format
+from smallwit.export.readers import compare_tensors, compare_texts, read_back
 from smallwit.storage.artifacts import BrokenArtifact, publish, read_manifest
 
 
 @dataclass(frozen=True)
-class Exported:
-    """An exported file and what its readers found: the mix of formats, how far each rounds, greedy texts, notes."""
+class Exporter:
+    """A file format: its number formats, the default first, the names of its files, and the function that writes them.
 
-    quant: Quant
-    size: int
-    parameters: int
-    formats: tuple[Format, ...]
-    apart: Mapping[str, float]
-    parity: Parity | None
-    notes: tuple[str, ...]
-    seconds: float
+    `write` takes the model's folder, the folder to fill, the number format, and the place where a format that is
+    `measured` leaves the model folder that smallwit reads back.
+    """
 
-    @property
-    def about(self) -> dict[str, Any]:
-        """Return the entries of a manifest: the number format, and the mix of the tensors."""
-        mix = [asdict(each) | {"apart": self.apart[each.name]} for each in self.formats]
-        return {"number_format": self.quant, "bytes": self.size, "parameters": self.parameters, "formats": mix}
-
-    def lines(self) -> list[str]:
-        """Return the report of the export, a line for each format, reader and note."""
-        formats = [
-            f"{each.name:5} {each.tensors:5} tensors {each.numbers:15,} numbers {each.size:15,} bytes, "
-            f"{100 * self.apart[each.name]:.3f} % from the model's"
-            for each in self.formats
-        ]
-        texts = [] if self.parity is None else [f"llama.cpp writes {self.parity}"]
-        return [*formats, "transformers reads each tensor as near as its format rounds", *texts, *self.notes]
+    quants: tuple[AnyQuant, ...]
+    file: str
+    beside: str
+    measured: bool
+    write: Callable[[Path, Path, Any, Path], Exported]
 
 
-def file_name(quant: Quant) -> str:
-    """Return the name of an exported file in its folder."""
-    return f"model-{quant}.gguf"
-
-
-def export_folder(source: Path, target: Path, quant: Quant, copy: Path) -> Exported:
+def export_folder(source: Path, target: Path, quant: Quant, copy: Path) -> ExportedGguf:
     """Write the model of a folder into the folder `target`, as a GGUF file with a Modelfile beside it.
 
     What smallwit reads back becomes the model folder `copy`. transformers and, where it is installed, llama.cpp must
@@ -58,7 +38,7 @@ def export_folder(source: Path, target: Path, quant: Quant, copy: Path) -> Expor
     something else.
     """
     started = time.monotonic()
-    model, file = open_model(source), target / file_name(quant)
+    model, file = open_model(source), target / EXPORTERS["gguf"].file.format(quant=quant)
     written = write_gguf(model, file, quant)
     notes = written.notes
     imported = read_back(model, file, copy)
@@ -75,42 +55,69 @@ def export_folder(source: Path, target: Path, quant: Quant, copy: Path) -> Expor
         notes.append("llama.cpp has not read it: pip install 'smallwit[device]'")
     elif written.tokenizer != "none":
         parity = compare_texts(file, copy)
-    parts = (imported.parameters, imported.formats, apart, parity, (*imported.notes, *notes))
-    return Exported(quant, file.stat().st_size, *parts, time.monotonic() - started)
+    return ExportedGguf(
+        quant=quant,
+        size=file.stat().st_size,
+        parameters=imported.parameters,
+        formats=imported.formats,
+        apart=apart,
+        parity=parity,
+        notes=(*imported.notes, *notes),
+        seconds=time.monotonic() - started,
+    )
+
+
+EXPORTERS: dict[FileFormat, Exporter] = {
+    "gguf": Exporter(get_args(Quant), "model-{quant}.gguf", "Modelfile", True, export_folder),
+    "onnx": Exporter(
+        get_args(OnnxQuant), onnx.FILE, "its weights, genai_config.json and tokenizer", False, onnx.export_onnx
+    ),
+}
+
+
+def quant_of(format: FileFormat, asked: AnyQuant | None) -> AnyQuant:
+    """Return the number format that is asked for, or the format's default. Raises `UserError` for another format's."""
+    offered = EXPORTERS[format].quants
+    if asked is not None and asked not in offered:
+        raise UserError(f"--quant {asked}: is no number format of --format {format}; take one of {', '.join(offered)}")
+    return asked or offered[0]
 
 
 def publish_export(
-    source: Path, identity: str, out: Path, quant: Quant, copy: Path, say: Callable[[str], None]
+    source: Path, identity: str, out: Path, format: FileFormat, quant: AnyQuant, copy: Path, say: Callable[[str], None]
 ) -> Path:
     """Export the model of a folder into the new folder `out`, and return the file.
 
-    `copy` becomes the model folder that it reads back as. A whole export of the same model is taken as it is, and
-    nothing is made. Raises as `export_folder` does, `UserError` for a folder with something else in it, and `OSError`.
+    `copy` becomes the model folder that it reads back as, if the format is measured. A whole export of the same model
+    is taken as it is, and nothing is made. Raises as the format's `write` does, `UserError` for a folder with something
+    else in it, and `OSError`.
     """
-    file = out / file_name(quant)
+    exporter = EXPORTERS[format]
+    file = out / exporter.file.format(quant=quant)
     if out.is_dir() and not any(out.iterdir()):
         out.rmdir()
     if out.exists():
-        if not _holds(out, identity, quant):
+        if not _holds(file, identity, quant):
             raise UserError(f"{out}: is not empty; name a new folder")
         say(f"{file}: is there already, and whole")
         return file
     about: dict[str, Any] = {"identity": identity}
 
     def write(folder: Path) -> None:
-        exported = export_folder(source, folder, quant, copy)
+        exported = exporter.write(source, folder, quant, copy)
         about.update(exported.about)
         for line in exported.lines():
             say(line)
 
     publish(out, write, about)
-    say(f"{file}: {about['bytes']:,} bytes, {about['parameters']:,} parameters; Modelfile beside it")
+    say(f"{file}: {about['bytes']:,} bytes, {about['parameters']:,} parameters; {exporter.beside} beside it")
     return file
 
 
-def _holds(out: Path, identity: str, quant: Quant) -> bool:
+def _holds(file: Path, identity: str, quant: AnyQuant) -> bool:
     try:
-        manifest = read_manifest(out, check_content=True)
+        manifest = read_manifest(file.parent, check_content=True)
     except BrokenArtifact:
         return False
-    return (manifest.get("identity"), manifest.get("number_format")) == (identity, quant)
+    same = (manifest.get("identity"), manifest.get("number_format")) == (identity, quant)
+    return same and file.name in manifest["files"]

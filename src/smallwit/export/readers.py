@@ -4,8 +4,6 @@ import contextlib
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +14,28 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from smallwit.errors import RunFailed, UserError
 from smallwit.export.gguf import ExportedModel
 from smallwit.export.llama_cpp import LlamaCppEngine
-from smallwit.inference.engine import CompletionEngine, Request, Sampling, complete
-from smallwit.inference.local import LocalEngine
+from smallwit.export.texts import (
+    PROMPTS,
+    Parity,
+    compare,
+    continue_greedily,
+    continue_locally,
+    questions,
+    short_prompts,
+)
 from smallwit.models.chat import ChatTokenizer
-from smallwit.models.fit import vocabulary_of
 from smallwit.models.gguf_import import Imported, import_gguf
 from smallwit.models.gguf_layout import tensor_names
 from smallwit.models.handover import PROBES
 from smallwit.models.loading import load_model, told
 from smallwit.models.number_formats import BLOCK
 from smallwit.storage.paths import read_json_object
-from smallwit.tasks.wordmath import WordMath
 
 STEPS = {"F32": 0.0, "F16": 2**-11, "BF16": 2**-8, "Q8_0": 0.5 / 127, "Q5_0": 1 / 16, "Q4_0": 1 / 8}
 """The most that rounding moves a number, as a share of the largest one of its block. Q5_0 and Q4_0 cut off the largest
 number where its sign is not that of the block's scale, by a whole step."""
 _SCALE = 2**-10  # of the block's scale, in F16
 _SMALLEST = 4e-6  # where the scale is below F16's normal numbers
-PROMPTS, TOKENS = 50, 16
 _OF_NO_EFFECT = frozenset(
     (
         *("_name_or_path", "architectures", "dtype", "transformers_version", "initializer_range", "use_cache"),
@@ -43,19 +45,6 @@ _OF_NO_EFFECT = frozenset(
     )
 )
 """Keys of a configuration that change nothing of what the model computes."""
-
-
-@dataclass(frozen=True)
-class Parity:
-    """Greedy texts of two engines: how many are the same, and the place of the first difference of each other one."""
-
-    same: int
-    of: int
-    parts_at: Sequence[int]
-
-    def __str__(self) -> str:
-        parted = f"; the others part at the tokens {', '.join(map(str, self.parts_at))}" if self.parts_at else ""
-        return f"the same greedy text for {self.same} of {self.of} prompts, {TOKENS} tokens each{parted}"
 
 
 def read_back(source: ExportedModel, path: Path, folder: Path) -> Imported:
@@ -70,7 +59,7 @@ def read_back(source: ExportedModel, path: Path, folder: Path) -> Imported:
             what = f"its configuration has {key} {was.get(key)!r}, and a GGUF file of it reads as {found.get(key)!r}"
             raise UserError(f"{source.folder}: {what}; use llama.cpp's own converter")
     chat = ChatTokenizer.load(folder)
-    texts = [*PROBES, *_questions()]
+    texts = [*PROBES, *questions()]
     if _ids(source.chat, texts) != _ids(chat, texts) or chat.template != source.chat.template:
         raise UserError(f"{source.folder}: its tokenizer reads otherwise in a GGUF file; use llama.cpp's own converter")
     if chat.ends.trained != source.chat.ends.trained or not set(chat.ends.all) >= set(source.chat.ends.all[:3]):
@@ -92,10 +81,6 @@ def keep_ends(chat: ChatTokenizer, folder: Path) -> None:
 
 def _ids(chat: ChatTokenizer, texts: Sequence[str]) -> list[list[int]]:
     return [*chat.encode_texts(texts), *(chat.encode_prompts(texts[:1]) if chat.template else ())]
-
-
-def _questions() -> list[str]:
-    return [problem.prompt for problem in islice(WordMath(test=PROMPTS).problems("test"), PROMPTS)]
 
 
 def compare_tensors(source: ExportedModel, path: Path, kinds: Mapping[str, str]) -> dict[str, float]:
@@ -145,22 +130,10 @@ def compare_texts(path: Path, folder: Path) -> Parity:
     chat = ChatTokenizer.load(folder)
     model = load_model(folder, dtype="float32", device="cpu")
     context = model.config.max_position_embeddings
-    here = LocalEngine(model, vocabulary=vocabulary_of(chat, model, str(folder)), batch=PROMPTS)
     there = LlamaCppEngine(path, context=context, batch=8, threads=torch.get_num_threads())
-    # Functions are compared, and not answers: of a prompt that a short context does not hold its end will do.
-    room = max(1, context - TOKENS)
-    prompts = [prompt[-room:] for prompt in chat.encode_prompts(_questions())]
-    ours, theirs = _greedy(here, chat, prompts), _greedy(there, chat, prompts)
-    parts = [
-        next((at for at, pair in enumerate(zip(a, b, strict=False)) if pair[0] != pair[1]), min(len(a), len(b)))
-        for a, b in zip(ours, theirs, strict=True)
-        if a != b
-    ]
-    if sum(at == 0 for at in parts) > PROMPTS // 2:
+    prompts = short_prompts(chat, context)
+    ours, theirs = continue_locally(model, chat, prompts, str(folder)), continue_greedily(there, chat, prompts)
+    parity = compare([each.tokens for each in ours], [each.tokens for each in theirs])
+    if sum(at == 0 for at in parity.parts_at) > PROMPTS // 2:
         raise RunFailed(f"{path}: llama.cpp begins most replies with another token than the model does")
-    return Parity(len(prompts) - len(parts), len(prompts), sorted(parts))
-
-
-def _greedy(engine: CompletionEngine, chat: ChatTokenizer, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-    sampling = Sampling(0.0, TOKENS, chat.ends.all, log_probs=False)
-    return [each.tokens for each in complete(engine, [Request(prompt, sampling) for prompt in prompts])]
+    return parity

@@ -19,7 +19,7 @@ from smallwit.evaluation.model_reference import ResolvedModel, Settings, resolve
 from smallwit.evaluation.reasons import Transitions
 from smallwit.evaluation.scores import tokens_per_second
 from smallwit.evaluation.stored import comparable, read_evaluation
-from smallwit.export import Quant, llama_cpp
+from smallwit.export import AnyQuant, llama_cpp
 from smallwit.export.llama_cpp import LlamaCppEngine
 from smallwit.export.readers import keep_ends
 from smallwit.inference.generator import Overflow, StreamingGenerator
@@ -38,7 +38,7 @@ _FORMAT = ("generator.dtype", "generator.engine")
 def verify(
     model: ResolvedModel,
     file: Path,
-    quant: Quant,
+    quant: AnyQuant,
     copy: Path,
     request: EvaluationRequest,
     settings: Settings,

@@ -2,7 +2,8 @@
 
 `enable()` makes the Hugging Face libraries use only their caches, and installs an audit hook (PEP 578). It refuses
 every connection, datagram and name lookup for another machine. It sees Python's sockets in all libraries, and cannot be
-removed. It does not see sockets of native code: only hf-xet has them, and it is disabled here.
+removed. It does not see sockets of native code: only hf-xet and ONNX Runtime have them. The one is disabled here, the
+other where it is started (`export/onnx_process.py`).
 
 Child processes inherit SMALLWIT_OFFLINE=1, and importing this module there installs the same hook.
 """

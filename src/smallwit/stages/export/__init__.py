@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from smallwit.export import FileFormat, Quant
+from smallwit.export import Quant
 from smallwit.recipe.stage import Place, Stage
 from smallwit.stages.job import Info, Job, Reporter
 
@@ -22,7 +22,7 @@ class ExportStage(Stage):
 
     kind: Literal["export"]
     from_: str = Field(alias="from", description="a model of the recipe that has files, or an earlier stage")
-    format: FileFormat = Field(default="gguf", description="format of the file")
+    format: Literal["gguf"] = Field(default="gguf", description="format of the file")
     quant: Quant = Field(default="q8_0", description="number format of the matrices; vectors stay in f32")
 
     @property
