@@ -48,12 +48,12 @@ def causal(rows: int, queries: int, keys: int, window: int | None) -> Tensor:
     return ((distance >= 0) & (distance < (window or keys))).expand(rows, -1, -1)
 
 
-def plan(window: int | None, queries: int, keys: int) -> AttentionPlan:
+def plan(window: int | None, queries: int, keys: int, dtype: torch.dtype = torch.float32) -> AttentionPlan:
     return make_plan(
         q_length=queries,
         kv_length=keys,
         config=SimpleNamespace(model_type="tiny"),
-        dtype=torch.float32,
+        dtype=dtype,
         local_size=window,
     )
 
@@ -133,6 +133,18 @@ def test_keys_that_all_rows_share_are_read_as_each_row_has_them(
     visible = (columns <= positions[:, None]) & (columns > positions[:, None] - (window or 100))
     expected = formula(query, key, value, visible[:, None], softcap)
     torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_shared_keys_are_read_in_the_number_format_of_the_queries() -> None:
+    positions, keys, shared = torch.tensor((14, 20, 17)), 21, 12
+    query, key, value = (each.detach().bfloat16() for each in states(3, 1, keys, kv_heads=2))
+    for state in (key, value):
+        state[:, :, :shared] = state[:1, :, :shared]
+    with row_layout(DecodeLayout(positions, 14, 20, shared)):
+        found, _ = attention_forward(MODULE, query, key, value, plan(None, 1, keys, torch.bfloat16))
+    visible = torch.arange(keys).expand(3, -1) <= positions[:, None]
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.double(), formula(query, key, value, visible[:, None]), atol=0.02, rtol=0.02)
 
 
 @pytest.mark.parametrize("window", [None, 4, 30])

@@ -189,6 +189,21 @@ def test_log_probs_are_those_that_tokens_were_drawn_with() -> None:
     assert chosen.log_probs.exp().tolist() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("softcap", [None, 0.5])
+def test_logits_in_bfloat16_say_what_they_say_in_float32(softcap: float | None) -> None:
+    torch.manual_seed(0)
+    weight, states = torch.randn(1300, 16), torch.randn(5, 16)
+    sampling = [Sampling(0.7, 1, (), top_log_probs=3)] * 5
+    draws = torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9], dtype=torch.float64)
+    wide, narrow = (
+        NextToken(OutputHead(weight.to(dtype), softcap=softcap), 1200).choose(states.to(dtype), sampling, draws)
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    assert wide.top is not None
+    assert narrow.top is not None
+    torch.testing.assert_close(narrow.top[1], wide.top[1], atol=0.1, rtol=0)
+
+
 # ---- what cannot be
 
 

@@ -24,7 +24,7 @@ def examine(data_dir: Path | None) -> dict[str, str]:
     import psutil
     import torch
 
-    from smallwit.device import cores, resolve_device, resolve_dtype
+    from smallwit.device import cores, product_rate, resolve_device, resolve_dtype
     from smallwit.network import hub
     from smallwit.verify.code import isolation_level
 
@@ -37,7 +37,7 @@ def examine(data_dir: Path | None) -> dict[str, str]:
         "torch": torch.__version__,
         "transformers": version("transformers"),
         "device": f"cuda: {torch.cuda.get_device_name()}" if device == "cuda" else device,
-        "dtype": resolve_dtype(device),
+        "dtype": _dtype(resolve_dtype(device), {name: product_rate(device, name) for name in ("float32", "bfloat16")}),
         "cores": f"{cores()}, torch uses {torch.get_num_threads()} threads",
         "memory": f"{memory.total / 1e9:.1f} GB, {memory.available / 1e9:.1f} GB free",
         "disk": f"{disk.free / 1e9:.1f} GB free here",
@@ -45,6 +45,15 @@ def examine(data_dir: Path | None) -> dict[str, str]:
         "hub": hub.state(HUB_SECONDS),
         "data folder": str(data_dir) if data_dir else "none; benchmarks come from the hub",
     }
+
+
+def _dtype(chosen: str, rates: dict[str, float]) -> str:
+    """Tell the number format that `auto` takes, and what products reach in each: some CPUs have matrix units."""
+    told = ", ".join(f"{name} {rate / 1e9:,.0f} GFLOP/s" for name, rate in rates.items())
+    fastest = max(rates, key=lambda name: rates[name])
+    faster = rates[fastest] / rates[chosen]
+    more = f"; {fastest} is {faster:.1f} times as fast here" if faster > 1.5 else ""
+    return f"{chosen} ({told}{more})"
 
 
 def _isolation(level: str) -> str:

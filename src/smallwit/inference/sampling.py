@@ -15,8 +15,10 @@ from smallwit.models.head import OutputHead
 
 BLOCK = 512
 """Tokens of the vocabulary that are summed up before one of them is looked at by itself."""
-_CHUNK_BYTES = 4 << 20
-"""Bytes of weights and logits that a CPU reads and makes at a time: the logits are read again while in its cache."""
+_CHUNK_BYTES = {torch.float32: 4 << 20}
+_WIDE_CHUNK_BYTES = 32 << 20
+"""Bytes of weights and logits that a CPU reads and makes at a time: the logits are read again while in its cache. The
+matrix units that multiply 16-bit numbers want larger pieces."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class NextToken:
 
         They hold until the next call. Not under autocast, as in training.
         """
-        if states.device.type != "cpu" or states.dtype != torch.float32:
+        if states.device.type != "cpu":
             logits = self.head.logits(states, self.vocabulary).float()
             logits = logits if temperature is None else logits / temperature
             # Apple's GPUs have no float64.
@@ -95,15 +97,20 @@ class NextToken:
             return logits, *_statistics(logits.T, scored)
         size = self.vocabulary * len(states)
         if self.storage is None or len(self.storage) < size:
-            self.storage = states.new_empty(size)
+            self.storage = torch.empty(size)
         # A row of it is a token's logits in all rows: with the weight as its left factor the product is faster.
         by_token = self.storage[:size].view(self.vocabulary, len(states))
         columns = self.head.scaled(states).T.contiguous()
-        width = max(1, _CHUNK_BYTES // (4 * BLOCK * (len(states) + len(columns)))) * BLOCK
+        room = _CHUNK_BYTES.get(columns.dtype, _WIDE_CHUNK_BYTES)
+        width = max(1, room // (4 * BLOCK * (len(states) + len(columns)))) * BLOCK
         parts = []
         for start in range(0, self.vocabulary, width):
             tokens = slice(start, min(start + width, self.vocabulary))
-            chunk = torch.mm(self.head.weight[tokens].detach(), columns, out=by_token[tokens])
+            chunk, weight = by_token[tokens], self.head.weight[tokens].detach().to(columns.dtype)
+            if columns.dtype == torch.float32:
+                torch.mm(weight, columns, out=chunk)
+            else:
+                chunk.copy_(torch.mm(weight, columns))
             if self.head.softcap is not None:
                 chunk.div_(self.head.softcap).tanh_().mul_(self.head.softcap)
             if temperature is not None:

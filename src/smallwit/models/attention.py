@@ -254,7 +254,7 @@ class _Scores:
         common_norm = common_norm.reshape(kv_heads, rows, -1).transpose(0, 1)
         own_mask = None if mask is None else mask[..., shared:]
         own, own_norm = fused(folded, key[:, :, shared:], value[:, :, shared:], attn_mask=own_mask)
-        mixed = torch.lerp(own, common, torch.sigmoid(common_norm - own_norm)[..., None])
+        mixed = torch.lerp(own, common, torch.sigmoid(common_norm - own_norm)[..., None].to(own.dtype))
         return mixed.reshape(rows, heads, 1, -1)
 
     def _explicit(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, queries: int) -> Tensor:
