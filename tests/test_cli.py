@@ -221,7 +221,8 @@ class TestDoctor:
         facts = dict(line.split(": ", 1) for line in done.stdout.splitlines())
         assert facts["smallwit"] == __version__
         assert facts["device"].split(":")[0] in ("cpu", "cuda", "mps")
-        assert facts["dtype"] in ("float32", "bfloat16")
+        assert facts["dtype"].split(" ")[0] in ("float32", "bfloat16")
+        assert facts["dtype"].count("GFLOP/s") == 2
         assert facts["hub"] == "offline, as the environment asks"
         assert facts["data folder"] == str(tmp_path)
         assert {"python", "torch", "transformers", "cores", "memory", "disk", "isolation"} <= facts.keys()
