@@ -34,6 +34,8 @@ BUILDER: dict[OnnxQuant, tuple[str, ...]] = {
     "int4": ("int4", "algo_config=rtn", "matmul_mixed_precision=last_matmul:int8"),
 }
 """The builder's name of each number format, and its options. What it writes in fp16 or bf16 does not run on a CPU."""
+POSITIONS = ("default", "linear", "llama3")
+"""Types of rotary positions that were seen to be computed as here; others the builder may pass over without a word."""
 HEAD_STEP = 16
 """ONNX Runtime's attention takes heads whose width is a multiple of it."""
 APART: dict[OnnxQuant, float] = {"f32": 1e-3, "int4": 2.0}
@@ -97,6 +99,10 @@ def require_writable(folder: Path) -> None:
     config = load_config(folder)
     if config.model_type not in FAMILIES:
         what = f"is of the family {config.model_type!r}, and written as ONNX are {', '.join(FAMILIES)}"
+        raise UserError(f"{folder}: {what}; export it as GGUF, or use another converter")
+    positions = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    if positions not in POSITIONS:
+        what = f"its rotary positions are {positions!r}, and written as ONNX are {', '.join(POSITIONS)}"
         raise UserError(f"{folder}: {what}; export it as GGUF, or use another converter")
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     if width % HEAD_STEP:
