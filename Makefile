@@ -17,7 +17,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist workste
 
 help:
 	@echo 'make quickstart   train a small model through SFT, KD and RL on this machine (10 minutes on 2 cores)'
-	@echo 'make test         run all tests (17 minutes on 2 cores)'
+	@echo 'make test         run all tests (5 to 17 minutes on 2 cores, as fast as they are)'
 	@echo 'make test-fast    run the tests that take no time'
 	@echo 'make lint         check style and types'
 	@echo 'make docs         write docs/reference/ and the schema of recipes again'
