@@ -59,8 +59,8 @@ def product_rate(device: str, dtype: str) -> float:
     import torch
 
     # As wide as the feed-forward layers of Qwen2.5-0.5B.
-    left, right = (torch.ones(512, 896, device=device), torch.ones(896, 4864, device=device))
-    left, right = left.to(getattr(torch, dtype)), right.to(getattr(torch, dtype))
+    made = {"device": device, "dtype": getattr(torch, dtype)}
+    left, right = torch.ones(512, 896, **made), torch.ones(896, 4864, **made)
     torch.mm(left, right)[0, 0].item()  # waits for a GPU
     count, started = 0, time.perf_counter()
     while time.perf_counter() < started + 0.1:

@@ -15,10 +15,9 @@ from smallwit.models.head import OutputHead
 
 BLOCK = 512
 """Tokens of the vocabulary that are summed up before one of them is looked at by itself."""
-_CHUNK_BYTES = {torch.float32: 4 << 20}
-_WIDE_CHUNK_BYTES = 32 << 20
+_CHUNK_BYTES, _HALF_CHUNK_BYTES = 4 << 20, 32 << 20
 """Bytes of weights and logits that a CPU reads and makes at a time: the logits are read again while in its cache. The
-matrix units that multiply 16-bit numbers want larger pieces."""
+matrix units that multiply 16-bit numbers want larger pieces, the second number."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ class NextToken:
         # A row of it is a token's logits in all rows: with the weight as its left factor the product is faster.
         by_token = self.storage[:size].view(self.vocabulary, len(states))
         columns = self.head.scaled(states).T.contiguous()
-        room = _CHUNK_BYTES.get(columns.dtype, _WIDE_CHUNK_BYTES)
+        room = _CHUNK_BYTES if columns.dtype == torch.float32 else _HALF_CHUNK_BYTES
         width = max(1, room // (4 * BLOCK * (len(states) + len(columns)))) * BLOCK
         parts = []
         for start in range(0, self.vocabulary, width):
