@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import Result, alternating, compare, measured, report, speed_and_memory
-from rollout_cases import CASES, Case, prompts_of, student_folder
+from rollout_cases import CASES, REAL, Case, prompts_of, student_folder
 from rollout_products import work_of
 from smallwit.models.chat import ChatTokenizer
 
@@ -82,7 +82,7 @@ def measure(case: Case, folder: Path, data_dir: Path | None) -> tuple[list[Resul
             f"ours {mine['tokens']:,} for {case.prompts} in {memory:.2f} GB; {same} texts are equal"
         ]
     work = work_of(prompts_of(case, ChatTokenizer.load(folder), data_dir), ours[0]["rows"])
-    limit = measured("rollout_products.py", str(folder), json.dumps(asdict(work)))
+    limit = measured("rollout_products.py", str(folder), case.dtype, json.dumps(asdict(work)))
     alone = {form: ours[0]["tokens"] / limit[form] for form in ("mm", "fastest")}
     if case.share is not None:
         results.append(faster_than("products alone", "share of the limit", alone["mm"], case.share))
@@ -94,21 +94,22 @@ def measure(case: Case, folder: Path, data_dir: Path | None) -> tuple[list[Resul
 def main() -> None:
     """Run the cases asked for and write bench/rollout.json."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--case", action="append", choices=list(CASES), help="all if absent; may be given again")
-    parser.add_argument("--data-dir", type=Path, default=os.environ.get("SMALLWIT_DATA_DIR"), help="for case d")
+    parser.add_argument("--case", action="append", choices=list(CASES), help="all in float32 if absent; again for more")
+    parser.add_argument("--data-dir", type=Path, default=os.environ.get("SMALLWIT_DATA_DIR"), help="for cases d and e")
     parser.add_argument(
         "--model",
         type=Path,
         default=os.environ.get("SMALLWIT_MODEL_DIR"),
-        help="folder of Qwen2.5-Coder-0.5B-Instruct, for case d",
+        help="folder of Qwen2.5-Coder-0.5B-Instruct, for cases d and e",
     )
     arguments = parser.parse_args()
-    names = arguments.case or list(CASES)
-    if "d" in names and not (arguments.model and (arguments.model / "config.json").is_file()):
-        raise SystemExit("case d needs --model (or SMALLWIT_MODEL_DIR), a folder; without it give --case c")
-    if "d" in names and not (arguments.data_dir and (arguments.data_dir / "gsm8k" / "test.jsonl").is_file()):
-        raise SystemExit("case d needs --data-dir (or SMALLWIT_DATA_DIR) with gsm8k/")
-    folders = {name: arguments.model if name == "d" else student_folder() for name in names}
+    names = arguments.case or [name for name, case in CASES.items() if case.dtype == "float32"]
+    real = sorted(REAL & set(names))
+    if real and not (arguments.model and (arguments.model / "config.json").is_file()):
+        raise SystemExit(f"case {real[0]} needs --model (or SMALLWIT_MODEL_DIR), a folder; without it give --case c")
+    if real and not (arguments.data_dir and (arguments.data_dir / "gsm8k" / "test.jsonl").is_file()):
+        raise SystemExit(f"case {real[0]} needs --data-dir (or SMALLWIT_DATA_DIR) with gsm8k/")
+    folders = {name: arguments.model if name in REAL else student_folder() for name in names}
     started = time.perf_counter()
     results: list[Result] = []
     notes: list[Any] = []

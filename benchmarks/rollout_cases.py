@@ -21,7 +21,7 @@ class Case:
 
     `batch` is ours, in sequences. A peer's batch is chosen by a `trial`: prompts, tokens of each (the last), and new
     tokens. It then completes the first `peer_prompts`. `share` is the least part of our time that the products alone
-    take.
+    take. `dtype` is the number format of the weights and of the arithmetic.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Case:
     rounds: int
     speed: float
     share: float | None
+    dtype: str = "float32"
 
 
 CASES = {
@@ -42,8 +43,11 @@ CASES = {
         Case("c", "quickstart's student, 512 prompts of its tasks", 512, 70, 512, 512, (171, 256, 70), 3, 5.0, None),
         # Peers take minutes for each batch: they have two thirds of the prompts, and a trial of few tokens.
         Case("d", "Qwen2.5-Coder-0.5B-Instruct, prompts of GSM8K", 96, 256, 96, 64, (64, 16, 8), 1, 2.0, 0.6),
+        Case("e", "the same in bfloat16", 300, 256, 300, 64, (64, 16, 8), 1, 2.0, 0.6, "bfloat16"),
     )
 }
+REAL = {"d", "e"}
+"""The cases that need a real model and real data."""
 
 
 def student_folder() -> Path:

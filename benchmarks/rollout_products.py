@@ -1,4 +1,5 @@
-"""What the matrix products of a run of `make bench-rollout` take alone: FOLDER WORK, the model and `Work` as JSON.
+"""What the matrix products of a run of `make bench-rollout` take alone: FOLDER DTYPE WORK, the model, its
+number format, and `Work` as JSON.
 
 Every linear layer and the head are multiplied with random rows, as many as our engine's steps had, with the model's own
 weights. Prints the seconds of the whole run as `torch.mm(x, W.T)` (`mm`), and in the fastest of three forms, chosen for
@@ -82,10 +83,14 @@ def measure(matrices: Sequence[Tensor], counts: Sequence[int]) -> dict[str, Seco
     plain, fastest = [0.0] * len(counts), [0.0] * len(counts)
     for same in shapes.values():
         for place, rows in enumerate(counts):
-            found = {name: _best(form, torch.randn(rows, same[0].shape[1]), same) for name, form in FORMS.items()}
+            found = {name: _best(form, _random(rows, same[0]), same) for name, form in FORMS.items()}
             plain[place] += found["mm"]
             fastest[place] += min(found.values())
     return {"mm": Seconds(list(counts), plain), "fastest": Seconds(list(counts), fastest)}
+
+
+def _random(rows: int, weight: Tensor) -> Tensor:
+    return torch.randn(rows, weight.shape[1]).to(weight.dtype)
 
 
 def _best(form: Callable[[Tensor, Tensor], Tensor], x: Tensor, weights: Sequence[Tensor]) -> float:
@@ -100,9 +105,9 @@ def _best(form: Callable[[Tensor, Tensor], Tensor], x: Tensor, weights: Sequence
 
 
 @torch.no_grad()
-def main(folder: Path, work: Work) -> None:
+def main(folder: Path, dtype: str, work: Work) -> None:
     """Measure, and print the seconds."""
-    model: Any = load_supported_model(folder, dtype="float32", device="cpu")
+    model: Any = load_supported_model(folder, dtype=dtype, device="cpu")
     head = output_head(model).weight
     layers = [module.weight for module in model.modules() if isinstance(module, torch.nn.Linear)]
     counts = grid(max(work.rows))
@@ -112,4 +117,4 @@ def main(folder: Path, work: Work) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Work(**json.loads(sys.argv[2])))
+    main(Path(sys.argv[1]), sys.argv[2], Work(**json.loads(sys.argv[3])))

@@ -18,7 +18,7 @@ def main(name: str, folder: Path, data_dir: Path) -> None:
     """Complete all prompts; a few tokens before the clock warm up."""
     case, chat = CASES[name], ChatTokenizer.load(folder)
     prompts = prompts_of(case, chat, data_dir)
-    model = load_supported_model(folder, dtype="float32", device="cpu")
+    model = load_supported_model(folder, dtype=case.dtype, device="cpu")
     engine = LocalEngine(model, vocabulary=vocabulary_of(chat, model, name), batch=case.batch)
     sampling = Sampling(0.0, case.max_new_tokens, chat.ends.all, log_probs=False)
     completions_of(engine, prompts[:2], replace(sampling, max_new_tokens=4))

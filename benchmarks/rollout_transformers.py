@@ -32,9 +32,9 @@ class Peer:
     Its `generation_config` has nothing but greedy decoding and the ends.
     """
 
-    def __init__(self, folder: Path, chat: ChatTokenizer, longest: int) -> None:
+    def __init__(self, folder: Path, chat: ChatTokenizer, longest: int, dtype: str) -> None:
         self.ends, self.pad, self.longest = set(chat.ends.all), chat.pad, longest
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
         model.generation_config = GenerationConfig(
             do_sample=False, eos_token_id=list(chat.ends.all), pad_token_id=chat.pad
         )
@@ -84,8 +84,9 @@ class Peer:
 def main(name: str, folder: Path, data_dir: Path, method: str, batch: int, count: int, cut: int, tokens: int) -> None:
     """Complete the prompts; what comes before the clock warms up."""
     chat = ChatTokenizer.load(folder)
-    prompts = [prompt[-cut:] for prompt in prompts_of(CASES[name], chat, data_dir)[:count]]
-    peer = Peer(folder, chat, max(map(len, prompts)) + tokens)
+    case = CASES[name]
+    prompts = [prompt[-cut:] for prompt in prompts_of(case, chat, data_dir)[:count]]
+    peer = Peer(folder, chat, max(map(len, prompts)) + tokens, case.dtype)
     run = peer.generate if method == "generate" else peer.generate_batch
     run(prompts[:2], batch, 4)
     started = time.perf_counter()
@@ -95,6 +96,6 @@ def main(name: str, folder: Path, data_dir: Path, method: str, batch: int, count
 
 
 if __name__ == "__main__":
-    case, folder, data_dir, method, *numbers = sys.argv[1:]
+    name, folder, data_dir, method, *numbers = sys.argv[1:]
     batch, count, cut, tokens = map(int, numbers)
-    main(case, Path(folder), Path(data_dir), method, batch, count, cut, tokens)
+    main(name, Path(folder), Path(data_dir), method, batch, count, cut, tokens)

@@ -21,7 +21,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 @dataclass(frozen=True)
 class Case:
     """One comparison. `rows` is what a step holds: packed rows of `width` tokens, or examples. A `large` model has
-    the shape of Qwen2.5-0.5B."""
+    the shape of Qwen2.5-0.5B. With `lora` adapters of rank 32 learn, on weights in bfloat16 and under autocast."""
 
     name: str
     about: str
@@ -32,6 +32,12 @@ class Case:
     speed: float
     memory: float
     large: bool = False
+    lora: bool = False
+
+    @property
+    def half(self) -> bool:
+        """Return whether products are in bfloat16."""
+        return self.lora or DEVICE == "cuda"
 
 
 CASES = {
@@ -42,6 +48,7 @@ CASES = {
         Case("c-gkd", "forward KL to a live teacher of twice the width, 8 rows", "GKDTrainer", 8, 1024, 4, 6.0, 1 / 6),
         Case("c-distillation", "the same, recorded completions", "DistillationTrainer", 8, 1024, 4, 1.0, 1.0),
         Case("d", "GRPO update alone, 32 completions of 64 tokens", "GRPOTrainer", 32, 64, 4, 3.0, 0.5),
+        Case("e", "LoRA, Qwen2.5-0.5B shape in bfloat16, 8 x 512", "SFTTrainer", 8, 512, 4, 1.3, 1.0, True, lora=True),
     )
 }
 
@@ -52,9 +59,10 @@ def tokenizer_of(data_dir: Path) -> PreTrainedTokenizerBase:
 
 
 def student(case: Case, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """The model that learns, with random weights."""
+    """The model that learns, with random weights; adapters are still to be added."""
     if case.large:
-        return new_model(**SHAPES["qwen2.5-0.5b"], tokenizer=tokenizer, seed=0).to(DEVICE)
+        model = new_model(**SHAPES["qwen2.5-0.5b"], tokenizer=tokenizer, seed=0).to(DEVICE)
+        return model.bfloat16() if case.lora else model
     return new_model(**SMALL, vocabulary_rows=ROWS, tokenizer=tokenizer, seed=0).to(DEVICE)
 
 

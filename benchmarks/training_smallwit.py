@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from smallwit.models.cpu_memory import trim_between_layers
+from smallwit.models.cpu_memory import keep_freed_memory, trim_between_layers
 from smallwit.models.flops import Cost
 from smallwit.objectives.batch import Example, packed_rows
 from smallwit.objectives.distillation import DistillationLoss
@@ -17,7 +17,8 @@ from smallwit.objectives.kinds.group_algorithms import GRPO
 from smallwit.objectives.loss import LossTerm
 from smallwit.objectives.policy_loss import PolicyGradientLoss
 from smallwit.training.loop import Teacher, Trainer, TrainingBudget
-from smallwit.training.settings import Optimizer
+from smallwit.training.lora import add_adapters
+from smallwit.training.settings import LoRA, Optimizer
 from smallwit.training.sources import StepBatch
 from training_cases import CASES, DEVICE, Case, encoded, recorded_rollouts, rows_of, student, teacher, tokenizer_of
 
@@ -56,7 +57,12 @@ def main(name: str, data_dir: Path) -> None:
     case = CASES[name]
     tokenizer = tokenizer_of(data_dir)
     model = student(case, tokenizer).train()
-    trim_between_layers(model)  # as a train stage does
+    # As a train stage does.
+    if case.lora:
+        keep_freed_memory()
+        add_adapters(model, LoRA(rank=32, alpha=64), seed=0)
+    else:
+        trim_between_layers(model)
     steps = steps_of(case, data_dir)
     objectives: list[LossTerm] = [CrossEntropyLoss("cross_entropy", "rows", 1.0)]
     teachers = {}
@@ -78,9 +84,9 @@ def main(name: str, data_dir: Path) -> None:
         vocabulary=len(tokenizer),
         pad=tokenizer.pad_token_id,
         micro_tokens=case.rows * case.width,
-        pack=case.width if case.name in ("a", "b") else None,
+        pack=case.width if case.name in ("a", "b", "e") else None,
         seed=0,
-        autocast=torch.bfloat16 if DEVICE == "cuda" else None,
+        autocast=torch.bfloat16 if case.half else None,
     )
     trainer.step()
     flops, started = trainer.progress.flops, time.perf_counter()

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from peft import LoraConfig
 from transformers import PreTrainedModel, TrainerCallback
 from trl import DistillationConfig, DistillationTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 from trl.experimental.gkd import GKDConfig, GKDTrainer
@@ -57,7 +58,7 @@ def common(case: Case, folder: str) -> dict[str, Any]:
         "report_to": "none",
         "disable_tqdm": True,
         "gradient_checkpointing": False,
-        "bf16": DEVICE == "cuda",
+        "bf16": case.half,
         "use_cpu": DEVICE == "cpu",
         "optim": "adamw_torch_fused",
         "seed": 0,
@@ -75,6 +76,7 @@ def sft(case: Case, data_dir: Path, folder: str, clock: Clock) -> tuple[Any, int
         train_dataset=dataset,
         processing_class=tokenizer,
         callbacks=[clock],
+        peft_config=LoraConfig(r=32, lora_alpha=64, target_modules="all-linear") if case.lora else None,
     )
     lengths = [sum(map(len, [row["input_ids"]])) for row in trainer.train_dataset]
     mean = sum(lengths) / len(lengths)
@@ -165,7 +167,7 @@ def grpo(case: Case, data_dir: Path, folder: str, clock: Clock) -> tuple[Any, in
     return trainer, sum(len(p) + len(c) for p, c, _ in trainer.recorded) * (case.steps - 1)
 
 
-MAKERS = {"a": sft, "b": sft, "c-gkd": gkd, "c-distillation": distillation, "d": grpo}
+MAKERS = {"a": sft, "b": sft, "e": sft, "c-gkd": gkd, "c-distillation": distillation, "d": grpo}
 
 
 def main(name: str, data_dir: Path) -> None:

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch.nn.functional import silu
 
 from smallwit.models import cpu_products
-from smallwit.models.cpu_products import product, write_product
+from smallwit.models.cpu_products import product, turned_swiglu, turns_swiglu, write_product
 
 SIZES = {
     "a token": (1, 64, 96),
@@ -69,3 +70,33 @@ def test_under_autocast_and_in_other_formats_they_are_torchs_own() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert product(x, weight, bias).dtype == torch.bfloat16
     assert torch.equal(product(x.double(), weight.double()), x.double() @ weight.double().T)
+
+
+def gated(bias: bool = False, dtype: torch.dtype = torch.bfloat16) -> list[torch.nn.Linear]:
+    """Return the three projections of a gated layer."""
+    torch.manual_seed(0)
+    shapes = ((512, 700), (512, 700), (700, 512))
+    return [torch.nn.Linear(*shape, bias=bias, dtype=dtype) for shape in shapes]
+
+
+@torch.no_grad()
+def test_a_turned_gated_layer_is_as_near_to_float64_as_three_layers() -> None:
+    gate, up, down = gated()
+    x = torch.randn(3, 5, 512, dtype=torch.bfloat16)
+    by_layers = down(silu(gate(x)) * up(x)).double()
+    turned = turned_swiglu(x, gate.weight, up.weight, down.weight).double()
+    w, v, u = (each.weight.double() for each in (gate, up, down))
+    exact = (silu(x.double() @ w.T) * (x.double() @ v.T)) @ u.T
+    assert turned.shape == exact.shape
+    assert (turned - exact).norm() < 1.1 * (by_layers - exact).norm()
+
+
+def test_a_gated_layer_is_turned_for_few_rows_in_bfloat16_without_biases_alone() -> None:
+    if not cpu_products._ONEDNN:
+        pytest.skip("torch has no oneDNN here")
+    few, many = (torch.randn(rows, 512, dtype=torch.bfloat16) for rows in (40, 400))
+    assert turns_swiglu(few, *gated())
+    assert not turns_swiglu(many, *gated())
+    assert not turns_swiglu(few[:1], *gated())
+    assert not turns_swiglu(few, *gated(bias=True))
+    assert not turns_swiglu(few.float(), *gated(dtype=torch.float32))

@@ -117,9 +117,22 @@ def test_heartbeat_lines_tell_the_time_left_and_never_all_of_a_node_that_runs(cl
     first, second, third, fourth = output.getvalue().splitlines()
     assert first.endswith("evaluate base 0% (starting)")
     assert second.endswith("evaluate base 20% (gsm8k 0/64 replies)")
-    # A tenth took 30 seconds, and seven tenths are left.
-    assert third.endswith("evaluate base 30% (gsm8k 3/64 replies, 3m 30s left)")
+    # A tenth took 20 seconds, and seven tenths are left.
+    assert third.endswith("evaluate base 30% (gsm8k 3/64 replies, 2m 20s left)")
     assert "evaluate base 99% (gsm8k 64/64 replies" in fourth
+
+
+def test_the_time_left_does_not_grow_within_a_step(clock: Clock) -> None:
+    output = io.StringIO()
+    with RunProgress(Console(file=output, width=100)) as running:
+        running.start("rl")
+        running.update("rl", 0.0, "step 1, 0/128 replies")
+        clock.now += 20.0
+        running.update("rl", 0.1, "step 2, 0/128 replies")
+        for replies in (40, 90):
+            running.update("rl", 0.1, f"step 2, {replies}/128 replies")
+            beat(running, clock)
+    assert [line.rsplit(", ")[-1] for line in output.getvalue().splitlines()] == ["3m 00s left)"] * 2
 
 
 def test_a_generation_that_is_soon_over_tells_nothing_where_a_delay_is_asked_for(clock: Clock) -> None:

@@ -29,22 +29,27 @@ TimeLeft = Callable[[Mapping[str, float]], float]
 
 @dataclass
 class _Running:
-    """How far a node is. `since` it had the share `first`, the first one that it told of more than none."""
+    """How far a node is. `since` it told of itself, with the share `first`; `reached` is when its share last grew."""
 
     share: float = 0.0
     text: str = "starting"
     first: float = 0.0
     since: float | None = None
+    reached: float = 0.0
 
     def update(self, share: float, text: str) -> None:
+        before, now = self.share, time.monotonic()
         self.share, self.text = min(share, LARGEST_SHARE), text
         if self.since is None:
-            self.since, self.first = time.monotonic(), self.share
+            self.since, self.first = now, self.share
+        if self.share > before:
+            self.reached = now
 
     def __str__(self) -> str:
         if self.since is None or self.share <= self.first:
             return f"{self.share:.0%} ({self.text})"
-        seconds = (time.monotonic() - self.since) * (1 - self.share) / (self.share - self.first)
+        # What a step has taken so far says nothing of the others: the time left would grow until the step ends.
+        seconds = (self.reached - self.since) * (1 - self.share) / (self.share - self.first)
         return f"{self.share:.0%} ({self.text}, {human_seconds(seconds)} left)"
 
 

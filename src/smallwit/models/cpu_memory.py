@@ -15,10 +15,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear, silu
 
+from smallwit.models.cpu_products import turned_swiglu, turns_swiglu
 from smallwit.models.head import output_head
 
 GATED_LAYERS = frozenset({"LlamaMLP", "MistralMLP", "Qwen2MLP", "Qwen3MLP"})
 """The classes of transformers whose forward pass is down(act(gate(x)) * up(x)), and nothing else."""
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+"""Parameters of glibc's `mallopt`, as its malloc.h numbers them."""
 
 LARGE_MODEL = 100_000_000
 """Parameters from which memory is scarcer than the time to return it to the system."""
@@ -39,9 +43,12 @@ def recompute_swiglu(model: torch.nn.Module) -> None:
 
 
 def _gated_forward(layer: Any, x: Tensor) -> Tensor:
-    down, gate, up = layer.down_proj, layer.gate_proj(x), layer.up_proj(x)
+    down = layer.down_proj
     if not torch.is_grad_enabled():
-        return down(silu(gate).mul_(up))
+        if turns_swiglu(x, layer.gate_proj, layer.up_proj, down):
+            return turned_swiglu(x, layer.gate_proj.weight, layer.up_proj.weight, down.weight)
+        return down(silu(layer.gate_proj(x)).mul_(layer.up_proj(x)))
+    gate, up = layer.gate_proj(x), layer.up_proj(x)
     # LoRA replaces a projection by a layer of its own.
     if x.device.type != "cpu" or type(down) is not torch.nn.Linear or down.bias is not None:
         return down(silu(gate) * up)
@@ -145,10 +152,24 @@ def trim_between_layers(model: Any) -> None:
 
 def return_freed_memory() -> None:
     """Return to the system what the C library keeps of freed memory. Does nothing where the C library is not glibc."""
-    if sys.platform.startswith("linux"):
-        library = ctypes.CDLL(None)
-        if hasattr(library, "malloc_trim"):
-            library.malloc_trim(0)
+    if (library := _glibc()) is not None:
+        library.malloc_trim(0)
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep all freed memory of this process for later use, also of the largest pieces.
+
+    In bfloat16, on a processor with matrix units for it, clearing memory takes as long as the products that fill it.
+    Does nothing where the C library is not glibc.
+    """
+    if (library := _glibc()) is not None:
+        library.mallopt(_M_MMAP_MAX, 0)
+        library.mallopt(_M_TRIM_THRESHOLD, -1)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    library = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+    return library if library is not None and hasattr(library, "malloc_trim") else None
 
 
 # ---- the head

@@ -17,6 +17,7 @@ from smallwit.models.attention import ATTENTION
 from smallwit.models.build import DTYPES
 from smallwit.models.cpu_memory import recompute_swiglu
 from smallwit.models.folder import MODEL_FILES, own_code, read_config, require_shapes, weight_shapes
+from smallwit.models.huge_pages import use_huge_pages
 from smallwit.network import hub
 from smallwit.storage.paths import path_of
 
@@ -66,7 +67,9 @@ def load_model(origin: str | Path, *, dtype: str, device: str, revision: str | N
     if model.config.get_text_config() is not model.config:
         raise UserError(f"model {origin}: {model.config.model_type} is not a model of text alone, and not supported")
     recompute_swiglu(model)
-    return model.to(device)
+    model = model.to(device)
+    use_huge_pages(model)
+    return model
 
 
 def require_weights(folder: Path, config: PreTrainedConfig) -> None:

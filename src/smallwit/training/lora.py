@@ -17,6 +17,7 @@ from smallwit.models.build import save_model, stored_tensors
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.loading import told
 from smallwit.training.families import load_supported_model
+from smallwit.training.lora_linear import fuse_adapters
 from smallwit.training.settings import LoRA
 
 ADAPTER = "adapter"
@@ -38,6 +39,7 @@ def add_adapters(model: PreTrainedModel, spec: LoRA, *, seed: int) -> Any:
         # Adapters are trained in float32, whatever the dtype of the frozen weights.
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+    fuse_adapters(model)
     return adapted
 
 

@@ -15,7 +15,7 @@ from smallwit.errors import UserError
 from smallwit.export.gguf import architecture_of
 from smallwit.models.build import disable_dropout, is_stateful, save_model
 from smallwit.models.chat import ChatTokenizer
-from smallwit.models.cpu_memory import trim_between_layers
+from smallwit.models.cpu_memory import keep_freed_memory, trim_between_layers
 from smallwit.models.fit import vocabulary_of
 from smallwit.objectives.loss import LossTerm
 from smallwit.objectives.policy_loss import SAMPLER_GAP_BOUND
@@ -56,6 +56,10 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
     model = model_of(job, stage.from_, dtype=job.dtype if stage.lora else "float32")
     if stage.qat is not None:
         architecture_of(model.config, f"stage {stage.name}: {stage.from_}", "leave qat out")
+    if autocast_of(job) is None:
+        trim_between_layers(model)
+    elif job.device == "cpu":
+        keep_freed_memory()
     adapted = ready_to_train(stage, model, job.recipe.seed)
     objectives = losses_of(stage, model.config.hidden_size, autocast_of(job))
     vocabulary = vocabulary_of(chat, model, stage.from_)
@@ -149,7 +153,6 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
 
 def ready_to_train(stage: TrainStage, model: PreTrainedModel, seed: int) -> Any:
     """Put the model in the form that the stage trains. Return peft's wrapper under LoRA, else `None`."""
-    trim_between_layers(model)
     adapted = add_adapters(model, stage.lora, seed=seed) if stage.lora else None
     if stage.gradient_checkpointing:
         model.gradient_checkpointing_enable()
