@@ -22,7 +22,7 @@ def small_models_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def flags_at(address: int) -> list[str]:
     """Return the flags of the mapping that has this address."""
-    found = ""
+    found, inside = "", False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         if place := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
             inside = int(place[1], 16) <= address < int(place[2], 16)
