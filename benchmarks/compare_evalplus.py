@@ -1,9 +1,11 @@
 """HumanEval+, row by row: EvalPlus' own checker against smallwit's judge under EvalPlus' rules.
 
     python benchmarks/compare_evalplus.py --data-dir DATA    (the extra bench-eval: evalplus 0.3.1)
+    python benchmarks/compare_evalplus.py --data-dir DATA --responses OUT/humaneval+.jsonl
 
 The programs are the canonical solutions and mutants of them. EvalPlus makes its ground truth by running the canonical
 solutions, and checks each program on the base and on the added inputs; `humaneval/HumanEvalPlus.jsonl.gz` is its file.
+With `--responses` they are a model's, as `smallwit eval --suite humaneval+ --protocol evalplus --out OUT` writes them.
 """
 
 import argparse
@@ -15,11 +17,13 @@ import random
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from smallwit.rows import read_rows
 from smallwit.tasks import load_task
 from smallwit.tasks.evalplus import evalplus_program
 from smallwit.verify.code import CodeJob, isolation_level, judge_code
@@ -231,6 +235,31 @@ def compare_sanitisers(problems: list[dict[str, Any]]) -> None:
         print(f"  {name}: {text[-200:]!r}")
 
 
+def compare_responses(path: Path, problems: list[dict[str, Any]]) -> None:
+    """Print how many responses of an evaluation pass here and in EvalPlus, its sanitiser included, and what differs."""
+    from evalplus.sanitize import sanitize
+
+    by_id = {problem["task_id"]: problem for problem in problems}
+    samples = [sample for sample in read_rows(path)[0] if sample["id"] in by_id]
+    programs = [(sample["response"], by_id[sample["id"]]) for sample in samples]
+    rows = [(problem, "response", sanitize(text, problem["entry_point"])) for text, problem in programs]
+    peer = theirs(problems, rows)
+    passed = sum(sample["score"] == 1.0 for sample in samples)
+    unlike = [i for i, sample in enumerate(samples) if (sample["score"] == 1.0) != (peer[i] == "pass")]
+    print(f"{path}: of {len(samples)} responses {passed} pass here, {peer.count('pass')} in evalplus", end="; ")
+    print(f"{len(unlike)} differ")
+    for i in unlike:
+        print(f"  {samples[i]['id']}: {samples[i]['reason']} here, {peer[i]} there")
+
+
+@contextmanager
+def evalplus_files(folder: Path) -> Iterator[None]:
+    """Let evalplus, imported inside of the block, read our copy of its file, and keep what it computes aside."""
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ |= {"HUMANEVAL_OVERRIDE_PATH": str(folder / "HumanEvalPlus.jsonl.gz"), "XDG_CACHE_HOME": cache}
+        yield
+
+
 def read(path: Path) -> list[dict[str, Any]]:
     """The rows of a compressed JSON Lines file."""
     with gzip.open(path, "rt", encoding="utf-8") as lines:
@@ -242,9 +271,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-dir", type=Path, default=os.environ.get("SMALLWIT_DATA_DIR"), help="benchmark files")
     parser.add_argument("--problems", type=int, help="only the first so many problems")
+    parser.add_argument("--responses", type=Path, action="append", help="a file of an evaluation; again for more")
     arguments = parser.parse_args()
     folder = Path(arguments.data_dir) / "humaneval"
     problems = read(folder / "HumanEvalPlus.jsonl.gz")[: arguments.problems]
+    if arguments.responses:
+        with evalplus_files(folder):
+            for path in arguments.responses:
+                compare_responses(path, problems)
+        return
     suite = load_task("humaneval+", data_dir=arguments.data_dir).problems("test")
     tests = {problem.id: problem.gold["tests"] for problem in suite}
     rows = programs_of(problems)
@@ -253,9 +288,7 @@ def main() -> None:
     jobs = [CodeJob("", problem["entry_point"], code, tests[problem["task_id"]]) for problem, _, code in rows]
     ours = judge_code(jobs, cpu_seconds=CPU_SECONDS)
     seconds = time.monotonic() - started
-    with tempfile.TemporaryDirectory() as cache:
-        # Read when evalplus is imported: its file, and where it keeps what it has computed.
-        os.environ |= {"HUMANEVAL_OVERRIDE_PATH": str(folder / "HumanEvalPlus.jsonl.gz"), "XDG_CACHE_HOME": cache}
+    with evalplus_files(folder):
         compare_sanitisers(problems)
         started_peer = time.monotonic()
         peer = theirs(problems, rows)
