@@ -22,9 +22,10 @@ def fuse_adapters(model: torch.nn.Module) -> None:
     """
     from peft.tuners.lora import Linear
 
-    for module in model.modules():
-        if type(module) is Linear and type(module.base_layer) is torch.nn.Linear:
-            module.forward = MethodType(_forward_beside(module.forward), module)
+    layers: list[Any] = [module for module in model.modules() if type(module) is Linear]
+    for layer in layers:
+        if type(layer.base_layer) is torch.nn.Linear:
+            layer.forward = MethodType(_forward_beside(layer.forward), layer)
 
 
 def _forward_beside(plain: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -50,7 +51,8 @@ class _AdaptedLinear(torch.autograd.Function):
             rows = x.flatten(0, -2)
             down, up = a.to(x.dtype), (b * scale).to(x.dtype)
             low = rows @ down.T
-            y = linear(rows, weight, bias).addmm_(low, up.T)
+            y = linear(rows, weight, bias)
+            torch.addmm(y, low, up.T, out=y)
         ctx.save_for_backward(x, weight, low, down, up)
         ctx.scale, ctx.dtype = scale, a.dtype  # type: ignore[attr-defined]
         return y.view(*x.shape[:-1], len(weight))
@@ -66,5 +68,6 @@ class _AdaptedLinear(torch.autograd.Function):
         by_b = (gradient.T @ low).to(dtype).mul_(scale)
         by_x = None
         if ctx.needs_input_grad[0]:  # type: ignore[attr-defined]
-            by_x = (gradient @ weight).addmm_(by_low, down).view_as(x)
+            by_rows = gradient @ weight
+            by_x = torch.addmm(by_rows, by_low, down, out=by_rows).view_as(x)
         return by_x, None, None, by_a, by_b, None
