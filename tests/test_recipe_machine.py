@@ -23,6 +23,7 @@ def refused(write_recipe: Callable[[str], Path], capsys: pytest.CaptureFixture[s
         for old, new in changes:
             assert text.count(old) == 1
             text = text.replace(old, new)
+        capsys.readouterr()  # what saving a model has said
         assert main(["run", str(write_recipe(text)), "--dry-run"]) == 2
         said = capsys.readouterr().err
         assert said.count("\n") == 1
