@@ -62,8 +62,9 @@ def turns_swiglu(x: Tensor, gate: torch.nn.Linear, up: torch.nn.Linear, down: to
     half = x.device.type == "cpu" and x.dtype == torch.bfloat16
     if not (half and _ONEDNN and 2 <= rows <= MANY_ROWS and gate.weight.numel() >= SMALL_WEIGHT):
         return False
-    return all(type(each) is torch.nn.Linear and each.bias is None for each in (gate, up, down)) and all(
-        each.weight.dtype == torch.bfloat16 for each in (gate, up, down)
+    return all(
+        type(each) is torch.nn.Linear and each.bias is None and each.weight.dtype == torch.bfloat16
+        for each in (gate, up, down)
     )
 
 

@@ -18,7 +18,8 @@ LEAST_BYTES = 1 << 26
 @torch.no_grad()
 def use_huge_pages(model: Any) -> None:
     """Move the parameters of a model to huge pages, one by one, where they are on a CPU and Linux has such pages."""
-    parameters = [each for each in model.parameters() if each.device.type == "cpu" and type(each.data) is torch.Tensor]
+    plain = (each for each in model.parameters() if each.device.type == "cpu" and type(each.data) is torch.Tensor)
+    parameters = [each for each in plain if each.numel()]
     size = sum(each.nbytes + ALIGNMENT for each in parameters)
     if size < LEAST_BYTES or not hasattr(mmap, "MADV_HUGEPAGE"):
         return
