@@ -371,9 +371,14 @@ def test_on_a_terminal_ctrl_c_at_the_prompt_ends_with_130(tmp_path: Path) -> Non
     try:
         shown = _until(terminal, b"> ")
         os.write(terminal, b"What is 3 + 4?\n")
-        shown = _until(terminal, b"> ", _until(terminal, b"tokens/s", shown))
-        os.write(terminal, b"\x03")
-        assert _status(child) == 130
+        _until(terminal, b"> ", _until(terminal, b"tokens/s", shown))
+        end = time.monotonic() + 60.0
+        # Python's input() loses a Ctrl-C that comes between its prompt and its wait; a user presses again.
+        found = None
+        while found is None and time.monotonic() < end:
+            os.write(terminal, b"\x03")
+            found = _status(child, seconds=10.0)
+        assert found == 130
     finally:
         os.close(terminal)  # which hangs up on a child that is still there
 
@@ -387,7 +392,7 @@ def _until(terminal: int, words: bytes, shown: bytes = b"", seconds: float = 120
     return shown.partition(words)[2]
 
 
-def _status(child: int, seconds: float = 60.0) -> int | None:
+def _status(child: int, seconds: float) -> int | None:
     """The exit status of a child, `None` if it does not end."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
