@@ -141,25 +141,33 @@ def generations_of(problems: list[dict[str, Any]]) -> list[dict[str, str]]:
     return rows
 
 
-def theirs(rows: list[dict[str, str]]) -> dict[str, list[bool]]:
-    """What lm-evaluation-harness makes of every row, by filter."""
+def harness_task(train: Path, test: Path, cache: str, **changes: Any) -> ConfigurableTask:
+    """The harness' task gsm8k on these files of rows, with `changes` to its configuration."""
     config = yaml.safe_load((Path(lm_eval.__file__).parent / "tasks/gsm8k/gsm8k.yaml").read_text(encoding="utf-8"))
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "rows.jsonl"
-        file.write_text("".join(json.dumps({k: row[k] for k in ("question", "answer")}) + "\n" for row in rows))
-        config |= {
-            "dataset_path": "json",
-            "dataset_name": None,
-            "dataset_kwargs": {"data_files": {"train": str(file), "test": str(file)}, "cache_dir": folder},
-            "num_fewshot": 0,
-        }
-        task = ConfigurableTask(config=config)
-        lm = StoredGenerations([row["response"] for row in rows])
-        samples = evaluate(lm, {"gsm8k": task}, bootstrap_iters=0, log_samples=True)["samples"]["gsm8k"]
+    config |= {
+        "dataset_path": "json",
+        "dataset_name": None,
+        "dataset_kwargs": {"data_files": {"train": str(train), "test": str(test)}, "cache_dir": cache},
+    }
+    return ConfigurableTask(config=config | changes)
+
+
+def by_filter(samples: list[dict[str, Any]]) -> dict[str, list[bool]]:
+    """What the harness made of every document, by filter."""
     found: dict[str, dict[int, bool]] = {name: {} for name in FILTERS}
     for sample in samples:
         found[sample["filter"]][sample["doc_id"]] = bool(sample["exact_match"])
-    return {name: [verdicts[i] for i in range(len(rows))] for name, verdicts in found.items()}
+    return {name: [verdicts[i] for i in range(len(verdicts))] for name, verdicts in found.items()}
+
+
+def theirs(rows: list[dict[str, str]]) -> dict[str, list[bool]]:
+    """What lm-evaluation-harness makes of every row, by filter."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "rows.jsonl"
+        file.write_text("".join(json.dumps({k: row[k] for k in ("question", "answer")}) + "\n" for row in rows))
+        task = harness_task(file, file, folder, num_fewshot=0)
+        lm = StoredGenerations([row["response"] for row in rows])
+        return by_filter(evaluate(lm, {"gsm8k": task}, bootstrap_iters=0, log_samples=True)["samples"]["gsm8k"])
 
 
 def main() -> None:

@@ -34,16 +34,20 @@ def main() -> None:
     parser.add_argument("--suites", default="wordmath,algebra,functions")
     parser.add_argument("--limit", default="500")
     parser.add_argument("--max-new-tokens", default="70")
+    parser.add_argument("--batch", default="64", help="sequences in flight (64)")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"], help="of what is computed here")
     parser.add_argument("--tokens", type=int, default=64, help="of a reply that is timed")
     parser.add_argument("--original", type=Path)
     parser.add_argument("--data-dir")
     options = parser.parse_args()
     data = ["--data-dir", options.data_dir] if options.data_dir else []
     suites = ["--verify", options.suites] if options.suites else []
+    choice = ["--limit", options.limit, "--max-new-tokens", options.max_new_tokens]
+    choice += ["--batch", options.batch, "--dtype", options.dtype]
     for quant in options.quants.split(","):
         out = options.out / quant
-        words = ["export", options.model, str(out), "--quant", quant, *suites, *data]
-        if smallwit([*words, "--limit", options.limit, "--max-new-tokens", options.max_new_tokens]):
+        words = ["export", options.model, str(out), "--quant", quant, *suites, *data, *choice]
+        if smallwit(words):
             sys.exit(1)
         for rows in ROWS:
             print_speed(out / f"model-{quant}.gguf", rows, options.tokens)

@@ -3,7 +3,7 @@
 import os
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -39,6 +39,9 @@ def export(
         typer.Option("--max-new-tokens", metavar="N", min=1, help="Of a response. By default the protocol's."),
     ] = None,
     batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, help="Sequences in flight.")] = 64,
+    dtype: Annotated[
+        Literal["float32", "bfloat16"], typer.Option("--dtype", help="Number format in which --verify computes.")
+    ] = "float32",
     data_dir: DataDir = None,
     offline: Offline = False,
     allow_unsafe_code: AllowUnsafeCode = False,
@@ -64,7 +67,7 @@ def export(
     quant = quant_of(format, quant)
     if suites and not EXPORTERS[format].measured:
         raise UserError(f"--verify {verify}: does not measure --format {format}; leave it out, or take another format")
-    settings = Settings(device="cpu", dtype="float32", batch=batch)
+    settings = Settings(device="cpu", dtype=dtype, batch=batch)
     resolved = resolve_model(model, settings)
     if resolved.folder is None:
         raise UserError(f"model {model}: is behind a server, and its weights are not here; name a folder")

@@ -46,10 +46,18 @@ class GeneratorInfo:
 
 
 def number_format(folder: Path, dtype: str) -> str:
-    """Return the number format of a model's weights: that of the exported file that a folder was read back from, or
-    `dtype`."""
+    """Return the number format of a model that is computed in `dtype`, for its signature.
+
+    It is `dtype`, or that of the exported file which the folder was read back from (`exported_format`).
+    """
     path = folder / MANIFEST
-    return str(read_json_object(path).get("number_format", dtype)) if path.is_file() else dtype
+    quant = read_json_object(path).get("number_format") if path.is_file() else None
+    return dtype if quant is None else exported_format(str(quant), dtype)
+
+
+def exported_format(quant: str, dtype: str) -> str:
+    """Return the number format of weights that are exported as `quant`, read back, and computed in `dtype`."""
+    return quant if dtype == "float32" else f"{quant}-{dtype}"
 
 
 def local_generator_info(chat: "ChatTokenizer", dtype: str) -> GeneratorInfo:

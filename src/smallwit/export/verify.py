@@ -16,6 +16,7 @@ from smallwit.evaluation.comparison import compare_tasks
 from smallwit.evaluation.comparison_table import print_comparison
 from smallwit.evaluation.evaluate import EvaluationRequest, Measured, measure_models
 from smallwit.evaluation.model_reference import ResolvedModel, Settings, resolve_model
+from smallwit.evaluation.protocol import exported_format
 from smallwit.evaluation.reasons import Transitions
 from smallwit.evaluation.scores import tokens_per_second
 from smallwit.evaluation.stored import comparable, read_evaluation
@@ -46,7 +47,7 @@ def verify(
 ) -> list[Measured]:
     """Measure a model, its exported `file` read back as the folder `copy`, and the file in llama.cpp if installed.
 
-    `copy` is made if it is not there.
+    `copy` is made if it is not there. The dtype of `settings` is that in which the two local models are computed.
     Prints scores, paired differences to the model, bytes, tokens a second and memory. Raises as `evaluate` does.
     """
     assert model.folder is not None
@@ -58,7 +59,8 @@ def verify(
     read = replace(
         resolve_model(str(copy), options), reference=str(file), label=f"{model.label}-{quant}", identity=digest
     )
-    models = [model, replace(read, generator=replace(read.generator, dtype=quant))]
+    computed = exported_format(quant, settings.dtype)
+    models = [model, replace(read, generator=replace(read.generator, dtype=computed))]
     engine, header = None, GgufFile(file)
     if llama_cpp.installed() and header.get("tokenizer.ggml.model") != "none":
         chat = ChatTokenizer.load(copy, chat_template_kwargs=options.chat_template_kwargs)
@@ -66,7 +68,7 @@ def verify(
         engine = LlamaCppEngine(
             file, context=context, batch=min(SLOTS, settings.batch), threads=torch.get_num_threads()
         )
-        models.append(_in_llama_cpp(models[1], engine, chat))
+        models.append(_in_llama_cpp(models[1], quant, engine, chat))
     measured = measure_models(models, request, settings, model.tasks, console)
     for other in measured[1:]:
         _compare(other, measured[0], console)
@@ -81,7 +83,7 @@ def verify(
     return measured
 
 
-def _in_llama_cpp(read: ResolvedModel, engine: LlamaCppEngine, chat: ChatTokenizer) -> ResolvedModel:
+def _in_llama_cpp(read: ResolvedModel, quant: AnyQuant, engine: LlamaCppEngine, chat: ChatTokenizer) -> ResolvedModel:
     def load(overflow: Overflow) -> StreamingGenerator:
         return LocalGenerator(engine, chat, overflow=overflow)
 
@@ -90,7 +92,7 @@ def _in_llama_cpp(read: ResolvedModel, engine: LlamaCppEngine, chat: ChatTokeniz
         reference=f"{read.reference} in llama.cpp",
         label=f"{read.label}-llama.cpp",
         identity=f"{read.identity} in llama.cpp",
-        generator=replace(read.generator, engine="llama.cpp"),
+        generator=replace(read.generator, engine="llama.cpp", dtype=quant),
         load=load,
     )
 
