@@ -5,7 +5,7 @@
     python benchmarks/device.py FOLDER --suites humaneval,gsm8k --limit 200 --max-new-tokens 512 --original FILE.gguf
 
 For each number format: what `smallwit export --verify` prints, and tokens a second and peak memory of llama.cpp at one
-and at eight rows. With `--original` the keys and tensors of the file are compared with those of another GGUF file.
+and at eight rows, if it is installed. With `--original` the keys and tensors of the file are compared with those of another GGUF file.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from typing import Any
 
 from smallwit.cli import main as smallwit
 from smallwit.device import cores
-from smallwit.export.llama_cpp import LlamaCppEngine
+from smallwit.export.llama_cpp import LlamaCppEngine, installed
 from smallwit.inference.engine import Request, Sampling, complete
 from smallwit.models.gguf_file import GgufFile
 from smallwit.models.gguf_tokenizer import read_tokenizer
@@ -49,7 +49,7 @@ def main() -> None:
         words = ["export", options.model, str(out), "--quant", quant, *suites, *data, *choice]
         if smallwit(words):
             sys.exit(1)
-        for rows in ROWS:
+        for rows in ROWS if installed() else ():
             print_speed(out / f"model-{quant}.gguf", rows, options.tokens)
     if options.original is not None:
         compare_files(out / f"model-{quant}.gguf", options.original)
