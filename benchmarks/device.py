@@ -5,7 +5,8 @@
     python benchmarks/device.py FOLDER --suites humaneval,gsm8k --limit 200 --max-new-tokens 512 --original FILE.gguf
 
 For each number format: what `smallwit export --verify` prints, and tokens a second and peak memory of llama.cpp at one
-and at eight rows, if it is installed. With `--original` the keys and tensors of the file are compared with those of another GGUF file.
+and at eight rows, if it is installed. With `--original` the keys and tensors of the file are compared with those of
+another GGUF file.
 """
 
 import argparse
