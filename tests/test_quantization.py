@@ -141,3 +141,23 @@ def test_what_does_not_go_with_qat_is_refused(settings: str, message: str, refus
 def test_rewards_are_refused_with_qat(refused_recipe: Callable[..., str]) -> None:
     said = refused_recipe("    flops: 2e12\n", "    flops: 2e12\n    qat: q4_0\n")
     assert "qat: grpo compares the probabilities of rounded weights with those of the weights that sampled" in said
+
+
+def test_weights_read_from_a_file_of_one_more_bit_leave_the_borders_and_round_as_before() -> None:
+    model = tiny_model()
+    for weight, _ in QuantizedWeights(model, "q5_0").weights:
+        round_(weight, "Q5_0")
+    quantized = QuantizedWeights(model, "q4_0")
+    with quantized.in_place():
+        before = [weight.detach().clone() for weight, _ in quantized.weights]
+    assert quantized.leave_borders() > 0.9
+    assert quantized.leave_borders() == 0
+    with quantized.in_place():
+        assert all(torch.equal(weight, one) for (weight, _), one in zip(quantized.weights, before, strict=True))
+
+
+def test_weights_between_the_borders_stay_as_they_are() -> None:
+    model = tiny_model()
+    before = [weight.detach().clone() for weight in model.parameters()]
+    assert QuantizedWeights(model, "q4_0").leave_borders() == 0
+    assert all(torch.equal(weight, one) for weight, one in zip(model.parameters(), before, strict=True))

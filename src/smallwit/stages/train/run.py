@@ -97,6 +97,11 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
         say(line)
     budget = TrainingBudget(steps=steps, flops=flops)
     trainer = trainer_of(stage, job, chat, model, made, objectives, teachers, budget, world)
+    if trainer.quantized is not None and (share := trainer.quantized.leave_borders()):
+        say(
+            f"many weights of {stage.from_} lie halfway between two values of {stage.qat}, as after an import from a "
+            f"file of few bits: {100 * share:.0f} % of the weights begin nearer to what they round to"
+        )
     trainer.writer.say = say
     checkpoints = Checkpoints(job.work / "checkpoints", job.key)
     _resume(trainer, checkpoints, job)
