@@ -33,7 +33,7 @@ help:
 	@echo 'make gpu-kit          that benchmark for a machine with torch, transformers and no network, in the folder gpu-kit'
 	@echo 'make bench-curves     every objective alone, from a quickstart: table and figure'
 	@echo 'make bench-seeds      coverage of the intervals over seeds and problems, by simulation (8 minutes)'
-	@echo 'make bench-plan       smallwit plan against what eight recipes then take (20 minutes on 2 cores)'
+	@echo 'make bench-plan       smallwit plan against what eight recipes then take (7 minutes on 2 cores)'
 	@echo 'make check-families   every family of transformers against its own forward pass: docs/models.md (a minute)'
 	@echo 'make check-handover   published folders read by two major versions of transformers (about 2 minutes on 2 cores)'
 	@echo 'make check-report     the report in headless Chromium: screens, filters, keyboard, print (a minute)'

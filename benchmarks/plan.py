@@ -3,7 +3,7 @@
     python benchmarks/plan.py [CASE ...] [--model FOLDER]
 
 Each case is planned and run in processes of its own, on one thread; the stage `it` is compared. Its time is that of its
-process on the CPU, so that other programs change little. Needs SMALLWIT_DATA_DIR with the Qwen2 tokenizer and GSM8K,
+steps, with nothing else to do for the machine. Needs SMALLWIT_DATA_DIR with the Qwen2 tokenizer and GSM8K,
 and for the cases of the real 0.5B a folder with Qwen2.5-Coder-0.5B-Instruct or one of its shape.
 """
 
@@ -13,11 +13,9 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -63,6 +61,7 @@ CASES = {
     "sft-0.5b": REAL + "stages:\n" + stage("real", demos(2), CROSS, "steps: 2, micro_tokens: 512"),
     "lora-0.5b": REAL + "stages:\n" + stage("real", demos(2), CROSS, "steps: 2, micro_tokens: 512, lora: {rank: 16}"),
 }
+COLUMNS = "case", "memory", "memory_plan", "memory_ratio", "seconds", "seconds_plan", "seconds_ratio"
 
 PLAN = """
 import json, sys
@@ -106,25 +105,14 @@ def planned(recipe: Path, data: Path) -> dict[str, Any]:
 
 
 def ran(recipe: Path, data: Path) -> dict[str, Any]:
-    """What the stage took: its manifest, and `cpu`, the seconds on the CPU of the last process that took any."""
+    """What the stage took: its manifest."""
     run_dir = recipe.with_suffix("")
     command = [sys.executable, "-m", "smallwit", "run", str(recipe), "--run-dir", str(run_dir), "--data-dir", str(data)]
-    process = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    busy: dict[int, float] = {}
-    while process.poll() is None:
-        for child in process.children(recursive=True):
-            try:
-                times = child.cpu_times()
-            except psutil.Error:
-                continue
-            busy[child.pid] = times.user + times.system
-        time.sleep(0.1)
-    if process.returncode:
-        raise SystemExit(f"{recipe}: {process.stderr.read()[-3000:]}")
+    out = subprocess.run(command, capture_output=True, text=True)
+    if out.returncode:
+        raise SystemExit(f"{recipe}: {out.stderr[-3000:]}")
     (folder,) = run_dir.glob("stages/*-it/artifact")
-    return json.loads((folder / "manifest.json").read_text()) | {
-        "cpu": [each for each in busy.values() if each > 1][-1]
-    }
+    return dict(json.loads((folder / "manifest.json").read_text()))
 
 
 def main() -> None:
@@ -146,11 +134,11 @@ def main() -> None:
             plan, real = planned(recipe, data), ran(recipe, data)
             memory, seconds = sum(plan["memory"].values()) / 1e9, plan["seconds"]
             parts = ", ".join(f"{part} {size / 1e9:.2f}" for part, size in plan["memory"].items())
-            ratios = memory / real["peak_memory_gb"], seconds / real["cpu"]
-            row = [case, real["peak_memory_gb"], memory, ratios[0], real["cpu"], seconds, ratios[1]]
-            rows.append(dict(zip(("case", "memory", "plan", "ratio", "cpu", "seconds", "time"), row, strict=True)))
+            ratios = memory / real["peak_memory_gb"], seconds / real["seconds"]
+            row = [case, real["peak_memory_gb"], memory, ratios[0], real["seconds"], seconds, ratios[1]]
+            rows.append(dict(zip(COLUMNS, row, strict=True)))
             table.add_row(case, *(f"{value:.2f}" for value in row[1:] if isinstance(value, float)), parts)
-            print(rows[-1], parts, real["seconds"], flush=True)
+            print(rows[-1], parts, flush=True)
     Console(width=150).print(table)
     Path("bench").mkdir(exist_ok=True)
     Path("bench/plan.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

@@ -51,7 +51,7 @@ DRY_PASSES = 2
 """Passes of a dry step: the largest of those sampled. The second begins with the gradients of the first."""
 FEW_TRAINED = 2
 """Trained tokens of each example in a dry step. What the head holds for the others is added."""
-CPU_TOKENS, GPU_TOKENS = 256, 1 << 16
+CPU_TOKENS, GPU_TOKENS = 512, 1 << 16
 """Tokens of the step that a calibration takes where a whole one takes too long."""
 
 
@@ -267,12 +267,18 @@ def _step_flops(stage: TrainStage, found: Mapping[str, Sampled], dry: _Dry) -> t
 def _update_rate(
     stage: TrainStage, job: Job, chat: ChatTokenizer, found: Mapping[str, Sampled], dry: _Dry, whole: float
 ) -> float:
-    """Return the FLOP/s of a step: the stage's own, or one with fewer examples and layers if that takes too long."""
+    """Return the FLOP/s of a step: the stage's own, or one with fewer examples and layers if that takes too long.
+
+    Fewer completions of a prompt gain less from sharing it, so the whole step is preferred.
+    """
+    limit = flops_measured(job)
     most, few = None, {name: replace(each, steps=each.usual[:1]) for name, each in found.items()}
-    if whole > 2 * flops_measured(job):
+    if whole > 4 * limit:
         room = (CPU_TOKENS if job.device == "cpu" else GPU_TOKENS) / len(found)
-        most = flops_measured(job) / (6 * room * len(found))
-        few = {name: replace(each, steps=[_shortest(each.steps[0], room)]) for name, each in few.items()}
+        shortest = {name: replace(each, steps=[_shortest(each.steps[0], room)]) for name, each in few.items()}
+        if whole * _tokens(shortest) / _tokens(few) > 2 * limit:
+            most = limit / (6 * room * len(found))
+        few = shortest
     trainer, _ = _trainer(stage, job, chat, few, most)
 
     def step() -> float:
@@ -281,6 +287,10 @@ def _update_rate(
         return trainer.progress.flops - before
 
     return measured_rate(job, step)
+
+
+def _tokens(found: Mapping[str, Sampled]) -> int:
+    return sum(len(example.tokens) for each in found.values() for example in each.steps[0])
 
 
 def _shortest(examples: Sequence[Example], tokens: float) -> list[Example]:
