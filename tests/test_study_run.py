@@ -180,7 +180,8 @@ class TestFiles:
 def test_two_that_run_one_study_in_one_folder_share_the_work_and_both_end_with_its_files(tmp_path: Path) -> None:
     """In two threads: a lock of one is closed to the other as to another process, and no library is imported twice."""
     slow = "  slow:\n    - {stage: sft, optimizer: {lr: 1.0e-5}}\n"
-    path = write(tmp_path, STUDY.partition("  sft-rl")[0] + slow)
+    # Stages of half a second or more: of shorter ones the first could make all before the second looks again.
+    path = write(tmp_path, (STUDY.partition("  sft-rl")[0] + slow).replace("flops: 8.0e6", "flops: 4.0e8"))
     opened = open_study(path, (), tmp_path / "run", None)
     consoles = [Console(file=io.StringIO(), width=200) for _ in range(2)]
     with ThreadPoolExecutor() as pool:
