@@ -97,15 +97,11 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
         say(line)
     budget = TrainingBudget(steps=steps, flops=flops)
     trainer = trainer_of(stage, job, chat, model, made, objectives, teachers, budget, world)
-    if trainer.quantized is not None and (share := trainer.quantized.leave_borders()):
-        say(
-            f"many weights of {stage.from_} lie halfway between two values of {stage.qat}, as after an import from a "
-            f"file of few bits: {100 * share:.0f} % of the weights begin nearer to what they round to"
-        )
     trainer.writer.say = say
     checkpoints = Checkpoints(job.work / "checkpoints", job.key)
     _resume(trainer, checkpoints, job)
     begun = _continue(stage, trainer, checkpoints, job)
+    _leave_borders(stage, trainer, say)
     for complaint in checkpoints.complaints:
         reporter.say(f"a checkpoint is damaged and left out: {complaint}")
     validate = validator(job, stage, model, chat, world, tell) if stage.validation else None
@@ -237,6 +233,17 @@ def _continue(stage: TrainStage, trainer: Trainer, checkpoints: Checkpoints, job
         trainer.world.main_process_first(lambda: checkpoints.begin(training, begun.step))
         trainer.resume(checkpoints)
     return begun
+
+
+def _leave_borders(stage: TrainStage, trainer: Trainer, say: Callable[[str], None]) -> None:
+    """Move weights away from the borders of the stage's `qat` before its first step, and say how many."""
+    if trainer.quantized is None or trainer.progress.step > 0:
+        return
+    if share := trainer.quantized.leave_borders():
+        say(
+            f"many weights of {stage.from_} lie halfway between two values of {stage.qat}, as after an import from a "
+            f"file of few bits: {100 * share:.0f} % of the weights begin nearer to what they round to"
+        )
 
 
 def _trackers(job: Job) -> list[Tracker]:
