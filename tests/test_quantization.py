@@ -1,6 +1,7 @@
 """With qat a stage computes with the weights that an exported file holds, and trains those that it rounds."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from smallwit.models.build import save_model
 from smallwit.models.chat import ChatTokenizer
 from smallwit.models.number_formats import round_
 from smallwit.objectives.kinds.cross_entropy import CrossEntropyLoss
+from smallwit.stages.job import Reporter, Stopped
 from smallwit.training.loop import Trainer
 from smallwit.training.progress import TrainingBudget
 from smallwit.training.quantization import QuantizedWeights
 from smallwit.training.settings import Optimizer
 from smallwit.training.sources import StepBatch
+from test_continued_stage import ran
 from test_training import Prepared, demonstrations, step_with_gradient
 from tiny import same_bits, tiny_model, tokenizer, weights
 
@@ -161,3 +164,35 @@ def test_weights_between_the_borders_stay_as_they_are() -> None:
     before = [weight.detach().clone() for weight in model.parameters()]
     assert QuantizedWeights(model, "q4_0").leave_borders() == 0
     assert all(torch.equal(weight, one) for weight, one in zip(model.parameters(), before, strict=True))
+
+
+OF_FIVE_BITS = """\
+stages:
+  - name: base
+    kind: train
+    from: large
+    sources: {demos: {kind: demonstrations, batch: 4}}
+    objectives: [{kind: cross_entropy, source: demos}]
+    steps: 1
+  - {name: base-q5_0, kind: export, from: base, quant: q5_0}
+  - name: repaired
+    kind: train
+    from: base-q5_0
+    qat: q4_0
+    sources: {demos: {kind: demonstrations, batch: 4}}
+    objectives: [{kind: forward_kl, source: demos, teacher: base-q5_0}]
+    steps: 3
+"""
+
+
+@pytest.mark.slow
+def test_a_stage_says_once_that_weights_leave_the_borders_and_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    whole = ran(tmp_path, OF_FIVE_BITS)["repaired"]
+    parts, said = replace(whole, folder=tmp_path / "parts", work=tmp_path / "parts-work"), list[str]()
+    with pytest.raises(Stopped):
+        parts.stage.run(parts, Reporter(lambda share, text: None, said.append, lambda: True))
+    assert sum("halfway between two values of q4_0" in line for line in said) == 1
+    said.clear()
+    parts.stage.run(parts, Reporter(lambda share, text: None, said.append, lambda: False))
+    assert not any("halfway" in line for line in said)
+    assert (whole.folder / "model.safetensors").read_bytes() == (parts.folder / "model.safetensors").read_bytes()
