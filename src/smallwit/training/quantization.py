@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from smallwit.models.number_formats import round_, weight_formats
@@ -26,17 +27,20 @@ class QuantizedWeights:
     def __init__(self, model: Any, quant: str) -> None:
         formats = weight_formats(model, quant)
         self.weights = [(weight, formats[name]) for name, weight in model.named_parameters() if formats[name] != "F32"]
+        # Kept for all steps: pieces of this size that come and go leave holes in the memory of a CPU.
+        self._unrounded = [torch.empty_like(weight, requires_grad=False) for weight, _ in self.weights]
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Give the model the rounded weights within the context, whatever reads them; the others are kept aside."""
-        kept = [weight.detach().clone() for weight, _ in self.weights]
+        for (weight, _), unrounded in zip(self.weights, self._unrounded, strict=True):
+            unrounded.copy_(weight.detach())
         try:
             for weight, name in self.weights:
                 round_(weight, name)
             yield
         finally:
-            for (weight, _), unrounded in zip(self.weights, kept, strict=True):
+            for (weight, _), unrounded in zip(self.weights, self._unrounded, strict=True):
                 weight.detach().copy_(unrounded)
 
     def leave_borders(self) -> float:
