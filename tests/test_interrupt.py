@@ -14,7 +14,9 @@ import pytest
 
 import pipeline_recipes as micro
 from interruption import (
+    OWN,
     RECIPE,
+    STAGE,
     STEPS,
     assert_same,
     checkpoints,
@@ -23,9 +25,11 @@ from interruption import (
     logged,
     meanwhile,
     nothing_is_left,
+    workers,
 )
 from pipeline_recipes import Ran
 from smallwit.cli import main
+from smallwit.pipeline import processes
 
 pytestmark = pytest.mark.slow
 
@@ -33,6 +37,19 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
     return micro.write(tmp_path, RECIPE)
+
+
+def slow_steps(folder: Path, *stages: str) -> tuple[Path, Path]:
+    """A recipe whose stages take two seconds for a step and save only when they are stopped, and its run's folder."""
+    head = micro.HEAD.replace("max_new_tokens: 8", "max_new_tokens: 8, stages: []") + "stages:\n"
+    texts = [
+        STAGE.format(name=name, start="small", source=OWN, objective="kind: grpo, source: own", steps=STEPS)
+        for name in stages
+    ]
+    recipe = micro.write(folder, head + "".join(texts).replace("0.000001", "1000"))
+    slow = "__import__('time').sleep(0.25)\n        score ="
+    (folder / "sums.py").write_text(micro.TASK.replace("score =", slow))
+    return recipe, folder / "run"
 
 
 class TestSignals:
@@ -87,6 +104,30 @@ class TestSignals:
             assert main(["run", str(recipe), "--run-dir", str(run_dir), "--set", "evaluation.batch=1"]) == 130
         assert time.monotonic() - started < 30
         nothing_is_left()
+
+    def test_a_step_that_takes_long_is_waited_for_and_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(processes, "REMINDER_SECONDS", 0.5)
+        recipe, run_dir = slow_steps(tmp_path, "rl")
+        with meanwhile(interrupt, lambda: logged(run_dir)):
+            assert main(["run", str(recipe), "--run-dir", str(run_dir)]) == 130
+        nothing_is_left()
+        assert "rl: not saved yet after 1 s (Ctrl-C stops at once)" in capsys.readouterr().out
+        (saved,) = checkpoints(run_dir, "rl")
+        assert int(saved.name[5:]) == len(logged(run_dir))
+
+    def test_a_stage_is_waited_for_when_another_one_fails(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        recipe, run_dir = slow_steps(tmp_path, "rl", "other")
+        with meanwhile(lambda: workers()[1].kill(), lambda: len(workers()) == 2 and logged(run_dir)):
+            assert main(["run", str(recipe), "--run-dir", str(run_dir)]) == 1
+        nothing_is_left()
+        printed = capsys.readouterr()
+        assert "a stage has failed; the others save first (Ctrl-C stops at once)" in printed.out
+        assert "stage other: its process was killed" in printed.err
+        assert checkpoints(run_dir, "rl")
 
     def test_a_second_ctrl_c_stops_at_once(self, tmp_path: Path) -> None:
         """The evaluation is in a verifier that never comes back, so it cannot notice the first."""

@@ -5,7 +5,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -20,7 +20,8 @@ from smallwit.recipe.section import kinds_of, subclasses_of
 from smallwit.recipe.stage import Stage
 from smallwit.stages.job import Job
 
-STOP_SECONDS = 30.0
+REMINDER_SECONDS = 30.0
+"""Time between lines that name the stages which have not saved yet."""
 EXIT_SECONDS = 10.0
 PEER_FAILURE_SECONDS = 5.0
 """Seconds to wait for the cause after a process has reported that it lost another one."""
@@ -176,18 +177,25 @@ def wait_for_news(running: Sequence[Running], seconds: float) -> None:
     wait([member.pipe for member in members] + [member.process.sentinel for member in members], timeout=seconds)
 
 
-def stop(running: Sequence[Running]) -> None:
-    """Ask every job to save and stop. Kill it after `STOP_SECONDS`, or at once on a second interrupt."""
+def stop(running: Sequence[Running], say: Callable[[str], None]) -> None:
+    """Ask every job to save and stop, and wait until it has: a step of a large model takes minutes on a CPU.
+
+    A second interrupt kills them at once. `say` gets a line for each `REMINDER_SECONDS`.
+    """
     try:
         # Only the first process of a job saves; the others have nothing to lose.
         for one in running:
             one.first.terminate()
-        deadline = time.monotonic() + STOP_SECONDS
-        while any(one.first.is_alive() for one in running) and time.monotonic() < deadline:
+        begun, reminders = time.monotonic(), 0
+        while names := [one.name for one in running if one.first.is_alive()]:
             time.sleep(0.02)
             for one in running:
                 for member in one.members:
                     _drain(member.pipe)
+            seconds = time.monotonic() - begun
+            if seconds > (reminders + 1) * REMINDER_SECONDS:
+                reminders += 1
+                say(f"{', '.join(names)}: not saved yet after {seconds:.0f} s (Ctrl-C stops at once)")
     finally:
         for one in running:
             one.kill()

@@ -121,9 +121,13 @@ class Scheduler:
             except KeyboardInterrupt:
                 progress.say("stopping; running stages save first (Ctrl-C again stops at once)")
                 raise
+            except StageFailed:
+                if any(one.first.is_alive() for one in running):
+                    progress.say("a stage has failed; the others save first (Ctrl-C stops at once)")
+                raise
             finally:
                 # No stage may run on after an error here.
-                stop(running)
+                stop(running, progress.say)
 
     def _forecast(self, waiting: Sequence[Node]) -> TimeLeft | None:
         """Print the totals of what is to do, if it was planned. Return what tells the time left, if that is known."""
