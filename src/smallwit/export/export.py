@@ -9,7 +9,7 @@ from typing import Any, get_args
 from smallwit.errors import UserError
 from smallwit.export import AnyQuant, FileFormat, OnnxQuant, Quant, llama_cpp, onnx
 from smallwit.export.exported import Exported, ExportedGguf
-from smallwit.export.gguf import open_model, write_gguf
+from smallwit.export.gguf import ExportedModel, open_model, write_gguf
 from smallwit.export.modelfile import modelfile
 from smallwit.export.readers import compare_tensors, compare_texts, read_back
 from smallwit.storage.artifacts import BrokenArtifact, publish, read_manifest
@@ -30,17 +30,24 @@ class Exporter:
     write: Callable[[Path, Path, Any, Path], Exported]
 
 
-def export_folder(source: Path, target: Path, quant: Quant, copy: Path) -> ExportedGguf:
+def export_folder(
+    source: Path,
+    target: Path,
+    quant: Quant,
+    copy: Path,
+    fit: Callable[[ExportedModel], list[str]] = lambda model: [],
+) -> ExportedGguf:
     """Write the model of a folder into the folder `target`, as a GGUF file with a Modelfile beside it.
 
-    What smallwit reads back becomes the model folder `copy`. transformers and, where it is installed, llama.cpp must
-    read the file, too. Raises `UserError` for a model that cannot be exported, and `RunFailed` where a reader reads
-    something else.
+    `fit` may change the weights before, and returns notes. What smallwit reads back becomes the model folder `copy`.
+    transformers and, where it is installed, llama.cpp must read the file, too. Raises `UserError` for a model that
+    cannot be exported, and `RunFailed` where a reader reads something else.
     """
     started = time.monotonic()
     model, file = open_model(source), target / EXPORTERS["gguf"].file.format(quant=quant)
+    fitted = fit(model)
     written = write_gguf(model, file, quant)
-    notes = written.notes
+    notes = [*fitted, *written.notes]
     imported = read_back(model, file, copy)
     apart = compare_tensors(model, file, written.kinds)
     told = modelfile(model.chat, file)

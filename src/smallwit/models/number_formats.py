@@ -10,8 +10,8 @@ BLOCK = 32
 """Numbers of a row that share a scale in Q4_0, Q5_0 and Q8_0."""
 _BLOCKS = 1 << 13
 """Blocks that are rounded at a time: a megabyte, which the caches hold."""
-_ZERO = {"Q4_0": 8, "Q5_0": 16}
-"""What is stored for 0: the middle of the whole numbers from 0 to 15, and to 31."""
+LEVELS = {"Q4_0": (-8, 7, -8), "Q5_0": (-16, 15, -16), "Q8_0": (-127, 127, 127)}
+"""The least and the greatest whole number that a scale is multiplied by, and that of a block's largest number."""
 
 
 def weight_formats(model: Any, quant: str) -> dict[str, str]:
@@ -41,6 +41,16 @@ def round_(weight: Tensor, name: str) -> None:
         blocks.copy_(_rounded(blocks, name))
 
 
+def scales(blocks: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    """Return the scale of each block `[N, 32]`, as the file holds it but for its sign, and the place of its largest.
+
+    The largest number is `LEVELS[name][2]` scales. For Q8_0 the scale has its sign, which the levels do not tell apart.
+    """
+    place = blocks.abs().argmax(1)
+    scale = blocks.gather(1, place[:, None])[:, 0] / LEVELS[name][2]
+    return scale.half().float(), place
+
+
 def _rounded(blocks: Tensor, name: str) -> Tensor:
     if name == "Q8_0":
         largest = blocks.abs().amax(1, keepdim=True)
@@ -50,7 +60,7 @@ def _rounded(blocks: Tensor, name: str) -> Tensor:
         whole = steps.trunc()
         steps = whole + ((steps - whole) * 2).trunc()  # halves are rounded away from zero
     else:
-        zero = _ZERO[name]
+        zero = -LEVELS[name][0]
         scale = _largest(blocks) / -zero
         steps = (blocks * _inverse(scale) + (zero + 0.5)).trunc().clamp(max=2 * zero - 1) - zero
     return steps * scale.half()

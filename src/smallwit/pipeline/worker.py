@@ -39,7 +39,7 @@ def main(
     def on_term(signum: int, frame: FrameType | None) -> None:
         stopping.set()
 
-    signal.signal(signal.SIGTERM, on_term)
+    signal.signal(signal.SIGTERM, on_term if job.stage.saves else signal.SIG_DFL)
     threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
     hosts.watch()
     looked_up = hosts.HostLog(job.work / hosts.LOOKUPS_FILE, hosts.lookups)

@@ -58,6 +58,8 @@ class Stage(Section):
     """Whether the artifact is useful without a model: a recipe with only such stages needs no models."""
     counted: ClassVar[bool] = True
     """Whether the ledger has an entry for the stage."""
+    saves: ClassVar[bool] = True
+    """Whether the run, asked to stop, saves what it has done; if not, its process is ended at once."""
     preload: ClassVar[tuple[str, ...]] = ()
     """Modules that the run needs and that take long to import: the pipeline imports them once for all stages."""
     without_effect: ClassVar[frozenset[str]] = frozenset()

@@ -18,6 +18,7 @@ class TokenizerStage(Stage):
 
     makes = "tokenizer"
     counted = False
+    saves = False
 
     kind: str = "tokenizer"
     name: str = "tokenizer"

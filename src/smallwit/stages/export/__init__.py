@@ -18,6 +18,7 @@ class ExportStage(Stage):
     """Export a model as a GGUF file. The artifact holds it with its Modelfile, and the model that it reads back as."""
 
     makes = "model"
+    saves = False
     preload = ("smallwit.stages.export.run",)
 
     kind: Literal["export"]
@@ -25,13 +26,18 @@ class ExportStage(Stage):
     format: Literal["gguf"] = Field(default="gguf", description="format of the file")
     quant: Quant = Field(default="q8_0", description="number format of the matrices; vectors stay in f32")
 
+    calibration: str | None = Field(
+        default=None,
+        description="stage that makes rows: matrices are rounded so that their outputs on them change least (GPTQ)",
+    )
+
     @property
     def starts_from(self) -> str:
         """Return the model or stage that is exported."""
         return self.from_
 
     def inputs(self, recipe: "Recipe") -> list[str]:
-        return [self.from_]
+        return [self.from_, *([self.calibration] if self.calibration is not None else [])]
 
     @property
     def declared_flops(self) -> float:
@@ -39,7 +45,7 @@ class ExportStage(Stage):
         return 0.0
 
     def charged(self, recipe: "Recipe") -> list[str]:
-        return [self.from_]
+        return self.inputs(recipe)
 
     def check(self, check: "Check", place: Place) -> None:
         check.model_before("from", self.from_, *place, "from")
@@ -47,6 +53,11 @@ class ExportStage(Stage):
         if model is not None and (model.new is not None or model.endpoint is not None):
             what = f"from '{self.from_}' is a model without files"
             raise check.refuse(f"{what}; name a stage, or a model with folder, gguf or hub", *place, "from")
+        if self.calibration is not None:
+            check.rows_before("calibration", self.calibration, *place, "calibration")
+            if not self.quant.startswith("q"):
+                what = f"calibration fits blocks of q8_0, q5_0 and q4_0, and {self.quant} has none"
+                raise check.refuse(f"{what}; leave calibration out", *place, "calibration")
 
     def check_machine(self, check: "Check", place: Place, ask_hub: bool) -> None:
         if find_spec("gguf") is None:

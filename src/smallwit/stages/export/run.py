@@ -1,12 +1,20 @@
 """Export the model of a stage, and publish the file with the model that it reads back as."""
 
 from pathlib import Path
+from random import Random
 
+from smallwit.export.calibration import TOKENS, calibrate
 from smallwit.export.export import export_folder
+from smallwit.export.gguf import ExportedModel
 from smallwit.models.loading import model_folder
+from smallwit.seeds import stable_seed
+from smallwit.stages.common.demonstrations import worked_solutions
+from smallwit.stages.common.inputs import chat_of, tasks_of
 from smallwit.stages.export import ExportStage
 from smallwit.stages.job import Info, Job, Reporter
 from smallwit.storage.artifacts import publish
+from smallwit.training.demonstrations import demonstration_examples
+from smallwit.training.settings import WorkedSolutions
 
 
 def run(stage: ExportStage, job: Job, reporter: Reporter) -> Info:
@@ -16,7 +24,7 @@ def run(stage: ExportStage, job: Job, reporter: Reporter) -> Info:
     def write(folder: Path) -> None:
         copy, model = folder / "copy", job.recipe.models.get(stage.from_)
         source = model_folder(job.inputs[stage.from_], model.revision if model is not None else None)
-        exported = export_folder(source, folder, stage.quant, copy)
+        exported = export_folder(source, folder, stage.quant, copy, lambda model: _fit(stage, job, reporter, model))
         for path in copy.iterdir():
             path.rename(folder / path.name)
         copy.rmdir()
@@ -26,3 +34,26 @@ def run(stage: ExportStage, job: Job, reporter: Reporter) -> Info:
 
     publish(job.folder, write, about)
     return about
+
+
+def _fit(stage: ExportStage, job: Job, reporter: Reporter, model: ExportedModel) -> list[str]:
+    """Fit the matrices of a model to the rows of the stage's `calibration`, and return a line on it."""
+    if stage.calibration is None:
+        return []
+    rows = WorkedSolutions.model_validate({"from": stage.calibration})
+    pairs = [
+        (each.task, each[index])
+        for each in worked_solutions(job, rows, tasks_of(job, None))
+        for index in range(each.size)
+    ]
+    Random(stable_seed(job.recipe.seed, stage.name)).shuffle(pairs)
+    texts, left = list[list[int]](), TOKENS
+    for example in demonstration_examples(pairs, chat_of(job, stage.from_), model.config.max_position_embeddings):
+        if left > 0:
+            texts.append(example.tokens[:left])
+            left -= len(texts[-1])
+    found = calibrate(model.model, texts, stage.quant, lambda share: reporter.progress(share, "calibration"))
+    return [
+        f"fitted to {found.tokens:,} tokens of {stage.calibration}: on them the outputs of the matrices are "
+        f"{100 * found.fitted:.1f} % off, and {100 * found.rounded:.1f} % with each weight rounded by itself"
+    ]
