@@ -3,6 +3,7 @@
 from pathlib import Path
 from random import Random
 
+from smallwit.errors import UserError
 from smallwit.export.calibration import TOKENS, calibrate
 from smallwit.export.export import export_folder
 from smallwit.export.gguf import ExportedModel
@@ -30,7 +31,7 @@ def run(stage: ExportStage, job: Job, reporter: Reporter) -> Info:
         copy.rmdir()
         about.update(exported.about | {"seconds": exported.seconds})
         for line in exported.lines():
-            reporter.say(f"{stage.name}: {line}")
+            reporter.say(line)
 
     publish(job.folder, write, about)
     return about
@@ -52,6 +53,8 @@ def _fit(stage: ExportStage, job: Job, reporter: Reporter, model: ExportedModel)
         if left > 0:
             texts.append(example.tokens[:left])
             left -= len(texts[-1])
+    if not texts:
+        raise UserError(f"stage {stage.name}: no row of {stage.calibration} fits into the context of {stage.from_}")
     found = calibrate(model.model, texts, stage.quant, lambda share: reporter.progress(share, "calibration"))
     return [
         f"fitted to {found.tokens:,} tokens of {stage.calibration}: on them the outputs of the matrices are "
