@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from smallwit.export.calibration import calibrate, fitted_weight, second_moments
 from smallwit.models.number_formats import LEVELS, round_
 from smallwit.stages.job import Reporter
+from smallwit.storage.artifacts import read_manifest
 from tiny import tiny_model, weights
 
 TEXTS = [[3, 9, 4, 1, 5, 9, 2, 6], [5, 3, 5, 8, 9], [7, 9, 3, 2, 3, 8, 4, 6, 2, 6, 4, 3]]
@@ -82,6 +83,9 @@ def test_a_calibrated_model_is_nearer_to_the_model_on_its_texts() -> None:
     assert divergence(model, ours) < divergence(model, plain) / 2
     assert found.fitted < found.rounded / 2
     assert found.tokens == sum(map(len, TEXTS))
+    assert found.flops > 2 * found.tokens * sum(
+        layer.weight.numel() for layer in model.model.layers.modules() if isinstance(layer, nn.Linear)
+    )
     assert told == sorted(told)
     assert told[-1] == 1.0
 
@@ -119,6 +123,7 @@ def test_a_stage_fits_to_the_rows_of_another_and_says_so(tmp_path: Path, monkeyp
     jobs = test_continued_stage.ran(tmp_path, STAGES)
     (line,) = [line for line in said if "fitted to" in line]
     assert "tokens of answers: on them the outputs of the matrices are" in line
+    assert read_manifest(jobs["fitted"].folder, check_content=True)["flops"] > 0
     plain, fitted = ((jobs[name].folder / "model.safetensors").read_bytes() for name in ("plain", "fitted"))
     assert plain != fitted
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from smallwit.models.flops import Cost
 from smallwit.models.number_formats import BLOCK, LEVELS, round_, scales, weight_formats
 
 TOKENS = 16_384
@@ -26,10 +27,11 @@ class Calibration:
     """What fitting to texts gave: tokens that were read, and how far the outputs of the matrices are off on them.
 
     `fitted` and `rounded` are parts of the outputs' size (root mean squares over matrices): now, and where each weight
-    is rounded by itself.
+    is rounded by itself. `flops` are those of the forward passes and of the second moments.
     """
 
     tokens: int
+    flops: float
     fitted: float
     rounded: float
 
@@ -60,7 +62,9 @@ def calibrate(model: Any, texts: Sequence[Sequence[int]], quant: str, tell: Call
         weight.copy_(fitted)
         tell(0.5 + (index + 1) / len(names) / 2)
     off = [math.sqrt(sum(column) / len(squares)) for column in zip(*squares, strict=True)] or [0.0, 0.0]
-    return Calibration(sum(map(len, texts)), *off)
+    tokens = sum(map(len, texts))
+    products = 2.0 * tokens * sum(layer.in_features**2 for layer in names)
+    return Calibration(tokens, Cost.of(model).forward([len(text) for text in texts], 0) + products, *off)
 
 
 def second_moments(

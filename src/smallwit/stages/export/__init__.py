@@ -40,9 +40,13 @@ class ExportStage(Stage):
         return [self.from_, *([self.calibration] if self.calibration is not None else [])]
 
     @property
-    def declared_flops(self) -> float:
-        """Return zero: nothing is trained."""
-        return 0.0
+    def declared_flops(self) -> float | None:
+        """Return zero: nothing is trained. What calibration takes depends on its texts."""
+        return 0.0 if self.calibration is None else None
+
+    def depends_on_seed(self, recipe: "Recipe") -> bool:
+        """Return whether texts are drawn."""
+        return self.calibration is not None
 
     def charged(self, recipe: "Recipe") -> list[str]:
         return self.inputs(recipe)

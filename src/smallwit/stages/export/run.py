@@ -22,10 +22,21 @@ def run(stage: ExportStage, job: Job, reporter: Reporter) -> Info:
     """Publish the file, its Modelfile, and the model folder that smallwit reads it back as."""
     about = job.manifest({"flops": 0.0, "tokens": 0})
 
+    def fit(model: ExportedModel) -> list[str]:
+        if stage.calibration is None:
+            return []
+        texts = _texts(stage, job, model.config.max_position_embeddings)
+        found = calibrate(model.model, texts, stage.quant, lambda share: reporter.progress(share, "calibration"))
+        about["flops"] = found.flops
+        return [
+            f"fitted to {found.tokens:,} tokens of {stage.calibration}: on them the outputs of the matrices are "
+            f"{100 * found.fitted:.1f} % off, and {100 * found.rounded:.1f} % with each weight rounded by itself"
+        ]
+
     def write(folder: Path) -> None:
         copy, model = folder / "copy", job.recipe.models.get(stage.from_)
         source = model_folder(job.inputs[stage.from_], model.revision if model is not None else None)
-        exported = export_folder(source, folder, stage.quant, copy, lambda model: _fit(stage, job, reporter, model))
+        exported = export_folder(source, folder, stage.quant, copy, fit)
         for path in copy.iterdir():
             path.rename(folder / path.name)
         copy.rmdir()
@@ -37,10 +48,8 @@ def run(stage: ExportStage, job: Job, reporter: Reporter) -> Info:
     return about
 
 
-def _fit(stage: ExportStage, job: Job, reporter: Reporter, model: ExportedModel) -> list[str]:
-    """Fit the matrices of a model to the rows of the stage's `calibration`, and return a line on it."""
-    if stage.calibration is None:
-        return []
+def _texts(stage: ExportStage, job: Job, longest: int) -> list[list[int]]:
+    """Return the rows of the stage's `calibration` as token ids, in a drawn order, up to `TOKENS`."""
     rows = WorkedSolutions.model_validate({"from": stage.calibration})
     pairs = [
         (each.task, each[index])
@@ -49,14 +58,10 @@ def _fit(stage: ExportStage, job: Job, reporter: Reporter, model: ExportedModel)
     ]
     Random(stable_seed(job.recipe.seed, stage.name)).shuffle(pairs)
     texts, left = list[list[int]](), TOKENS
-    for example in demonstration_examples(pairs, chat_of(job, stage.from_), model.config.max_position_embeddings):
+    for example in demonstration_examples(pairs, chat_of(job, stage.from_), longest):
         if left > 0:
             texts.append(example.tokens[:left])
             left -= len(texts[-1])
     if not texts:
         raise UserError(f"stage {stage.name}: no row of {stage.calibration} fits into the context of {stage.from_}")
-    found = calibrate(model.model, texts, stage.quant, lambda share: reporter.progress(share, "calibration"))
-    return [
-        f"fitted to {found.tokens:,} tokens of {stage.calibration}: on them the outputs of the matrices are "
-        f"{100 * found.fitted:.1f} % off, and {100 * found.rounded:.1f} % with each weight rounded by itself"
-    ]
+    return texts
