@@ -115,16 +115,18 @@ def test_under_autocast_it_is_the_same_too() -> None:
     assert all(torch.equal(gradients[name], others[name]) for name in gradients)
 
 
-def resident_after_freeing(call: str) -> float:
-    """Return the share of 200 MB that a process still has in memory after it was freed, having made this call."""
+def resident_after_freeing(call: str, later: str = "") -> float:
+    """Return the share of 200 MB that a process still has in memory after it was freed, having made these calls."""
     code = f"""
 import psutil, torch
-from smallwit.models.cpu_memory import keep_freed_memory, return_freed_memory
+from smallwit.models.cpu_memory import keep_freed_memory, return_freed_memory_if_scarce
+from smallwit.models import cpu_memory
 resident = lambda: psutil.Process().memory_info().rss
 {call}
 before = resident()
-large = torch.ones(50_000_000)
+large, above = torch.ones(50_000_000), torch.ones(1_000_000)
 del large
+{later}
 print((resident() - before) / 200e6)
 """
     return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
@@ -134,3 +136,10 @@ print((resident() - before) / 200e6)
 def test_freed_memory_is_kept_where_that_is_asked_for() -> None:
     assert resident_after_freeing("") < 0.1
     assert resident_after_freeing("keep_freed_memory()") > 0.9
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+@pytest.mark.parametrize(("scarce", "kept"), [(0.0, True), (2.0, False)])
+def test_kept_memory_is_returned_when_little_is_left(scarce: float, kept: bool) -> None:
+    later = f"cpu_memory.SCARCE = {scarce}; return_freed_memory_if_scarce()"
+    assert (resident_after_freeing("keep_freed_memory()", later) > 0.9) == kept

@@ -10,11 +10,13 @@ import warnings
 from types import MethodType
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear, silu
 
+from smallwit.device import available_memory
 from smallwit.models.cpu_products import turned_swiglu, turns_swiglu
 from smallwit.models.head import output_head
 
@@ -23,6 +25,9 @@ GATED_LAYERS = frozenset({"LlamaMLP", "MistralMLP", "Qwen2MLP", "Qwen3MLP"})
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 """Parameters of glibc's `mallopt`, as its malloc.h numbers them."""
+
+SCARCE = 0.25
+"""Part of the machine's memory below which what is left is little."""
 
 LARGE_MODEL = 100_000_000
 """Parameters from which memory is scarcer than the time to return it to the system."""
@@ -165,6 +170,16 @@ def keep_freed_memory() -> None:
     if (library := _glibc()) is not None:
         library.mallopt(_M_MMAP_MAX, 0)
         library.mallopt(_M_TRIM_THRESHOLD, -1)
+
+
+def return_freed_memory_if_scarce() -> None:
+    """Return what `keep_freed_memory` keeps, if less than the part `SCARCE` of the machine's memory is left.
+
+    Between the pieces that a step frees lie others that stay. What is kept grows from step to step, of a model of half
+    a billion parameters by up to half a gigabyte.
+    """
+    if available_memory() < SCARCE * psutil.virtual_memory().total:
+        return_freed_memory()
 
 
 def _glibc() -> ctypes.CDLL | None:

@@ -15,7 +15,7 @@ from smallwit.errors import UserError
 from smallwit.export.gguf import architecture_of
 from smallwit.models.build import disable_dropout, is_stateful, save_model
 from smallwit.models.chat import ChatTokenizer
-from smallwit.models.cpu_memory import keep_freed_memory, trim_between_layers
+from smallwit.models.cpu_memory import keep_freed_memory, return_freed_memory_if_scarce, trim_between_layers
 from smallwit.models.fit import vocabulary_of
 from smallwit.objectives.loss import LossTerm
 from smallwit.objectives.policy_loss import SAMPLER_GAP_BOUND
@@ -106,7 +106,7 @@ def run(stage: TrainStage, job: Job, reporter: Reporter) -> Info:
         reporter.say(f"a checkpoint is damaged and left out: {complaint}")
     validate = validator(job, stage, model, chat, world, tell) if stage.validation else None
     if not world.first:
-        _train(stage, trainer, checkpoints, lambda metrics: None, validate)
+        _train(stage, trainer, checkpoints, lambda metrics: return_freed_memory_if_scarce(), validate)
         return _info(trainer, begun, 0)
     limit = f"the model's {model.config.max_position_embeddings:,} tokens"
     if any(isinstance(source, LengthLimit) and source.max_length for source in stage.sources.values()):
@@ -278,6 +278,7 @@ def _step_hook(
     def on_step(metrics: dict[str, float]) -> None:
         nonlocal shortened, apart
         log.write(metrics)
+        return_freed_memory_if_scarce()
         if not apart and (gap := sampler_gap_line(metrics)):
             apart = True
             reporter.say(gap)
