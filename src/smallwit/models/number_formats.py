@@ -61,19 +61,9 @@ def _rounded(blocks: Tensor, name: str) -> Tensor:
         steps = whole + ((steps - whole) * 2).trunc()  # halves are rounded away from zero
     else:
         zero = -LEVELS[name][0]
-        scale = _largest(blocks) / -zero
+        scale = blocks.gather(1, blocks.abs().argmax(1, keepdim=True)) / -zero
         steps = (blocks * _inverse(scale) + (zero + 0.5)).trunc().clamp(max=2 * zero - 1) - zero
     return steps * scale.half()
-
-
-def _largest(blocks: Tensor) -> Tensor:
-    """Return the number of each block that is farthest from 0, the first of them if two of unlike signs are."""
-    low, high = blocks.amin(1, keepdim=True), blocks.amax(1, keepdim=True)
-    largest = torch.where(high > -low, high, low)
-    # A fifth of the time of argmax for all blocks.
-    tied = (high == -low).flatten().nonzero().flatten()
-    largest[tied] = blocks[tied].gather(1, blocks[tied].abs().argmax(1, keepdim=True))
-    return largest
 
 
 def _inverse(scale: Tensor) -> Tensor:
