@@ -12,6 +12,7 @@ from smallwit.export.calibration import calibrate, fitted_weight, second_moments
 from smallwit.models.number_formats import LEVELS, round_
 from smallwit.stages.job import Reporter
 from smallwit.storage.artifacts import read_manifest
+from test_continued_stage import ran
 from tiny import tiny_model, weights
 
 TEXTS = [[3, 9, 4, 1, 5, 9, 2, 6], [5, 3, 5, 8, 9], [7, 9, 3, 2, 3, 8, 4, 6, 2, 6, 4, 3]]
@@ -113,14 +114,11 @@ stages:
 
 
 @pytest.mark.slow
-def test_a_stage_fits_to_the_rows_of_another_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_fits_to_the_rows_of_another_and_says_so(tmp_path: Path) -> None:
     pytest.importorskip("gguf", reason="needs pip install 'smallwit[gguf]'")
-    import test_continued_stage
-
     said: list[str] = []
     reporter = Reporter(lambda share, text: None, said.append, lambda: False)
-    monkeypatch.setattr(test_continued_stage, "REPORTER", reporter)
-    jobs = test_continued_stage.ran(tmp_path, STAGES)
+    jobs = ran(tmp_path, STAGES, reporter)
     (line,) = [line for line in said if "fitted to" in line]
     assert "tokens of answers: on them the outputs of the matrices are" in line
     assert read_manifest(jobs["fitted"].folder, check_content=True)["flops"] > 0

@@ -36,7 +36,7 @@ PARTS = TRUNK + DECAY.replace("33554432", "16777216")
 Jobs = dict[str, Job]
 
 
-def ran(folder: Path, stages: str) -> Jobs:
+def ran(folder: Path, stages: str, reporter: Reporter = REPORTER) -> Jobs:
     """The jobs of a recipe's stages, which have run in this process one after the other."""
     recipe = load_recipe(micro.write(folder, micro.HEAD + stages), ["evaluation.stages=[]"])
     plan = make_plan(recipe, base=folder, data_dir=None, device="cpu", dtype="float32", threads=1)
@@ -47,7 +47,7 @@ def ran(folder: Path, stages: str) -> Jobs:
             node.stage, node.key, recipe, folder, None, "cpu", "float32", 1, folder / name, folder / "work" / name
         )
         jobs[name] = replace(job, inputs={"small": ""} | inputs, flops=node.stage.declared_flops)
-        node.stage.run(jobs[name], REPORTER)
+        node.stage.run(jobs[name], reporter)
     return jobs
 
 

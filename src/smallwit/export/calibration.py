@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from smallwit.models.flops import Cost
-from smallwit.models.number_formats import BLOCK, LEVELS, round_, scales, weight_formats
+from smallwit.models.number_formats import BLOCK, LEVELS, inverse, round_, scales, weight_formats
 
 TOKENS = 16_384
 """Tokens of texts that are read, at most."""
@@ -98,7 +98,7 @@ def fitted_weight(weight: Tensor, moment: Tensor, name: str) -> Tensor:
     rounding finds the same scale.
     """
     factor = _inverse_factor(moment)
-    left, columns = weight.T.contiguous(), weight.shape[1]
+    left, columns = weight.T.clone(memory_format=torch.contiguous_format), weight.shape[1]
     lowest, highest, largest = LEVELS[name]
     for start in range(0, columns, _COLUMNS):
         part = left[start : start + _COLUMNS]
@@ -107,9 +107,10 @@ def fitted_weight(weight: Tensor, moment: Tensor, name: str) -> Tensor:
         for index in range(len(part)):
             if index % BLOCK == 0:
                 scale, place = scales(part[index : index + BLOCK].T, name)
-                inverse = torch.where(scale == 0, 0.0, 1 / scale)
+                scale = scale.half().float()  # as the file holds it
+                factors = inverse(scale)
             column = part[index]
-            level = (column * inverse).round().clamp(lowest, highest)
+            level = (column * factors).round().clamp(lowest, highest)
             rounded = torch.where(place == index % BLOCK, float(largest), level) * scale
             errors[index] = (column - rounded) / square[index, index]
             part[index + 1 :].addr_(square[index, index + 1 :], errors[index], alpha=-1)
@@ -125,8 +126,7 @@ def _inverse_factor(moment: Tensor) -> Tensor:
     diagonal = damped.diagonal()
     diagonal[diagonal == 0] = 1.0  # an input that is always 0
     diagonal.add_(_DAMPING * diagonal.mean())
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-    return torch.linalg.cholesky(inverse, upper=True)
+    return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(damped)), upper=True)
 
 
 def _size(weight: Tensor, moment: Tensor) -> float:

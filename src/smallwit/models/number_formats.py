@@ -42,13 +42,12 @@ def round_(weight: Tensor, name: str) -> None:
 
 
 def scales(blocks: Tensor, name: str) -> tuple[Tensor, Tensor]:
-    """Return the scale of each block `[N, 32]`, as the file holds it but for its sign, and the place of its largest.
+    """Return the scale of each block `[N, 32]`, not rounded to 16 bits, and the place of its largest number.
 
-    The largest number is `LEVELS[name][2]` scales. For Q8_0 the scale has its sign, which the levels do not tell apart.
+    That number is `LEVELS[name][2]` scales. For Q8_0 the scale has its sign, which the levels do not tell apart.
     """
     place = blocks.abs().argmax(1)
-    scale = blocks.gather(1, place[:, None])[:, 0] / LEVELS[name][2]
-    return scale.half().float(), place
+    return blocks.gather(1, place[:, None])[:, 0] / LEVELS[name][2], place
 
 
 def _rounded(blocks: Tensor, name: str) -> Tensor:
@@ -56,16 +55,16 @@ def _rounded(blocks: Tensor, name: str) -> Tensor:
         largest = blocks.abs().amax(1, keepdim=True)
         # Not by a number: on CUDA that is a product with its inverse.
         scale = largest / torch.full_like(largest, 127.0)
-        steps = blocks * _inverse(scale)
+        steps = blocks * inverse(scale)
         whole = steps.trunc()
         steps = whole + ((steps - whole) * 2).trunc()  # halves are rounded away from zero
     else:
         zero = -LEVELS[name][0]
-        scale = blocks.gather(1, blocks.abs().argmax(1, keepdim=True)) / -zero
-        steps = (blocks * _inverse(scale) + (zero + 0.5)).trunc().clamp(max=2 * zero - 1) - zero
+        scale = scales(blocks, name)[0][:, None]
+        steps = (blocks * inverse(scale) + (zero + 0.5)).trunc().clamp(max=2 * zero - 1) - zero
     return steps * scale.half()
 
 
-def _inverse(scale: Tensor) -> Tensor:
+def inverse(scale: Tensor) -> Tensor:
     """Return 1 / scale; 0 where that is not finite, which is in blocks that are stored as 0."""
     return torch.where(scale.abs() < torch.finfo(scale.dtype).tiny, 0.0, 1 / scale)

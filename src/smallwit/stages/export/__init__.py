@@ -25,7 +25,6 @@ class ExportStage(Stage):
     from_: str = Field(alias="from", description="a model of the recipe that has files, or an earlier stage")
     format: Literal["gguf"] = Field(default="gguf", description="format of the file")
     quant: Quant = Field(default="q8_0", description="number format of the matrices; vectors stay in f32")
-
     calibration: str | None = Field(
         default=None,
         description="stage that makes rows: matrices are rounded so that their outputs on them change least (GPTQ)",
